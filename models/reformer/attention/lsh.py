@@ -1,0 +1,86 @@
+"""LSH heads: positions whose shared query-key vectors fall into one bucket see each other, at any distance."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from reformer.attention.heads import Heads
+from reformer.branch import Context
+from reformer.config import ReformerConfig
+from reformer.ops.bucket_attention.blocked import attend
+from reformer.ops.bucket_attention.rounds import make_rounds
+from reformer.ops.lsh_hash import lsh_hash, rotation_width
+from reformer.state import BucketState
+
+CENTRE_RATE = 0.02  # share of the running mean that a training pass renews
+
+
+class LSHHeads(Heads):
+    """Query and key are one unit vector; `values: next` reads what followed a match (design section 2)."""
+
+    rotations: Tensor
+    centre: Tensor
+
+    def __init__(self, config: ReformerConfig, heads: int) -> None:
+        super().__init__(config, heads, n_parts=2)
+        width = rotation_width(config.n_buckets)
+        # Saved with the weights: decoding and evaluation hash as training did.
+        self.register_buffer("rotations", torch.empty(heads, config.d_head, config.n_hashes, width))
+        # A constant is subtracted before hashing, since a common direction would fill a few buckets with
+        # everything. The mean of the sequence at hand would leak the future; this one is of earlier passes.
+        self.register_buffer("centre", torch.zeros(heads, config.d_head))
+        self.windows = [config.windows[r % len(config.windows)] for r in range(config.n_hashes)]
+        self.sizes = [math.prod(config.n_buckets)] * config.n_hashes
+        if config.local_round:
+            self.windows.insert(0, config.local_round)
+            self.sizes.insert(0, 1)
+
+    def buckets(self, k: Tensor) -> Tensor:
+        """Integer [rounds, batch, heads, length]; a local round, if any, comes first and has one bucket."""
+        hashed = lsh_hash(k, self.rotations, self.config.n_buckets, self.centre)
+        if not self.config.local_round:
+            return hashed
+        return torch.cat([torch.zeros_like(hashed[:1]), hashed])
+
+    def forward(self, x: Tensor, context: Context, routing: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        k, v = self.split(x)
+        if routing is None:
+            routing = self.buckets(k.detach())
+            if self.training:
+                self.centre.lerp_(k.detach().mean((0, 2)).to(self.centre.dtype), CENTRE_RATE)
+        buckets = routing
+        if context.documents is not None:
+            stride = max(self.sizes)
+            buckets = buckets.to(torch.int32) + context.documents.to(torch.int32)[None, :, None] * stride
+        same = self.config.values == "same"
+        rounds = make_rounds(buckets, self.windows)
+        shift = 0 if same else 1
+        out = attend(self.scaled(k), k, v, rounds, block=self.config.block, shift=shift, itself=False, alone=same)
+        return self.joined(out), routing
+
+    def start(self, batch: int) -> BucketState:
+        like = self.project.weights.weight
+        return BucketState.empty(
+            batch, self.heads, self.config.d_head, self.sizes, self.windows, like, pending=self.config.values == "next"
+        )
+
+    def step(self, x: Tensor, positions: Tensor, state: BucketState) -> Tensor:
+        k, v = self.split(x)
+        buckets = self.buckets(k)
+        q = self.scaled(k)
+        if x.shape[1] == 1:
+            return self.joined(state.one(q, k, v, buckets))
+        keys, values, known, before = state.reachable(v, buckets)
+        rounds = make_rounds(torch.cat([known, buckets.to(known.dtype)], -1), self.windows)
+        q = torch.cat([q.new_zeros(*q.shape[:2], before, q.shape[3]), q], 2)
+        new_values = state.readable(v)
+        same = self.config.values == "same"
+        out = attend(
+            q, torch.cat([keys, k], 2), torch.cat([values, new_values], 2), rounds,
+            block=self.config.block, itself=False, alone=same,
+        )  # fmt: skip
+        state.file(k, new_values, buckets)
+        return self.joined(out[:, :, before:])

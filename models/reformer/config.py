@@ -1,0 +1,119 @@
+"""What a model is: one frozen dataclass with every default. It validates itself and imports no torch."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import ConfigDict, Field, model_validator
+from pydantic.dataclasses import dataclass
+from pydantic.fields import FieldInfo
+from typing_extensions import Self
+
+LayerKind = Literal["mixed", "lsh", "local", "full"]
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", strict=False))
+class ReformerConfig:
+    """Sizes and choices of a model. Raises pydantic.ValidationError (a ValueError) naming every fault."""
+
+    vocab_size: int = Field(ge=2, le=2**20, description="number of tokens, special ones included")
+    d_model: int = Field(256, ge=1, le=2**16, description="width of each of the two residual streams")
+    n_layers: int = Field(6, ge=1, le=1024, description="pairs of attention and feed-forward")
+    n_heads: int = Field(4, ge=1, le=1024, description="attention heads of a layer")
+    lsh_heads: int | None = Field(
+        None, ge=1, description="heads of a mixed layer that look by hash; null: a quarter, at least one"
+    )
+    d_head: int = Field(64, ge=2, le=1024, description="width of a head")
+    d_ff: int | None = Field(None, ge=1, description="width of the feed-forward layer; null: 4 x d_model")
+    layers: tuple[LayerKind, ...] = Field(
+        ("mixed",),
+        min_length=1,
+        description="attention kinds, cycled over the layers: mixed (local and LSH heads), lsh, local, full",
+    )
+    values: Literal["next", "same"] = Field(
+        "next", description="what an LSH head reads at a match: the token that came next, or the same one"
+    )
+    local_window: int = Field(128, ge=1, le=2**20, description="tokens a local head sees, itself included")
+    n_hashes: int = Field(2, ge=1, le=64, description="hash rounds of an LSH head")
+    windows: tuple[int, ...] = Field(
+        (64,), min_length=1, description="most recent tokens of a bucket that a round sees, cycled over rounds"
+    )
+    n_buckets: tuple[int, ...] = Field(
+        (64,), min_length=1, description="buckets of a round, as even factors: [64, 128] means 8,192"
+    )
+    local_round: int = Field(
+        0, ge=0, le=2**20, description="LSH heads also see this many preceding tokens, whatever their bucket"
+    )
+    block: int = Field(64, ge=1, le=4096, description="sorted queries worked on together; no effect on results beyond rounding")
+    feed_forward: Literal["squared_relu", "relu", "gelu", "swiglu"] = Field(
+        "squared_relu", description="non-linearity of the feed-forward layer"
+    )
+    norm: Literal["rms", "layer"] = Field("rms", description="rms (no parameters, no biases in the layer) or layer (as published, with biases)")
+    positions: Literal["rotary", "axial", "none"] = Field(
+        "rotary", description="rotary (local and full heads, any length), axial (added, as published), or none"
+    )
+    rotary_base: float = Field(10_000.0, gt=1, description="longest wavelength of rotary positions, over 2 pi")
+    axial_shape: tuple[int, ...] = Field((512, 1024), description="axial positions: the grid; its product is the length")
+    axial_dims: tuple[int, ...] = Field((64, 192), description="axial positions: widths per axis; their sum is d_model")
+    dropout: float = Field(0.0, ge=0, lt=1, description="share of each sub-layer's outputs dropped while training")
+    merge: Literal["sum", "concat"] = Field("sum", description="how the two streams meet at the head")
+    tie_embeddings: bool = Field(False, description="use the embedding as the output matrix (merge: sum)")
+    softcap: float = Field(20.0, ge=0, description="logits are squashed into +-softcap by tanh; 0 leaves them")
+    temperature: float = Field(8.0, gt=0, description="starting scale of scores between unit queries and keys")
+    stream_bits: int = Field(20, ge=8, le=26, description="residual streams count in units of 2^-stream_bits")
+    workspace_tokens: int = Field(
+        16_384, ge=64, description="tokens that feed-forward, head and loss work on at a time"
+    )
+    seed: int = Field(0, ge=0, lt=2**63, description="draws the weights and the hash rotations")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        faults = self.faults()
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self
+
+    def faults(self) -> list[str]:
+        """Combinations that cannot work, each as one sentence with its numbers."""
+        found = []
+        for name in ("windows", "n_buckets", "axial_shape", "axial_dims"):
+            if any(value < 1 for value in getattr(self, name)):
+                found.append(f"{name} {list(getattr(self, name))} must all be at least 1")
+        if odd := [n for n in self.n_buckets if n % 2]:
+            found.append(f"n_buckets factors must be even (a hash has two directions per projection), not {odd}")
+        if "mixed" in self.layers and self.n_heads < 2:
+            found.append("layers: mixed needs n_heads >= 2 (one local, one LSH); use layers: [lsh] or [local]")
+        elif self.lsh_heads is not None and self.lsh_heads >= self.n_heads:
+            found.append(f"lsh_heads {self.lsh_heads} must be below n_heads {self.n_heads}; for LSH alone use layers: [lsh]")
+        if self.positions == "rotary" and self.d_head % 2:
+            found.append(f"rotary positions need an even d_head, not {self.d_head}")
+        if self.positions == "axial":
+            if sum(self.axial_dims) != self.d_model:
+                found.append(f"axial_dims {list(self.axial_dims)} sum to {sum(self.axial_dims)}, not d_model {self.d_model}")
+            if len(self.axial_dims) != len(self.axial_shape):
+                found.append(f"axial_dims {list(self.axial_dims)} and axial_shape {list(self.axial_shape)} differ in length")
+        if self.tie_embeddings and self.merge == "concat":
+            found.append("tie_embeddings needs merge: sum (concatenated streams are 2 x d_model wide)")
+        return found
+
+    @property
+    def head_split(self) -> tuple[int, int]:
+        """(local, LSH) heads of a mixed layer."""
+        lsh = self.lsh_heads if self.lsh_heads is not None else max(1, self.n_heads // 4)
+        return self.n_heads - lsh, lsh
+
+    @property
+    def max_length(self) -> int | None:
+        """Longest text the positions can number; None where there is no limit."""
+        if self.positions != "axial":
+            return None
+        length = 1
+        for size in self.axial_shape:
+            length *= size
+        return length
+
+
+def field_descriptions() -> dict[str, str]:
+    """Name of each field -> its sentence, for generated documentation."""
+    fields: dict[str, FieldInfo] = ReformerConfig.__pydantic_fields__
+    return {name: info.description or "" for name, info in fields.items()}

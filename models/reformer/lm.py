@@ -1,0 +1,200 @@
+"""The language model: embed, reversible trunk, head; training loss and exact incremental decoding."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from reformer.attention import KINDS
+from reformer.branch import Context, FeedForward, make_norm
+from reformer.config import ReformerConfig
+from reformer.loss import UNSCORED, sliced_loss
+from reformer.positions import AxialPositions
+from reformer.reversible import Coupling, Trunk, merge, reversible
+from reformer.state import State
+
+EXTEND_AT_ONCE = 4096  # tokens of one slice of a long extend
+
+
+class Head(nn.Module):
+    """Merged streams -> logits."""
+
+    def __init__(self, config: ReformerConfig, tied: nn.Parameter | None) -> None:
+        super().__init__()
+        width = config.d_model * (2 if config.merge == "concat" else 1)
+        self.softcap = config.softcap
+        self.norm = make_norm(config, width)
+        self.weight = tied if tied is not None else nn.Parameter(torch.empty(config.vocab_size, width))
+        self.bias = nn.Parameter(torch.empty(config.vocab_size)) if config.norm == "layer" else None
+
+    def forward(self, h: Tensor) -> Tensor:
+        logits = F.linear(self.norm(h), self.weight, self.bias)
+        return self.softcap * torch.tanh(logits / self.softcap) if self.softcap else logits
+
+
+class ReformerLM(nn.Module):
+    """A causal language model over token ids (Reformer, arXiv 2001.04451; what differs: README, "Design").
+
+    Weights and hash rotations are drawn from config.seed; the global random state is not touched.
+    """
+
+    def __init__(self, config: ReformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Parameter(torch.empty(config.vocab_size, config.d_model))
+        self.axial = AxialPositions(config.axial_shape, config.axial_dims) if config.positions == "axial" else None
+        self.layers = nn.ModuleList(
+            nn.ModuleList([*KINDS[config.layers[i % len(config.layers)]](config), FeedForward(config)])
+            for i in range(config.n_layers)
+        )
+        self.head = Head(config, self.embedding if config.tie_embeddings else None)
+        if self.embedding.device.type != "meta":
+            self.initialise()
+
+    @torch.no_grad()
+    def initialise(self) -> None:
+        """Draw every weight: matrices with deviation 1/sqrt(inputs), output projections 0 (a layer starts as the identity)."""
+        generator = torch.Generator().manual_seed(self.config.seed)
+        for name, p in self.named_parameters():
+            kind = name.rsplit(".", 1)[-1]
+            if kind == "bias" or name.endswith("output.weight"):
+                p.zero_()
+            elif kind == "temperature":
+                p.fill_(self.config.temperature)
+            elif p.dim() == 1:
+                p.fill_(1.0)
+            else:
+                deviation = {"embedding": 1.0, "head.weight": 0.02}.get(name, p.shape[1] ** -0.5)
+                p.copy_(torch.empty(p.shape).normal_(0.0, deviation, generator=generator))
+        for name, b in self.named_buffers():
+            if name.endswith("rotations"):
+                b.copy_(torch.empty(b.shape).normal_(generator=generator))
+
+    @property
+    def trunk(self) -> Trunk:
+        couplings = [
+            Coupling(0, 1, part, f"layer {i} feed-forward") if part.pointwise else Coupling(1, 0, part, f"layer {i} attention")
+            for i, layer in enumerate(self.layers)
+            for part in layer
+        ]
+        c = self.config
+        return Trunk(couplings, c.stream_bits, c.dropout, c.workspace_tokens, self.embedding.dtype)
+
+    def embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        """[batch, length] -> [batch, length, d_model]. Rows have unit mean square under norm: rms."""
+        table = F.rms_norm(self.embedding, (self.config.d_model,)) if self.config.norm == "rms" else self.embedding
+        x = F.embedding(tokens, table)
+        return x if self.axial is None else x + self.axial(positions)
+
+    def _check_tokens(self, tokens: Tensor, start: int) -> None:
+        if tokens.dim() != 2:
+            raise ValueError(f"tokens must be [batch, length], not {list(tokens.shape)}")
+        limit = self.config.max_length
+        if limit is not None and start + tokens.shape[1] > limit:
+            raise ValueError(
+                f"{start + tokens.shape[1]} tokens exceed the {limit} positions of axial_shape {list(self.config.axial_shape)}"
+            )
+        if tokens.numel():
+            low, high = int(tokens.min()), int(tokens.max())
+            if low < 0 or high >= self.config.vocab_size:
+                raise ValueError(f"token ids from {low} to {high} do not fit vocab_size {self.config.vocab_size}")
+
+    def hidden(self, tokens: Tensor, documents: Tensor | None = None, dropout_seed: int | None = None) -> Tensor:
+        """The merged streams before the head, [batch, length, d_model or 2 d_model]."""
+        self._check_tokens(tokens, 0)
+        if self.training and self.config.dropout and dropout_seed is None:
+            raise ValueError(f"dropout is {self.config.dropout}: pass dropout_seed, a new integer each step")
+        positions = torch.arange(tokens.shape[1], device=tokens.device)
+        context = Context(positions, documents, dropout_seed if self.training else None)
+        return reversible(self.trunk, self.embed(tokens, positions), context, concat=self.config.merge == "concat")
+
+    def forward(self, tokens: Tensor, documents: Tensor | None = None, dropout_seed: int | None = None) -> Tensor:
+        """Logits of the next token: int64 [batch, length] -> [batch, length, vocab_size].
+
+        documents: int [batch, length]; positions of different documents never see each other. dropout_seed: needed in
+        training where dropout is not 0. Raises ValueError for tokens that do not fit, NumericalError for overflow.
+        """
+        logits: Tensor = self.head(self.hidden(tokens, documents, dropout_seed))
+        return logits
+
+    def loss(
+        self, tokens: Tensor, targets: Tensor, documents: Tensor | None = None, dropout_seed: int | None = None
+    ) -> Tensor:
+        """Mean nats per target (design section 5); targets int64 [batch, length], -100 is not scored."""
+        if targets.shape != tokens.shape:
+            raise ValueError(f"targets {list(targets.shape)} and tokens {list(tokens.shape)} differ in shape")
+        return sliced_loss(self.head, self.hidden(tokens, documents, dropout_seed), targets, self.config.workspace_tokens)
+
+    def start(self, batch: int) -> State:
+        """The state before any token."""
+        return State(batch, 0, [c.branch.start(batch) for c in self.trunk.couplings])
+
+    @torch.no_grad()
+    def _advance(self, tokens: Tensor, state: State) -> Tensor:
+        """Merged streams of new tokens; the state moves on. The same fixed-point arithmetic as in training."""
+        trunk = self.trunk
+        positions = torch.arange(state.position, state.position + tokens.shape[1], device=tokens.device)
+        first = trunk.quantise(self.embed(tokens, positions))
+        streams = [first, first.clone()]
+        for c, layer in zip(trunk.couplings, state.layers, strict=True):
+            added = c.branch.step(trunk.dequantise(streams[c.source]), positions, layer)
+            streams[c.target] += trunk.quantise(added)
+        state.position += tokens.shape[1]
+        return merge(trunk, streams, self.config.merge == "concat")
+
+    def _begin(self, tokens: Tensor, state: State | None) -> State:
+        state = state if state is not None else self.start(tokens.shape[0])
+        self._check_tokens(tokens, state.position)
+        if tokens.shape[0] != state.batch:
+            raise ValueError(f"the state is for a batch of {state.batch}, the tokens are {tokens.shape[0]} rows")
+        return state
+
+    @torch.no_grad()
+    def extend(self, tokens: Tensor, state: State | None = None, last_only: bool = False) -> tuple[Tensor, State]:
+        """Logits for new tokens after those already in `state` (None: none), exactly as `forward` over all of them.
+
+        tokens: int64 [batch, n], any n >= 1. Returns ([batch, n, vocab_size], or [batch, 1, vocab_size] with last_only; state).
+        The state is updated in place and returned; `state.clone()` branches. No dropout, no gradients.
+        """
+        state = self._begin(tokens, state)
+        if tokens.shape[1] == 0:
+            raise ValueError("extend needs at least one token")
+        found: list[Tensor] = []
+        for part in tokens.split(max(1, EXTEND_AT_ONCE // tokens.shape[0]), 1):
+            h = self._advance(part, state)
+            if last_only:
+                found = [h[:, -1:]]
+            else:
+                found.append(self.head(h))
+        return (self.head(found[0]) if last_only else torch.cat(found, 1)), state
+
+    @torch.no_grad()
+    def score(self, tokens: Tensor, targets: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """Nats of each target given the state and the tokens up to it: float [batch, n]; 0 where the target is -100.
+
+        Never holds n x vocab_size logits of more than one slice.
+        """
+        state = self._begin(tokens, state)
+        found = []
+        step = max(1, EXTEND_AT_ONCE // tokens.shape[0])
+        for part, aims in zip(tokens.split(step, 1), targets.split(step, 1), strict=True):
+            logits = self.head(self._advance(part, state)).float()
+            found.append(F.cross_entropy(logits.transpose(1, 2), aims, ignore_index=UNSCORED, reduction="none"))
+        return torch.cat(found, 1), state
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Write model.safetensors and config.yaml, each whole or not at all."""
+        from reformer.pretrained import save_pretrained
+
+        save_pretrained(self, folder)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | os.PathLike[str], device: Any = "cpu") -> ReformerLM:
+        """Read what `save_pretrained` or a run directory holds; ValueError if it is missing, damaged or newer."""
+        from reformer.pretrained import from_pretrained
+
+        return from_pretrained(folder, device)
