@@ -1,0 +1,41 @@
+"""The commands in the order of `reformer --help`. A new one is a file in commands/ and a line here."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from reformer_cli.commands import config, evaluate, generate, train
+
+app = typer.Typer(
+    help="Train, sample and score long-document language models: a whole novel in one context.",
+    epilog="First steps: reformer train python-reference, then reformer generate --prompt 'The with statement'.",
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("train")(train.train)
+app.command("generate")(generate.generate)
+app.add_typer(evaluate.app, name="evaluate")
+app.add_typer(config.app, name="config")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"reformer {version('reformer-cli')}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())

@@ -1,0 +1,126 @@
+"""`reformer evaluate`: how well a trained model predicts text."""
+
+from __future__ import annotations
+
+import json as json_
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from reformer_cli.commands.shared import DeviceOption, RunOption, keep_freed_memory, pick_device, read_text, say
+from reformer_cli.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+    from reformer import ReformerLM
+    from reformer_cli.evaluation.likelihood import Score
+    from reformer_cli.runs import Run
+    from reformer_cli.tokenization.tokenizer import Tokenizer
+
+app = typer.Typer(help="Measure a trained model.", rich_markup_mode=None)
+
+
+@app.callback()
+def evaluate() -> None:
+    """Measure a trained model."""
+
+
+@app.command("perplexity")
+def perplexity(
+    files: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="FILE", help="UTF-8 texts, - for standard input; none: what the run held out."),
+    ] = None,
+    run: RunOption = None,
+    context: Annotated[
+        int | None,
+        typer.Option(min=2, help="Let each token see at most so many before it, at least half; default: all of them."),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    device: DeviceOption = "auto",
+) -> None:
+    """Score texts: each token once, given everything before it, the first one given the end-of-text token."""
+    from reformer_cli.runs import Run
+
+    keep_freed_memory()
+    opened = Run.open(run)
+    tokenizer = opened.tokenizer()
+    texts = [(name, read_text(name)) for name in files or ()]
+    for name, text in texts:
+        if not text:
+            raise UserError(f"{name} is empty", "there is nothing to score")
+    model = opened.load_model(pick_device(device))
+    if files:
+        scores = {name: score_text(model, tokenizer, text, context) for name, text in texts}
+    else:
+        scores = _held_out(opened, model, tokenizer, context)
+    total = sum(list(scores.values())[1:], next(iter(scores.values())))
+    if json:
+        each = {name: score.as_dict() for name, score in scores.items()}
+        typer.echo(json_.dumps(total.as_dict() | {"context": context, "files": each}))
+        return
+    for name, score in [*scores.items(), *([("total", total)] if len(scores) > 1 else [])]:
+        typer.echo(table(name, score))
+
+
+def table(name: str, score: Score) -> str:
+    """The figures of one text for people."""
+    rows = [
+        ("tokens", f"{score.tokens:,}"),
+        ("bytes", f"{round(score.bytes):,}"),
+        ("nats/token", f"{score.nats_per_token:.4f}"),
+        ("perplexity", f"{score.perplexity:.2f}"),
+        ("bits/byte", f"{score.bits_per_byte:.4f}"),
+        ("bits/character", f"{score.bits_per_character:.4f}"),
+        ("word perplexity", f"{score.word_perplexity:,.1f}"),
+    ]
+    return "\n".join([name, *(f"  {label:16}{value:>12}" for label, value in rows)])
+
+
+def score_text(model: ReformerLM, tokenizer: Tokenizer, text: str, context: int | None) -> Score:
+    """A whole text after the end-of-text token."""
+    import torch
+
+    from reformer_cli.evaluation.likelihood import Score
+    from reformer_cli.tokenization.shards import WORD
+
+    scored = torch.from_numpy(tokenizer.encode(text)).long()
+    nats = _nats(model, torch.tensor([tokenizer.end]), scored, context)
+    words = sum(1 for _ in WORD.finditer(text))
+    return Score(len(scored), len(text.encode()), len(text), words, nats)
+
+
+def _nats(model: ReformerLM, prefix: torch.Tensor, scored: torch.Tensor, context: int | None) -> float:
+    from reformer_cli.evaluation.likelihood import nats
+
+    limit = model.config.max_length
+    if limit is not None and (context or len(prefix) + len(scored)) > limit:
+        raise UserError(
+            f"{len(prefix) + len(scored):,} tokens exceed the {limit:,} positions of this model", f"use --context {limit}"
+        )
+    return nats(model, prefix, scored, context)
+
+
+def _held_out(run: Run, model: ReformerLM, tokenizer: Tokenizer, context: int | None) -> dict[str, Score]:
+    """What the run never trained on, each part after as much of its document as a training step reads."""
+    from reformer_cli.evaluation.likelihood import Score
+    from reformer_cli.tokenization.batches import held_out_windows
+    from reformer_cli.tokenization.shards import load_or_prepare
+
+    prepared = load_or_prepare(run.config.data, say, tokenizer, run.config.corpus_digest)
+    if run.config.corpus_digest and prepared.digest != run.config.corpus_digest:
+        raise UserError(
+            f"the corpus {', '.join(run.config.data.corpus)} has changed since the run trained on it",
+            "name the files to score",
+        )
+    windows = list(held_out_windows(prepared.tokens, context or run.config.data.context))
+    if not windows:
+        raise UserError("the run held nothing out (data.held_out is 0)", "name the files to score")
+    say(f"scoring the held-out last part of {len(windows)} {'text' if len(windows) == 1 else 'texts'}")
+    return {
+        f"{w.name} (held out)": Score(
+            len(w.scored), w.text.bytes, w.text.characters, w.text.words, _nats(model, w.prefix, w.scored, context)
+        )
+        for w in windows
+    }

@@ -1,0 +1,80 @@
+"""What several commands need: the device, fast memory, text from users, numbers for people."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from reformer_cli.errors import UserError
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+RunOption = Annotated[
+    Path | None, typer.Option("--run", metavar="DIR", help="Run directory; default: the newest under runs/.")
+]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N; auto takes a GPU if there is one.")]
+
+
+def say(text: str) -> None:
+    """A line for the user's eyes; stdout is for text alone."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def pick_device(name: str) -> str:
+    """auto -> cuda or cpu. Raises UserError for a device that is not there."""
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"unknown device {name!r}", "use auto, cpu, cuda or cuda:N") from None
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"device {name!r} is not supported", "use auto, cpu, cuda or cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"device {name!r} is not there: torch sees {torch.cuda.device_count()} GPUs", "use --device cpu")
+    return name
+
+
+def keep_freed_memory() -> None:
+    """Tell glibc to reuse large blocks instead of returning them to the system after each use.
+
+    A training step frees and asks again for the same large tensors; the page faults of that were a third of its time
+    (LOG.md). Elsewhere than on glibc nothing happens.
+    """
+    m_trim_threshold, m_top_pad, m_mmap_max = -1, -2, -4
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):
+        return
+    for parameter, value in ((m_mmap_max, 0), (m_trim_threshold, 2**31 - 1), (m_top_pad, 2**26)):
+        mallopt(parameter, value)
+
+
+def read_text(path: str) -> str:
+    """A text file, or standard input for `-`, as UTF-8. Raises UserError for anything else."""
+    from reformer_cli.tokenization.corpus import decode
+
+    if path == "-":
+        return decode(sys.stdin.buffer.read(), "standard input", "utf-8")
+    try:
+        return decode(Path(path).read_bytes(), path, "utf-8")
+    except FileNotFoundError:
+        raise UserError(f"no file {path!r}") from None
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+
+
+def option_faults(error: ValidationError) -> UserError:
+    """What is wrong with command line options, all in one line."""
+    faults: list[str] = []
+    for item in error.errors(include_url=False):
+        name: Any = item["loc"][0] if item["loc"] else "?"
+        faults.append(f"--{str(name).replace('_', '-')} {item['input']}: {item['msg'].replace('Input should', 'should')}")
+    return UserError("; ".join(faults))

@@ -1,0 +1,77 @@
+"""Files that are there whole or not at all, and where cached ones live."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+
+def cache_folder() -> Path:
+    """Where downloads and tokens are kept: $XDG_CACHE_HOME/reformer, else ~/.cache/reformer."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "reformer"
+
+
+def write_file(path: Path, content: bytes | str) -> None:
+    """Write aside, fsync, rename: `path` is the old file or the whole new one, whatever happens."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(aside, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
+    """fill(aside), fsync of every file, rename: a folder is there complete or not at all. Replaces an older one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir()
+    try:
+        fill(aside)
+        for file in aside.iterdir():
+            sync(file)
+        sync(aside)
+        if path.exists():
+            shutil.rmtree(path)
+        os.replace(aside, path)
+        sync(path.parent)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def sync(path: Path) -> None:
+    """Ask the disk to have it, so that a power cut after the rename finds the content too."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def digest_file(path: Path) -> str:
+    """SHA-256 of a file's content."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
+
+
+def _digest(file: object) -> str:  # Python 3.10
+    found = hashlib.sha256()
+    while part := file.read(2**20):  # type: ignore[attr-defined]
+        found.update(part)
+    return found.hexdigest()
+
+
+def as_size(count: float) -> str:
+    """Bytes for people: 1.5 GiB."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(count) < 1024 or unit == "GiB":
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    raise AssertionError

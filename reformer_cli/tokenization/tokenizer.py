@@ -1,0 +1,108 @@
+"""What a tokenizer is, the byte tokenizer, and reading either kind back from a run."""
+
+from __future__ import annotations
+
+import codecs
+import hashlib
+import json
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from reformer_cli.errors import UserError
+
+Ids = npt.NDArray[np.int32]
+LARGEST = 2**26  # bytes of a tokenizer file
+
+
+class Tokenizer(Protocol):
+    """Text <-> token ids without loss: decode(encode(x)) == x for every text."""
+
+    kind: str
+    vocab_size: int
+    end: int  # id of the token that separates documents; no text encodes to it
+
+    def encode(self, text: str) -> Ids:
+        """Ids of a text."""
+
+    def decode(self, ids: Ids) -> str:
+        """The text of ids; what is no UTF-8 becomes U+FFFD, `end` nothing."""
+
+    def byte_lengths(self) -> npt.NDArray[np.float64]:
+        """UTF-8 bytes each token stands for, [vocab_size]; `end`: 0. The nibbles of a rare character count 1/2."""
+
+    def stream(self) -> StreamDecoder:
+        """A decoder that is handed one token at a time."""
+
+    def serialise(self) -> bytes:
+        """The content of tokenizer.model."""
+
+
+class StreamDecoder:
+    """Text of tokens that arrive one by one; an incomplete UTF-8 sequence waits for its rest."""
+
+    def __init__(self, pieces: list[bytes], nibbles: dict[int, int]) -> None:
+        self._pieces, self._nibbles = pieces, nibbles
+        self._high: int | None = None
+        self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def push(self, token: int) -> str:
+        """What can be shown for certain after this token."""
+        if (nibble := self._nibbles.get(token)) is None:
+            self._high = None
+            return self._utf8.decode(self._pieces[token])
+        if self._high is None:
+            self._high = nibble
+            return ""
+        byte, self._high = self._high * 16 + nibble, None
+        return self._utf8.decode(bytes([byte]))
+
+    def finish(self) -> str:
+        """What was still held back; no more tokens come."""
+        return self._utf8.decode(b"", final=True)
+
+
+class ByteTokenizer:
+    """A token per byte, and one for the end of a document."""
+
+    kind = "bytes"
+    vocab_size = 257
+    end = 256
+
+    def encode(self, text: str) -> Ids:
+        return np.frombuffer(text.encode("utf-8"), dtype=np.uint8).astype(np.int32)
+
+    def decode(self, ids: Ids) -> str:
+        ids = np.asarray(ids)
+        return ids[ids != self.end].astype(np.uint8).tobytes().decode("utf-8", "replace")
+
+    def byte_lengths(self) -> npt.NDArray[np.float64]:
+        return np.r_[np.ones(256), 0.0]
+
+    def stream(self) -> StreamDecoder:
+        return StreamDecoder([bytes([b]) for b in range(256)] + [b""], {})
+
+    def serialise(self) -> bytes:
+        return json.dumps({"kind": self.kind}).encode()
+
+
+def digest(tokenizer: Tokenizer) -> str:
+    """SHA-256 of a tokenizer."""
+    return hashlib.sha256(tokenizer.serialise()).hexdigest()
+
+
+def load_tokenizer(path: Path) -> Tokenizer:
+    """Read tokenizer.model, which may come from anyone. Raises UserError if it is missing or damaged."""
+    try:
+        if path.stat().st_size > LARGEST:
+            raise UserError(f"{path} has {path.stat().st_size} bytes, a tokenizer at most {LARGEST}")
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing", "the run is not complete") from None
+    if data == ByteTokenizer().serialise():
+        return ByteTokenizer()
+    from reformer_cli.tokenization.bpe import BPETokenizer
+
+    return BPETokenizer(data, str(path))

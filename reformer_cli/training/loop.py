@@ -1,0 +1,205 @@
+"""The training loop: one step after another until the steps or the minutes are used up, or the user interrupts."""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from types import FrameType
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from reformer import NumericalError, ReformerLM
+from reformer_cli.config import TrainConfig
+from reformer_cli.errors import UserError
+from reformer_cli.training.optim import load_optimizer_tensors, make_optimizer, optimizer_tensors
+from reformer_cli.training.schedule import learning_rate
+
+MOST_BAD_STEPS = 5  # in a row, before a run gives up
+VALIDATIONS = 10  # of a run where eval_every is not given
+
+
+class Batch(Protocol):
+    """What a step reads; see tokenization.batches."""
+
+    tokens: Tensor
+    targets: Tensor
+    documents: Tensor | None
+
+
+@dataclass
+class Progress:
+    """How far a run has got; all that a checkpoint needs beside the tensors. best: lowest held-out bits/byte."""
+
+    step: int = 0
+    seconds: float = 0.0
+    best: float | None = None
+    validated: int = 0  # validations done
+    bad: int = 0  # steps skipped in a row
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What the loop calls. batch_at(step); validate() -> held-out bits/byte or None; save_best(); save(tensors, progress);
+    log(record): a step's figures, shown and kept."""
+
+    batch_at: Callable[[int], Batch]
+    validate: Callable[[], float | None]
+    save_best: Callable[[], None]
+    save: Callable[[dict[str, Tensor], dict[str, Any]], None]
+    log: Callable[[dict[str, Any], float], None]
+    byte_lengths: Tensor
+
+
+class Trainer:
+    """A model, its optimiser and how far they are."""
+
+    def __init__(self, model: ReformerLM, config: TrainConfig, hooks: Hooks) -> None:
+        self.model, self.config, self.hooks = model, config, hooks
+        self.optimizer = make_optimizer(model, config)
+        self.progress = Progress()
+        self.device = model.embedding.device
+
+    @property
+    def share(self) -> float:
+        """How much of the run is done, 0 to 1."""
+        if self.config.steps:
+            return min(1.0, self.progress.step / self.config.steps)
+        assert self.config.minutes
+        return min(1.0, self.progress.seconds / (60 * self.config.minutes))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything a checkpoint holds."""
+        weights = {f"model.{name}": t.detach() for name, t in self.model.state_dict().items()}
+        if self.model.config.tie_embeddings:
+            weights.pop("model.head.weight")
+        return weights | optimizer_tensors(self.model, self.optimizer)
+
+    def restore(self, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
+        """Go on from a checkpoint. Raises UserError if it does not belong to this model."""
+        try:
+            weights = {k.removeprefix("model."): t for k, t in tensors.items() if k.startswith("model.")}
+            if self.model.config.tie_embeddings:
+                weights["head.weight"] = weights["embedding"]
+            self.model.load_state_dict(weights)
+            load_optimizer_tensors(self.model, self.optimizer, tensors)
+            self.progress = Progress(**meta)
+        except (RuntimeError, KeyError, TypeError) as error:
+            raise UserError(f"the checkpoint does not fit this run's config ({error})", "was config.yaml edited?") from None
+
+    def run(self) -> bool:
+        """Train to the end; False if the user interrupted. Raises UserError when training diverges."""
+        saved = time.monotonic()
+        with _interruptible() as interrupted:
+            while self.share < 1.0 and not interrupted.is_set():
+                began = time.monotonic()
+                self._step()
+                if self._validation_due():
+                    self._validate()
+                self.progress.seconds += time.monotonic() - began
+                if time.monotonic() - saved > 60 * self.config.save_every_minutes and self.share < 1.0:
+                    self._save()
+                    saved = time.monotonic()
+            if self.share >= 1.0 and self.progress.step:
+                self._validate()
+            self._save()
+        return self.share >= 1.0
+
+    def _step(self) -> None:
+        began, progress = time.monotonic(), self.progress
+        batch = self.hooks.batch_at(progress.step)
+        rate = learning_rate(self.share, self.config)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.model.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss, norm, problem = math.nan, math.nan, ""
+        try:
+            loss, norm = self._gradients(batch)
+        except NumericalError as error:
+            problem = str(error)
+        if math.isfinite(loss) and math.isfinite(norm):
+            self.optimizer.step()
+            progress.bad = 0
+        else:
+            self._skip(problem or f"loss {loss}, gradient norm {norm}")
+        progress.step += 1
+        seconds = time.monotonic() - began
+        n_bytes = float(self.hooks.byte_lengths[batch.targets].sum())
+        nats = loss * batch.targets.numel()
+        record = {
+            "step": progress.step,
+            "loss": _finite(loss),
+            "bits_per_byte": _finite(nats / math.log(2) / max(1.0, n_bytes)),
+            "learning_rate": rate,
+            "gradient_norm": _finite(norm),
+            "tokens_per_second": batch.tokens.numel() / seconds,
+        }
+        self.hooks.log(record, seconds)
+
+    def _gradients(self, batch: Batch) -> tuple[float, float]:
+        tokens, targets = batch.tokens.to(self.device), batch.targets.to(self.device)
+        documents = batch.documents.to(self.device) if batch.documents is not None else None
+        seed = self.config.seed * 1_000_003 + self.progress.step
+        loss = self.model.loss(tokens, targets, documents, dropout_seed=seed)
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
+        return float(loss.detach()), float(norm)
+
+    def _skip(self, problem: str) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        self.progress.bad += 1
+        if self.progress.bad >= MOST_BAD_STEPS:
+            raise UserError(
+                f"training diverged at step {self.progress.step + 1:,} ({problem}; {MOST_BAD_STEPS} bad steps in a row)",
+                f"the last checkpoint and the best weights are as they were; lower train.learning_rate "
+                f"{self.config.learning_rate:g}",
+            )
+
+    def _validation_due(self) -> bool:
+        if self.config.eval_every:
+            return self.progress.step % self.config.eval_every == 0 and self.share < 1.0
+        return int(self.share * VALIDATIONS) > self.progress.validated and self.share < 1.0
+
+    def _validate(self) -> None:
+        self.progress.validated = max(self.progress.validated + 1, int(self.share * VALIDATIONS))
+        self.model.eval()
+        found = self.hooks.validate()
+        if found is None or self.progress.best is None or found < self.progress.best:
+            self.progress.best = found
+            self.hooks.save_best()
+
+    def _save(self) -> None:
+        self.hooks.save(self.tensors(), asdict(self.progress))
+
+
+@contextmanager
+def _interruptible() -> Iterator[threading.Event]:
+    """Ctrl-C or SIGTERM sets the event, so that a step is finished and saved; a second one stops at once."""
+    asked = threading.Event()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _finite(x: float) -> float | None:
+    """JSON has no NaN."""
+    return x if math.isfinite(x) else None

@@ -1,0 +1,82 @@
+"""What a run says about itself while it goes on: one live line on a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from reformer_cli.files import as_size
+
+EVERY_SECONDS = 10.0  # between lines where stderr is no terminal
+SMOOTHING = 0.95  # of the loss shown
+
+
+def peak_memory(device: str) -> int:
+    """Most bytes this process has held: of the device where it is a GPU, else of main memory."""
+    if device.startswith("cuda"):
+        import torch
+
+        return int(torch.cuda.max_memory_allocated())
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+class Display:
+    """Shows records of steps; `with` it."""
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self.console = Console(stderr=True)
+        self.live = self.console.is_terminal
+        self.progress = Progress(TextColumn("{task.description}"), BarColumn(20), console=self.console)
+        self.task = self.progress.add_task("starting", total=1.0)
+        self.smooth: dict[str, float] = {}
+        self.last_line = time.monotonic()
+
+    def __enter__(self) -> Display:
+        if self.live:
+            self.progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self.live:
+            self.progress.stop()
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def step(self, record: dict[str, Any], share: float, seconds: float) -> None:
+        """A step was done: its record as in metrics.jsonl, the share of the run that is done, seconds so far."""
+        for name in ("loss", "bits_per_byte", "tokens_per_second"):
+            value = record[name]
+            if value is not None:
+                self.smooth[name] = SMOOTHING * self.smooth.get(name, value) + (1 - SMOOTHING) * value
+        text = self.line(record["step"], record["gradient_norm"], share, seconds)
+        if self.live:
+            self.progress.update(self.task, description=text, completed=share)
+        elif time.monotonic() - self.last_line >= EVERY_SECONDS:
+            self.last_line = time.monotonic()
+            self.say(text)
+
+    def line(self, step: int, norm: float | None, share: float, seconds: float) -> str:
+        left = seconds * (1 - share) / share if share > 0 else 0.0
+        return (
+            f"step {step:,}  loss {self.smooth.get('loss', float('nan')):.3f}  "
+            f"{self.smooth.get('bits_per_byte', float('nan')):.3f} bits/byte  "
+            f"{self.smooth.get('tokens_per_second', 0):,.0f} tokens/s  "
+            f"grad {norm if norm is not None else float('nan'):.2f}  {as_size(peak_memory(self.device))}  ETA {as_time(left)}"
+        )
+
+
+def as_time(seconds: float) -> str:
+    """3725 -> 1:02:05."""
+    whole = round(seconds)
+    hours, rest = divmod(whole, 3600)
+    return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"

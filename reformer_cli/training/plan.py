@@ -1,0 +1,79 @@
+"""Sizes for who names none: from the corpus, the memory and the time there is, each with its reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from reformer_cli.files import as_size
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A setting that was chosen, and why."""
+
+    key: str
+    value: Any
+    reason: str
+
+
+@dataclass(frozen=True)
+class Size:
+    """A model that fits a time budget. minutes: on two CPU cores, up to which it is the one; None: beyond all."""
+
+    minutes: float | None
+    d_model: int
+    n_layers: int
+    n_heads: int
+    context: int
+    learning_rate: float
+
+
+# Measured on two CPU cores (LOG.md): a larger model is better only where it sees enough text in the time.
+SIZES = (
+    Size(3, 128, 3, 4, 512, 5e-3),
+    Size(20, 192, 4, 4, 1024, 4e-3),
+    Size(90, 256, 6, 4, 1024, 3e-3),
+    Size(None, 384, 8, 6, 2048, 2e-3),
+)
+CPU_TOKENS_PER_MINUTE = 200_000  # of the second size on two cores: to compare steps with minutes
+GPU_SPEED = 100  # a GPU against two cores, roughly
+TOKENS_PER_STEP = 8_192
+BYTES_PER_PARAMETER = 16  # weight, gradient and AdamW's two moments in float32
+
+
+def choose(n_tokens: int, device: str, memory: int, minutes: float | None, steps: int | None) -> list[Choice]:
+    """Settings for a corpus of n_tokens training tokens; memory: bytes free on the device; one of minutes, steps."""
+    if minutes is None:
+        assert steps is not None
+        minutes = steps * TOKENS_PER_STEP / CPU_TOKENS_PER_MINUTE / (GPU_SPEED if device != "cpu" else 1)
+        budget = f"{steps:,} steps"
+    else:
+        budget = f"{minutes:g} minutes"
+    cores = minutes * (GPU_SPEED if device != "cpu" else 1)
+    fitting = [s for s in SIZES if s.minutes is None or cores <= s.minutes]
+    size = fitting[0]
+    while size is not SIZES[0] and needs(size, 1) > memory / 2:
+        size = SIZES[SIZES.index(size) - 1]
+    reason = f"for {budget} on {'a GPU' if device != 'cpu' else 'this CPU'}, {as_size(memory)} free"
+    context = size.context
+    while context > 64 and context * 8 > n_tokens:
+        context //= 2
+    batch = max(1, TOKENS_PER_STEP // context)
+    shorter = "" if context == size.context else f", shortened to an eighth of the text's {n_tokens:,} tokens"
+    return [
+        Choice("model.d_model", size.d_model, reason),
+        Choice("model.n_layers", size.n_layers, reason),
+        Choice("model.n_heads", size.n_heads, "one head in four looks by hash, the others at what is near"),
+        Choice("model.d_head", size.d_model // size.n_heads, "the heads together are as wide as the model"),
+        Choice("data.context", context, f"long enough to learn to look back{shorter}"),
+        Choice("train.batch", batch, f"about {TOKENS_PER_STEP:,} tokens a step: many short steps learn most in little time"),
+        Choice("train.learning_rate", size.learning_rate, "the smaller the model, the larger the step"),
+    ]
+
+
+def needs(size: Size, batch: int) -> int:
+    """Bytes that training a size takes, roughly: parameters with their optimiser, streams, one layer's workspace."""
+    parameters = size.n_layers * 12 * size.d_model**2 + 2 * 4096 * size.d_model
+    activations = batch * size.context * size.d_model * 4 * 24
+    return parameters * BYTES_PER_PARAMETER + activations
