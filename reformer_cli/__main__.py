@@ -11,7 +11,6 @@ import typer
 
 from reformer_cli.errors import UserError, is_disk_full
 
-
 # click's base of usage errors, whether typer brings its own copy of click (0.26 and later) or not.
 CLICK_ERROR: Any = typer.BadParameter.__mro__[2]
 

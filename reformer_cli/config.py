@@ -12,9 +12,9 @@ from typing import Any, Literal
 import yaml
 from pydantic import ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
+from reformer import ReformerConfig
 
 from reformer_cli.errors import ConfigError, UserError
-from reformer import ReformerConfig
 
 VERSION = 1
 LARGEST = 2**20  # bytes of a config file; a shared one is untrusted input
@@ -25,17 +25,24 @@ _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 class DataConfig:
     """Where the text comes from and how it becomes tokens."""
 
-    corpus: tuple[str, ...] = Field((), description="files, folders, -, gutenberg:ID or python-reference")
-    encoding: str = Field("utf-8", description="of the corpus files")
+    corpus: tuple[str, ...] = Field(default=(), description="files, folders, -, gutenberg:ID or python-reference")
+    encoding: str = Field(default="utf-8", description="of the corpus files")
     tokenizer: Literal["auto", "bytes", "bpe"] = Field(
-        "auto", description="bytes, or sentencepiece BPE trained on the corpus; auto: BPE unless the corpus is tiny"
+        default="auto",
+        description="bytes, or sentencepiece BPE trained on the corpus; auto: BPE unless the corpus is tiny",
     )
     vocab_size: int | None = Field(
-        None, ge=64, le=2**18, description="tokens of the BPE vocabulary; null: chosen from the length of the corpus"
+        default=None,
+        ge=64,
+        le=2**18,
+        description="tokens of the BPE vocabulary; null: chosen from the length of the corpus",
     )
-    context: int = Field(2048, ge=2, le=2**27, description="tokens a training step reads in one piece")
+    context: int = Field(default=2048, ge=2, le=2**27, description="tokens a training step reads in one piece")
     held_out: float = Field(
-        0.05, ge=0, le=0.5, description="share of each document, at its end, never trained on but used for validation"
+        default=0.05,
+        ge=0,
+        le=0.5,
+        description="share of each document, at its end, never trained on but used for validation",
     )
 
 
@@ -43,24 +50,28 @@ class DataConfig:
 class TrainConfig:
     """How long, how fast, and how often to look."""
 
-    steps: int | None = Field(None, ge=1, description="stop after so many steps")
-    minutes: float | None = Field(None, gt=0, description="stop after so much training time")
-    batch: int = Field(8, ge=1, le=2**20, description="contexts a step")
-    learning_rate: float = Field(2e-3, gt=0, le=10, description="highest step size of AdamW")
-    warmup: float = Field(0.05, ge=0, lt=1, description="share of the run over which the step size rises")
-    final_learning_rate: float = Field(0.05, ge=0, le=1, description="step size at the end, as a share of the highest")
-    weight_decay: float = Field(0.1, ge=0, le=10, description="AdamW's decay of matrices")
-    beta1: float = Field(0.9, ge=0, lt=1, description="AdamW's decay of the mean gradient")
-    beta2: float = Field(0.95, ge=0, lt=1, description="AdamW's decay of the mean squared gradient")
-    gradient_clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
-    seed: int = Field(0, ge=0, lt=2**63, description="of the order of the text, and of dropout")
-    eval_every: int | None = Field(
-        None, ge=1, description="steps between validations; null: about ten over the run"
+    steps: int | None = Field(default=None, ge=1, description="stop after so many steps")
+    minutes: float | None = Field(default=None, gt=0, description="stop after so much training time")
+    batch: int = Field(default=8, ge=1, le=2**20, description="contexts a step")
+    learning_rate: float = Field(default=2e-3, gt=0, le=10, description="highest step size of AdamW")
+    warmup: float = Field(default=0.05, ge=0, lt=1, description="share of the run over which the step size rises")
+    final_learning_rate: float = Field(
+        default=0.05, ge=0, le=1, description="step size at the end, as a share of the highest"
     )
-    eval_tokens: int = Field(16_384, ge=1, description="held-out tokens a validation during the run scores at most")
-    save_every_minutes: float = Field(5.0, gt=0, description="minutes between checkpoints")
-    keep: int = Field(2, ge=1, description="checkpoints kept")
-    sample_tokens: int = Field(0, ge=0, description="tokens of a sample printed at each validation")
+    weight_decay: float = Field(default=0.1, ge=0, le=10, description="AdamW's decay of matrices")
+    beta1: float = Field(default=0.9, ge=0, lt=1, description="AdamW's decay of the mean gradient")
+    beta2: float = Field(default=0.95, ge=0, lt=1, description="AdamW's decay of the mean squared gradient")
+    gradient_clip: float = Field(default=1.0, gt=0, description="largest norm of the gradient")
+    seed: int = Field(default=0, ge=0, lt=2**63, description="of the order of the text, and of dropout")
+    eval_every: int | None = Field(
+        default=None, ge=1, description="steps between validations; null: about ten over the run"
+    )
+    eval_tokens: int = Field(
+        default=16_384, ge=1, description="held-out tokens a validation during the run scores at most"
+    )
+    save_every_minutes: float = Field(default=5.0, gt=0, description="minutes between checkpoints")
+    keep: int = Field(default=2, ge=1, description="checkpoints kept")
+    sample_tokens: int = Field(default=0, ge=0, description="tokens of a sample printed at each validation")
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -80,7 +91,7 @@ Settings = dict[str, dict[str, Any]]
 
 def describe(section: str) -> Iterator[tuple[str, Any, str]]:
     """(name, default, description) of every setting of a section."""
-    for name, info in SECTIONS[section].__pydantic_fields__.items():
+    for name, info in vars(SECTIONS[section])["__pydantic_fields__"].items():
         if (section, name) != ("model", "vocab_size"):
             yield name, info.get_default(call_default_factory=True), info.description or ""
 

@@ -20,9 +20,8 @@ from reformer_cli.files import digest_file, write_file, write_folder
 from reformer_cli.tokenization.tokenizer import Tokenizer, load_tokenizer
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from reformer import ReformerLM
+    from torch import Tensor
 
 RUNS = Path("runs")
 CONFIG, WEIGHTS, TOKENIZER, METRICS = "config.yaml", "model.safetensors", "tokenizer.model", "metrics.jsonl"

@@ -100,7 +100,7 @@ def in_slices(function: nn.Module, x: Tensor, size: int) -> Tensor:
 
 class _InSlices(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, function: nn.Module, step: int, x: Tensor, *parameters: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, function: nn.Module, step: int, x: Tensor, *parameters: Tensor) -> Tensor:
         ctx.function, ctx.step = function, step
         ctx.save_for_backward(x, *parameters)
         joined = None
@@ -113,7 +113,7 @@ class _InSlices(torch.autograd.Function):
         return joined
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, *parameters = ctx.saved_tensors
         wanted = [p for p in parameters if p.requires_grad]
         totals: list[Tensor] = []

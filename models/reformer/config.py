@@ -17,54 +17,64 @@ class ReformerConfig:
     """Sizes and choices of a model. Raises pydantic.ValidationError (a ValueError) naming every fault."""
 
     vocab_size: int = Field(ge=2, le=2**20, description="number of tokens, special ones included")
-    d_model: int = Field(256, ge=1, le=2**16, description="width of each of the two residual streams")
-    n_layers: int = Field(6, ge=1, le=1024, description="pairs of attention and feed-forward")
-    n_heads: int = Field(4, ge=1, le=1024, description="attention heads of a layer")
+    d_model: int = Field(default=256, ge=1, le=2**16, description="width of each of the two residual streams")
+    n_layers: int = Field(default=6, ge=1, le=1024, description="pairs of attention and feed-forward")
+    n_heads: int = Field(default=4, ge=1, le=1024, description="attention heads of a layer")
     lsh_heads: int | None = Field(
-        None, ge=1, description="heads of a mixed layer that look by hash; null: a quarter, at least one"
+        default=None, ge=1, description="heads of a mixed layer that look by hash; null: a quarter, at least one"
     )
-    d_head: int = Field(64, ge=2, le=1024, description="width of a head")
-    d_ff: int | None = Field(None, ge=1, description="width of the feed-forward layer; null: 4 x d_model")
+    d_head: int = Field(default=64, ge=2, le=1024, description="width of a head")
+    d_ff: int | None = Field(default=None, ge=1, description="width of the feed-forward layer; null: 4 x d_model")
     layers: tuple[LayerKind, ...] = Field(
-        ("mixed",),
+        default=("mixed",),
         min_length=1,
         description="attention kinds, cycled over the layers: mixed (local and LSH heads), lsh, local, full",
     )
     values: Literal["next", "same"] = Field(
-        "next", description="what an LSH head reads at a match: the token that came next, or the same one"
+        default="next", description="what an LSH head reads at a match: the token that came next, or the same one"
     )
-    local_window: int = Field(128, ge=1, le=2**20, description="tokens a local head sees, itself included")
-    n_hashes: int = Field(2, ge=1, le=64, description="hash rounds of an LSH head")
+    local_window: int = Field(default=128, ge=1, le=2**20, description="tokens a local head sees, itself included")
+    n_hashes: int = Field(default=2, ge=1, le=64, description="hash rounds of an LSH head")
     windows: tuple[int, ...] = Field(
-        (64,), min_length=1, description="most recent tokens of a bucket that a round sees, cycled over rounds"
+        default=(64,), min_length=1, description="most recent tokens of a bucket that a round sees, cycled over rounds"
     )
     n_buckets: tuple[int, ...] = Field(
-        (64,), min_length=1, description="buckets of a round, as even factors: [64, 128] means 8,192"
+        default=(64,), min_length=1, description="buckets of a round, as even factors: [64, 128] means 8,192"
     )
     local_round: int = Field(
-        0, ge=0, le=2**20, description="LSH heads also see this many preceding tokens, whatever their bucket"
+        default=0, ge=0, le=2**20, description="LSH heads also see this many preceding tokens, whatever their bucket"
     )
-    block: int = Field(64, ge=1, le=4096, description="sorted queries worked on together; no effect on results beyond rounding")
+    block: int = Field(
+        default=64, ge=1, le=4096, description="sorted queries worked on together; no effect on results beyond rounding"
+    )
     feed_forward: Literal["squared_relu", "relu", "gelu", "swiglu"] = Field(
-        "squared_relu", description="non-linearity of the feed-forward layer"
+        default="squared_relu", description="non-linearity of the feed-forward layer"
     )
-    norm: Literal["rms", "layer"] = Field("rms", description="rms (no parameters, no biases in the layer) or layer (as published, with biases)")
+    norm: Literal["rms", "layer"] = Field(
+        default="rms", description="rms (no parameters, no biases in the layer) or layer (as published, with biases)"
+    )
     positions: Literal["rotary", "axial", "none"] = Field(
-        "rotary", description="rotary (local and full heads, any length), axial (added, as published), or none"
+        default="rotary", description="rotary (local and full heads, any length), axial (added, as published), or none"
     )
-    rotary_base: float = Field(10_000.0, gt=1, description="longest wavelength of rotary positions, over 2 pi")
-    axial_shape: tuple[int, ...] = Field((512, 1024), description="axial positions: the grid; its product is the length")
-    axial_dims: tuple[int, ...] = Field((64, 192), description="axial positions: widths per axis; their sum is d_model")
-    dropout: float = Field(0.0, ge=0, lt=1, description="share of each sub-layer's outputs dropped while training")
-    merge: Literal["sum", "concat"] = Field("sum", description="how the two streams meet at the head")
-    tie_embeddings: bool = Field(False, description="use the embedding as the output matrix (merge: sum)")
-    softcap: float = Field(20.0, ge=0, description="logits are squashed into +-softcap by tanh; 0 leaves them")
-    temperature: float = Field(8.0, gt=0, description="starting scale of scores between unit queries and keys")
-    stream_bits: int = Field(20, ge=8, le=26, description="residual streams count in units of 2^-stream_bits")
+    rotary_base: float = Field(default=10_000.0, gt=1, description="longest wavelength of rotary positions, over 2 pi")
+    axial_shape: tuple[int, ...] = Field(
+        default=(512, 1024), description="axial positions: the grid; its product is the length"
+    )
+    axial_dims: tuple[int, ...] = Field(
+        default=(64, 192), description="axial positions: widths per axis; their sum is d_model"
+    )
+    dropout: float = Field(
+        default=0.0, ge=0, lt=1, description="share of each sub-layer's outputs dropped while training"
+    )
+    merge: Literal["sum", "concat"] = Field(default="sum", description="how the two streams meet at the head")
+    tie_embeddings: bool = Field(default=False, description="use the embedding as the output matrix (merge: sum)")
+    softcap: float = Field(default=20.0, ge=0, description="logits are squashed into +-softcap by tanh; 0 leaves them")
+    temperature: float = Field(default=8.0, gt=0, description="starting scale of scores between unit queries and keys")
+    stream_bits: int = Field(default=20, ge=8, le=26, description="residual streams count in units of 2^-stream_bits")
     workspace_tokens: int = Field(
-        16_384, ge=64, description="tokens that feed-forward, head and loss work on at a time"
+        default=16_384, ge=64, description="tokens that feed-forward, head and loss work on at a time"
     )
-    seed: int = Field(0, ge=0, lt=2**63, description="draws the weights and the hash rotations")
+    seed: int = Field(default=0, ge=0, lt=2**63, description="draws the weights and the hash rotations")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -84,14 +94,20 @@ class ReformerConfig:
         if "mixed" in self.layers and self.n_heads < 2:
             found.append("layers: mixed needs n_heads >= 2 (one local, one LSH); use layers: [lsh] or [local]")
         elif self.lsh_heads is not None and self.lsh_heads >= self.n_heads:
-            found.append(f"lsh_heads {self.lsh_heads} must be below n_heads {self.n_heads}; for LSH alone use layers: [lsh]")
+            found.append(
+                f"lsh_heads {self.lsh_heads} must be below n_heads {self.n_heads}; for LSH alone use layers: [lsh]"
+            )
         if self.positions == "rotary" and self.d_head % 2:
             found.append(f"rotary positions need an even d_head, not {self.d_head}")
         if self.positions == "axial":
             if sum(self.axial_dims) != self.d_model:
-                found.append(f"axial_dims {list(self.axial_dims)} sum to {sum(self.axial_dims)}, not d_model {self.d_model}")
+                found.append(
+                    f"axial_dims {list(self.axial_dims)} sum to {sum(self.axial_dims)}, not d_model {self.d_model}"
+                )
             if len(self.axial_dims) != len(self.axial_shape):
-                found.append(f"axial_dims {list(self.axial_dims)} and axial_shape {list(self.axial_shape)} differ in length")
+                found.append(
+                    f"axial_dims {list(self.axial_dims)} and axial_shape {list(self.axial_shape)} differ in length"
+                )
         if self.tie_embeddings and self.merge == "concat":
             found.append("tie_embeddings needs merge: sum (concatenated streams are 2 x d_model wide)")
         return found
@@ -115,5 +131,5 @@ class ReformerConfig:
 
 def field_descriptions() -> dict[str, str]:
     """Name of each field -> its sentence, for generated documentation."""
-    fields: dict[str, FieldInfo] = ReformerConfig.__pydantic_fields__
+    fields: dict[str, FieldInfo] = vars(ReformerConfig)["__pydantic_fields__"]
     return {name: info.description or "" for name, info in fields.items()}

@@ -14,6 +14,7 @@ from reformer.branch import Context, FeedForward, make_norm
 from reformer.config import ReformerConfig
 from reformer.loss import UNSCORED, sliced_loss
 from reformer.positions import AxialPositions
+from reformer.precision import wide
 from reformer.reversible import Coupling, Trunk, merge, reversible
 from reformer.state import State
 
@@ -57,7 +58,7 @@ class ReformerLM(nn.Module):
 
     @torch.no_grad()
     def initialise(self) -> None:
-        """Draw every weight: matrices with deviation 1/sqrt(inputs), output projections 0 (a layer starts as the identity)."""
+        """Draw every weight: matrices with deviation inputs^-1/2, output projections 0: layers add nothing yet."""
         generator = torch.Generator().manual_seed(self.config.seed)
         for name, p in self.named_parameters():
             kind = name.rsplit(".", 1)[-1]
@@ -77,9 +78,11 @@ class ReformerLM(nn.Module):
     @property
     def trunk(self) -> Trunk:
         couplings = [
-            Coupling(0, 1, part, f"layer {i} feed-forward") if part.pointwise else Coupling(1, 0, part, f"layer {i} attention")
+            Coupling(0, 1, part, f"layer {i} feed-forward")
+            if part.pointwise
+            else Coupling(1, 0, part, f"layer {i} attention")
             for i, layer in enumerate(self.layers)
-            for part in layer
+            for part in layer  # type: ignore[attr-defined]
         ]
         c = self.config
         return Trunk(couplings, c.stream_bits, c.dropout, c.workspace_tokens, self.embedding.dtype)
@@ -96,7 +99,7 @@ class ReformerLM(nn.Module):
         limit = self.config.max_length
         if limit is not None and start + tokens.shape[1] > limit:
             raise ValueError(
-                f"{start + tokens.shape[1]} tokens exceed the {limit} positions of axial_shape {list(self.config.axial_shape)}"
+                f"{start + tokens.shape[1]} tokens exceed the {limit} of axial_shape {self.config.axial_shape}"
             )
         if tokens.numel():
             low, high = int(tokens.min()), int(tokens.max())
@@ -127,7 +130,9 @@ class ReformerLM(nn.Module):
         """Mean nats per target (design section 5); targets int64 [batch, length], -100 is not scored."""
         if targets.shape != tokens.shape:
             raise ValueError(f"targets {list(targets.shape)} and tokens {list(tokens.shape)} differ in shape")
-        return sliced_loss(self.head, self.hidden(tokens, documents, dropout_seed), targets, self.config.workspace_tokens)
+        return sliced_loss(
+            self.head, self.hidden(tokens, documents, dropout_seed), targets, self.config.workspace_tokens
+        )
 
     def start(self, batch: int) -> State:
         """The state before any token."""
@@ -155,10 +160,10 @@ class ReformerLM(nn.Module):
 
     @torch.no_grad()
     def extend(self, tokens: Tensor, state: State | None = None, last_only: bool = False) -> tuple[Tensor, State]:
-        """Logits for new tokens after those already in `state` (None: none), exactly as `forward` over all of them.
+        """Logits for new tokens after those already in `state` (None: none), as `forward` over all of them gives.
 
-        tokens: int64 [batch, n], any n >= 1. Returns ([batch, n, vocab_size], or [batch, 1, vocab_size] with last_only; state).
-        The state is updated in place and returned; `state.clone()` branches. No dropout, no gradients.
+        tokens: int64 [batch, n], any n >= 1. Returns ([batch, n, vocab_size], or [batch, 1, vocab_size] with
+        last_only; state). The state is updated in place and returned; `state.clone()` branches. No gradients.
         """
         state = self._begin(tokens, state)
         if tokens.shape[1] == 0:
@@ -182,7 +187,7 @@ class ReformerLM(nn.Module):
         found = []
         step = max(1, EXTEND_AT_ONCE // tokens.shape[0])
         for part, aims in zip(tokens.split(step, 1), targets.split(step, 1), strict=True):
-            logits = self.head(self._advance(part, state)).float()
+            logits = wide(self.head(self._advance(part, state)))
             found.append(F.cross_entropy(logits.transpose(1, 2), aims, ignore_index=UNSCORED, reduction="none"))
         return torch.cat(found, 1), state
 

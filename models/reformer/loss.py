@@ -8,12 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from reformer.precision import wide
+
 UNSCORED = -100  # a target that does not count
 
 
 class _SlicedLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, head: nn.Module, size: int, h: Tensor, targets: Tensor, *parameters: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, head: nn.Module, size: int, h: Tensor, targets: Tensor, *parameters: Tensor) -> Tensor:
         flat, aims = h.detach().view(-1, h.shape[-1]), targets.reshape(-1)
         count = (aims != UNSCORED).sum().clamp_min(1)
         wanted = [p for p in parameters if p.requires_grad]
@@ -23,7 +25,9 @@ class _SlicedLoss(torch.autograd.Function):
         for start in range(0, len(flat), size):
             with torch.set_grad_enabled(differentiate):
                 part = flat[start : start + size].detach().requires_grad_(differentiate)
-                nats = F.cross_entropy(head(part).float(), aims[start : start + size], ignore_index=UNSCORED, reduction="sum")
+                nats = F.cross_entropy(
+                    wide(head(part)), aims[start : start + size], ignore_index=UNSCORED, reduction="sum"
+                )
                 mean = nats / count
             total += nats.detach()
             if differentiate:
@@ -36,7 +40,7 @@ class _SlicedLoss(torch.autograd.Function):
         return (total / count).to(h.dtype)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         dh, *totals = ctx.saved_tensors
         found = iter(totals)
         return None, None, dh * grad, None, *(next(found) * grad if w else None for w in ctx.wanted)

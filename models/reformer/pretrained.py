@@ -60,7 +60,9 @@ def load_weights(config: ReformerConfig, path: Path, device: Any = "cpu") -> Ref
     try:
         with safe_open(path, framework="pt", device=str(device)) as file:
             names = set(file.keys())
-            faults = [f"{n} is missing" for n in wanted if n not in names] + [f"{n} is unknown" for n in names - set(wanted)]
+            faults = [f"{n} is missing" for n in wanted if n not in names] + [
+                f"{n} is unknown" for n in names - set(wanted)
+            ]
             for name in names & set(wanted):
                 if (shape := list(file.get_slice(name).get_shape())) != list(wanted[name].shape):
                     faults.append(f"{name} is {shape}, the config makes it {list(wanted[name].shape)}")

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from reformer.branch import Branch, Context
 from reformer.errors import NumericalError
+from reformer.precision import wide
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,7 @@ class Trunk:
         return stream.to(self.dtype).mul_(2.0**-self.bits)
 
     def quantise(self, x: Tensor) -> Tensor:
-        wide = x.double() if x.dtype == torch.float64 else x.float()
-        return (wide * 2.0**self.bits).round_().to(torch.int32)
+        return (wide(x) * 2.0**self.bits).round_().to(torch.int32)
 
     def check(self, x: Tensor, where: str) -> None:
         """Refuse what could leave int32 or is not finite: |added| and |stream| stay below half the range."""
@@ -54,8 +54,8 @@ class Trunk:
             scale = 2.0**-self.bits if x.dtype == torch.int32 else 1.0
             raise NumericalError(
                 where,
-                f"values from {low * scale:.4g} to {high * scale:.4g} leave the range +-{2.0 ** (30 - self.bits):g} of the "
-                "residual streams; lower the learning rate or stream_bits",
+                f"values from {low * scale:.4g} to {high * scale:.4g} leave the range "
+                f"+-{2.0 ** (30 - self.bits):g} of the residual streams; lower the learning rate or stream_bits",
             )
 
     def slices(self, coupling: Coupling, batch: int, length: int) -> Iterator[slice]:
@@ -74,7 +74,9 @@ class Trunk:
             added = added * (kept / (1 - self.dropout)).to(added.dtype)
         return added, routing
 
-    def run(self, streams: Sequence[Tensor], context: Context, routings: Sequence[Tensor | None] | None = None) -> list[Tensor | None]:
+    def run(
+        self, streams: Sequence[Tensor], context: Context, routings: Sequence[Tensor | None] | None = None
+    ) -> list[Tensor | None]:
         """Advance both int32 streams [batch, length, d_model] in place; returns every coupling's routing."""
         found: list[Tensor | None] = []
         for index, c in enumerate(self.couplings):
@@ -92,7 +94,7 @@ class Trunk:
     def run_back(
         self, streams: Sequence[Tensor], gradients: list[Tensor], context: Context, routings: Sequence[Tensor | None]
     ) -> dict[int, Tensor]:
-        """Undo `run` in place; gradients of the streams are advanced in place too. Returns id(parameter) -> gradient."""
+        """Undo `run` in place, advancing the gradients of the streams too. Returns id(parameter) -> gradient."""
         totals: dict[int, Tensor] = {}
         for index in reversed(range(len(self.couplings))):
             c = self.couplings[index]
@@ -115,7 +117,7 @@ class Trunk:
 
 class _Reversible(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, trunk: Trunk, context: Context, concat: bool, x: Tensor, *parameters: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, trunk: Trunk, context: Context, concat: bool, x: Tensor, *parameters: Tensor) -> Tensor:
         streams = [trunk.quantise(x), trunk.quantise(x)]
         ctx.routings = trunk.run(streams, context)
         ctx.trunk, ctx.context, ctx.concat, ctx.parameters = trunk, context, concat, parameters
@@ -125,7 +127,7 @@ class _Reversible(torch.autograd.Function):
         return merge(trunk, streams, concat)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         # Rebuilt in place, past the version counter: a second backward (retain_graph) runs forward again first.
         streams = [s.data for s in ctx.saved_tensors]
         enabled, dtype = ctx.autocast
@@ -162,10 +164,9 @@ def reversible_reference(trunk: Trunk, x: Tensor, context: Context, *, concat: b
     ghosts = [_straight_through(trunk, s, x) for s in integers]
     for index, c in enumerate(trunk.couplings):
         parts = []
-        routing = None
         for part in trunk.slices(c, *x.shape[:2]):
             here = replace(context, positions=context.positions[part])
-            added, routing = trunk.delta(index, ghosts[c.source][:, part], here, None, part.start)
+            added, _ = trunk.delta(index, ghosts[c.source][:, part], here, None, part.start)
             parts.append(added)
         added = torch.cat(parts, 1)
         integers[c.target] = integers[c.target] + trunk.quantise(added.detach())
@@ -181,10 +182,10 @@ def _straight_through(trunk: Trunk, stream: Tensor, *sources: Tensor) -> Tensor:
 
 class _StraightThrough(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, out: Tensor, *sources: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, out: Tensor, *sources: Tensor) -> Tensor:
         ctx.dtypes = [s.dtype for s in sources]
         return out
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         return None, *(grad.to(dtype) for dtype in ctx.dtypes)

@@ -71,11 +71,20 @@ class BucketState:
 
     @classmethod
     def empty(
-        cls, batch: int, heads: int, d_head: int, sizes: Sequence[int], windows: Sequence[int], like: Tensor, *, pending: bool
+        cls,
+        batch: int,
+        heads: int,
+        d_head: int,
+        sizes: Sequence[int],
+        windows: Sequence[int],
+        like: Tensor,
+        *,
+        pending: bool,
     ) -> BucketState:
         rows, device = batch * heads, like.device
         rings = [
-            torch.full((rows, n, w - 1), -1, dtype=torch.int32, device=device) for n, w in zip(sizes, windows, strict=True)
+            torch.full((rows, n, w - 1), -1, dtype=torch.int32, device=device)
+            for n, w in zip(sizes, windows, strict=True)
         ]
         counts = [torch.zeros(rows, n, dtype=torch.int64, device=device) for n in sizes]
         blank = like.new_zeros(rows, FIRST_CAPACITY, d_head)
@@ -162,8 +171,9 @@ class BucketState:
             ones = torch.ones_like(ids_r)
             total.scatter_add_(1, ids_r, ones)
             if capacity:
-                nth = torch.zeros_like(ids_r) if new == 1 else _occurrence(ids_r)  # how many of its bucket came before it
-                stays = nth >= total.gather(1, ids_r) - capacity  # later ones of this very call overwrite the rest
+                nth = torch.zeros_like(ids_r) if new == 1 else _occurrence(ids_r)
+                # nth: how many of its bucket came before it in this call; later ones overwrite the rest.
+                stays = nth >= total.gather(1, ids_r) - capacity
                 slot = (count.gather(1, ids_r) + nth) % capacity
                 r, c = stays.nonzero(as_tuple=True)
                 ring[r, ids_r[r, c], slot[r, c]] = index[r, c].to(torch.int32)

@@ -25,7 +25,9 @@ def list_() -> None:
 
 @app.command("show")
 def show(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME|FILE]", help="A recipe or file; none: the defaults.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME|FILE]", help="A recipe or file; none: the defaults.")
+    ] = None,
     set_: SetOption = None,
 ) -> None:
     """Print every setting that a config leads to, with what it means, as YAML."""

@@ -12,8 +12,8 @@ from reformer_cli.errors import UserError
 
 if TYPE_CHECKING:
     import torch
-
     from reformer import ReformerLM
+
     from reformer_cli.evaluation.likelihood import Score
     from reformer_cli.runs import Run
     from reformer_cli.tokenization.tokenizer import Tokenizer
@@ -97,7 +97,8 @@ def _nats(model: ReformerLM, prefix: torch.Tensor, scored: torch.Tensor, context
     limit = model.config.max_length
     if limit is not None and (context or len(prefix) + len(scored)) > limit:
         raise UserError(
-            f"{len(prefix) + len(scored):,} tokens exceed the {limit:,} positions of this model", f"use --context {limit}"
+            f"{len(prefix) + len(scored):,} tokens exceed the {limit:,} positions of this model",
+            f"use --context {limit}",
         )
     return nats(model, prefix, scored, context)
 

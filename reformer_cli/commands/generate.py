@@ -17,13 +17,16 @@ from reformer_cli.sampling.config import SamplingConfig, help_of
 
 if TYPE_CHECKING:
     from reformer import ReformerLM
+
     from reformer_cli.tokenization.tokenizer import Tokenizer
 
 D = SamplingConfig()
 
 
 def generate(
-    prompt_: Annotated[str | None, typer.Argument(metavar="[-]", help="`-` reads the prompt from standard input.")] = None,
+    prompt_: Annotated[
+        str | None, typer.Argument(metavar="[-]", help="`-` reads the prompt from standard input.")
+    ] = None,
     run: RunOption = None,
     prompt: Annotated[str | None, typer.Option("--prompt", help="Text to go on from; none: a text of its own.")] = None,
     prompt_file: Annotated[str | None, typer.Option(metavar="FILE", help="Read the prompt from a UTF-8 file.")] = None,
@@ -69,7 +72,7 @@ def check_length(total: int, prompt: int, limit: int | None) -> None:
     """Refuse what the model's positions cannot number, before any work."""
     if limit is not None and total > limit:
         raise UserError(
-            f"a prompt of {prompt:,} tokens and {total - prompt:,} new ones exceed the {limit:,} positions of this model",
+            f"a prompt of {prompt:,} tokens and {total - prompt:,} new ones exceed the model's {limit:,} positions",
             "shorten the prompt, lower --max-tokens, or train with positions: rotary",
         )
 
@@ -95,7 +98,7 @@ def _open(output: Path | None) -> Iterator[TextIO]:
         yield sys.stdout
         return
     try:
-        file = open(output, "w", encoding="utf-8")
+        file = open(output, "w", encoding="utf-8")  # noqa: SIM115  (closed below; only opening it is the user's mistake)
     except OSError as error:
         raise UserError(f"cannot write {output}: {error.strerror}") from None
     with file:
@@ -103,7 +106,13 @@ def _open(output: Path | None) -> Iterator[TextIO]:
 
 
 def _write(
-    model: ReformerLM, tokenizer: Tokenizer, ids: list[int], text: str, config: SamplingConfig, stops: list[str], out: TextIO
+    model: ReformerLM,
+    tokenizer: Tokenizer,
+    ids: list[int],
+    text: str,
+    config: SamplingConfig,
+    stops: list[str],
+    out: TextIO,
 ) -> None:
     from reformer_cli.sampling.text import TextStream
 

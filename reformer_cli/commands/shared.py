@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 RunOption = Annotated[
     Path | None, typer.Option("--run", metavar="DIR", help="Run directory; default: the newest under runs/.")
 ]
-DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N; auto takes a GPU if there is one.")]
+DeviceOption = Annotated[
+    str, typer.Option("--device", help="auto, cpu, cuda or cuda:N; auto takes a GPU if there is one.")
+]
 
 
 def say(text: str) -> None:
@@ -38,7 +40,9 @@ def pick_device(name: str) -> str:
     if device.type not in ("cpu", "cuda"):
         raise UserError(f"device {name!r} is not supported", "use auto, cpu, cuda or cuda:N")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(f"device {name!r} is not there: torch sees {torch.cuda.device_count()} GPUs", "use --device cpu")
+        raise UserError(
+            f"device {name!r} is not there: torch sees {torch.cuda.device_count()} GPUs", "use --device cpu"
+        )
     return name
 
 
@@ -76,5 +80,7 @@ def option_faults(error: ValidationError) -> UserError:
     faults: list[str] = []
     for item in error.errors(include_url=False):
         name: Any = item["loc"][0] if item["loc"] else "?"
-        faults.append(f"--{str(name).replace('_', '-')} {item['input']}: {item['msg'].replace('Input should', 'should')}")
+        faults.append(
+            f"--{str(name).replace('_', '-')} {item['input']}: {item['msg'].replace('Input should', 'should')}"
+        )
     return UserError("; ".join(faults))

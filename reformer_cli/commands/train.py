@@ -29,7 +29,8 @@ def train(
         ),
     ] = None,
     config: Annotated[
-        str | None, typer.Option(metavar="NAME|FILE", help="A recipe (reformer config list) or YAML file; none: sizes are chosen.")
+        str | None,
+        typer.Option(metavar="NAME|FILE", help="A recipe (reformer config list) or YAML file; none: sizes are chosen."),
     ] = None,
     run: RunOption = None,
     set_: SetOption = None,
@@ -46,7 +47,7 @@ def train(
     keep_freed_memory()
     if steps is not None and minutes is not None:
         raise UserError(f"--steps {steps} and --minutes {minutes:g} exclude each other", "give one of them")
-    given = {"train.steps": steps, "train.minutes": minutes, "train.seed": seed, "model.seed": seed}
+    given: dict[str, Any] = {"train.steps": steps, "train.minutes": minutes, "train.seed": seed, "model.seed": seed}
     given |= {"data.encoding": encoding, "data.corpus": corpus or None}
     sets = [*(set_ or ()), *(f"{key}={_as_yaml(value)}" for key, value in given.items() if value is not None)]
     where = pick_device(device)
@@ -70,6 +71,7 @@ def _as_yaml(value: Any) -> str:
 def _begin(path: Path | None, source: str | None, sets: list[str], device: str) -> None:
     """A new run: everything that can be wrong is found before anything is written."""
     from reformer import ReformerLM
+
     from reformer_cli.config import load_config, resolve
     from reformer_cli.runs import Run
     from reformer_cli.tokenization.corpus import absolute
@@ -123,6 +125,7 @@ def _free_memory(device: str) -> int:
 def _resume(path: Path | None, sets: list[str], device: str) -> None:
     """Go on from the newest whole checkpoint; only how long to train may change."""
     from reformer import ReformerLM
+
     from reformer_cli.config import load_config, resolve, to_yaml
     from reformer_cli.files import write_file
     from reformer_cli.runs import CONFIG, Run
@@ -132,7 +135,9 @@ def _resume(path: Path | None, sets: list[str], device: str) -> None:
     changed = load_config(None, sets)
     fixed = [f"{section}.{name}" for section in ("model", "data") for name in changed[section]]
     if fixed:
-        raise UserError(f"--resume cannot change {', '.join(fixed)}", "only train.* settings; start a new run for others")
+        raise UserError(
+            f"--resume cannot change {', '.join(fixed)}", "only train.* settings; start a new run for others"
+        )
     tokenizer = run.tokenizer()
     prepared = load_or_prepare(run.config.data, say, tokenizer, run.config.corpus_digest)
     if prepared.digest != run.config.corpus_digest:
@@ -177,7 +182,8 @@ class _Session:
                 trainer.restore(*checkpoint)
             finished = trainer.run()
             progress = trainer.progress
-            done = f"{progress.step:,} steps, {as_time(progress.seconds)}, {self.batches.epoch_of(progress.step):.1f} epochs"
+            epochs = self.batches.epoch_of(progress.step)
+            done = f"{progress.step:,} steps, {as_time(progress.seconds)}, {epochs:.1f} epochs"
             if not finished:
                 if progress.best is None:
                     run.save_model(model)

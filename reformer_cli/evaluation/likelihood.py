@@ -7,9 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
-
 from reformer import ReformerLM
+from torch import Tensor
 
 AT_ONCE = 4096  # tokens scored at a time
 
@@ -84,7 +83,9 @@ def nats(
     total = 0.0
     for start in range(len(prefix), len(whole), half):
         stop = min(start + half, len(whole))
-        total += _stream(model, whole[max(0, start - (context - half)) : stop], min(start, context - half), None, progress)
+        total += _stream(
+            model, whole[max(0, start - (context - half)) : stop], min(start, context - half), None, progress
+        )
     return total
 
 

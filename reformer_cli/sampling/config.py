@@ -10,24 +10,36 @@ from pydantic.dataclasses import dataclass
 class SamplingConfig:
     """Filters are applied in this order, then one token is drawn."""
 
-    max_tokens: int = Field(500, ge=0, description="Most tokens to make; fewer if the text ends before.")
+    max_tokens: int = Field(default=500, ge=0, description="Most tokens to make; fewer if the text ends before.")
     repetition_penalty: float = Field(
-        1.0, gt=0, le=10, description="Make tokens of the last 256 less likely by this factor (CTRL's rule); 1: off."
+        default=1.0,
+        gt=0,
+        le=10,
+        description="Make tokens of the last 256 less likely by this factor (CTRL's rule); 1: off.",
     )
     temperature: float = Field(
-        0.8, ge=0, le=100, description="Below 1: more predictable, above 1: more surprising; 0: always the likeliest."
+        default=0.8,
+        ge=0,
+        le=100,
+        description="Below 1: more predictable, above 1: more surprising; 0: always the likeliest.",
     )
-    top_k: int = Field(0, ge=0, description="Draw among the K likeliest tokens only; 0: among all.")
+    top_k: int = Field(default=0, ge=0, description="Draw among the K likeliest tokens only; 0: among all.")
     top_p: float = Field(
-        0.95, gt=0, le=1, description="Draw among the likeliest tokens that together reach this probability; 1: all."
+        default=0.95,
+        gt=0,
+        le=1,
+        description="Draw among the likeliest tokens that together reach this probability; 1: all.",
     )
     min_p: float = Field(
-        0.0, ge=0, le=1, description="Leave out tokens less likely than this share of the likeliest one; 0: none."
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Leave out tokens less likely than this share of the likeliest one; 0: none.",
     )
-    seed: int = Field(0, ge=0, lt=2**63, description="The same seed draws the same text.")
-    samples: int = Field(1, ge=1, le=4096, description="Texts to make, in one batch.")
+    seed: int = Field(default=0, ge=0, lt=2**63, description="The same seed draws the same text.")
+    samples: int = Field(default=1, ge=1, le=4096, description="Texts to make, in one batch.")
 
 
 def help_of(name: str) -> str:
     """The sentence that says what a setting does."""
-    return SamplingConfig.__pydantic_fields__[name].description or ""
+    return vars(SamplingConfig)["__pydantic_fields__"][name].description or ""

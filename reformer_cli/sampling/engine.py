@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
+from reformer import ReformerLM
 from torch import Tensor
 
-from reformer import ReformerLM
 from reformer_cli.sampling.config import SamplingConfig
 from reformer_cli.sampling.filters import REMEMBERED, filtered
 

@@ -1,4 +1,4 @@
-"""What may be drawn: pure functions of logits [batch, vocab_size]. A new knob is a function and a line in `filtered`."""
+"""What may be drawn: pure functions of logits [batch, vocab_size]. A new knob: a function, a line in `filtered`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ REMEMBERED = 256  # tokens the repetition penalty looks back
 
 
 def repetition_penalty(logits: Tensor, recent: Tensor, penalty: float) -> Tensor:
-    """Divide positive logits of tokens in recent [batch, n] by the penalty, multiply negative ones (CTRL, section 4.1)."""
+    """Divide positive logits of tokens in recent [batch, n] by the penalty, multiply negative ones (CTRL, 4.1)."""
     found = logits.gather(1, recent)
     return logits.scatter(1, recent, torch.where(found > 0, found / penalty, found * penalty))
 

@@ -33,7 +33,7 @@ class Window:
 
 
 class Batches:
-    """Contexts of the training tokens. An epoch cuts the stream, closed to a ring, at a random offset and shuffles it."""
+    """Contexts of the training tokens. An epoch cuts the stream, a ring, at a random offset and shuffles it."""
 
     def __init__(self, tokens: TokenSet, end: int, context: int, batch: int, seed: int) -> None:
         self.tokens, self.end, self.context, self.batch, self.seed = tokens, end, context, batch, seed
@@ -78,5 +78,8 @@ def held_out_windows(tokens: TokenSet, context: int) -> Iterator[Window]:
             prefix = tokens.train[max(before.start, before.stop - context) : before.stop]
             scored = tokens.held_out[part.start : part.stop]
             yield Window(
-                document.name, torch.from_numpy(prefix.astype(np.int64)), torch.from_numpy(scored.astype(np.int64)), part
+                document.name,
+                torch.from_numpy(prefix.astype(np.int64)),
+                torch.from_numpy(scored.astype(np.int64)),
+                part,
             )

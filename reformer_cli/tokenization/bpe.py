@@ -94,7 +94,9 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> BPETokenizer:
     sample = list(_sample(list(texts)))
     counts = Counter(char for part in sample for char in part)
     # Control characters upset sentencepiece's text format, and seldom occur.
-    usable = [c for c, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0])) if c.isprintable() and c != SPACE]
+    usable = [
+        c for c, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0])) if c.isprintable() and c != SPACE
+    ]
     rare = _rare_pattern({" ", *SYMBOLS, *usable[: max(1, (vocab_size - RESERVED) // 2)]} - set(NIBBLES))
     lines = [line for part in sample for line in _rewrite(part, rare).split(SYMBOLS["\n"]) if line]
     while True:

@@ -1,4 +1,4 @@
-"""Where text comes from: files, folders, stdin, Project Gutenberg and the built-in text. A format is a row in READERS."""
+"""Where text comes from: files, folders, stdin, Project Gutenberg, the built-in text. A format is a row in READERS."""
 
 from __future__ import annotations
 
@@ -85,7 +85,9 @@ def _read(spec: str, encoding: str) -> Iterator[Document]:
     elif spec.startswith(GUTENBERG):
         yield Document(spec, gutenberg(spec.removeprefix(GUTENBERG)))
     elif Path(spec).is_dir():
-        files = [p for p in sorted(Path(spec).rglob("*")) if p.suffix in READERS and p.is_file() and not _hidden(p, spec)]
+        files = [
+            p for p in sorted(Path(spec).rglob("*")) if p.suffix in READERS and p.is_file() and not _hidden(p, spec)
+        ]
         if not files:
             raise UserError(f"the folder {spec} holds no text files", f"known endings: {' '.join(READERS)}")
         for path in files:
@@ -104,7 +106,8 @@ def _document(path: Path, encoding: str) -> Document:
         data = READERS.get(path.suffix, Path.read_bytes)(path)
     except FileNotFoundError:
         raise UserError(
-            f"no file or folder {str(path)!r}", f"the built-in text is called {BUILT_IN}, a Gutenberg book {GUTENBERG}2554"
+            f"no file or folder {str(path)!r}",
+            f"the built-in text is called {BUILT_IN}, a Gutenberg book {GUTENBERG}2554",
         ) from None
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None

@@ -115,7 +115,7 @@ def _tokenizer(
     if data.tokenizer == "bytes" or (data.tokenizer == "auto" and not data.vocab_size and n_characters < TINY):
         if data.vocab_size not in (None, ByteTokenizer.vocab_size):
             raise UserError(
-                f"data.vocab_size {data.vocab_size} does not go with tokenizer bytes, which has {ByteTokenizer.vocab_size}",
+                f"data.vocab_size {data.vocab_size} does not go with bytes: {ByteTokenizer.vocab_size} tokens",
                 "leave it out, or choose tokenizer bpe",
             )
         return ByteTokenizer()
@@ -185,9 +185,7 @@ def open_tokens(folder: Path, corpus_digest: str, tokenizer: Tokenizer) -> Token
             if path.stat().st_size != length * dtype.itemsize:
                 return None
             arrays.append(np.memmap(path, dtype, "r") if length else np.zeros(0, dtype))
-        entries = [
-            Entry(d["name"], Part(**d["train"]), Part(**d["held_out"])) for d in manifest["documents"]
-        ]
+        entries = [Entry(d["name"], Part(**d["train"]), Part(**d["held_out"])) for d in manifest["documents"]]
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return TokenSet(arrays[0], arrays[1], tuple(entries))

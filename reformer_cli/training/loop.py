@@ -13,9 +13,9 @@ from types import FrameType
 from typing import Any, Protocol
 
 import torch
+from reformer import NumericalError, ReformerLM
 from torch import Tensor
 
-from reformer import NumericalError, ReformerLM
 from reformer_cli.config import TrainConfig
 from reformer_cli.errors import UserError
 from reformer_cli.training.optim import load_optimizer_tensors, make_optimizer, optimizer_tensors
@@ -28,9 +28,12 @@ VALIDATIONS = 10  # of a run where eval_every is not given
 class Batch(Protocol):
     """What a step reads; see tokenization.batches."""
 
-    tokens: Tensor
-    targets: Tensor
-    documents: Tensor | None
+    @property
+    def tokens(self) -> Tensor: ...
+    @property
+    def targets(self) -> Tensor: ...
+    @property
+    def documents(self) -> Tensor | None: ...
 
 
 @dataclass
@@ -46,8 +49,8 @@ class Progress:
 
 @dataclass(frozen=True)
 class Hooks:
-    """What the loop calls. batch_at(step); validate() -> held-out bits/byte or None; save_best(); save(tensors, progress);
-    log(record): a step's figures, shown and kept."""
+    """What the loop calls: validate() gives held-out bits/byte or None, save gets a checkpoint's tensors and progress,
+    log a step's figures and seconds."""
 
     batch_at: Callable[[int], Batch]
     validate: Callable[[], float | None]
@@ -91,7 +94,9 @@ class Trainer:
             load_optimizer_tensors(self.model, self.optimizer, tensors)
             self.progress = Progress(**meta)
         except (RuntimeError, KeyError, TypeError) as error:
-            raise UserError(f"the checkpoint does not fit this run's config ({error})", "was config.yaml edited?") from None
+            raise UserError(
+                f"the checkpoint does not fit this run's config ({error})", "was config.yaml edited?"
+            ) from None
 
     def run(self) -> bool:
         """Train to the end; False if the user interrupted. Raises UserError when training diverges."""
@@ -148,7 +153,7 @@ class Trainer:
         documents = batch.documents.to(self.device) if batch.documents is not None else None
         seed = self.config.seed * 1_000_003 + self.progress.step
         loss = self.model.loss(tokens, targets, documents, dropout_seed=seed)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
         return float(loss.detach()), float(norm)
 
@@ -157,7 +162,7 @@ class Trainer:
         self.progress.bad += 1
         if self.progress.bad >= MOST_BAD_STEPS:
             raise UserError(
-                f"training diverged at step {self.progress.step + 1:,} ({problem}; {MOST_BAD_STEPS} bad steps in a row)",
+                f"training diverged at step {self.progress.step + 1:,} ({problem}; {MOST_BAD_STEPS} times in a row)",
                 f"the last checkpoint and the best weights are as they were; lower train.learning_rate "
                 f"{self.config.learning_rate:g}",
             )

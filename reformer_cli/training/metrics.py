@@ -44,7 +44,9 @@ class Display:
             self.progress.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self.live:
             self.progress.stop()
 
@@ -71,7 +73,8 @@ class Display:
             f"step {step:,}  loss {self.smooth.get('loss', float('nan')):.3f}  "
             f"{self.smooth.get('bits_per_byte', float('nan')):.3f} bits/byte  "
             f"{self.smooth.get('tokens_per_second', 0):,.0f} tokens/s  "
-            f"grad {norm if norm is not None else float('nan'):.2f}  {as_size(peak_memory(self.device))}  ETA {as_time(left)}"
+            f"grad {norm if norm is not None else float('nan'):.2f}  "
+            f"{as_size(peak_memory(self.device))}  ETA {as_time(left)}"
         )
 
 

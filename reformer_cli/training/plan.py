@@ -67,7 +67,9 @@ def choose(n_tokens: int, device: str, memory: int, minutes: float | None, steps
         Choice("model.n_heads", size.n_heads, "one head in four looks by hash, the others at what is near"),
         Choice("model.d_head", size.d_model // size.n_heads, "the heads together are as wide as the model"),
         Choice("data.context", context, f"long enough to learn to look back{shorter}"),
-        Choice("train.batch", batch, f"about {TOKENS_PER_STEP:,} tokens a step: many short steps learn most in little time"),
+        Choice(
+            "train.batch", batch, f"about {TOKENS_PER_STEP:,} tokens a step: many short steps learn most in little time"
+        ),
         Choice("train.learning_rate", size.learning_rate, "the smaller the model, the larger the step"),
     ]
 

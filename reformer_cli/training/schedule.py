@@ -8,7 +8,7 @@ from reformer_cli.config import TrainConfig
 
 
 def learning_rate(progress: float, config: TrainConfig) -> float:
-    """Linear warm-up, then half a cosine down to the final share (SGDR, arXiv 1608.03983, eq. 5); progress in [0, 1]."""
+    """Linear warm-up, then half a cosine down to the final share (SGDR, arXiv 1608.03983); progress in [0, 1]."""
     progress = min(max(progress, 0.0), 1.0)
     if progress < config.warmup:
         # Not from 0: the first step of a run by minutes has progress 0 and is meant to count.

@@ -11,9 +11,9 @@ from reformer.config import ReformerConfig
 
 
 class Projection(nn.Module):
-    """norm, then n_parts projections of every head: [batch, length, d_model] -> [batch, n_parts x heads, length, d_head].
+    """norm, then n_parts projections of every head; all parts but the last (the values) are scaled to unit length.
 
-    All parts but the last (the values) are scaled to unit length.
+    [batch, length, d_model] -> [batch, n_parts x heads, length, d_head].
     """
 
     def __init__(self, config: ReformerConfig, heads: int, n_parts: int) -> None:
@@ -37,7 +37,8 @@ class Output(nn.Module):
         self.output = nn.Linear(heads * config.d_head, config.d_model, bias=False)
 
     def forward(self, joined: Tensor) -> Tensor:
-        return self.output(joined)
+        out: Tensor = self.output(joined)
+        return out
 
 
 class Heads(Branch):
@@ -51,7 +52,7 @@ class Heads(Branch):
         self.temperature = nn.Parameter(torch.empty(heads))
 
     def split(self, x: Tensor) -> tuple[Tensor, ...]:
-        """x [batch, length, d_model] -> n_parts tensors [batch, heads, length, d_head], all but the last unit vectors."""
+        """x [batch, length, d_model] -> n_parts x [batch, heads, length, d_head], all but the last unit vectors."""
         return in_slices(self.project, x, self.config.workspace_tokens).chunk(self.n_parts, 1)
 
     def scaled(self, q: Tensor) -> Tensor:

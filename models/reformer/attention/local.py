@@ -35,7 +35,7 @@ class LocalHeads(Heads):
 
     def forward(self, x: Tensor, context: Context, routing: Tensor | None = None) -> tuple[Tensor, None]:
         q, k, v = self.queries_keys_values(x, context.positions)
-        rounds = self.rounds(*x.shape[:2], context.documents, x.device)
+        rounds = self.rounds(x.shape[0], x.shape[1], context.documents, x.device)
         return self.joined(attend(q, k, v, rounds, block=self.config.block, itself=True, alone=False)), None
 
     def start(self, batch: int) -> WindowState:

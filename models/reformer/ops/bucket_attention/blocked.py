@@ -1,8 +1,8 @@
 """Bucket attention in sorted blocks, with its own backward: plain PyTorch, any device, O(length) memory.
 
 A block of m sorted queries meets its own m keys and the ones that its windows reach before it. Rows are
-fetched through the sorted index slice by slice, and rounds are merged as they come: neither a permuted copy of q, k or v
-nor a tensor per round is ever held. See README.md for the mathematics.
+fetched through the sorted index slice by slice, and rounds are merged as they come: neither a permuted copy
+of q, k or v nor a tensor per round is ever held. See README.md for the mathematics.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from reformer.ops.bucket_attention.rounds import Round, make_rounds
+from reformer.precision import wide
 
 # Scores worked on together: small enough for the cache of a CPU core, large enough to hide PyTorch's overhead.
 SCORES_AT_ONCE = 2**20
@@ -143,11 +144,19 @@ def backward_pass(
 
 class _BucketAttention(torch.autograd.Function):
     @staticmethod
-    def forward(  # type: ignore[override]
-        ctx: Any, q: Tensor, k: Tensor, v: Tensor, rounds: list[Round], block: int, shift: int, itself: bool, alone: bool
+    def forward(
+        ctx: Any,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        rounds: list[Round],
+        block: int,
+        shift: int,
+        itself: bool,
+        alone: bool,
     ) -> Tensor:
-        flat = [x.reshape(-1, x.shape[-1]).to(_compute_dtype(x.dtype)) for x in (q, k, v)]
-        out, lse = forward_pass(*flat, rounds, block, shift, itself)
+        flat = [wide(x).reshape(-1, x.shape[-1]) for x in (q, k, v)]
+        out, lse = forward_pass(flat[0], flat[1], flat[2], rounds, block, shift, itself)
         if alone:
             out = torch.where((lse == -torch.inf)[:, None], flat[2], out)
         ctx.save_for_backward(q, k, v, out, lse)
@@ -156,18 +165,14 @@ class _BucketAttention(torch.autograd.Function):
         return out.to(v.dtype).view(v.shape)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, out, lse = ctx.saved_tensors
-        flat = [x.reshape(-1, x.shape[-1]).to(out.dtype) for x in (q, k, v, grad)]
-        dq, dk, dv = backward_pass(*flat[:3], out, lse, flat[3], *ctx.settings)
+        flat = [wide(x).reshape(-1, x.shape[-1]) for x in (q, k, v, grad)]
+        dq, dk, dv = backward_pass(flat[0], flat[1], flat[2], out, lse, flat[3], *ctx.settings)
         if ctx.alone:
             dv += flat[3].masked_fill((lse != -torch.inf)[:, None], 0.0)  # there, out was the own v
         gradients = [g.to(x.dtype).view(x.shape) for g, x in ((dq, q), (dk, k), (dv, v))]
         return (*gradients, None, None, None, None, None)
-
-
-def _compute_dtype(dtype: torch.dtype) -> torch.dtype:
-    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def attend(

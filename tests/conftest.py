@@ -1,0 +1,25 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+torch.set_num_threads(2)
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or leaves anything in the user's cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture
+def novel() -> Path:
+    """Crime and Punishment, where it lies beside the checkout."""
+    path = Path(__file__).parents[2] / "shared" / "corpora" / "crime-and-punishment.txt"
+    if not path.exists():
+        pytest.skip("../shared/corpora is not here")
+    return path

@@ -1,0 +1,42 @@
+"""Small models whose every part counts, in the variants that tests go through."""
+
+from __future__ import annotations
+
+import torch
+from reformer import ReformerConfig, ReformerLM
+
+VARIANTS: dict[str, dict] = {
+    "default": {},
+    "lsh+local, same": {
+        "layers": ("lsh", "local"), "local_round": 5, "windows": (3, 9), "n_hashes": 3, "values": "same",
+    },
+    "next with a local round": {"layers": ("lsh",), "local_round": 7, "windows": (4,), "feed_forward": "swiglu"},
+    "full, layer norm, axial": {
+        "layers": ("full", "mixed"), "norm": "layer", "merge": "concat", "positions": "axial",
+        "axial_shape": (40, 40), "axial_dims": (16, 16), "feed_forward": "gelu",
+    },
+    "tied, factorised buckets": {"tie_embeddings": True, "n_buckets": (4, 4), "softcap": 0.0, "feed_forward": "relu"},
+}  # fmt: skip
+
+
+def small(dtype: torch.dtype = torch.float32, **changes) -> ReformerLM:
+    """Two or three layers; output projections are drawn too, since at 0 no layer would do anything."""
+    settings = {
+        "vocab_size": 50, "d_model": 32, "n_layers": 3, "n_heads": 4, "d_head": 8, "n_buckets": (8,), "windows": (16,),
+        "workspace_tokens": 64, "local_window": 20, "block": 16,
+    }  # fmt: skip
+    model = ReformerLM(ReformerConfig(**(settings | changes)))
+    random = torch.Generator().manual_seed(5)
+    for name, p in model.named_parameters():
+        if name.endswith("output.weight"):
+            p.data.copy_(torch.randn(p.shape, generator=random) * 0.2)
+        elif name.endswith("temperature"):
+            p.data.copy_(4 + torch.rand(p.shape, generator=random))
+    for name, b in model.named_buffers():
+        if name.endswith("centre"):
+            b.copy_(torch.randn(b.shape, generator=random) * 0.1)
+    return model.to(dtype).eval()
+
+
+def tokens(length: int, batch: int = 2, seed: int = 0) -> torch.Tensor:
+    return torch.randint(50, (batch, length), generator=torch.Generator().manual_seed(seed))

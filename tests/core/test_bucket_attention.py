@@ -1,0 +1,167 @@
+"""The fast attention is the definition: outputs and every gradient, whatever the lengths, buckets and windows."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from reformer.ops.bucket_attention import bucket_attention, bucket_attention_reference
+from reformer.ops.bucket_attention.reference import visible
+from torch import Tensor
+
+
+def both(length: int, buckets: Tensor, windows: list[int], block: int, dtype: torch.dtype = torch.float64, **how: str):
+    """(output, dq, dk, dv) of the reference and of the fast version."""
+    random = torch.Generator().manual_seed(length)
+    _, batch, heads, _ = buckets.shape
+    shape = (batch, heads, length, 8)
+    q, k, v, g = (torch.randn(shape, generator=random, dtype=dtype) for _ in range(4))
+    found = []
+    for function in (bucket_attention_reference, bucket_attention):
+        more = {"block": block} if function is bucket_attention else {}
+        leaves = [x.clone().requires_grad_() for x in (q, k, v)]
+        out = function(*leaves, buckets, windows, **how, **more)
+        gradients = torch.autograd.grad(out, leaves, g, allow_unused=True)
+        found.append([out, *(torch.zeros_like(q) if x is None else x for x in gradients)])
+    return found
+
+
+def assert_same(found: list[list[Tensor]], tolerance: float) -> None:
+    for name, a, b in zip(("out", "dq", "dk", "dv"), *found, strict=True):
+        assert not a.isnan().any(), name
+        assert (a - b).abs().max() <= tolerance, name
+
+
+@pytest.mark.parametrize("length", [1, 2, 63, 111, 200])
+@pytest.mark.parametrize("n_buckets", [1, 3, 1000])
+@pytest.mark.parametrize(("values", "itself"), [("same", "alone"), ("same", "always"), ("next", "alone")])
+def test_fast_is_the_definition(length: int, n_buckets: int, values: str, itself: str) -> None:
+    random = torch.Generator().manual_seed(n_buckets)
+    for windows, block in itertools.product(([5], [64, 1], [7, 300, 20]), (16, 64)):
+        buckets = torch.randint(n_buckets, (len(windows), 2, 2, length), generator=random)
+        assert_same(both(length, buckets, windows, block, values=values, itself=itself), 1e-12)
+
+
+@pytest.mark.parametrize("values", ["same", "next"])
+def test_float32_to_rounding(values: str) -> None:
+    buckets = torch.randint(9, (2, 1, 2, 1000), generator=torch.Generator().manual_seed(0))
+    assert_same(both(1000, buckets, [64, 33], 64, torch.float32, values=values), 2e-5)
+
+
+@pytest.mark.parametrize("ids", ["one bucket", "all different"])
+def test_extreme_buckets(ids: str) -> None:
+    length = 130
+    row = torch.zeros(length, dtype=torch.int64) if ids == "one bucket" else torch.arange(length)
+    buckets = row.expand(2, 1, 1, length)
+    for values in ("same", "next"):
+        found = both(length, buckets, [300, 10], 16, values=values)
+        assert_same(found, 1e-12)
+        if ids == "all different" and values == "next":
+            assert (found[1][0] == 0).all()  # nothing is seen
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.integers(0, 5), min_size=1, max_size=70),
+    st.lists(st.integers(1, 90), min_size=1, max_size=3),
+    st.integers(1, 40),
+    st.sampled_from(["same", "next"]),
+)
+def test_any_buckets(ids: list[int], windows: list[int], block: int, values: str) -> None:
+    rounds = torch.tensor([ids[r:] + ids[:r] for r in range(len(windows))])
+    assert_same(both(len(ids), rounds[:, None, None], windows, block, values=values), 1e-12)
+
+
+def test_bfloat16_is_close_and_keeps_its_type() -> None:
+    random = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(1, 2, 300, 16, generator=random) for _ in range(3))
+    buckets = torch.randint(4, (2, 1, 2, 300), generator=random)
+    out = bucket_attention(q.bfloat16(), k.bfloat16(), v.bfloat16(), buckets, [32, 32])
+    wanted = bucket_attention_reference(
+        q.bfloat16().float(), k.bfloat16().float(), v.bfloat16().float(), buckets, [32, 32]
+    )
+    assert out.dtype == torch.bfloat16
+    assert (out.float() - wanted).abs().max() < 0.02
+
+
+def test_a_pair_met_in_every_round_counts_once() -> None:
+    # Peers add duplicates up: with three equal rounds the result must be that of one.
+    buckets = torch.randint(3, (1, 1, 1, 100), generator=torch.Generator().manual_seed(1))
+    q, k, v = (torch.randn(1, 1, 100, 4, dtype=torch.float64) for _ in range(3))
+    once = bucket_attention(q, k, v, buckets, [20])
+    thrice = bucket_attention(q, k, v, buckets.expand(3, 1, 1, 100), [20, 20, 20])
+    assert torch.allclose(once, thrice, atol=1e-12)
+
+
+def test_visible_set_by_hand() -> None:
+    seen = visible(torch.tensor([0, 1, 0, 0, 1, 0])[None, None, None], [2], itself=True)[0, 0]
+    expected = [{0}, {1}, {0, 2}, {2, 3}, {1, 4}, {3, 5}]
+    assert [set(row.nonzero()[:, 0].tolist()) for row in seen] == expected
+
+
+@pytest.mark.parametrize("values", ["same", "next"])
+def test_the_future_changes_nothing(values: str) -> None:
+    # The published chunks leak: how many later tokens fall into lower buckets moves everyone's chunk.
+    random = torch.Generator().manual_seed(2)
+    q, k, v = (torch.randn(1, 1, 120, 4, generator=random) for _ in range(3))
+    buckets = torch.randint(5, (2, 1, 1, 120), generator=random)
+    out = bucket_attention(q, k, v, buckets, [16, 16], values=values)
+    for cut in (1, 50, 119):
+        others = [torch.cat([x[:, :, :cut], torch.randn(1, 1, 120 - cut, 4)], 2) for x in (q, k, v)]
+        ids = torch.cat([buckets[..., :cut], torch.randint(5, (2, 1, 1, 120 - cut))], -1)
+        changed = bucket_attention(*others, ids, [16, 16], values=values)
+        assert torch.allclose(out[:, :, :cut], changed[:, :, :cut], atol=1e-6)
+
+
+def test_uninitialised_memory_is_never_read() -> None:
+    # In this mode torch fills what `empty` returns with NaN and the largest integers.
+    torch.use_deterministic_algorithms(True)
+    try:
+        buckets = torch.arange(77).remainder(6).expand(2, 1, 2, 77)
+        assert torch.empty(3).isnan().all()
+        assert_same(both(77, buckets, [9, 30], 16, values="next"), 1e-12)
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def test_memory_grows_no_faster_than_the_length() -> None:
+    # What is saved for backward, not what the allocator holds: no tensor of length x length or rounds x length x d.
+    def saved(length: int) -> int:
+        total = 0
+
+        def pack(x: Tensor) -> Tensor:
+            nonlocal total
+            total += x.numel() * x.element_size()
+            return x
+
+        q, k, v = (torch.randn(1, 1, length, 8, requires_grad=True) for _ in range(3))
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+            bucket_attention(q, k, v, torch.zeros(2, 1, 1, length, dtype=torch.uint8), [16, 16])
+        return total
+
+    assert saved(8192) <= 2.05 * saved(4096)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"buckets": torch.zeros(1, 1, 1, 9)}, "do not fit"),
+        ({"windows": [4, 4]}, "one window a round"),
+        ({"windows": [0]}, "at least 1"),
+        ({"v": torch.zeros(1, 1, 9, 4)}, "do not fit"),
+    ],
+)
+def test_what_does_not_fit_is_refused(change: dict, message: str) -> None:
+    x = torch.zeros(1, 1, 10, 4)
+    arguments = {
+        "q": x,
+        "k": x,
+        "v": x,
+        "buckets": torch.zeros(1, 1, 1, 10, dtype=torch.int64),
+        "windows": [4],
+    } | change
+    with pytest.raises(ValueError, match=message):
+        bucket_attention(**arguments)

@@ -1,0 +1,44 @@
+"""Hashing in slices is the definition, and near vectors share buckets more often than far ones."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from reformer.ops.lsh_hash import blocked, lsh_hash, lsh_hash_reference, rotation_width
+
+
+@pytest.mark.parametrize("factors", [(2,), (64,), (4, 6), (64, 128)])
+def test_slices_give_the_definition(factors: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocked, "PROJECTIONS_AT_ONCE", 1000)
+    x = torch.randn(2, 3, 50, 16, generator=torch.Generator().manual_seed(0))
+    rotations = torch.randn(3, 16, 2, rotation_width(factors), generator=torch.Generator().manual_seed(1))
+    found = lsh_hash(x, rotations, factors)
+    assert torch.equal(found.long(), lsh_hash_reference(x, rotations, factors))
+    assert found.max() < torch.tensor(factors).prod()
+
+
+def test_ids_take_the_smallest_type() -> None:
+    # Sort keys of the peers overflow; ours are the bare ids, and 8,192 of them fit 16 bits.
+    x = torch.randn(1, 1, 4, 8)
+    for factors, dtype in (((256,), torch.uint8), ((64, 128), torch.int16), ((512, 512), torch.int32)):
+        assert lsh_hash(x, torch.randn(1, 8, 1, rotation_width(factors)), factors).dtype == dtype
+
+
+def test_the_centre_is_subtracted() -> None:
+    # With a common mean nearly everything falls into one bucket; without it the buckets fill evenly.
+    random = torch.Generator().manual_seed(0)
+    x = torch.randn(1, 1, 4000, 16, generator=random) + 4.0
+    rotations = torch.randn(1, 16, 1, 16, generator=random)
+    crowded = lsh_hash(x, rotations, (32,)).unique().numel()
+    spread = lsh_hash(x, rotations, (32,), torch.full((1, 16), 4.0)).unique().numel()
+    assert crowded < 16 < spread
+
+
+def test_near_vectors_collide_more_often() -> None:
+    random = torch.Generator().manual_seed(0)
+    x = torch.randn(1, 1, 2000, 32, generator=random)
+    near, far = x + 0.2 * torch.randn(x.shape, generator=random), torch.randn(x.shape, generator=random)
+    rotations = torch.randn(1, 32, 1, 32, generator=random)
+    share = [(lsh_hash(x, rotations, (64,)) == lsh_hash(y, rotations, (64,))).float().mean() for y in (near, far)]
+    assert share[0] > 0.6
+    assert share[1] < 0.05

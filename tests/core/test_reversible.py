@@ -1,0 +1,136 @@
+"""The trunk reverses bit for bit, and its gradients are those of the plain network, bit for bit."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from core.models import VARIANTS, small, tokens
+from reformer import NumericalError, ReformerLM
+from reformer.branch import Context
+from reformer.loss import sliced_loss
+from reformer.reversible import reversible_reference
+
+LENGTH = 211
+
+
+def documents() -> torch.Tensor:
+    return (torch.arange(LENGTH)[None] // 50).expand(2, -1)
+
+
+def plain_loss(model: ReformerLM, seed: int | None = None) -> torch.Tensor:
+    """The loss under ordinary autograd, which keeps every activation."""
+    positions = torch.arange(LENGTH)
+    context = Context(positions, documents(), seed)
+    x = model.embed(tokens(LENGTH), positions)
+    h = reversible_reference(model.trunk, x, context, concat=model.config.merge == "concat")
+    return sliced_loss(model.head, h, tokens(LENGTH, seed=1), 64)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_gradients_are_those_of_the_plain_network(variant: str, dtype: torch.dtype) -> None:
+    ours = small(dtype, dropout=0.1, **VARIANTS[variant]).train()
+    plain = copy.deepcopy(ours)
+    loss = ours.loss(tokens(LENGTH), tokens(LENGTH, seed=1), documents(), dropout_seed=3)
+    wanted = plain_loss(plain, 3)
+    assert torch.equal(loss, wanted)
+    loss.backward()
+    wanted.backward()
+    for (name, a), (_, b) in zip(ours.named_parameters(), plain.named_parameters(), strict=True):
+        assert a.grad is not None, name
+        assert torch.equal(a.grad, b.grad), name
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_24_layers_rebuild_bit_for_bit(dtype: torch.dtype) -> None:
+    model = small(dtype, n_layers=24)
+    context = Context(torch.arange(LENGTH))
+    x = model.embed(tokens(LENGTH), context.positions)
+    trunk = model.trunk
+    streams = [trunk.quantise(x.detach()), trunk.quantise(x.detach())]
+    first = [s.clone() for s in streams]
+    with torch.no_grad():
+        routings = trunk.run(streams, context)
+        assert not torch.equal(streams[0], first[0])
+        trunk.run_back(streams, [torch.zeros_like(x), torch.zeros_like(x)], context, routings)
+    assert torch.equal(streams[0], first[0])
+    assert torch.equal(streams[1], first[1])
+
+
+def test_nothing_but_streams_and_buckets_is_saved() -> None:
+    def saved(n_layers: int) -> int:
+        sizes = []
+        model = small(n_layers=n_layers)
+        x = model.embed(tokens(LENGTH), torch.arange(LENGTH))
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: sizes.append(t.numel()) or t, lambda t: t):
+            model.hidden(tokens(LENGTH))
+        return sum(sizes) - x.numel()
+
+    assert saved(2) == saved(12)
+
+
+def test_two_backward_passes_agree() -> None:
+    # The streams are rebuilt in place: the second pass must start from the end again, not from what the first left.
+    model = small()
+    loss = model.loss(tokens(LENGTH), tokens(LENGTH, seed=1))
+    parameters = list(model.parameters())
+    first = torch.autograd.grad(loss, parameters, retain_graph=True)
+    second = torch.autograd.grad(loss, parameters)
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_frozen_parameters_and_eval_mode() -> None:
+    whole, part = small(), small()
+    for name, p in part.named_parameters():
+        p.requires_grad_("layers.1" in name)
+    for model in (whole, part):
+        model.loss(tokens(LENGTH), tokens(LENGTH, seed=1)).backward()
+    for (name, a), (_, b) in zip(whole.named_parameters(), part.named_parameters(), strict=True):
+        if "layers.1" in name:
+            assert torch.equal(a.grad, b.grad), name
+        else:
+            assert b.grad is None, name
+
+
+def test_gradients_add_up_over_two_losses() -> None:
+    model = small()
+    model.loss(tokens(LENGTH), tokens(LENGTH, seed=1)).backward()
+    once = [p.grad.clone() for p in model.parameters()]
+    model.loss(tokens(LENGTH), tokens(LENGTH, seed=1)).backward()
+    assert all(torch.allclose(2 * a, p.grad) for a, p in zip(once, model.parameters(), strict=True))
+
+
+def test_global_random_state_is_untouched() -> None:
+    torch.manual_seed(7)
+    before = torch.get_rng_state()
+    model = small(dropout=0.3).train()
+    a = model.loss(tokens(LENGTH), tokens(LENGTH, seed=1), dropout_seed=1)
+    a.backward()
+    assert torch.equal(before, torch.get_rng_state())
+    model.layers[0][1].centre.copy_(small(dropout=0.3).layers[0][1].centre)
+    fresh = small(dropout=0.3).train()
+    assert torch.equal(a, fresh.loss(tokens(LENGTH), tokens(LENGTH, seed=1), dropout_seed=1))
+    assert not torch.equal(a, fresh.loss(tokens(LENGTH), tokens(LENGTH, seed=1), dropout_seed=2))
+
+
+def test_autocast_is_entered_again_in_backward() -> None:
+    model = small()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = model.loss(tokens(LENGTH), tokens(LENGTH, seed=1))
+    loss.backward()
+    full = small()
+    full.loss(tokens(LENGTH), tokens(LENGTH, seed=1)).backward()
+    for (name, a), (_, b) in zip(model.named_parameters(), full.named_parameters(), strict=True):
+        assert torch.isfinite(a.grad).all(), name
+        assert not torch.equal(a.grad, b.grad), name  # it did run in bfloat16
+        assert torch.nn.functional.cosine_similarity(a.grad.flatten(), b.grad.flatten(), 0) > 0.9, name
+
+
+@pytest.mark.parametrize("value", [float("nan"), 1e6])
+def test_range_guard_names_the_layer(value: float) -> None:
+    model = small()
+    model.layers[1][-1].output.weight.data.fill_(value)
+    with pytest.raises(NumericalError, match="layer 1 feed-forward"):
+        model(tokens(LENGTH))
