@@ -48,10 +48,11 @@ class ReformerLM(nn.Module):
         self.config = config
         self.embedding = nn.Parameter(torch.empty(config.vocab_size, config.d_model))
         self.axial = AxialPositions(config.axial_shape, config.axial_dims) if config.positions == "axial" else None
-        self.layers = nn.ModuleList(
-            nn.ModuleList([*KINDS[config.layers[i % len(config.layers)]](config), FeedForward(config)])
-            for i in range(config.n_layers)
-        )
+        with torch.random.fork_rng(devices=[]):  # nn.Linear draws weights, which `initialise` replaces
+            self.layers = nn.ModuleList(
+                nn.ModuleList([*KINDS[config.layers[i % len(config.layers)]](config), FeedForward(config)])
+                for i in range(config.n_layers)
+            )
         self.head = Head(config, self.embedding if config.tie_embeddings else None)
         if self.embedding.device.type != "meta":
             self.initialise()

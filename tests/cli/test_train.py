@@ -1,0 +1,227 @@
+"""Training as a user runs it: what it leaves, going on, and what it refuses."""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from cli.conftest import TINY, Program
+from safetensors.torch import load_file
+
+from reformer_cli import runs
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    newest = max((run / "checkpoints").glob("step-*"))
+    return load_file(newest / "tensors.safetensors")
+
+
+def test_a_run_is_self_contained(run: Path) -> None:
+    found = sorted(p.name for p in run.iterdir())
+    assert found == ["checkpoints", "config.yaml", "metrics.jsonl", "model.safetensors", "tokenizer.model"]
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    steps = [r for r in records if "loss" in r]
+    assert [r["step"] for r in steps] == [1, 2, 3, 4, 5, 6]
+    assert {"loss", "bits_per_byte", "learning_rate", "gradient_norm", "tokens_per_second"} <= set(steps[0])
+    assert any("held_out_bits_per_byte" in r for r in records)
+
+
+def test_loss_falls(reformer: Program, text: Path) -> None:
+    assert reformer("train", text, *TINY, "--steps", 60, "--set", "learning_rate=0.01", "--run", "r").status == 0
+    losses = [json.loads(line).get("loss") for line in Path("r/metrics.jsonl").read_text().splitlines()]
+    losses = [x for x in losses if x is not None]
+    assert sum(losses[-5:]) / 5 < losses[0] - 1.5
+
+
+def test_resuming_gives_the_same_weights_bit_for_bit(reformer: Program, text: Path) -> None:
+    more = [*TINY, "--set", "dropout=0.1", "--set", "warmup=0"]
+    assert reformer("train", text, *more, "--steps", 8, "--run", "whole").status == 0
+    # The same run, interrupted: the schedule is that of 8 steps throughout.
+    assert reformer("train", text, *more, "--steps", 8, "--set", "final_learning_rate=0.05", "--run", "part").status == 0
+    _interrupted_after(reformer, text, more, 3)
+    assert reformer("train", "--resume", "--run", "cut").status == 0
+    whole, cut = weights(Path("whole")), weights(Path("cut"))
+    assert whole.keys() == cut.keys()
+    assert all(torch.equal(whole[name], cut[name]) for name in whole)
+    steps = [json.loads(line)["step"] for line in Path("cut/metrics.jsonl").read_text().splitlines() if "loss" in line]
+    assert steps == [1, 2, 3, 4, 5, 6, 7, 8]
+
+
+def _interrupted_after(reformer: Program, text: Path, more: list[str], steps: int) -> None:
+    """Train run `cut` with a Ctrl-C that arrives in the middle of a step."""
+    from reformer_cli.training.loop import Trainer
+
+    original, done = Trainer._gradients, 0
+
+    def gradients(self: Trainer, batch: object) -> tuple[float, float]:
+        nonlocal done
+        done += 1
+        if done == steps:
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(self, batch)
+
+    Trainer._gradients = gradients
+    try:
+        result = reformer("train", text, *more, "--steps", 8, "--run", "cut")
+    finally:
+        Trainer._gradients = original
+    assert result.status == 0
+    assert f"stopped after {steps} steps" in result.err
+    assert "reformer train --resume --run cut" in result.err
+
+
+def test_a_real_ctrl_c_saves(text: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "reformer_cli", "train", str(text), *TINY, "--minutes", "5", "--run", "r"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    log = tmp_path / "r" / "metrics.jsonl"
+    deadline = time.monotonic() + 60
+    while not (log.exists() and log.read_text().count("\n") > 3):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "stopped after" in err
+    assert (tmp_path / "r" / "model.safetensors").exists()
+    assert list((tmp_path / "r" / "checkpoints").glob("step-*"))
+
+
+def test_resume_longer(reformer: Program, run: Path) -> None:
+    assert reformer("train", "--resume", "--run", run, "--steps", 9).status == 0
+    assert "step-00000009" in {p.name for p in (run / "checkpoints").iterdir()}
+    assert len(list((run / "checkpoints").iterdir())) <= 2
+
+
+def test_resume_skips_a_damaged_checkpoint(reformer: Program, run: Path) -> None:
+    assert reformer("train", "--resume", "--run", run, "--steps", 9).status == 0
+    newest = run / "checkpoints" / "step-00000009" / "tensors.safetensors"
+    data = bytearray(newest.read_bytes())
+    data[-1] ^= 1
+    newest.write_bytes(data)
+    result = reformer("train", "--resume", "--run", run, "--steps", 9)
+    assert result.status == 0
+    assert "step-00000009 is damaged (the checksum differs)" in result.err
+    assert "going on after step 6" in result.err
+
+
+def test_resume_refuses_what_would_change_the_model(reformer: Program, run: Path, text: Path) -> None:
+    assert "cannot change model.d_model" in reformer("train", "--resume", "--run", run, "--set", "d_model=32").error
+    assert "takes no CORPUS" in reformer("train", text, "--resume", "--run", run).error
+    text.write_text(text.read_text() + "One more line.\n")
+    assert "has changed since" in reformer("train", "--resume", "--run", run).error
+
+
+def test_resume_from_standard_input(reformer: Program, text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open(text, encoding="utf-8") as file:
+        monkeypatch.setattr(sys, "stdin", file)
+        assert reformer("train", "-", *TINY, "--steps", 2, "--run", "r").status == 0
+    assert reformer("train", "--resume", "--run", "r", "--steps", 4).status == 0
+
+
+def test_second_run_reads_the_cache(reformer: Program, text: Path) -> None:
+    first = reformer("train", text, *TINY, "--steps", 1, "--run", "a")
+    second = reformer("train", text, *TINY, "--steps", 1, "--run", "b")
+    assert "tokenising" in first.err
+    assert "tokenising" not in second.err
+    text.write_text(text.read_text().replace("cat", "dog"))
+    assert "tokenising" in reformer("train", text, *TINY, "--steps", 1, "--run", "c").err
+
+
+def test_sizes_are_chosen_with_reasons(reformer: Program, text: Path) -> None:
+    result = reformer("train", text, "--steps", 1)
+    assert result.status == 0
+    assert "model.d_model = " in result.err
+    assert "data.context = " in result.err
+    assert list(Path("runs").glob("text-*/model.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("make", "arguments", "message"),
+    [
+        (None, ["nothing.txt"], "no file or folder 'nothing.txt'"),
+        (b"", ["c.txt"], "is empty"),
+        (b"  \n\n", ["c.txt"], "is empty"),
+        (b"abc\0def" * 100, ["c.txt"], "looks binary: a zero byte at 3"),
+        (b"one\ntwo caf\xe9\n" * 9, ["c.txt"], "not utf-8: byte 11 (line 2) is 0xe9; give its encoding"),
+        (b"abc", ["c.txt", "--encoding", "klingon"], "unknown encoding 'klingon'"),
+        (b"short text", ["c.txt", "--set", "context=64"], "shorter than one context of 64"),
+        (b"x" * 99, ["c.txt", "--set", "d_modell=3"], "unknown key d_modell; did you mean d_model?"),
+        (b"x" * 99, ["c.txt", "--set", "d_model=many"], "model.d_model"),
+        (b"x" * 99, ["c.txt", "--set", "context"], "expected key=value"),
+        (b"x" * 99, ["c.txt", "--config", "nosuch"], "no config 'nosuch'"),
+        (b"x" * 99, ["c.txt", "--steps", "3", "--minutes", "2"], "exclude each other"),
+        (b"x" * 99, ["c.txt", "--steps", "none"], "none"),
+        (b"x" * 99, ["c.txt", "--device", "tpu"], "device 'tpu'"),
+        (b"x" * 99, ["c.txt", "--device", "cuda:77"], "torch sees"),
+        (b"x" * 99, [], "no corpus given"),
+        (b"x" * 99, ["--resume", "--run", "nowhere"], "nowhere is not a run directory"),
+        (b"x" * 99, ["--resume"], "no run under"),
+        (b"x" * 99, ["gutenberg:../../etc"], "not a book's number"),
+    ],
+)
+def test_mistakes_get_one_line(
+    reformer: Program, tmp_path: Path, make: bytes | None, arguments: list[str], message: str
+) -> None:
+    if make is not None:
+        (tmp_path / "c.txt").write_bytes(make)
+    assert message in reformer("train", *arguments).error
+    assert not (tmp_path / "runs").exists()  # nothing was begun
+
+
+def test_all_faults_at_once(reformer: Program, text: Path) -> None:
+    sets = ["--set", "d_modl=2", "--set", "batch=0", "--set", "n_buckets=[3]", "--set", "warmup=x"]
+    result = reformer("train", text, *sets)
+    assert result.status == 2
+    for part in ("4 faults", "unknown key d_modl", "train.batch", "n_buckets factors must be even", "train.warmup"):
+        assert part in result.err
+
+
+def test_a_full_disk_loses_nothing(reformer: Program, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = weights(run)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "somewhere")
+
+    monkeypatch.setattr(runs, "write_folder", full)
+    error = reformer("train", "--resume", "--run", run, "--steps", 7).error
+    assert "no space left on the device while writing somewhere" in error
+    monkeypatch.undo()
+    monkeypatch.chdir(run.parent)
+    assert all(torch.equal(before[name], t) for name, t in weights(run).items())
+
+
+def test_divergence_stops_with_the_last_good_weights(reformer: Program, text: Path) -> None:
+    result = reformer("train", text, *TINY, "--steps", 40, "--set", "learning_rate=10", "--set", "weight_decay=10",
+                      "--set", "warmup=0", "--set", "eval_every=1", "--set", "stream_bits=26", "--run", "r")  # fmt: skip
+    if result.status == 2:  # it does diverge at this rate; what matters is how it ends
+        assert "training diverged at step" in result.error
+    assert all(bool(t.isfinite().all()) for t in load_file("r/model.safetensors").values())
+
+
+def test_an_existing_run_is_not_overwritten(reformer: Program, run: Path, text: Path) -> None:
+    assert "is a run already" in reformer("train", text, *TINY, "--steps", 1, "--run", run).error
+    (run.parent / "full").mkdir()
+    (run.parent / "full" / "thing").touch()
+    assert "not empty" in reformer("train", text, *TINY, "--steps", 1, "--run", run.parent / "full").error
+
+
+def test_folders_and_gzip(reformer: Program, text: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "books"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "deep" / "a.txt.gz").write_bytes(gzip.compress(text.read_bytes()))
+    (folder / "b.md").write_bytes(text.read_bytes())
+    (folder / ".hidden.txt").write_bytes(b"\xff\0")
+    (folder / "picture.png").write_bytes(b"\x89PNG\0")
+    result = reformer("train", folder, *TINY, "--steps", 1, "--run", "r")
+    assert result.status == 0, result.err
+    assert "2 texts" in reformer("evaluate", "perplexity", "--run", "r").err
