@@ -20,7 +20,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from reformer_cli.app import app
 
     try:
-        status = app(args=list(arguments) if arguments is not None else None, standalone_mode=False)
+        status = app(
+            args=list(arguments) if arguments is not None else None, prog_name="reformer", standalone_mode=False
+        )
         return status if isinstance(status, int) else 0
     except CLICK_ERROR as error:
         return _fail(error, error.format_message(), hint=_help_hint(error))

@@ -7,12 +7,15 @@ can still reach it, and dropped when none can.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from reformer.config import ReformerConfig
 
 FIRST_CAPACITY = 256
 
@@ -221,6 +224,22 @@ def _occurrence(ids: Tensor) -> Tensor:
     starts[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
     first = torch.where(starts, place, 0).cummax(1).values
     return torch.empty_like(ids).scatter_(1, order, place - first)
+
+
+def largest_state(config: ReformerConfig, tokens: int, batch: int) -> int:
+    """Bytes that decoding may hold after so many tokens, in float32: an upper bound, exact for what grows."""
+    pair = 2 * config.d_head * 4  # a key and a value
+    total = 0
+    for n in range(config.n_layers):
+        kind = config.layers[n % len(config.layers)]
+        local, lsh = {"mixed": config.head_split, "lsh": (0, config.n_heads)}.get(kind, (config.n_heads, 0))
+        window = tokens if kind == "full" else min(tokens, config.local_window)
+        rings = math.prod(config.n_buckets) * sum(
+            config.windows[r % len(config.windows)] for r in range(config.n_hashes)
+        )
+        # Twice what is alive: room to file new entries before the dead ones are dropped.
+        total += local * 2 * window * pair + lsh * (2 * min(tokens, rings + config.local_round) * pair + 4 * rings)
+    return batch * total
 
 
 @dataclass

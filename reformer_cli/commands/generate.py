@@ -11,12 +11,21 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
-from reformer_cli.commands.shared import DeviceOption, RunOption, option_faults, pick_device, read_text, say
+from reformer_cli.commands.shared import (
+    DeviceOption,
+    RunOption,
+    free_memory,
+    option_faults,
+    pick_device,
+    read_text,
+    say,
+)
 from reformer_cli.errors import UserError
+from reformer_cli.files import as_size
 from reformer_cli.sampling.config import SamplingConfig, help_of
 
 if TYPE_CHECKING:
-    from reformer import ReformerLM
+    from reformer import ReformerConfig, ReformerLM
 
     from reformer_cli.tokenization.tokenizer import Tokenizer
 
@@ -63,7 +72,9 @@ def generate(
     tokenizer = opened.tokenizer()
     ids = [tokenizer.end, *tokenizer.encode(text).tolist()]
     check_length(len(ids) + max_tokens, len(ids), opened.config.model.max_length)
-    model = opened.load_model(pick_device(device))
+    where = pick_device(device)
+    check_memory(opened.config.model, len(ids) + max_tokens, samples, free_memory(where))
+    model = opened.load_model(where)
     with _open(output) as file:
         _write(model, tokenizer, ids, text, config, stop or [], file)
 
@@ -74,6 +85,17 @@ def check_length(total: int, prompt: int, limit: int | None) -> None:
         raise UserError(
             f"a prompt of {prompt:,} tokens and {total - prompt:,} new ones exceed the model's {limit:,} positions",
             "shorten the prompt, lower --max-tokens, or train with positions: rotary",
+        )
+
+
+def check_memory(config: ReformerConfig, tokens: int, samples: int, free: int) -> None:
+    """Refuse a text whose decoding state would not fit: that of `full` layers grows with the text."""
+    from reformer.state import largest_state
+
+    if (needed := largest_state(config, tokens, samples)) > free:
+        raise UserError(
+            f"a text of {tokens:,} tokens needs {as_size(needed)} for {samples} samples, {as_size(free)} are free",
+            "shorten the prompt, or lower --max-tokens or --samples",
         )
 
 

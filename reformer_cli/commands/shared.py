@@ -46,6 +46,17 @@ def pick_device(name: str) -> str:
     return name
 
 
+def free_memory(device: str) -> int:
+    """Bytes that are free on a device."""
+    if device.startswith("cuda"):
+        import torch
+
+        return int(torch.cuda.mem_get_info(device)[0])
+    import psutil
+
+    return int(psutil.virtual_memory().available)
+
+
 def keep_freed_memory() -> None:
     """Tell glibc to reuse large blocks instead of returning them to the system after each use.
 

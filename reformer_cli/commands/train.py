@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from reformer_cli.commands.config import SetOption
-from reformer_cli.commands.shared import DeviceOption, RunOption, keep_freed_memory, pick_device, say
+from reformer_cli.commands.shared import DeviceOption, RunOption, free_memory, keep_freed_memory, pick_device, say
 from reformer_cli.errors import UserError
 
 if TYPE_CHECKING:
@@ -103,23 +103,13 @@ def _chosen(settings: Settings, prepared: Prepared, device: str) -> Settings:
     from reformer_cli.training.plan import choose
 
     train = settings["train"]
-    choices = choose(len(prepared.tokens.train), device, _free_memory(device), train.get("minutes"), train.get("steps"))
+    choices = choose(len(prepared.tokens.train), device, free_memory(device), train.get("minutes"), train.get("steps"))
     for c in choices:
         section, name = c.key.split(".")
         if name not in settings[section]:
             settings[section][name] = c.value
             say(f"  {c.key + ' = ' + str(c.value):30} {c.reason}")
     return settings
-
-
-def _free_memory(device: str) -> int:
-    if device.startswith("cuda"):
-        import torch
-
-        return int(torch.cuda.mem_get_info(device)[0])
-    import psutil
-
-    return int(psutil.virtual_memory().available)
 
 
 def _resume(path: Path | None, sets: list[str], device: str) -> None:
@@ -208,14 +198,10 @@ class _Session:
         for window in self.windows:
             scored = window.scored[:each]
             n_bytes = float(lengths[scored.numpy()].sum())
-            total += Score(len(scored), n_bytes, 0, 0, nats(model, window.prefix, scored, self._limit(model)))
+            total += Score(len(scored), n_bytes, 0, 0, nats(model, window.prefix, scored, model.config.max_length))
             if limit is not None and total.tokens >= limit:
                 break
         return total
-
-    def _limit(self, model: Any) -> int | None:
-        limit: int | None = model.config.max_length
-        return limit
 
     def _hooks(self, run: Run, model: Any, display: Any) -> Hooks:
         import torch

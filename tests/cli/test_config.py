@@ -89,7 +89,8 @@ def test_config_bombs_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="at most"):
         load_config(str(tmp_path / "big.yaml"))
     bomb = "a: &a [1,1,1,1,1,1,1,1]\n" + "".join(
-        f"{b}: &{b} [*{a},*{a},*{a},*{a},*{a},*{a},*{a},*{a}]\n" for a, b in zip("abcdefghijkl", "bcdefghijklm", strict=True)
+        f"{b}: &{b} [*{a},*{a},*{a},*{a},*{a},*{a},*{a},*{a}]\n"
+        for a, b in zip("abcdefghijkl", "bcdefghijklm", strict=True)
     )
     (tmp_path / "bomb.yaml").write_text(bomb)
     with pytest.raises(ConfigError):

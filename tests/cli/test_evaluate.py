@@ -62,7 +62,7 @@ def test_context_limits_what_is_seen(reformer: Program, run: Path, text: Path) -
         (["none.txt"], "no file 'none.txt'"),
         (["empty.txt"], "empty.txt is empty"),
         (["latin.txt"], "not utf-8: byte 0"),
-        (["--context", "1"], "1"),
+        (["--context", "1"], "'--context': Input should be greater than or equal to 2"),
         ([".."], "cannot read"),
     ],
 )

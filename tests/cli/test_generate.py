@@ -34,9 +34,7 @@ def test_prompt_from_file_and_standard_input(
 
 
 def test_greedy_needs_no_seed(reformer: Program, run: Path) -> None:
-    a, b = (
-        reformer("generate", "--run", run, "--temperature", 0, "--max-tokens", 12, "--seed", s).out for s in (1, 2)
-    )
+    a, b = (reformer("generate", "--run", run, "--temperature", 0, "--max-tokens", 12, "--seed", s).out for s in (1, 2))
     assert a == b
 
 

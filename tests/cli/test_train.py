@@ -46,7 +46,9 @@ def test_resuming_gives_the_same_weights_bit_for_bit(reformer: Program, text: Pa
     more = [*TINY, "--set", "dropout=0.1", "--set", "warmup=0"]
     assert reformer("train", text, *more, "--steps", 8, "--run", "whole").status == 0
     # The same run, interrupted: the schedule is that of 8 steps throughout.
-    assert reformer("train", text, *more, "--steps", 8, "--set", "final_learning_rate=0.05", "--run", "part").status == 0
+    assert (
+        reformer("train", text, *more, "--steps", 8, "--set", "final_learning_rate=0.05", "--run", "part").status == 0
+    )
     _interrupted_after(reformer, text, more, 3)
     assert reformer("train", "--resume", "--run", "cut").status == 0
     whole, cut = weights(Path("whole")), weights(Path("cut"))
@@ -148,7 +150,7 @@ def test_sizes_are_chosen_with_reasons(reformer: Program, text: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "arguments", "message"),
     [
-        (None, ["nothing.txt"], "no file or folder 'nothing.txt'"),
+        (None, ["nothing.txt"], "nothing.txt'; the built-in text is called"),
         (b"", ["c.txt"], "is empty"),
         (b"  \n\n", ["c.txt"], "is empty"),
         (b"abc\0def" * 100, ["c.txt"], "looks binary: a zero byte at 3"),
@@ -160,7 +162,7 @@ def test_sizes_are_chosen_with_reasons(reformer: Program, text: Path) -> None:
         (b"x" * 99, ["c.txt", "--set", "context"], "expected key=value"),
         (b"x" * 99, ["c.txt", "--config", "nosuch"], "no config 'nosuch'"),
         (b"x" * 99, ["c.txt", "--steps", "3", "--minutes", "2"], "exclude each other"),
-        (b"x" * 99, ["c.txt", "--steps", "none"], "none"),
+        (b"x" * 99, ["c.txt", "--steps", "none"], "'--steps': Input should be a valid integer"),
         (b"x" * 99, ["c.txt", "--device", "tpu"], "device 'tpu'"),
         (b"x" * 99, ["c.txt", "--device", "cuda:77"], "torch sees"),
         (b"x" * 99, [], "no corpus given"),

@@ -156,7 +156,8 @@ class _BucketAttention(torch.autograd.Function):
         alone: bool,
     ) -> Tensor:
         flat = [wide(x).reshape(-1, x.shape[-1]) for x in (q, k, v)]
-        out, lse = forward_pass(flat[0], flat[1], flat[2], rounds, block, shift, itself)
+        with torch.autocast(q.device.type, enabled=False):  # the wide precision was chosen above
+            out, lse = forward_pass(flat[0], flat[1], flat[2], rounds, block, shift, itself)
         if alone:
             out = torch.where((lse == -torch.inf)[:, None], flat[2], out)
         ctx.save_for_backward(q, k, v, out, lse)
@@ -168,7 +169,8 @@ class _BucketAttention(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, out, lse = ctx.saved_tensors
         flat = [wide(x).reshape(-1, x.shape[-1]) for x in (q, k, v, grad)]
-        dq, dk, dv = backward_pass(flat[0], flat[1], flat[2], out, lse, flat[3], *ctx.settings)
+        with torch.autocast(q.device.type, enabled=False):
+            dq, dk, dv = backward_pass(flat[0], flat[1], flat[2], out, lse, flat[3], *ctx.settings)
         if ctx.alone:
             dv += flat[3].masked_fill((lse != -torch.inf)[:, None], 0.0)  # there, out was the own v
         gradients = [g.to(x.dtype).view(x.shape) for g, x in ((dq, q), (dk, k), (dv, v))]

@@ -1,0 +1,68 @@
+"""Schedules, choices, and that an optimiser comes back from plain tensors."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from core.models import small, tokens
+
+from reformer_cli.config import TrainConfig
+from reformer_cli.training.metrics import as_time
+from reformer_cli.training.optim import load_optimizer_tensors, make_optimizer, optimizer_tensors
+from reformer_cli.training.plan import choose
+from reformer_cli.training.schedule import learning_rate
+
+
+def test_schedule_rises_then_falls() -> None:
+    config = TrainConfig(learning_rate=1.0, warmup=0.1, final_learning_rate=0.2)
+    rates = [learning_rate(x / 100, config) for x in range(101)]
+    assert rates[0] > 0
+    assert rates[10] == pytest.approx(1.0)
+    assert rates[-1] == pytest.approx(0.2)
+    assert rates[:11] == sorted(rates[:11])
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert learning_rate(0.0, TrainConfig(learning_rate=1.0, warmup=0.0)) == 1.0
+
+
+def test_optimizer_goes_on_where_it_was() -> None:
+    one = small()
+    config = TrainConfig()
+    first = make_optimizer(one, config)
+
+    def step(model, optimizer) -> None:
+        optimizer.zero_grad()
+        model.loss(tokens(40), tokens(40, seed=1)).backward()
+        optimizer.step()
+
+    step(one, first)
+    other = copy.deepcopy(one)
+    second = make_optimizer(other, config)
+    load_optimizer_tensors(other, second, {k: t.clone() for k, t in optimizer_tensors(one, first).items()})
+    step(one, first)
+    step(other, second)
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+
+
+def test_only_matrices_decay() -> None:
+    groups = make_optimizer(small(), TrainConfig()).param_groups
+    assert all(p.dim() >= 2 for p in groups[0]["params"])
+    assert [g["weight_decay"] for g in groups] == [0.1, 0.0]
+
+
+def test_choices_follow_the_budget() -> None:
+    def size(**kw) -> dict:
+        given = {"n_tokens": 400_000, "device": "cpu", "memory": 2**34, "minutes": 10.0, "steps": None} | kw
+        return {c.key: c.value for c in choose(**given)}
+
+    assert size(minutes=1.0)["model.d_model"] < size()["model.d_model"] < size(minutes=600.0)["model.d_model"]
+    assert size(minutes=600.0, memory=2**27)["model.d_model"] < size(minutes=600.0)["model.d_model"]
+    assert size(n_tokens=2000)["data.context"] <= 250
+    assert size(minutes=None, steps=10)["model.d_model"] == size(minutes=1.0)["model.d_model"]
+    assert all(c.reason for c in choose(400_000, "cpu", 2**34, 10.0, None))
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (61.2, "1:01"), (3725, "1:02:05")])
+def test_times(seconds: float, text: str) -> None:
+    assert as_time(seconds) == text
