@@ -18,6 +18,9 @@ from cli.conftest import TINY, Program
 from safetensors.torch import load_file
 
 from reformer_cli import runs
+from reformer_cli.training.loop import MOST_BAD_STEPS, Batch, Trainer
+
+STEPS = 6  # of the fixture `run`
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -202,11 +205,31 @@ def test_a_full_disk_loses_nothing(reformer: Program, run: Path, monkeypatch: py
     assert all(torch.equal(before[name], t) for name, t in weights(run).items())
 
 
-def test_divergence_stops_with_the_last_good_weights(reformer: Program, text: Path) -> None:
-    result = reformer("train", text, *TINY, "--steps", 40, "--set", "learning_rate=10", "--set", "weight_decay=10",
-                      "--set", "warmup=0", "--set", "eval_every=1", "--set", "stream_bits=26", "--run", "r")  # fmt: skip
-    if result.status == 2:  # it does diverge at this rate; what matters is how it ends
-        assert "training diverged at step" in result.error
+def test_divergence_stops_with_the_last_good_weights(
+    reformer: Program, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NaNs must overwrite neither the best weights nor the last checkpoint."""
+    before = weights(run)
+    monkeypatch.setattr(Trainer, "_gradients", lambda self, batch: (float("nan"), 1.0))
+    error = reformer("train", "--resume", "--run", run, "--steps", 40).error
+    assert f"training diverged at step {STEPS + MOST_BAD_STEPS} (loss nan" in error
+    assert "lower train.learning_rate" in error
+    assert all(torch.equal(before[name], t) for name, t in weights(run).items())
+
+
+def test_one_bad_step_is_left_out(reformer: Program, text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gradients = Trainer._gradients
+
+    def second_is_infinite(self: Trainer, batch: Batch) -> tuple[float, float]:
+        loss, norm = gradients(self, batch)
+        if self.progress.step == 1:
+            for parameter in self.model.parameters():
+                parameter.grad = torch.full_like(parameter, torch.inf)
+            return loss, float("inf")
+        return loss, norm
+
+    monkeypatch.setattr(Trainer, "_gradients", second_is_infinite)
+    assert reformer("train", text, *TINY, "--steps", 4, "--run", "r").status == 0
     assert all(bool(t.isfinite().all()) for t in load_file("r/model.safetensors").values())
 
 
