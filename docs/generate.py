@@ -38,7 +38,7 @@ def settings_page() -> str:
     parts = ["# Recipes and settings", NOTE, "\n".join(rows)]
     parts.append(
         "A recipe is a YAML file of deltas from the defaults below: `reformer train TEXT --config NAME|FILE`. "
-        "One setting changes with `--set data.context=4096`, or `--set context=4096` where the name is in one section only."
+        "One setting changes with `--set data.context=4096`, or `--set context=4096` where one section only has it."
     )
     for section, kind in SECTIONS.items():
         lines = [f"## {section}", (kind.__doc__ or "").split("\n")[0], "| setting | default | meaning |\n|---|---|---|"]

@@ -38,7 +38,7 @@ class Head(nn.Module):
 
 
 class ReformerLM(nn.Module):
-    """A causal language model over token ids (Reformer, arXiv 2001.04451; what differs: README, "Design").
+    """A causal language model over token ids (Reformer, arXiv 2001.04451; what differs: the READMEs beside the ops).
 
     Weights and hash rotations are drawn from config.seed; the global random state is not touched.
     """

@@ -1,0 +1,110 @@
+"""Training step (forward and backward) of the published novel model: us and the peers, in turn on this machine.
+
+    python benchmarks/train_step.py --lengths 4096 65536 [--systems reformer transformers] [--device cuda]
+
+Every measurement has a process of its own, so that peak memory is its own. Prints ratios; appends to results.csv.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import record
+import torch
+from systems import SYSTEMS, tokens
+
+MIB = 2**20
+
+
+def peak(device: str) -> float:
+    """Bytes: of this process so far, or of the GPU's allocations."""
+    if device != "cpu":
+        return float(torch.cuda.max_memory_allocated())
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
+
+
+def measure(system: str, length: int, device: str, budget: float) -> dict[str, float]:
+    """Median seconds of a step after one that warms up, and the peak above what the idle program holds."""
+    from reformer_cli.commands.shared import keep_freed_memory
+
+    keep_freed_memory()  # for every system alike: it halves the time of all of them
+    torch.manual_seed(0)
+    model, step = SYSTEMS[system](length, device)
+    batch = tokens(length, device)
+    before = peak(device)
+    times: list[float] = []
+    began = time.monotonic()
+    while len(times) < 2 or (len(times) < 9 and time.monotonic() - began < budget):
+        times.append(_timed(lambda: step(batch).backward(), device))
+        model.zero_grad(set_to_none=True)
+        if len(times) == 1 and times[0] > budget:
+            break
+    seconds = statistics.median(times[1:] or times)
+    return {"seconds": seconds, "peak": peak(device), "idle": before}
+
+
+def _timed(work: Callable[[], None], device: str) -> float:
+    if device != "cpu":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    work()
+    if device != "cpu":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--lengths", type=int, nargs="+", default=[4096, 16384, 65536])
+    parser.add_argument("--systems", nargs="+", choices=list(SYSTEMS), default=list(SYSTEMS))
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--seconds", type=float, default=60.0, help="to spend on each measurement, roughly")
+    parser.add_argument("--limit", type=float, default=600.0, help="seconds after which a measurement is given up")
+    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    device, (first, *_) = arguments.device, arguments.systems
+    if arguments.one:
+        print(json.dumps(measure(first, arguments.lengths[0], device, arguments.seconds)))
+        return
+    rows: list[tuple[str, str, str, float, str]] = []
+    print(f"{'tokens':>8}  {'system':<16} {'tokens/s':>10} {'peak MiB':>9}  time, memory against {first}")
+    for length in arguments.lengths:
+        ours: dict[str, float] = {}
+        for system in arguments.systems:
+            found = _in_a_process(system, length, arguments)
+            if found is None:
+                print(f"{length:8,}  {system:<16} not finished: too long, or out of memory", flush=True)
+                continue
+            ours = ours or found
+            rate = length / found["seconds"]
+            ratios = f"{found['seconds'] / ours['seconds']:.2f} x, {found['peak'] / ours['peak']:.2f} x"
+            print(f"{length:8,}  {system:<16} {rate:10,.0f} {found['peak'] / MIB:9,.0f}  {ratios}", flush=True)
+            case = f"{length} tokens"
+            rows.append((system, case, "speed", rate, "tokens/s"))
+            rows.append((system, case, "peak memory", found["peak"] / MIB, "MiB"))
+    record.append(device, "train_step", rows)
+
+
+def _in_a_process(system: str, length: int, arguments: argparse.Namespace) -> dict[str, float] | None:
+    line = [sys.executable, __file__, "--one", "--systems", system, "--lengths", str(length)]
+    line += ["--device", arguments.device, "--seconds", str(arguments.seconds)]
+    try:
+        done = subprocess.run(line, capture_output=True, text=True, timeout=arguments.limit)
+    except subprocess.TimeoutExpired:
+        return None
+    if done.returncode != 0:
+        print(done.stderr.strip().splitlines()[-1:], file=sys.stderr)
+        return None
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+if __name__ == "__main__":
+    main()
