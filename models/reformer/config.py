@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from pydantic import ConfigDict, Field, model_validator
@@ -10,6 +11,7 @@ from pydantic.fields import FieldInfo
 from typing_extensions import Self
 
 LayerKind = Literal["mixed", "lsh", "local", "full"]
+Pattern = Literal["recent", "published"]
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", strict=False))
@@ -30,13 +32,24 @@ class ReformerConfig:
         min_length=1,
         description="attention kinds, cycled over the layers: mixed (local and LSH heads), lsh, local, full",
     )
+    pattern: Pattern = Field(
+        default="recent",
+        description="what heads see: recent (the last ones of each bucket; causal) or published (chunks, as released)",
+    )
     values: Literal["next", "same"] = Field(
         default="next", description="what an LSH head reads at a match: the token that came next, or the same one"
     )
-    local_window: int = Field(default=128, ge=1, le=2**20, description="tokens a local head sees, itself included")
+    local_window: int = Field(
+        default=128,
+        ge=1,
+        le=2**20,
+        description="tokens a local head sees, itself included; pattern published: length of its chunks",
+    )
     n_hashes: int = Field(default=2, ge=1, le=64, description="hash rounds of an LSH head")
     windows: tuple[int, ...] = Field(
-        default=(64,), min_length=1, description="most recent tokens of a bucket that a round sees, cycled over rounds"
+        default=(64,),
+        min_length=1,
+        description="most recent tokens of a bucket that a round sees, cycled over rounds; published: chunk length",
     )
     n_buckets: tuple[int, ...] = Field(
         default=(64,), min_length=1, description="buckets of a round, as even factors: [64, 128] means 8,192"
@@ -108,6 +121,13 @@ class ReformerConfig:
                 found.append(
                     f"axial_dims {list(self.axial_dims)} and axial_shape {list(self.axial_shape)} differ in length"
                 )
+        if self.pattern == "published":
+            wrong = [f"values: {self.values} (same)"] if self.values != "same" else []
+            wrong += [f"positions: {self.positions} (axial or none)"] if self.positions == "rotary" else []
+            wrong += [f"local_round: {self.local_round} (0)"] if self.local_round else []
+            wrong += [f"windows: {list(self.windows)} (one length)"] if len(self.windows) > 1 else []
+            if wrong:
+                found.append(f"pattern published does not go with {', '.join(wrong)}")
         if self.tie_embeddings and self.merge == "concat":
             found.append("tie_embeddings needs merge: sum (concatenated streams are 2 x d_model wide)")
         return found
@@ -117,6 +137,13 @@ class ReformerConfig:
         """(local, LSH) heads of a mixed layer."""
         lsh = self.lsh_heads if self.lsh_heads is not None else max(1, self.n_heads // 4)
         return self.n_heads - lsh, lsh
+
+    @property
+    def chunk_multiple(self) -> int:
+        """Pattern published: the length is padded to a multiple of this, the common multiple of all chunks."""
+        local = {"mixed", "local"} & set(self.layers)
+        lsh = {"mixed", "lsh"} & set(self.layers)
+        return math.lcm(self.local_window if local else 1, self.windows[0] if lsh else 1)
 
     @property
     def max_length(self) -> int | None:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reformer.attention import KINDS
+from reformer.attention import make_attention
 from reformer.branch import Context, FeedForward, make_norm
 from reformer.config import ReformerConfig
 from reformer.loss import UNSCORED, sliced_loss
@@ -50,8 +50,7 @@ class ReformerLM(nn.Module):
         self.axial = AxialPositions(config.axial_shape, config.axial_dims) if config.positions == "axial" else None
         with torch.random.fork_rng(devices=[]):  # nn.Linear draws weights, which `initialise` replaces
             self.layers = nn.ModuleList(
-                nn.ModuleList([*KINDS[config.layers[i % len(config.layers)]](config), FeedForward(config)])
-                for i in range(config.n_layers)
+                nn.ModuleList([*make_attention(config, i), FeedForward(config)]) for i in range(config.n_layers)
             )
         self.head = Head(config, self.embedding if config.tie_embeddings else None)
         if self.embedding.device.type != "meta":

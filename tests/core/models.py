@@ -15,8 +15,14 @@ VARIANTS: dict[str, dict] = {
         "layers": ("full", "mixed"), "norm": "layer", "merge": "concat", "positions": "axial",
         "axial_shape": (40, 40), "axial_dims": (16, 16), "feed_forward": "gelu",
     },
+    "published": {
+        "pattern": "published", "values": "same", "layers": ("local", "lsh", "mixed"), "positions": "none",
+        "local_window": 12, "windows": (8,), "n_hashes": 2,
+    },
     "tied, factorised buckets": {"tie_embeddings": True, "n_buckets": (4, 4), "softcap": 0.0, "feed_forward": "relu"},
 }  # fmt: skip
+
+CAUSAL = [name for name in VARIANTS if name != "published"]  # its chunks move with later text
 
 
 def small(dtype: torch.dtype = torch.float32, **changes) -> ReformerLM:

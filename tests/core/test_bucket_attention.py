@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reformer.ops.bucket_attention import bucket_attention, bucket_attention_reference
+from reformer.ops.bucket_attention import bucket_attention, bucket_attention_reference, published
 from reformer.ops.bucket_attention.reference import visible
 from torch import Tensor
 
@@ -43,6 +43,23 @@ def test_fast_is_the_definition(length: int, n_buckets: int, values: str, itself
     for windows, block in itertools.product(([5], [64, 1], [7, 300, 20]), (16, 64)):
         buckets = torch.randint(n_buckets, (len(windows), 2, 2, length), generator=random)
         assert_same(both(length, buckets, windows, block, values=values, itself=itself), 1e-12)
+
+
+@pytest.mark.parametrize("length", [1, 2, 31, 32, 63, 64, 111, 200])
+@pytest.mark.parametrize("n_buckets", [1, 3, 1000])
+@pytest.mark.parametrize("itself", ["alone", "always"])
+def test_fast_is_the_definition_published(length: int, n_buckets: int, itself: str) -> None:
+    random = torch.Generator().manual_seed(n_buckets)
+    for n_rounds, chunk in itertools.product((1, 2, 4), (5, 32)):
+        buckets = torch.randint(n_buckets, (n_rounds, 2, 2, length), generator=random)
+        assert_same(both(length, buckets, [chunk] * n_rounds, 64, pattern="published", itself=itself), 1e-12)
+
+
+def test_published_slices_join(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Long rows are worked on in several slices; small ones make short rows take that way too."""
+    monkeypatch.setattr(published, "SCORES_AT_ONCE", 8 * 16 * 3)
+    buckets = torch.randint(4, (2, 1, 2, 150), generator=torch.Generator().manual_seed(3))
+    assert_same(both(150, buckets, [8, 8], 64, pattern="published"), 1e-12)
 
 
 @pytest.mark.parametrize("values", ["same", "next"])
@@ -151,6 +168,7 @@ def test_memory_grows_no_faster_than_the_length() -> None:
         ({"buckets": torch.zeros(1, 1, 1, 9)}, "do not fit"),
         ({"windows": [4, 4]}, "one window a round"),
         ({"windows": [0]}, "at least 1"),
+        ({"pattern": "published", "values": "next"}, "has values same, not next"),
         ({"v": torch.zeros(1, 1, 9, 4)}, "do not fit"),
     ],
 )

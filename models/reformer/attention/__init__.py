@@ -7,12 +7,25 @@ from collections.abc import Callable
 from reformer.attention.full import FullHeads
 from reformer.attention.local import LocalHeads
 from reformer.attention.lsh import LSHHeads
+from reformer.attention.published import PublishedLocalHeads, PublishedLSHHeads
 from reformer.branch import Branch
-from reformer.config import LayerKind, ReformerConfig
+from reformer.config import LayerKind, Pattern, ReformerConfig
 
-KINDS: dict[LayerKind, Callable[[ReformerConfig], list[Branch]]] = {
-    "mixed": lambda c: [LocalHeads(c, c.head_split[0]), LSHHeads(c, c.head_split[1])],
-    "local": lambda c: [LocalHeads(c, c.n_heads)],
-    "lsh": lambda c: [LSHHeads(c, c.n_heads)],
-    "full": lambda c: [FullHeads(c, c.n_heads)],
+HeadsOf = Callable[[ReformerConfig, int], Branch]
+# pattern -> (local heads, LSH heads)
+PATTERNS: dict[Pattern, tuple[HeadsOf, HeadsOf]] = {
+    "recent": (LocalHeads, LSHHeads),
+    "published": (PublishedLocalHeads, PublishedLSHHeads),
 }
+# kind -> the branches of its attention, given the heads of the pattern
+KINDS: dict[LayerKind, Callable[[ReformerConfig, HeadsOf, HeadsOf], list[Branch]]] = {
+    "mixed": lambda c, local, lsh: [local(c, c.head_split[0]), lsh(c, c.head_split[1])],
+    "local": lambda c, local, lsh: [local(c, c.n_heads)],
+    "lsh": lambda c, local, lsh: [lsh(c, c.n_heads)],
+    "full": lambda c, local, lsh: [FullHeads(c, c.n_heads)],
+}
+
+
+def make_attention(config: ReformerConfig, layer: int) -> list[Branch]:
+    """The attention branches of a layer."""
+    return KINDS[config.layers[layer % len(config.layers)]](config, *PATTERNS[config.pattern])

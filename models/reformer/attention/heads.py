@@ -11,20 +11,22 @@ from reformer.config import ReformerConfig
 
 
 class Projection(nn.Module):
-    """norm, then n_parts projections of every head; all parts but the last (the values) are scaled to unit length.
+    """norm, then n_parts projections of every head; unit: all parts but the last (the values) get unit length.
 
     [batch, length, d_model] -> [batch, n_parts x heads, length, d_head].
     """
 
-    def __init__(self, config: ReformerConfig, heads: int, n_parts: int) -> None:
+    def __init__(self, config: ReformerConfig, heads: int, n_parts: int, unit: bool) -> None:
         super().__init__()
-        self.heads, self.n_parts, self.d_head = heads, n_parts, config.d_head
+        self.heads, self.n_parts, self.d_head, self.unit = heads, n_parts, config.d_head, unit
         self.norm = make_norm(config, config.d_model)
         self.weights = nn.Linear(config.d_model, n_parts * heads * config.d_head, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         batch, length, _ = x.shape
         parts = self.weights(self.norm(x)).view(batch, length, self.n_parts * self.heads, self.d_head).transpose(1, 2)
+        if not self.unit:
+            return parts
         unit = F.normalize(parts[:, : -self.heads], dim=-1)
         return torch.cat([unit, parts[:, -self.heads :]], 1)
 
@@ -42,17 +44,19 @@ class Output(nn.Module):
 
 
 class Heads(Branch):
-    """A group of attention heads as one branch; subclasses say who sees whom."""
+    """A group of attention heads as one branch; subclasses say who sees whom. unit: scores are a learned temperature
+    times a cosine."""
 
-    def __init__(self, config: ReformerConfig, heads: int, n_parts: int) -> None:
+    def __init__(self, config: ReformerConfig, heads: int, n_parts: int, unit: bool = True) -> None:
         super().__init__()
         self.config, self.heads, self.n_parts = config, heads, n_parts
-        self.project = Projection(config, heads, n_parts)
+        self.project = Projection(config, heads, n_parts, unit)
         self.join = Output(config, heads)
-        self.temperature = nn.Parameter(torch.empty(heads))
+        if unit:
+            self.temperature = nn.Parameter(torch.empty(heads))
 
     def split(self, x: Tensor) -> tuple[Tensor, ...]:
-        """x [batch, length, d_model] -> n_parts x [batch, heads, length, d_head], all but the last unit vectors."""
+        """x [batch, length, d_model] -> n_parts x [batch, heads, length, d_head]."""
         return in_slices(self.project, x, self.config.workspace_tokens).chunk(self.n_parts, 1)
 
     def scaled(self, q: Tensor) -> Tensor:

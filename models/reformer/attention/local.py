@@ -9,7 +9,7 @@ from reformer.attention.heads import Heads
 from reformer.branch import Context
 from reformer.config import ReformerConfig
 from reformer.ops.bucket_attention.blocked import attend
-from reformer.ops.bucket_attention.rounds import Round, make_rounds, window_round
+from reformer.ops.bucket_attention.recent import Recent, make_recent, make_window
 from reformer.positions import rotate
 from reformer.state import WindowState
 
@@ -26,17 +26,17 @@ class LocalHeads(Heads):
             q, k = (rotate(y, positions, self.config.rotary_base) for y in (q, k))
         return self.scaled(q), k, v
 
-    def rounds(self, batch: int, length: int, documents: Tensor | None, device: torch.device) -> list[Round]:
-        window = self.config.local_window
+    def layout(self, batch: int, length: int, documents: Tensor | None, device: torch.device) -> Recent:
+        window, block = self.config.local_window, self.config.block
         if documents is None:
-            return [window_round(batch * self.heads, length, window, device, keep_u=False)]
+            return make_window(batch * self.heads, length, window, device, block=block, itself=True)
         buckets = documents[None, :, None].expand(1, batch, self.heads, length)
-        return make_rounds(buckets, [window])
+        return make_recent(buckets, [window], block=block, itself=True)
 
     def forward(self, x: Tensor, context: Context, routing: Tensor | None = None) -> tuple[Tensor, None]:
         q, k, v = self.queries_keys_values(x, context.positions)
-        rounds = self.rounds(x.shape[0], x.shape[1], context.documents, x.device)
-        return self.joined(attend(q, k, v, rounds, block=self.config.block, itself=True, alone=False)), None
+        layout = self.layout(x.shape[0], x.shape[1], context.documents, x.device)
+        return self.joined(attend(q, k, v, layout, alone=False)), None
 
     def start(self, batch: int) -> WindowState:
         like = self.project.weights.weight
@@ -51,6 +51,5 @@ class LocalHeads(Heads):
             return self.joined(weights @ values)
         before = keys.shape[2] - x.shape[1]
         q = torch.cat([q.new_zeros(*q.shape[:2], before, q.shape[3]), q], 2)
-        rounds = self.rounds(x.shape[0], keys.shape[2], None, x.device)
-        out = attend(q, keys, values, rounds, block=self.config.block, itself=True, alone=False)
+        out = attend(q, keys, values, self.layout(x.shape[0], keys.shape[2], None, x.device), alone=False)
         return self.joined(out[:, :, before:])

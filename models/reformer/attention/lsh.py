@@ -11,7 +11,7 @@ from reformer.attention.heads import Heads
 from reformer.branch import Context
 from reformer.config import ReformerConfig
 from reformer.ops.bucket_attention.blocked import attend
-from reformer.ops.bucket_attention.rounds import make_rounds
+from reformer.ops.bucket_attention.recent import make_recent
 from reformer.ops.lsh_hash import lsh_hash, rotation_width
 from reformer.state import BucketState
 
@@ -56,9 +56,8 @@ class LSHHeads(Heads):
             stride = max(self.sizes)
             buckets = buckets.to(torch.int32) + context.documents.to(torch.int32)[None, :, None] * stride
         same = self.config.values == "same"
-        rounds = make_rounds(buckets, self.windows)
-        shift = 0 if same else 1
-        out = attend(self.scaled(k), k, v, rounds, block=self.config.block, shift=shift, itself=False, alone=same)
+        layout = make_recent(buckets, self.windows, block=self.config.block, itself=False)
+        out = attend(self.scaled(k), k, v, layout, shift=0 if same else 1, alone=same)
         return self.joined(out), routing
 
     def start(self, batch: int) -> BucketState:
@@ -74,13 +73,11 @@ class LSHHeads(Heads):
         if x.shape[1] == 1:
             return self.joined(state.one(q, k, v, buckets))
         keys, values, known, before = state.reachable(v, buckets)
-        rounds = make_rounds(torch.cat([known, buckets.to(known.dtype)], -1), self.windows)
+        together = torch.cat([known, buckets.to(known.dtype)], -1)
+        layout = make_recent(together, self.windows, block=self.config.block, itself=False)
         q = torch.cat([q.new_zeros(*q.shape[:2], before, q.shape[3]), q], 2)
         new_values = state.readable(v)
         same = self.config.values == "same"
-        out = attend(
-            q, torch.cat([keys, k], 2), torch.cat([values, new_values], 2), rounds,
-            block=self.config.block, itself=False, alone=same,
-        )  # fmt: skip
+        out = attend(q, torch.cat([keys, k], 2), torch.cat([values, new_values], 2), layout, alone=same)
         state.file(k, new_values, buckets)
         return self.joined(out[:, :, before:])

@@ -26,6 +26,26 @@ def visible(buckets: Tensor, windows: Sequence[int], *, itself: bool) -> Tensor:
     return seen if itself else seen & (time[:, None] != time[None, :])
 
 
+def met(buckets: Tensor, chunk: int) -> Tensor:
+    """How often i meets j under pattern `published`: int [batch, heads, length, length], whatever their times.
+
+    All rounds are sorted by (bucket, time) and laid one after the other in chunks; i meets, once a round, all of its
+    own chunk and of the chunk before, the first chunk's being the last. Padding fills each round's last chunk.
+    """
+    rounds, batch, heads, length = buckets.shape
+    per_round = -(-length // chunk)
+    time = torch.arange(length, device=buckets.device)
+    order = torch.argsort(buckets.long() * length + time, dim=-1)
+    place = torch.empty_like(order).scatter_(-1, order, time.expand_as(order))
+    chunks = place // chunk + torch.arange(rounds, device=buckets.device)[:, None, None, None] * per_round
+    count = torch.zeros(batch, heads, length, length, dtype=torch.int64, device=buckets.device)
+    for mine in chunks:
+        for other in chunks:
+            for n in (mine, (mine - 1) % (rounds * per_round)):
+                count += n[..., :, None] == other[..., None, :]
+    return count
+
+
 def bucket_attention_reference(
     q: Tensor,
     k: Tensor,
@@ -33,13 +53,18 @@ def bucket_attention_reference(
     buckets: Tensor,
     windows: Sequence[int],
     *,
+    pattern: Literal["recent", "published"] = "recent",
     values: Literal["same", "next"] = "same",
     itself: Literal["alone", "always"] = "alone",
 ) -> Tensor:
-    """`bucket_attention` for pattern `recent`, with [length, length] masks: see there for the arguments."""
-    seen = visible(buckets, windows, itself=itself == "always" and values == "same")
+    """`bucket_attention` with [length, length] masks: see there for the arguments."""
+    always = itself == "always" and values == "same"
+    if pattern == "recent":
+        count = visible(buckets, windows, itself=always).long()
+    else:
+        count = met(buckets, windows[0]).tril(0 if always else -1)
     read = v if values == "same" else torch.cat([v[:, :, 1:], torch.zeros_like(v[:, :, :1])], 2)
-    alone = ~seen.any(-1, keepdim=True)
-    scores = (q @ k.transpose(-1, -2)).masked_fill(~seen & ~alone, -torch.inf)
+    alone = ~count.any(-1, keepdim=True)
+    scores = (q @ k.transpose(-1, -2)) + count.where(~alone, 1).to(q.dtype).log()
     out = torch.softmax(scores, -1).masked_fill(alone, 0.0) @ read
     return torch.where(alone, v if values == "same" else torch.zeros_like(v), out)

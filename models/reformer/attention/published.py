@@ -1,0 +1,105 @@
+"""Heads as in the released Reformers: chunks of a sorted sequence (pattern `published`), to run their checkpoints.
+
+What they see depends on later text (design section 2): `extend` gives new tokens what these heads give the last ones of
+the text so far, and leaves what earlier tokens saw as it was.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from reformer.attention.heads import Heads
+from reformer.branch import Context
+from reformer.config import ReformerConfig
+from reformer.ops.bucket_attention.blocked import attend
+from reformer.ops.bucket_attention.published import make_published
+from reformer.ops.lsh_hash import lsh_hash, rotation_width
+from reformer.state import WindowState
+
+EPSILON = 1e-6  # of the keys' normalisation, as released
+
+
+class PublishedHeads(Heads):
+    """Keys, values and buckets are the subclass's; chunks, look-back and merging of rounds are here."""
+
+    chunk: int
+    shared: bool  # one vector is query and key, and sees itself only if alone
+
+    def queries_keys_values(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        raise NotImplementedError
+
+    def buckets(self, q: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def attended(self, q: Tensor, k: Tensor, v: Tensor, buckets: Tensor) -> Tensor:
+        layout = make_published(buckets, self.chunk, self.config.chunk_multiple, itself=not self.shared)
+        return attend(q, k, v, layout, alone=self.shared)
+
+    def forward(self, x: Tensor, context: Context, routing: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        if context.documents is not None:
+            raise ValueError("pattern published cannot keep documents apart: its chunks mix buckets")
+        q, k, v = self.queries_keys_values(x)
+        if routing is None:
+            routing = self.buckets(q.detach())
+        return self.joined(self.attended(q, k, v, routing)), routing
+
+    def start(self, batch: int) -> WindowState:
+        # All of the text: chunk boundaries move with every token, so that any earlier one can come into reach.
+        return WindowState.empty(batch, self.heads, self.config.d_head, None, self.project.weights.weight)
+
+    def step(self, x: Tensor, positions: Tensor, state: WindowState) -> Tensor:
+        q, k, v = self.queries_keys_values(x)
+        before = state.filled
+        keys, values = state.append(q if self.shared else k, v)
+        if self.shared:
+            queries, keys = keys, unit(keys)
+        else:
+            queries = torch.cat([q.new_zeros(*q.shape[:2], before, q.shape[3]), q], 2)
+        out = self.attended(queries, keys, values, self.buckets(queries))
+        return self.joined(out[:, :, before:])
+
+
+class PublishedLocalHeads(PublishedHeads):
+    """Own queries and keys; every position sees its chunk and the one before, itself included."""
+
+    shared = False
+
+    def __init__(self, config: ReformerConfig, heads: int) -> None:
+        super().__init__(config, heads, n_parts=3, unit=False)
+        self.chunk = config.local_window
+
+    def queries_keys_values(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v = self.split(x)
+        return q, k / math.sqrt(self.config.d_head), v
+
+    def buckets(self, q: Tensor) -> Tensor:
+        return torch.zeros(1, *q.shape[:3], dtype=torch.uint8, device=q.device)
+
+
+class PublishedLSHHeads(PublishedHeads):
+    """One vector is query and, brought to unit length, key; positions are sorted by its hash."""
+
+    shared = True
+    rotations: Tensor
+
+    def __init__(self, config: ReformerConfig, heads: int) -> None:
+        super().__init__(config, heads, n_parts=2, unit=False)
+        self.chunk = config.windows[0]
+        width = rotation_width(config.n_buckets)
+        self.register_buffer("rotations", torch.empty(heads, config.d_head, config.n_hashes, width))
+
+    def queries_keys_values(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        q, v = self.split(x)
+        return q, unit(q), v
+
+    def buckets(self, q: Tensor) -> Tensor:
+        return lsh_hash(q, self.rotations, self.config.n_buckets)
+
+
+def unit(x: Tensor) -> Tensor:
+    """Unit length, by the root mean square as released; the difference to F.normalize is visible in small vectors."""
+    scale = torch.rsqrt(x.square().mean(-1, keepdim=True) + EPSILON) / math.sqrt(x.shape[-1])
+    return x * scale

@@ -1,0 +1,55 @@
+"""Pattern `published`: chunks of the sorted sequence and a look-back that wraps, as in the released checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from reformer.ops.bucket_attention.blocks import SCORES_AT_ONCE, Slice, spans
+from reformer.ops.bucket_attention.recent import sort_rows
+
+
+@dataclass(frozen=True)
+class Published:
+    """orders: per round int64 [rows, length], flat positions sorted by (bucket, time) within each row. chunk: m.
+    padded: length with padding, which sorts last as if in a bucket of its own. itself: a position sees itself."""
+
+    orders: list[Tensor]
+    chunk: int
+    padded: int
+    itself: bool
+
+    @property
+    def n_rounds(self) -> int:
+        return len(self.orders)
+
+    def slices(self, r: int) -> Iterator[Slice]:
+        """One row after another: the look-back of a row's first chunk is the last chunk of its round before."""
+        m, order = self.chunk, self.orders[r]
+        rows, length = order.shape
+        places = torch.arange(-m, self.padded, device=order.device)
+        real = (places >= 0) & (places < length)
+        wrapped = (places < 0) & (places + self.padded < length)
+        blocks = max(1, SCORES_AT_ONCE // (2 * m * m))
+        for row in range(rows):
+            positions = order[row].index_select(0, places.clamp(0, length - 1))
+            last = self.orders[r - 1][row].index_select(0, (places[:m] + self.padded).clamp(0, length - 1))
+            positions[:m] = last
+            times = positions.masked_fill(~(real | wrapped), torch.iinfo(torch.int64).max)
+            for start in range(0, min(self.padded, length), blocks * m):
+                stop = min(start + blocks * m, self.padded)
+                keys, queries = positions[start : stop + m], positions[start + m : stop + m]
+                key_times, query_times = spans(times[start : stop + m], m, 2 * m)[:, None], queries.view(-1, m, 1)
+                hidden = key_times > query_times if self.itself else key_times >= query_times
+                # The chunk before the first one is of another round: its positions may be among the others too.
+                yield Slice(queries, keys, hidden, min(stop, length) - start, m if start == 0 else 0)
+
+
+def make_published(buckets: Tensor, chunk: int, multiple: int, *, itself: bool) -> Published:
+    """buckets: integer [rounds, batch, heads, length], padded at the end to a multiple of `multiple` (of `chunk`)."""
+    _, batch, heads, length = buckets.shape
+    orders = [sort_rows(b.flatten(0, 1)).view(batch * heads, length) for b in buckets]
+    return Published(orders, chunk, -(-length // multiple) * multiple, itself)
