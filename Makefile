@@ -3,13 +3,20 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+TESTING := $(VENV)/.installed-for-tests
 
 .PHONY: run test test-all lint types docs bench gpu clean
 .DEFAULT_GOAL := run
 
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,dev]'
+	$(PIP) -e .
+	touch $@
+
+$(TESTING): $(INSTALLED)
+	$(PIP) -e '.[test,dev]'
 	touch $@
 
 run: $(INSTALLED)  ## train on the built-in text, generate, evaluate: about five minutes on two cores
@@ -17,28 +24,32 @@ run: $(INSTALLED)  ## train on the built-in text, generate, evaluate: about five
 	$(BIN)/reformer generate --prompt "The with statement" --max-tokens 400
 	$(BIN)/reformer evaluate perplexity
 
-test: $(INSTALLED)  ## every test but the slow and the GPU ones
+test: $(TESTING)  ## every test but the slow and the GPU ones
 	$(BIN)/python -m pytest
 
-test-all: $(INSTALLED)  ## the slow ones too
+test-all: $(TESTING)  ## the slow ones too
 	$(BIN)/python -m pytest -m "not gpu"
 
-lint: $(INSTALLED)
+lint: $(TESTING)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(INSTALLED)
+types: $(TESTING)
 	$(BIN)/mypy
 
-docs: $(INSTALLED)  ## write docs/help.md and configs/README.md from the program
+docs: $(TESTING)  ## write docs/help.md and configs/README.md from the program
 	$(BIN)/python docs/generate.py
 
-bench: $(INSTALLED)  ## time us and the peers on this machine; appends to benchmarks/results.csv
+bench: $(TESTING)  ## time us and the peers on this machine; appends to benchmarks/results.csv
+	$(PIP) -e '.[peers]'
 	$(BIN)/python benchmarks/train_step.py --lengths 4096 16384 65536
+	$(BIN)/python benchmarks/parts.py
 
-gpu: $(INSTALLED)  ## on a GPU machine: check, then time
+gpu: $(TESTING)  ## on a GPU machine: check, then time
+	$(PIP) -e '.[peers]'
 	$(BIN)/python -m pytest -m gpu
 	$(BIN)/python benchmarks/train_step.py --device cuda --lengths 16384 65536 524288
+	$(BIN)/python benchmarks/parts.py --device cuda --low
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -20,7 +20,11 @@ import record
 import torch
 from systems import SYSTEMS, tokens
 
+from reformer_cli.commands.shared import keep_freed_memory
+from reformer_cli.training.precision import pick_precision
+
 MIB = 2**20
+OURS = ("reformer", "full attention")
 
 
 def peak(device: str) -> float:
@@ -30,19 +34,27 @@ def peak(device: str) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
 
 
-def measure(system: str, length: int, device: str, budget: float) -> dict[str, float]:
-    """Median seconds of a step after one that warms up, and the peak above what the idle program holds."""
-    from reformer_cli.commands.shared import keep_freed_memory
-
-    keep_freed_memory()  # for every system alike: it halves the time of all of them
+def measure(system: str, length: int, device: str, budget: float, allocator: str, precision: str) -> dict[str, float]:
+    """Median seconds of a step after one that warms up, and the peak memory of the process."""
+    if allocator == "tuned" or (allocator == "shipped" and system in OURS):
+        keep_freed_memory()
     torch.manual_seed(0)
+    low = precision == "bfloat16" or (
+        precision == "shipped" and system in OURS and pick_precision(device)[0] != "float32"
+    )
     model, step = SYSTEMS[system](length, device)
     batch = tokens(length, device)
     before = peak(device)
     times: list[float] = []
+
+    def work() -> None:
+        with torch.autocast(device.split(":")[0], torch.bfloat16, enabled=low):
+            loss = step(batch)
+        loss.backward()
+
     began = time.monotonic()
     while len(times) < 2 or (len(times) < 9 and time.monotonic() - began < budget):
-        times.append(_timed(lambda: step(batch).backward(), device))
+        times.append(_timed(work, device))
         model.zero_grad(set_to_none=True)
         if len(times) == 1 and times[0] > budget:
             break
@@ -67,11 +79,17 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seconds", type=float, default=60.0, help="to spend on each measurement, roughly")
     parser.add_argument("--limit", type=float, default=600.0, help="seconds after which a measurement is given up")
+    choices = ["shipped", "tuned"]
+    text = "glibc told to keep freed memory: shipped, by us alone, as `reformer train` does; tuned, for all"
+    parser.add_argument("--allocator", choices=choices, default="shipped", help=text)
+    text = "of products: shipped, float32 but what `reformer train` chooses for us; or the same for all"
+    parser.add_argument("--precision", choices=["shipped", "float32", "bfloat16"], default="shipped", help=text)
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     device, (first, *_) = arguments.device, arguments.systems
     if arguments.one:
-        print(json.dumps(measure(first, arguments.lengths[0], device, arguments.seconds)))
+        how = (arguments.seconds, arguments.allocator, arguments.precision)
+        print(json.dumps(measure(first, arguments.lengths[0], device, *how)))
         return
     rows: list[tuple[str, str, str, float, str]] = []
     print(f"{'tokens':>8}  {'system':<16} {'tokens/s':>10} {'peak MiB':>9}  time, memory against {first}")
@@ -86,7 +104,7 @@ def main() -> None:
             rate = length / found["seconds"]
             ratios = f"{found['seconds'] / ours['seconds']:.2f} x, {found['peak'] / ours['peak']:.2f} x"
             print(f"{length:8,}  {system:<16} {rate:10,.0f} {found['peak'] / MIB:9,.0f}  {ratios}", flush=True)
-            case = f"{length} tokens"
+            case = f"{length} tokens, allocator {arguments.allocator}, precision {arguments.precision}"
             rows.append((system, case, "speed", rate, "tokens/s"))
             rows.append((system, case, "peak memory", found["peak"] / MIB, "MiB"))
     record.append(device, "train_step", rows)
@@ -95,6 +113,7 @@ def main() -> None:
 def _in_a_process(system: str, length: int, arguments: argparse.Namespace) -> dict[str, float] | None:
     line = [sys.executable, __file__, "--one", "--systems", system, "--lengths", str(length)]
     line += ["--device", arguments.device, "--seconds", str(arguments.seconds)]
+    line += ["--allocator", arguments.allocator, "--precision", arguments.precision]
     try:
         done = subprocess.run(line, capture_output=True, text=True, timeout=arguments.limit)
     except subprocess.TimeoutExpired:

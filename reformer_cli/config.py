@@ -62,6 +62,9 @@ class TrainConfig:
     beta1: float = Field(default=0.9, ge=0, lt=1, description="AdamW's decay of the mean gradient")
     beta2: float = Field(default=0.95, ge=0, lt=1, description="AdamW's decay of the mean squared gradient")
     gradient_clip: float = Field(default=1.0, gt=0, description="largest norm of the gradient")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto", description="of products while training; auto: bfloat16 where it measures faster"
+    )
     seed: int = Field(default=0, ge=0, lt=2**63, description="of the order of the text, and of dropout")
     eval_every: int | None = Field(
         default=None, ge=1, description="steps between validations; null: about ten over the run"

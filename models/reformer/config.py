@@ -85,7 +85,7 @@ class ReformerConfig:
     temperature: float = Field(default=8.0, gt=0, description="starting scale of scores between unit queries and keys")
     stream_bits: int = Field(default=20, ge=8, le=26, description="residual streams count in units of 2^-stream_bits")
     workspace_tokens: int = Field(
-        default=16_384, ge=64, description="tokens that feed-forward, head and loss work on at a time"
+        default=4_096, ge=64, description="tokens that feed-forward, head and loss work on at a time"
     )
     seed: int = Field(default=0, ge=0, lt=2**63, description="draws the weights and the hash rotations")
 

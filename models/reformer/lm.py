@@ -13,7 +13,7 @@ from reformer.attention import make_attention
 from reformer.branch import Context, FeedForward, make_norm
 from reformer.config import ReformerConfig
 from reformer.loss import UNSCORED, sliced_loss
-from reformer.positions import AxialPositions
+from reformer.positions import AxialPositions, phases
 from reformer.precision import wide
 from reformer.reversible import Coupling, Trunk, merge, reversible
 from reformer.state import State
@@ -33,7 +33,8 @@ class Head(nn.Module):
         self.bias = nn.Parameter(torch.empty(config.vocab_size)) if config.norm == "layer" else None
 
     def forward(self, h: Tensor) -> Tensor:
-        logits = F.linear(self.norm(h), self.weight, self.bias)
+        with torch.autocast(h.device.type, enabled=False):  # half precision would blur the loss itself
+            logits = F.linear(self.norm(h), self.weight, self.bias)
         return self.softcap * torch.tanh(logits / self.softcap) if self.softcap else logits
 
 
@@ -93,6 +94,13 @@ class ReformerLM(nn.Module):
         x = F.embedding(tokens, table)
         return x if self.axial is None else x + self.axial(positions)
 
+    def phase(self, positions: Tensor, batch: int) -> Tensor | None:
+        """Rotary positions of batch x length tokens, where the model has them."""
+        c = self.config
+        if c.positions != "rotary":
+            return None
+        return phases(positions, c.d_head, c.rotary_base, self.embedding.dtype).repeat(batch, 1)
+
     def _check_tokens(self, tokens: Tensor, start: int) -> None:
         if tokens.dim() != 2:
             raise ValueError(f"tokens must be [batch, length], not {list(tokens.shape)}")
@@ -112,7 +120,8 @@ class ReformerLM(nn.Module):
         if self.training and self.config.dropout and dropout_seed is None:
             raise ValueError(f"dropout is {self.config.dropout}: pass dropout_seed, a new integer each step")
         positions = torch.arange(tokens.shape[1], device=tokens.device)
-        context = Context(positions, documents, dropout_seed if self.training else None)
+        phase = self.phase(positions, tokens.shape[0])
+        context = Context(phase, documents, dropout_seed if self.training else None)
         return reversible(self.trunk, self.embed(tokens, positions), context, concat=self.config.merge == "concat")
 
     def forward(self, tokens: Tensor, documents: Tensor | None = None, dropout_seed: int | None = None) -> Tensor:
@@ -144,9 +153,9 @@ class ReformerLM(nn.Module):
         trunk = self.trunk
         positions = torch.arange(state.position, state.position + tokens.shape[1], device=tokens.device)
         first = trunk.quantise(self.embed(tokens, positions))
-        streams = [first, first.clone()]
+        streams, context = [first, first.clone()], Context(self.phase(positions, tokens.shape[0]))
         for c, layer in zip(trunk.couplings, state.layers, strict=True):
-            added = c.branch.step(trunk.dequantise(streams[c.source]), positions, layer)
+            added = c.branch.step(trunk.dequantise(streams[c.source]), context, layer)
             streams[c.target] += trunk.quantise(added)
         state.position += tokens.shape[1]
         return merge(trunk, streams, self.config.merge == "concat")

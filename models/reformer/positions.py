@@ -5,19 +5,27 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from reformer.precision import wide
 
-def rotate(x: Tensor, positions: Tensor, base: float) -> Tensor:
-    """Rotary positions (RoFormer, section 3.2): pairs (i, i + d/2) turn by position x base^(-2i/d).
 
-    x: [batch, heads, length, d]; positions: int64 [length]. Angles are taken in float64: at the ten-millionth
-    token float32 would be off by a whole turn.
+def phases(positions: Tensor, d_head: int, base: float, dtype: torch.dtype) -> Tensor:
+    """Rotary positions (RoFormer, arXiv 2104.09864, section 3.2): complex [tokens, d_head / 2], by which pair n of a
+    vector at position t turns: exp(i t base^(-2n/d_head)).
+
+    Angles are taken in float64: at the ten-millionth token float32 would be off by a whole turn.
     """
-    half = x.shape[-1] // 2
-    speed = base ** -(torch.arange(half, dtype=torch.float64, device=x.device) / half)
+    half = d_head // 2
+    speed = base ** -(torch.arange(half, dtype=torch.float64, device=positions.device) / half)
     angle = positions.to(torch.float64)[:, None] * speed
-    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
-    a, b = x[..., :half], x[..., half:]
-    return torch.cat([a * cos - b * sin, a * sin + b * cos], -1)
+    turns = torch.polar(torch.ones_like(angle), angle)
+    return turns if dtype == torch.float64 else turns.to(torch.complex64)
+
+
+def rotate_(x: Tensor, phase: Tensor) -> Tensor:
+    """Turn the pairs (2i, 2i + 1) of x [tokens, heads, d_head] by phase [tokens, d_head / 2], in place."""
+    turned = wide(x)
+    torch.view_as_complex(turned.unflatten(-1, (-1, 2))).mul_(phase[:, None])
+    return x if turned is x else x.copy_(turned)
 
 
 class AxialPositions(nn.Module):

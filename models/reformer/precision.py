@@ -1,4 +1,4 @@
-"""In what precision sums are taken."""
+"""In what precision sums are taken, and products."""
 
 from __future__ import annotations
 
@@ -9,3 +9,9 @@ from torch import Tensor
 def wide(x: Tensor) -> Tensor:
     """x in float32, or in float64 if it is that already: half precision is for storage and products."""
     return x if x.dtype == torch.float64 else x.float()
+
+
+def product_dtype(x: Tensor) -> torch.dtype:
+    """What products of x are taken in: autocast's choice where it is on, else x's own type."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype

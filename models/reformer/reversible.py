@@ -8,7 +8,7 @@ and the gradients together. Gradients pass the rounding unchanged.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from reformer.branch import Branch, Context
 from reformer.errors import NumericalError
+from reformer.fused import SLICE
 from reformer.precision import wide
 
 
@@ -45,6 +46,13 @@ class Trunk:
 
     def quantise(self, x: Tensor) -> Tensor:
         return (wide(x) * 2.0**self.bits).round_().to(torch.int32)
+
+    def add_(self, stream: Tensor, x: Tensor, sign: int = 1) -> None:
+        """stream += sign * round(x / unit), in place, in slices that stay in the cache."""
+        step = max(1, SLICE // x.shape[0])
+        for start in range(0, x.shape[1], step):
+            here = slice(start, start + step)
+            stream[:, here].add_(self.quantise(x[:, here]), alpha=sign)
 
     def check(self, x: Tensor, where: str) -> None:
         """Refuse what could leave int32 or is not finite: |added| and |stream| stay below half the range."""
@@ -83,10 +91,9 @@ class Trunk:
             source, target = streams[c.source], streams[c.target]
             given = routings[index] if routings is not None else None
             for part in self.slices(c, *source.shape[:2]):
-                here = replace(context, positions=context.positions[part])
-                added, routing = self.delta(index, self.dequantise(source[:, part]), here, given, part.start)
+                added, routing = self.delta(index, self.dequantise(source[:, part]), context, given, part.start)
                 self.check(added, c.name)
-                target[:, part] += self.quantise(added)
+                self.add_(target[:, part], added)
             self.check(target, c.name)
             found.append(routing)
         return found
@@ -101,11 +108,10 @@ class Trunk:
             wanted = [p for p in c.branch.parameters() if p.requires_grad]
             # The last slice first: autograd would add up the parameters' gradients in that order.
             for part in reversed(list(self.slices(c, *streams[0].shape[:2]))):
-                here = replace(context, positions=context.positions[part])
                 with torch.enable_grad():
                     x = self.dequantise(streams[c.source][:, part]).requires_grad_()
-                    added, _ = self.delta(index, x, here, routings[index], part.start)
-                streams[c.target][:, part] -= self.quantise(added.detach())
+                    added, _ = self.delta(index, x, context, routings[index], part.start)
+                self.add_(streams[c.target][:, part], added.detach(), -1)
                 upper = gradients[c.target][:, part].to(added.dtype)
                 dx, *rest = torch.autograd.grad(added, [x, *wanted], upper, allow_unused=True)
                 gradients[c.source][:, part] += dx
@@ -165,8 +171,7 @@ def reversible_reference(trunk: Trunk, x: Tensor, context: Context, *, concat: b
     for index, c in enumerate(trunk.couplings):
         parts = []
         for part in trunk.slices(c, *x.shape[:2]):
-            here = replace(context, positions=context.positions[part])
-            added, _ = trunk.delta(index, ghosts[c.source][:, part], here, None, part.start)
+            added, _ = trunk.delta(index, ghosts[c.source][:, part], context, None, part.start)
             parts.append(added)
         added = torch.cat(parts, 1)
         integers[c.target] = integers[c.target] + trunk.quantise(added.detach())

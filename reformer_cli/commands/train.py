@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from reformer_cli.training.loop import Hooks
 
 MINUTES = 10.0  # of a run where nothing says how long
+STATISTICS_TOKENS, STATISTICS_NEAREST = 4096, 16  # of the hash, at each validation
 
 
 def train(
@@ -50,6 +51,8 @@ def train(
     given: dict[str, Any] = {"train.steps": steps, "train.minutes": minutes, "train.seed": seed, "model.seed": seed}
     given |= {"data.encoding": encoding, "data.corpus": corpus or None}
     sets = [*(set_ or ()), *(f"{key}={_as_yaml(value)}" for key, value in given.items() if value is not None)]
+    if not resume:  # the option wins over what a recipe says of the other
+        sets += ["train.minutes=null"] if steps is not None else ["train.steps=null"] if minutes is not None else []
     where = pick_device(device)
     if resume:
         others = [name for name, value in (("--config", config), ("CORPUS", corpus)) if value]
@@ -76,6 +79,7 @@ def _begin(path: Path | None, source: str | None, sets: list[str], device: str) 
     from reformer_cli.runs import Run
     from reformer_cli.tokenization.corpus import absolute
     from reformer_cli.tokenization.shards import load_or_prepare
+    from reformer_cli.training.precision import pick_precision
 
     settings = load_config(source, sets)
     train = settings["train"]
@@ -85,6 +89,9 @@ def _begin(path: Path | None, source: str | None, sets: list[str], device: str) 
     prepared = load_or_prepare(resolve(settings, 320).data, say)
     if source is None:
         settings = _chosen(settings, prepared, device)
+    if train.get("precision", "auto") == "auto":
+        train["precision"], reason = pick_precision(device)
+        _say_choice("train.precision", train["precision"], reason)
     config = resolve(settings, prepared.tokenizer.vocab_size, prepared.digest)
     hooks = _Session(config, prepared, device)
     model = ReformerLM(config.model).to(device)
@@ -108,8 +115,12 @@ def _chosen(settings: Settings, prepared: Prepared, device: str) -> Settings:
         section, name = c.key.split(".")
         if name not in settings[section]:
             settings[section][name] = c.value
-            say(f"  {c.key + ' = ' + str(c.value):30} {c.reason}")
+            _say_choice(c.key, c.value, c.reason)
     return settings
+
+
+def _say_choice(key: str, value: Any, reason: str) -> None:
+    say(f"  {f'{key} = {value}':30} {reason}")
 
 
 def _resume(path: Path | None, sets: list[str], device: str) -> None:
@@ -215,7 +226,8 @@ class _Session:
                 return None
             score = self._score(model, self.config.train.eval_tokens)
             record = {"step": step, "held_out_bits_per_byte": score.bits_per_byte, "held_out_tokens": score.tokens}
-            run.log(record | {"peak_bytes": peak_memory(self.device)})
+            record |= {"effective_buckets": self._effective_buckets(model), "peak_bytes": peak_memory(self.device)}
+            run.log(record)
             display.say(f"step {step:,}  held out {score.bits_per_byte:.3f} bits/byte")
             if self.config.train.sample_tokens:
                 display.say(self._sample(model))
@@ -233,6 +245,18 @@ class _Session:
             log=log,
             byte_lengths=torch.from_numpy(self.prepared.tokenizer.byte_lengths()),
         )
+
+    def _effective_buckets(self, model: Any) -> list[float]:
+        """Of each LSH layer, on held-out text: rounds and heads averaged. A collapse to few shows here first."""
+        import torch
+        from reformer.statistics import hash_statistics
+
+        window = self.windows[0]
+        text = torch.cat([window.prefix, window.scored])[-min(STATISTICS_TOKENS, self.config.data.context) :]
+        if len(text) <= STATISTICS_NEAREST:
+            return []
+        found = hash_statistics(model, text[None].to(self.device), nearest=STATISTICS_NEAREST, queries=1)
+        return [round(float(s.effective_buckets.mean()), 1) for s in found]
 
     def _sample(self, model: Any) -> str:
         from reformer_cli.sampling.config import SamplingConfig

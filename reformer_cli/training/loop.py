@@ -152,7 +152,9 @@ class Trainer:
         tokens, targets = batch.tokens.to(self.device), batch.targets.to(self.device)
         documents = batch.documents.to(self.device) if batch.documents is not None else None
         seed = self.config.seed * 1_000_003 + self.progress.step
-        loss = self.model.loss(tokens, targets, documents, dropout_seed=seed)
+        low = self.config.precision == "bfloat16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=low):
+            loss = self.model.loss(tokens, targets, documents, dropout_seed=seed)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
         return float(loss.detach()), float(norm)

@@ -31,14 +31,14 @@ class Size:
 
 # Measured on two CPU cores (LOG.md): a larger model is better only where it sees enough text in the time.
 SIZES = (
-    Size(3, 128, 3, 4, 512, 5e-3),
-    Size(20, 192, 4, 4, 1024, 4e-3),
-    Size(90, 256, 6, 4, 1024, 3e-3),
-    Size(None, 384, 8, 6, 2048, 2e-3),
+    Size(3, 128, 3, 4, 512, 4e-3),
+    Size(20, 192, 4, 4, 1024, 2e-3),
+    Size(90, 256, 6, 4, 1024, 1.5e-3),
+    Size(None, 384, 8, 6, 2048, 1e-3),
 )
 CPU_TOKENS_PER_MINUTE = 200_000  # of the second size on two cores: to compare steps with minutes
 GPU_SPEED = 100  # a GPU against two cores, roughly
-TOKENS_PER_STEP = 8_192
+TOKENS_PER_STEP = 2_048
 BYTES_PER_PARAMETER = 16  # weight, gradient and AdamW's two moments in float32
 
 

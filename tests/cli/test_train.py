@@ -233,6 +233,11 @@ def test_one_bad_step_is_left_out(reformer: Program, text: Path, monkeypatch: py
     assert all(bool(t.isfinite().all()) for t in load_file("r/model.safetensors").values())
 
 
+def test_minutes_win_over_the_steps_of_a_recipe(reformer: Program, text: Path) -> None:
+    assert reformer("train", text, "--config", "demo", *TINY, "--minutes", 0.02, "--run", "r").status == 0
+    assert "minutes: 0.02" in Path("r/config.yaml").read_text()
+
+
 def test_an_existing_run_is_not_overwritten(reformer: Program, run: Path, text: Path) -> None:
     assert "is a run already" in reformer("train", text, *TINY, "--steps", 1, "--run", run).error
     (run.parent / "full").mkdir()

@@ -52,12 +52,12 @@ def copy(theirs: nn.Module, ours: ReformerLM) -> None:
         for table, weight in zip(ours.axial.tables, embeddings.position_embeddings.weights, strict=True):
             table.copy_(weight.flatten(0, 1))
         for (heads, feed), layer in zip(ours.layers, theirs.reformer.encoder.layers, strict=True):
-            norm(heads.project.norm, layer.attention.layer_norm)
+            norm(heads.norm, layer.attention.layer_norm)
             a = layer.attention.self_attention
             lsh = isinstance(heads, PublishedLSHHeads)
             parts = [a.query_key, a.value] if lsh else [a.query, a.key, a.value]
-            heads.project.weights.weight.copy_(torch.cat([p.weight for p in parts]))
-            heads.join.output.weight.copy_(layer.attention.output.dense.weight)
+            heads.project.weight.copy_(torch.cat([p.weight for p in parts]))
+            heads.output.weight.copy_(layer.attention.output.dense.weight)
             norm(feed.norm, layer.feed_forward.layer_norm)
             norm(feed.widen, layer.feed_forward.dense.dense)
             norm(feed.output, layer.feed_forward.output.dense)

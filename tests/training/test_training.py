@@ -9,6 +9,7 @@ import torch
 from core.models import small, tokens
 
 from reformer_cli.config import TrainConfig
+from reformer_cli.training import precision
 from reformer_cli.training.metrics import as_time
 from reformer_cli.training.optim import load_optimizer_tensors, make_optimizer, optimizer_tensors
 from reformer_cli.training.plan import choose
@@ -61,6 +62,14 @@ def test_choices_follow_the_budget() -> None:
     assert size(n_tokens=2000)["data.context"] <= 250
     assert size(minutes=None, steps=10)["model.d_model"] == size(minutes=1.0)["model.d_model"]
     assert all(c.reason for c in choose(400_000, "cpu", 2**34, 10.0, None))
+
+
+@pytest.mark.parametrize(("ratio", "wanted"), [(3.0, "bfloat16"), (1.0, "float32"), (0.1, "float32")])
+def test_precision_is_what_measures_faster(ratio: float, wanted: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "_seconds", lambda dtype: ratio if dtype == torch.float32 else 1.0)
+    found, reason = precision.pick_precision("cpu")
+    assert found == wanted
+    assert f"{ratio:.1f} x" in reason
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (61.2, "1:01"), (3725, "1:02:05")])

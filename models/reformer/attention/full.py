@@ -15,7 +15,7 @@ class FullHeads(LocalHeads):
     """Every position sees all of its document up to itself."""
 
     def forward(self, x: Tensor, context: Context, routing: Tensor | None = None) -> tuple[Tensor, None]:
-        q, k, v = self.queries_keys_values(x, context.positions)
+        q, k, v = self.split(x, context.phase)
         if context.documents is None:
             return self.joined(F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=1.0)), None
         d = context.documents
@@ -23,11 +23,11 @@ class FullHeads(LocalHeads):
         return self.joined(F.scaled_dot_product_attention(q, k, v, attn_mask=seen, scale=1.0)), None
 
     def start(self, batch: int) -> WindowState:
-        like = self.project.weights.weight
+        like = self.project.weight
         return WindowState.empty(batch, self.heads, self.config.d_head, None, like)
 
-    def step(self, x: Tensor, positions: Tensor, state: WindowState) -> Tensor:
-        q, k, v = self.queries_keys_values(x, positions)
+    def step(self, x: Tensor, context: Context, state: WindowState) -> Tensor:
+        q, k, v = self.split(x, context.phase)
         keys, values = state.append(k, v)
         new, total = x.shape[1], keys.shape[2]
         seen = torch.ones(new, total, dtype=torch.bool, device=x.device).tril(total - new)

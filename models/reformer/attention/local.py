@@ -10,7 +10,6 @@ from reformer.branch import Context
 from reformer.config import ReformerConfig
 from reformer.ops.bucket_attention.blocked import attend
 from reformer.ops.bucket_attention.recent import Recent, make_recent, make_window
-from reformer.positions import rotate
 from reformer.state import WindowState
 
 
@@ -18,32 +17,29 @@ class LocalHeads(Heads):
     """Every position sees the `local_window` most recent ones of its document."""
 
     def __init__(self, config: ReformerConfig, heads: int) -> None:
-        super().__init__(config, heads, n_parts=3)
+        super().__init__(config, heads, parts=3)
 
-    def queries_keys_values(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        q, k, v = self.split(x)
-        if self.config.positions == "rotary":
-            q, k = (rotate(y, positions, self.config.rotary_base) for y in (q, k))
-        return self.scaled(q), k, v
+    def lengths(self) -> Tensor:
+        return torch.stack([self.temperature, torch.ones_like(self.temperature)])
 
     def layout(self, batch: int, length: int, documents: Tensor | None, device: torch.device) -> Recent:
         window, block = self.config.local_window, self.config.block
         if documents is None:
-            return make_window(batch * self.heads, length, window, device, block=block, itself=True)
+            return make_window(batch, self.heads, length, window, device, block=block, itself=True)
         buckets = documents[None, :, None].expand(1, batch, self.heads, length)
         return make_recent(buckets, [window], block=block, itself=True)
 
     def forward(self, x: Tensor, context: Context, routing: Tensor | None = None) -> tuple[Tensor, None]:
-        q, k, v = self.queries_keys_values(x, context.positions)
+        q, k, v = self.split(x, context.phase)
         layout = self.layout(x.shape[0], x.shape[1], context.documents, x.device)
         return self.joined(attend(q, k, v, layout, alone=False)), None
 
     def start(self, batch: int) -> WindowState:
-        like = self.project.weights.weight
+        like = self.project.weight
         return WindowState.empty(batch, self.heads, self.config.d_head, self.config.local_window, like)
 
-    def step(self, x: Tensor, positions: Tensor, state: WindowState) -> Tensor:
-        q, k, v = self.queries_keys_values(x, positions)
+    def step(self, x: Tensor, context: Context, state: WindowState) -> Tensor:
+        q, k, v = self.split(x, context.phase)
         keys, values = state.append(k, v)
         if x.shape[1] == 1:
             keys, values = keys[:, :, -self.config.local_window :], values[:, :, -self.config.local_window :]

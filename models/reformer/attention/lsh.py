@@ -15,6 +15,7 @@ from reformer.ops.bucket_attention.recent import make_recent
 from reformer.ops.lsh_hash import lsh_hash, rotation_width
 from reformer.state import BucketState
 
+LEAST_TEMPERATURE = 1e-3
 CENTRE_RATE = 0.02  # share of the running mean that a training pass renews
 
 
@@ -25,7 +26,7 @@ class LSHHeads(Heads):
     centre: Tensor
 
     def __init__(self, config: ReformerConfig, heads: int) -> None:
-        super().__init__(config, heads, n_parts=2)
+        super().__init__(config, heads, parts=2)
         width = rotation_width(config.n_buckets)
         # Saved with the weights: decoding and evaluation hash as training did.
         self.register_buffer("rotations", torch.empty(heads, config.d_head, config.n_hashes, width))
@@ -38,9 +39,15 @@ class LSHHeads(Heads):
             self.windows.insert(0, config.local_round)
             self.sizes.insert(0, 1)
 
+    def lengths(self) -> Tensor:
+        # Query and key are one vector of length sqrt(temperature), so that scores are temperature x cosine.
+        return self.temperature.clamp_min(LEAST_TEMPERATURE).sqrt()[None]
+
     def buckets(self, k: Tensor) -> Tensor:
         """Integer [rounds, batch, heads, length]; a local round, if any, comes first and has one bucket."""
-        hashed = lsh_hash(k, self.rotations, self.config.n_buckets, self.centre)
+        # A hash minds the direction alone: the centre, kept for unit vectors, is brought to the vectors' length.
+        centre = self.centre * self.lengths()[0, :, None].detach()
+        hashed = lsh_hash(k, self.rotations, self.config.n_buckets, centre)
         if not self.config.local_round:
             return hashed
         return torch.cat([torch.zeros_like(hashed[:1]), hashed])
@@ -50,32 +57,32 @@ class LSHHeads(Heads):
         if routing is None:
             routing = self.buckets(k.detach())
             if self.training:
-                self.centre.lerp_(k.detach().mean((0, 2)).to(self.centre.dtype), CENTRE_RATE)
+                mean = k.detach().mean((0, 2)) / self.lengths()[0, :, None].detach()
+                self.centre.lerp_(mean.to(self.centre.dtype), CENTRE_RATE)
         buckets = routing
         if context.documents is not None:
             stride = max(self.sizes)
             buckets = buckets.to(torch.int32) + context.documents.to(torch.int32)[None, :, None] * stride
         same = self.config.values == "same"
         layout = make_recent(buckets, self.windows, block=self.config.block, itself=False)
-        out = attend(self.scaled(k), k, v, layout, shift=0 if same else 1, alone=same)
+        out = attend(k, k, v, layout, shift=0 if same else 1, alone=same)
         return self.joined(out), routing
 
     def start(self, batch: int) -> BucketState:
-        like = self.project.weights.weight
+        like = self.project.weight
         return BucketState.empty(
             batch, self.heads, self.config.d_head, self.sizes, self.windows, like, pending=self.config.values == "next"
         )
 
-    def step(self, x: Tensor, positions: Tensor, state: BucketState) -> Tensor:
+    def step(self, x: Tensor, context: Context, state: BucketState) -> Tensor:
         k, v = self.split(x)
         buckets = self.buckets(k)
-        q = self.scaled(k)
         if x.shape[1] == 1:
-            return self.joined(state.one(q, k, v, buckets))
+            return self.joined(state.one(k, k, v, buckets))
         keys, values, known, before = state.reachable(v, buckets)
         together = torch.cat([known, buckets.to(known.dtype)], -1)
         layout = make_recent(together, self.windows, block=self.config.block, itself=False)
-        q = torch.cat([q.new_zeros(*q.shape[:2], before, q.shape[3]), q], 2)
+        q = torch.cat([k.new_zeros(*k.shape[:2], before, k.shape[3]), k], 2)
         new_values = state.readable(v)
         same = self.config.values == "same"
         out = attend(q, torch.cat([keys, k], 2), torch.cat([values, new_values], 2), layout, alone=same)

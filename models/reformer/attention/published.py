@@ -48,9 +48,9 @@ class PublishedHeads(Heads):
 
     def start(self, batch: int) -> WindowState:
         # All of the text: chunk boundaries move with every token, so that any earlier one can come into reach.
-        return WindowState.empty(batch, self.heads, self.config.d_head, None, self.project.weights.weight)
+        return WindowState.empty(batch, self.heads, self.config.d_head, None, self.project.weight)
 
-    def step(self, x: Tensor, positions: Tensor, state: WindowState) -> Tensor:
+    def step(self, x: Tensor, context: Context, state: WindowState) -> Tensor:
         q, k, v = self.queries_keys_values(x)
         before = state.filled
         keys, values = state.append(q if self.shared else k, v)
@@ -68,7 +68,7 @@ class PublishedLocalHeads(PublishedHeads):
     shared = False
 
     def __init__(self, config: ReformerConfig, heads: int) -> None:
-        super().__init__(config, heads, n_parts=3, unit=False)
+        super().__init__(config, heads, parts=3, unit=False)
         self.chunk = config.local_window
 
     def queries_keys_values(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -86,7 +86,7 @@ class PublishedLSHHeads(PublishedHeads):
     rotations: Tensor
 
     def __init__(self, config: ReformerConfig, heads: int) -> None:
-        super().__init__(config, heads, n_parts=2, unit=False)
+        super().__init__(config, heads, parts=2, unit=False)
         self.chunk = config.windows[0]
         width = rotation_width(config.n_buckets)
         self.register_buffer("rotations", torch.empty(heads, config.d_head, config.n_hashes, width))

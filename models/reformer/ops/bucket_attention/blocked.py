@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from reformer.ops.bucket_attention.blocks import Layout, fold, spans
 from reformer.ops.bucket_attention.published import make_published
@@ -22,15 +23,17 @@ LOWEST = -1e30  # stands for -inf where -inf - -inf would be NaN
 
 
 def forward_pass(q: Tensor, k: Tensor, v: Tensor, layout: Layout, shift: int) -> tuple[Tensor, Tensor]:
-    """Merged output [T, d] and logsumexp [T] over all rounds, in q's precision; q, k, v are flat [T, d]."""
+    """Merged output [T, d] and logsumexp [T] over all rounds, in q's precision; q, k, v are flat [T, d]. shift: how far
+    behind a key its value lies."""
     total, d = v.shape
     out, lse = q.new_zeros(total, d), q.new_full((total,), -torch.inf)
     for r in range(layout.n_rounds):
         for part in layout.slices(r):
             n, m, span = part.shape
-            key = spans(k.index_select(0, part.keys), m, span)
+            rows = k.index_select(0, part.keys)
+            query = (rows[-n * m :] if q is k else q.index_select(0, part.queries)).view(n, m, -1)
             value = spans(v.index_select(0, (part.keys + shift).clamp_max_(total - 1)), m, span)
-            scores = torch.bmm(q.index_select(0, part.queries).view(n, m, -1), key.transpose(1, 2))
+            scores = torch.bmm(query, spans(rows, m, span).transpose(1, 2))
             scores.masked_fill_(part.hidden, -torch.inf)
             peak = scores.amax(-1, keepdim=True).clamp_min_(LOWEST)
             weight = scores.sub_(peak).exp_().sum(-1, keepdim=True)
@@ -63,9 +66,9 @@ def backward_pass(
         for part in layout.slices(r):
             n, m, span = part.shape
             read = (part.keys + shift).clamp_max_(total - 1)
-            key = spans(k.index_select(0, part.keys), m, span)
-            value = spans(v.index_select(0, read), m, span)
-            query = q.index_select(0, part.queries).view(n, m, -1)
+            rows = k.index_select(0, part.keys)
+            key, value = spans(rows, m, span), spans(v.index_select(0, read), m, span)
+            query = (rows[-n * m :] if q is k else q.index_select(0, part.queries)).view(n, m, -1)
             grad = d_out.index_select(0, part.queries).view(n, m, d)
             if part.n_queries < n * m:
                 grad.view(n * m, d)[part.n_queries :] = 0
@@ -88,28 +91,41 @@ def _add(total: Tensor, index: Tensor, rows: Tensor, n_repeated: int) -> None:
     total.index_add_(0, index[n_repeated:], rows[n_repeated:])
 
 
+def _flat(x: Tensor) -> Tensor:
+    """[batch, heads, length, d] -> wide [batch * length * heads, d]; no copy of what lies token by token."""
+    return wide(x).transpose(1, 2).reshape(-1, x.shape[-1])
+
+
+def _shaped(x: Tensor, like: Tensor) -> Tensor:
+    """The inverse of `_flat`, in the type of `like`."""
+    batch, heads, length, d = like.shape
+    return x.to(like.dtype).view(batch, length, heads, d).transpose(1, 2)
+
+
 class _BucketAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, layout: Layout, shift: int, alone: bool) -> Tensor:
-        flat = [wide(x).reshape(-1, x.shape[-1]) for x in (q, k, v)]
+        keys, values = _flat(k), _flat(v)
+        queries = keys if q is k else _flat(q)
         with torch.autocast(q.device.type, enabled=False):  # the wide precision was chosen above
-            out, lse = forward_pass(flat[0], flat[1], flat[2], layout, shift)
+            out, lse = forward_pass(queries, keys, values, layout, shift * q.shape[1])
         if alone:
-            out = torch.where((lse == -torch.inf)[:, None], flat[2], out)
+            out = torch.where((lse == -torch.inf)[:, None], values, out)
         ctx.save_for_backward(q, k, v, out, lse)
-        ctx.layout, ctx.shift, ctx.alone = layout, shift, alone
-        return out.to(v.dtype).view(v.shape)
+        ctx.layout, ctx.shift, ctx.alone, ctx.shared = layout, shift, alone, q is k
+        return _shaped(out, v)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, out, lse = ctx.saved_tensors
-        flat = [wide(x).reshape(-1, x.shape[-1]) for x in (q, k, v, grad)]
+        keys, values, d_out = _flat(k), _flat(v), _flat(grad)
+        queries = keys if ctx.shared else _flat(q)
         with torch.autocast(q.device.type, enabled=False):
-            dq, dk, dv = backward_pass(flat[0], flat[1], flat[2], out, lse, flat[3], ctx.layout, ctx.shift)
+            dq, dk, dv = backward_pass(queries, keys, values, out, lse, d_out, ctx.layout, ctx.shift * q.shape[1])
         if ctx.alone:
-            dv += flat[3].masked_fill((lse != -torch.inf)[:, None], 0.0)  # there, out was the own v
-        gradients = [g.to(x.dtype).view(x.shape) for g, x in ((dq, q), (dk, k), (dv, v))]
-        return (*gradients, None, None, None)
+            dv += d_out.masked_fill((lse != -torch.inf)[:, None], 0.0)  # there, out was the own v
+        return _shaped(dq, q), _shaped(dk, k), _shaped(dv, v), None, None, None
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, layout: Layout, *, shift: int = 0, alone: bool) -> Tensor:

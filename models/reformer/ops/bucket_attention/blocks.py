@@ -10,15 +10,14 @@ import torch
 from torch import Tensor
 
 # Scores worked on together: small enough for the cache of a CPU core, large enough to hide PyTorch's overhead.
-SCORES_AT_ONCE = 2**20
+SCORES_AT_ONCE = 2**18
 
 
 @dataclass(frozen=True)
 class Slice:
     """Some consecutive blocks of one round: flat indices of their queries and of the keys they may see."""
 
-    queries: Tensor  # int64 [blocks * m], padded at the end by repeating some place
-    keys: Tensor  # int64 [(back + blocks) * m], padded at both ends likewise
+    keys: Tensor  # int64 [(back + blocks) * m], padded at both ends by repeating some place; the last are the queries
     hidden: Tensor  # bool [blocks, m, (back + 1) * m]: pairs that are not seen
     n_queries: int  # without padding
     n_repeated: int = 0  # leading keys that may occur again among the others
@@ -26,6 +25,11 @@ class Slice:
     @property
     def shape(self) -> torch.Size:
         return self.hidden.shape
+
+    @property
+    def queries(self) -> Tensor:
+        """int64 [blocks * m]."""
+        return self.keys[-self.hidden.shape[0] * self.hidden.shape[1] :]
 
 
 class Layout(Protocol):

@@ -14,7 +14,7 @@ from reformer.ops.bucket_attention.recent import sort_rows
 
 @dataclass(frozen=True)
 class Published:
-    """orders: per round int64 [rows, length], flat positions sorted by (bucket, time) within each row. chunk: m.
+    """orders: per round int64 [rows, length], flat positions (see `sort_rows`) by (bucket, time) in each row. chunk: m.
     padded: length with padding, which sorts last as if in a bucket of its own. itself: a position sees itself."""
 
     orders: list[Tensor]
@@ -41,15 +41,14 @@ class Published:
             times = positions.masked_fill(~(real | wrapped), torch.iinfo(torch.int64).max)
             for start in range(0, min(self.padded, length), blocks * m):
                 stop = min(start + blocks * m, self.padded)
-                keys, queries = positions[start : stop + m], positions[start + m : stop + m]
-                key_times, query_times = spans(times[start : stop + m], m, 2 * m)[:, None], queries.view(-1, m, 1)
+                keys = positions[start : stop + m]
+                key_times, query_times = spans(times[start : stop + m], m, 2 * m)[:, None], keys[m:].view(-1, m, 1)
                 hidden = key_times > query_times if self.itself else key_times >= query_times
                 # The chunk before the first one is of another round: its positions may be among the others too.
-                yield Slice(queries, keys, hidden, min(stop, length) - start, m if start == 0 else 0)
+                yield Slice(keys, hidden, min(stop, length) - start, m if start == 0 else 0)
 
 
 def make_published(buckets: Tensor, chunk: int, multiple: int, *, itself: bool) -> Published:
     """buckets: integer [rounds, batch, heads, length], padded at the end to a multiple of `multiple` (of `chunk`)."""
-    _, batch, heads, length = buckets.shape
-    orders = [sort_rows(b.flatten(0, 1)).view(batch * heads, length) for b in buckets]
-    return Published(orders, chunk, -(-length // multiple) * multiple, itself)
+    orders = [sort_rows(b)[1] for b in buckets]
+    return Published(orders, chunk, -(-buckets.shape[3] // multiple) * multiple, itself)

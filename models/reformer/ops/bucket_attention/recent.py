@@ -13,13 +13,13 @@ from reformer.ops.bucket_attention.blocks import SCORES_AT_ONCE, Slice, spans
 
 @dataclass(frozen=True)
 class Round:
-    """One round over all rows (batch x heads) laid end to end: T = rows x length positions.
+    """One round over all rows (batch x heads) laid end to end: T = batch x length x heads positions.
 
     A row is one more part of the bucket id, so that a single sorted sequence serves every batch and head.
-    order: int64 [T], flat position at each sorted place. reach: int32 [T], how many sorted places, the own
-    one included, are visible from a place: min(window, place in its bucket). u: int [T] by flat position,
-    sorted place + bucket x window, so that 0 <= u_i - u_j < window decides visibility of any pair (only made
-    where a later round needs it).
+    order: int64 [T], the flat position (token by token, see `sort_rows`) at each sorted place. reach: int32 [T], how
+    many sorted places, the own one included, are visible from a place: min(window, place in its bucket). u: int [T] by
+    flat position, sorted place + bucket x window, so that 0 <= u_i - u_j < window decides visibility of any pair (only
+    made where a later round needs it).
     """
 
     order: Tensor
@@ -28,29 +28,31 @@ class Round:
     window: int
 
 
-def sort_rows(buckets: Tensor) -> Tensor:
-    """Stable argsort of each row of [rows, length], as flat positions [rows x length].
+def sort_rows(buckets: Tensor) -> tuple[Tensor, Tensor]:
+    """Sort each row of [batch, heads, length] by (bucket, time): buckets int32 [rows, length], and the flat positions
+    int64 [rows, length] they come from, where position t of row (b, h) is (b length + t) heads + h: token by token, as
+    the vectors lie in memory.
 
     One 1-D int32 sort per row: torch sorts those with a parallel radix sort, 7 x faster than one 2-D call.
     """
-    rows, length = buckets.shape
+    batch, heads, length = buckets.shape
     narrow = buckets.to(torch.int32)
-    order = torch.empty(rows * length, dtype=torch.int64, device=buckets.device)
-    for row in range(rows):
-        start = row * length
-        torch.add(torch.sort(narrow[row], stable=True).indices, start, out=order[start : start + length])
-    return order
+    ids = torch.empty(batch * heads, length, dtype=torch.int32, device=buckets.device)
+    order = torch.empty(batch * heads, length, dtype=torch.int64, device=buckets.device)
+    for row in range(batch * heads):
+        b, h = divmod(row, heads)
+        ids[row], times = torch.sort(narrow[b, h], stable=True)
+        torch.add(times.mul_(heads), b * length * heads + h, out=order[row])
+    return ids, order
 
 
 def make_round(buckets: Tensor, window: int, *, keep_u: bool) -> Round:
-    """The sorted view of one round; buckets: integer [rows, length]."""
-    rows, length = buckets.shape
-    total = rows * length
+    """The sorted view of one round; buckets: integer [batch, heads, length]."""
+    length, total = buckets.shape[2], buckets.numel()
+    ids, order = (x.view(-1) for x in sort_rows(buckets))
     place = torch.arange(total, dtype=torch.int32, device=buckets.device)
-    order = sort_rows(buckets) if length > 1 else place.long()
-    sorted_buckets = buckets.reshape(-1).index_select(0, order)
     starts = torch.ones(total, dtype=torch.bool, device=buckets.device)
-    starts[1:] = sorted_buckets[1:] != sorted_buckets[:-1]
+    starts[1:] = ids[1:] != ids[:-1]
     starts[::length] = True
     first = torch.where(starts, place, 0).cummax(0).values
     reach = (place - first + 1).clamp_max(window)
@@ -90,7 +92,6 @@ class Recent:
             stop = min(start + at_once * m, -(-total // m) * m)
             key_places = torch.arange(start - back * m, stop, device=device).clamp_(0, total - 1)
             keys = now.order.index_select(0, key_places)
-            queries = keys[back * m :]
             reach = now.reach.index_select(0, key_places[back * m :]).view(-1, m)
             hidden = columns <= (rows - reach)[..., None]
             hidden |= future
@@ -100,19 +101,20 @@ class Recent:
                 # |u_i - u_j| < window implies u_i > u_j here: both are in one bucket of that round, and j is earlier.
                 apart = u[back * m :].view(-1, m, 1) - spans(u, m, span)[:, None]
                 hidden |= apart.abs_() < before.window
-            yield Slice(queries, keys, hidden, min(stop, total) - start)
+            yield Slice(keys, hidden, min(stop, total) - start)
 
 
 def make_recent(buckets: Tensor, windows: Sequence[int], *, block: int, itself: bool) -> Recent:
     """buckets: integer [rounds, batch, heads, length], one window a round."""
-    flat = buckets.flatten(1, 2)
-    last = len(flat) - 1
-    rounds = [make_round(b, w, keep_u=r < last) for r, (b, w) in enumerate(zip(flat, windows, strict=True))]
+    last = len(buckets) - 1
+    rounds = [make_round(b, w, keep_u=r < last) for r, (b, w) in enumerate(zip(buckets, windows, strict=True))]
     return Recent(rounds, block, itself)
 
 
-def make_window(rows: int, length: int, window: int, device: torch.device, *, block: int, itself: bool) -> Recent:
+def make_window(
+    batch: int, heads: int, length: int, window: int, device: torch.device, *, block: int, itself: bool
+) -> Recent:
     """The local round alone, in which all of a row is one bucket: nothing to sort."""
-    place = torch.arange(rows * length, device=device)
-    reach = (place % length + 1).clamp_max_(window).to(torch.int32)
-    return Recent([Round(place, reach, None, window)], block, itself)
+    order = torch.arange(batch * length * heads, device=device).view(batch, length, heads).transpose(1, 2).reshape(-1)
+    reach = torch.arange(1, length + 1, dtype=torch.int32, device=device).clamp_max_(window).repeat(batch * heads)
+    return Recent([Round(order, reach, None, window)], block, itself)

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from reformer.precision import wide
+
 PROJECTIONS_AT_ONCE = 2**22  # numbers of one slice's projections
 
 
@@ -29,13 +31,15 @@ def lsh_hash(x: Tensor, rotations: Tensor, factors: Sequence[int], centre: Tenso
     batch, heads, length, _ = x.shape
     _, d, rounds, width = rotations.shape
     buckets = torch.empty(rounds, batch, heads, length, dtype=bucket_dtype(math.prod(factors)), device=x.device)
+    x = wide(x)
     flat = rotations.to(x.dtype).reshape(heads, d, rounds * width)
     step = max(1, PROJECTIONS_AT_ONCE // (batch * heads * rounds * width))
     for start in range(0, length, step):
         part = x[:, :, start : start + step]
         if centre is not None:
             part = part - centre.to(x.dtype)[:, None]
-        projected = torch.matmul(part, flat).unflatten(-1, (rounds, width))
+        with torch.autocast(x.device.type, enabled=False):  # a rounded projection is another bucket
+            projected = torch.matmul(part, flat).unflatten(-1, (rounds, width))
         bucket: Tensor | int = 0
         scale = 1
         for digits in projected.split([f // 2 for f in factors], -1):
