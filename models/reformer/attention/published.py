@@ -7,6 +7,7 @@ the text so far, and leaves what earlier tokens saw as it was.
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 
 import torch
 from torch import Tensor
@@ -28,11 +29,13 @@ class PublishedHeads(Heads):
     chunk: int
     shared: bool  # one vector is query and key, and sees itself only if alone
 
+    @abstractmethod
     def queries_keys_values(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        raise NotImplementedError
+        """x [batch, length, d_model] -> each [batch, heads, length, d_head]; scores are q @ k."""
 
+    @abstractmethod
     def buckets(self, q: Tensor) -> Tensor:
-        raise NotImplementedError
+        """Integer [rounds, batch, heads, length]."""
 
     def attended(self, q: Tensor, k: Tensor, v: Tensor, buckets: Tensor) -> Tensor:
         layout = make_published(buckets, self.chunk, self.config.chunk_multiple, itself=not self.shared)
