@@ -17,7 +17,7 @@ from reformer.fused import squared_relu_mlp
 @dataclass(frozen=True)
 class Context:
     """What a pass knows besides its activations; a replay is handed the same one. phase: rotary positions, complex
-    [batch x length, d_head / 2], or None; documents: int [batch, length] or None; dropout_seed: None for no dropout."""
+    [length, d_head / 2], or None; documents: int [batch, length] or None; dropout_seed: None for no dropout."""
 
     phase: Tensor | None = None
     documents: Tensor | None = None
@@ -25,21 +25,44 @@ class Context:
 
 
 class Branch(nn.Module, ABC):
-    """A sub-layer. pointwise: positions do not meet, so the trunk may run it on slices of the length."""
-
-    pointwise = False
-
-    @abstractmethod
-    def forward(self, x: Tensor, context: Context, routing: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """x: [batch, length, d_model] -> (what to add, routing). A replay hands the routing (buckets) back in."""
+    """A sub-layer: what it adds to a stream, given the other one."""
 
     def start(self, batch: int) -> Any:
         """What decoding keeps between tokens; None for a branch without memory."""
         return None
 
+    @abstractmethod
     def step(self, x: Tensor, context: Context, state: Any) -> Tensor:
         """What to add for new tokens x [batch, new, d_model], given the state of those before; updates it."""
-        return self(x, context)[0]
+
+
+class Pointwise(Branch):
+    """A branch in which positions do not meet: the trunk runs it on slices of the length."""
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """[batch, length, d_model] -> [batch, length, d_model]."""
+
+    def step(self, x: Tensor, context: Context, state: Any) -> Tensor:
+        added: Tensor = self(x)
+        return added
+
+
+class Mixing(Branch):
+    """A branch in which positions meet, in three stages. The first and last are pointwise, so that the trunk runs them
+    on slices: nothing as wide as the model exists for the whole length."""
+
+    @abstractmethod
+    def split(self, x: Tensor, phase: Tensor | None) -> tuple[Tensor, ...]:
+        """x [batch, length, d_model] and its positions' phase -> parts of [batch, heads, length, d_head]."""
+
+    @abstractmethod
+    def mix(self, parts: tuple[Tensor, ...], context: Context, routing: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Parts of the whole length -> ([batch, heads, length, d_head], routing); a replay hands the routing in."""
+
+    @abstractmethod
+    def joined(self, out: Tensor) -> Tensor:
+        """[batch, heads, length, d_head] -> what to add, [batch, length, d_model]."""
 
 
 def make_norm(config: ReformerConfig, width: int) -> Callable[[Tensor], Tensor]:
@@ -58,10 +81,8 @@ class _RMSNorm(nn.Module):
         return F.rms_norm(x, (self.width,))
 
 
-class FeedForward(Branch):
+class FeedForward(Pointwise):
     """norm, widen, non-linearity, narrow. squared_relu: arXiv 2109.08668; swiglu: arXiv 2002.05202."""
-
-    pointwise = True
 
     def __init__(self, config: ReformerConfig) -> None:
         super().__init__()
@@ -73,9 +94,9 @@ class FeedForward(Branch):
         self.widen = nn.Linear(config.d_model, d_ff * (2 if self.kind == "swiglu" else 1), bias=biases)
         self.output = nn.Linear(d_ff, config.d_model, bias=biases)
 
-    def forward(self, x: Tensor, context: Context, routing: Tensor | None = None) -> tuple[Tensor, None]:
+    def forward(self, x: Tensor) -> Tensor:
         if self.fused:
-            return squared_relu_mlp(x.flatten(0, 1), self.widen.weight, self.output.weight).view(x.shape), None
+            return squared_relu_mlp(x.flatten(0, 1), self.widen.weight, self.output.weight).view(x.shape)
         h = self.widen(self.norm(x))
         if self.kind == "squared_relu":
             h = F.relu(h).square()
@@ -84,4 +105,5 @@ class FeedForward(Branch):
             h = F.silu(gate) * h
         else:
             h = F.relu(h) if self.kind == "relu" else F.gelu(h)
-        return self.output(h), None
+        added: Tensor = self.output(h)
+        return added

@@ -34,7 +34,8 @@ class ReformerConfig:
     )
     pattern: Pattern = Field(
         default="recent",
-        description="what heads see: recent (the last ones of each bucket; causal) or published (chunks, as released)",
+        description="what heads see: recent (the last ones of each bucket; causal) or published (chunks, as released; "
+        "documents of one context see each other)",
     )
     values: Literal["next", "same"] = Field(
         default="next", description="what an LSH head reads at a match: the token that came next, or the same one"

@@ -70,10 +70,10 @@ class _Project(torch.autograd.Function):
         rms: bool,
     ) -> tuple[Tensor, ...]:
         n, d_head = len(x), weight.shape[0] // (parts * heads)
-        outs = tuple(x.new_empty(n, heads, d_head) for _ in range(parts))
+        low = product_dtype(x)
+        outs = tuple(x.new_empty(n, heads, d_head, dtype=low) for _ in range(parts))
         lengths = x.new_empty(parts - 1, n, heads if scale is not None else 0)
         inverse = x.new_ones(n if rms else 1, 1)
-        low = product_dtype(x)
         with torch.autocast(x.device.type, enabled=False):
             matrix = weight.to(low).t()
             for piece in _pieces(n):

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reformer.attention import make_attention
-from reformer.branch import Context, FeedForward, make_norm
+from reformer.branch import Context, FeedForward, Mixing, make_norm
 from reformer.config import ReformerConfig
 from reformer.loss import UNSCORED, sliced_loss
 from reformer.positions import AxialPositions, phases
@@ -79,9 +79,9 @@ class ReformerLM(nn.Module):
     @property
     def trunk(self) -> Trunk:
         couplings = [
-            Coupling(0, 1, part, f"layer {i} feed-forward")
-            if part.pointwise
-            else Coupling(1, 0, part, f"layer {i} attention")
+            Coupling(1, 0, part, f"layer {i} attention")
+            if isinstance(part, Mixing)
+            else Coupling(0, 1, part, f"layer {i} feed-forward")
             for i, layer in enumerate(self.layers)
             for part in layer  # type: ignore[attr-defined]
         ]
@@ -94,12 +94,12 @@ class ReformerLM(nn.Module):
         x = F.embedding(tokens, table)
         return x if self.axial is None else x + self.axial(positions)
 
-    def phase(self, positions: Tensor, batch: int) -> Tensor | None:
-        """Rotary positions of batch x length tokens, where the model has them."""
+    def phase(self, positions: Tensor) -> Tensor | None:
+        """Rotary positions, where the model has them."""
         c = self.config
         if c.positions != "rotary":
             return None
-        return phases(positions, c.d_head, c.rotary_base, self.embedding.dtype).repeat(batch, 1)
+        return phases(positions, c.d_head, c.rotary_base, self.embedding.dtype)
 
     def _check_tokens(self, tokens: Tensor, start: int) -> None:
         if tokens.dim() != 2:
@@ -120,8 +120,7 @@ class ReformerLM(nn.Module):
         if self.training and self.config.dropout and dropout_seed is None:
             raise ValueError(f"dropout is {self.config.dropout}: pass dropout_seed, a new integer each step")
         positions = torch.arange(tokens.shape[1], device=tokens.device)
-        phase = self.phase(positions, tokens.shape[0])
-        context = Context(phase, documents, dropout_seed if self.training else None)
+        context = Context(self.phase(positions), documents, dropout_seed if self.training else None)
         return reversible(self.trunk, self.embed(tokens, positions), context, concat=self.config.merge == "concat")
 
     def forward(self, tokens: Tensor, documents: Tensor | None = None, dropout_seed: int | None = None) -> Tensor:
@@ -153,7 +152,7 @@ class ReformerLM(nn.Module):
         trunk = self.trunk
         positions = torch.arange(state.position, state.position + tokens.shape[1], device=tokens.device)
         first = trunk.quantise(self.embed(tokens, positions))
-        streams, context = [first, first.clone()], Context(self.phase(positions, tokens.shape[0]))
+        streams, context = [first, first.clone()], Context(self.phase(positions))
         for c, layer in zip(trunk.couplings, state.layers, strict=True):
             added = c.branch.step(trunk.dequantise(streams[c.source]), context, layer)
             streams[c.target] += trunk.quantise(added)

@@ -10,6 +10,7 @@ from torch import Tensor
 from reformer.attention.lsh import LSHHeads
 from reformer.branch import Context
 from reformer.lm import ReformerLM
+from reformer.reversible import Coupling
 
 
 @dataclass(frozen=True)
@@ -42,33 +43,27 @@ def hash_statistics(
         raise ValueError(f"tokens must be [1, more than {nearest}], not {list(tokens.shape)}")
     found: list[HashStatistics] = []
 
-    def look(name: str, branch: LSHHeads, x: Tensor) -> None:
-        k, _ = branch.split(x)
-        found.append(_statistics(name, branch, k[0], branch.buckets(k)[:, 0], nearest, queries, seed))
+    def look(coupling: Coupling, parts: tuple[Tensor, ...]) -> None:
+        if isinstance(coupling.branch, LSHHeads):
+            k, buckets = parts[0], coupling.branch.buckets(parts[0])
+            found.append(_statistics(coupling, k[0], buckets[:, 0], nearest, queries, seed))
 
-    handles = []
-    for c in model.trunk.couplings:
-        if isinstance(c.branch, LSHHeads):
-
-            def hook(branch: LSHHeads, arguments: tuple[Tensor, Context, Tensor | None], name: str = c.name) -> None:
-                look(name, branch, arguments[0])
-
-            handles.append(c.branch.register_forward_pre_hook(hook))
-    was_training = model.training
+    was_training, trunk = model.training, model.eval().trunk
+    positions = torch.arange(tokens.shape[1], device=tokens.device)
+    first = trunk.quantise(model.embed(tokens, positions))
     try:
-        model.eval().hidden(tokens)
+        trunk.run([first, first.clone()], Context(model.phase(positions)), watch=look)
     finally:
         model.train(was_training)
-        for handle in handles:
-            handle.remove()
     return found
 
 
 def _statistics(
-    name: str, branch: LSHHeads, k: Tensor, buckets: Tensor, nearest: int, queries: int, seed: int
+    coupling: Coupling, k: Tensor, buckets: Tensor, nearest: int, queries: int, seed: int
 ) -> HashStatistics:
     """k: [heads, length, d_head]; buckets: [rounds, heads, length]."""
-    length = k.shape[1]
+    branch, length = coupling.branch, k.shape[1]
+    assert isinstance(branch, LSHHeads)
     ids = buckets.long()
     time = torch.arange(length, device=k.device)
     order = torch.argsort(ids, dim=-1, stable=True)
@@ -94,4 +89,5 @@ def _statistics(
         mine, others = at(ids)
         place, places = at(rank)
         seen |= (mine == others) & (place - places < window)
-    return HashStatistics(name, 1 / shares.square().sum(-1), shares.amax(-1), lost, seen.float().mean((1, 2)), nearest)
+    effective, found = 1 / shares.square().sum(-1), seen.float().mean((1, 2))
+    return HashStatistics(coupling.name, effective, shares.amax(-1), lost, found, nearest)

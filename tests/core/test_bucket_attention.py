@@ -62,6 +62,12 @@ def test_published_slices_join(monkeypatch: pytest.MonkeyPatch) -> None:
     assert_same(both(150, buckets, [8, 8], 64, pattern="published"), 1e-12)
 
 
+@pytest.mark.parametrize("pattern", ["recent", "published"])
+def test_a_thousand(pattern: str) -> None:
+    buckets = torch.randint(9, (2, 1, 1, 1000), generator=torch.Generator().manual_seed(0))
+    assert_same(both(1000, buckets, [64, 64], 64, pattern=pattern), 1e-12)
+
+
 @pytest.mark.parametrize("values", ["same", "next"])
 def test_float32_to_rounding(values: str) -> None:
     buckets = torch.randint(9, (2, 1, 2, 1000), generator=torch.Generator().manual_seed(0))

@@ -68,6 +68,20 @@ def test_documents_never_meet() -> None:
         assert (packed[:, 60:] - model(b)).abs().max() < 1e-12
 
 
+def test_documents_of_a_pack_can_change_places() -> None:
+    model, parts = small(torch.float64), [tokens(n, seed=n) for n in (60, 90, 33)]
+
+    def packed(order: list[int]) -> list[Tensor]:
+        ids = torch.cat([parts[n] for n in order], 1)
+        documents = torch.cat([torch.full_like(parts[n], n) for n in order], 1)
+        found = model(ids, documents).split([parts[n].shape[1] for n in order], 1)
+        return [found[order.index(n)] for n in range(3)]
+
+    with torch.no_grad():
+        for one, other in zip(packed([0, 1, 2]), packed([2, 0, 1]), strict=True):
+            assert (one - other).abs().max() < 1e-12
+
+
 def test_published_at_once_is_one_forward_and_goes_on() -> None:
     """Chunks move with later text; the newest token must see what it would see as the last one of the text."""
     model, ids = small(torch.float64, **VARIANTS["published"] | {"n_layers": 1}), tokens(100)

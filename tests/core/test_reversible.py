@@ -19,14 +19,10 @@ def documents() -> torch.Tensor:
     return (torch.arange(LENGTH)[None] // 50).expand(2, -1)
 
 
-def packed(model: ReformerLM) -> torch.Tensor | None:
-    return documents() if model.config.pattern == "recent" else None
-
-
 def plain_loss(model: ReformerLM, seed: int | None = None) -> torch.Tensor:
     """The loss under ordinary autograd, which keeps every activation."""
     positions = torch.arange(LENGTH)
-    context = Context(model.phase(positions, 2), packed(model), seed)
+    context = Context(model.phase(positions), documents(), seed)
     x = model.embed(tokens(LENGTH), positions)
     h = reversible_reference(model.trunk, x, context, concat=model.config.merge == "concat")
     return sliced_loss(model.head, h, tokens(LENGTH, seed=1), 64)
@@ -37,7 +33,7 @@ def plain_loss(model: ReformerLM, seed: int | None = None) -> torch.Tensor:
 def test_gradients_are_those_of_the_plain_network(variant: str, dtype: torch.dtype) -> None:
     ours = small(dtype, dropout=0.1, **VARIANTS[variant]).train()
     plain = copy.deepcopy(ours)
-    loss = ours.loss(tokens(LENGTH), tokens(LENGTH, seed=1), packed(ours), dropout_seed=3)
+    loss = ours.loss(tokens(LENGTH), tokens(LENGTH, seed=1), documents(), dropout_seed=3)
     wanted = plain_loss(plain, 3)
     assert torch.equal(loss, wanted)
     loss.backward()
@@ -51,7 +47,7 @@ def test_gradients_are_those_of_the_plain_network(variant: str, dtype: torch.dty
 def test_24_layers_rebuild_bit_for_bit(dtype: torch.dtype) -> None:
     model = small(dtype, n_layers=24)
     positions = torch.arange(LENGTH)
-    context = Context(model.phase(positions, 2))
+    context = Context(model.phase(positions))
     x = model.embed(tokens(LENGTH), positions)
     trunk = model.trunk
     streams = [trunk.quantise(x.detach()), trunk.quantise(x.detach())]

@@ -14,13 +14,15 @@ from reformer.state import WindowState
 class FullHeads(LocalHeads):
     """Every position sees all of its document up to itself."""
 
-    def forward(self, x: Tensor, context: Context, routing: Tensor | None = None) -> tuple[Tensor, None]:
-        q, k, v = self.split(x, context.phase)
+    def mix(
+        self, parts: tuple[Tensor, ...], context: Context, routing: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        q, k, v = parts
         if context.documents is None:
-            return self.joined(F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=1.0)), None
+            return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=1.0), None
         d = context.documents
         seen = (d[:, :, None] == d[:, None, :]).tril()[:, None]
-        return self.joined(F.scaled_dot_product_attention(q, k, v, attn_mask=seen, scale=1.0)), None
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=seen, scale=1.0), None
 
     def start(self, batch: int) -> WindowState:
         like = self.project.weight

@@ -5,14 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from reformer.branch import Branch, make_norm
+from reformer.branch import Mixing, make_norm
 from reformer.config import ReformerConfig
 from reformer.fused import linear, project
 
 
-class Heads(Branch):
+class Heads(Mixing):
     """A group of attention heads as one branch; subclasses say who sees whom. parts: how many projections, the values'
     the last; unit: scores are a learned temperature times a cosine."""
+
+    turned = False  # queries and keys are turned by their rotary positions
 
     def __init__(self, config: ReformerConfig, heads: int, parts: int, unit: bool = True) -> None:
         super().__init__()
@@ -28,10 +30,11 @@ class Heads(Branch):
         """[parts - 1, heads]: what queries and keys are brought to; None leaves them as they are."""
         return None
 
-    def split(self, x: Tensor, phase: Tensor | None = None) -> tuple[Tensor, ...]:
-        """x [batch, length, d_model] -> parts of [batch, heads, length, d_head], in memory token by token."""
+    def split(self, x: Tensor, phase: Tensor | None) -> tuple[Tensor, ...]:
+        """Queries (where they are not the keys), keys, values; in memory token by token."""
         flat = self.norm(x).flatten(0, 1)
-        found = project(flat, self.project.weight, self.parts, self.heads, self.lengths(), phase, rms=self.rms)
+        turns = phase.repeat(x.shape[0], 1) if phase is not None and self.turned else None
+        found = project(flat, self.project.weight, self.parts, self.heads, self.lengths(), turns, rms=self.rms)
         return tuple(part.unflatten(0, x.shape[:2]).transpose(1, 2) for part in found)
 
     def joined(self, out: Tensor) -> Tensor:

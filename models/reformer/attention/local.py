@@ -16,6 +16,8 @@ from reformer.state import WindowState
 class LocalHeads(Heads):
     """Every position sees the `local_window` most recent ones of its document."""
 
+    turned = True
+
     def __init__(self, config: ReformerConfig, heads: int) -> None:
         super().__init__(config, heads, parts=3)
 
@@ -29,10 +31,12 @@ class LocalHeads(Heads):
         buckets = documents[None, :, None].expand(1, batch, self.heads, length)
         return make_recent(buckets, [window], block=block, itself=True)
 
-    def forward(self, x: Tensor, context: Context, routing: Tensor | None = None) -> tuple[Tensor, None]:
-        q, k, v = self.split(x, context.phase)
-        layout = self.layout(x.shape[0], x.shape[1], context.documents, x.device)
-        return self.joined(attend(q, k, v, layout, alone=False)), None
+    def mix(
+        self, parts: tuple[Tensor, ...], context: Context, routing: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        q, k, v = parts
+        layout = self.layout(q.shape[0], q.shape[2], context.documents, q.device)
+        return attend(q, k, v, layout, alone=False), None
 
     def start(self, batch: int) -> WindowState:
         like = self.project.weight

@@ -13,6 +13,7 @@ from reformer.config import ReformerConfig
 from reformer.ops.bucket_attention.blocked import attend
 from reformer.ops.bucket_attention.recent import make_recent
 from reformer.ops.lsh_hash import lsh_hash, rotation_width
+from reformer.precision import wide
 from reformer.state import BucketState
 
 LEAST_TEMPERATURE = 1e-3
@@ -52,12 +53,12 @@ class LSHHeads(Heads):
             return hashed
         return torch.cat([torch.zeros_like(hashed[:1]), hashed])
 
-    def forward(self, x: Tensor, context: Context, routing: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        k, v = self.split(x)
+    def mix(self, parts: tuple[Tensor, ...], context: Context, routing: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        k, v = parts
         if routing is None:
             routing = self.buckets(k.detach())
             if self.training:
-                mean = k.detach().mean((0, 2)) / self.lengths()[0, :, None].detach()
+                mean = wide(k.detach()).mean((0, 2)) / self.lengths()[0, :, None].detach()
                 self.centre.lerp_(mean.to(self.centre.dtype), CENTRE_RATE)
         buckets = routing
         if context.documents is not None:
@@ -65,8 +66,7 @@ class LSHHeads(Heads):
             buckets = buckets.to(torch.int32) + context.documents.to(torch.int32)[None, :, None] * stride
         same = self.config.values == "same"
         layout = make_recent(buckets, self.windows, block=self.config.block, itself=False)
-        out = attend(k, k, v, layout, shift=0 if same else 1, alone=same)
-        return self.joined(out), routing
+        return attend(k, k, v, layout, shift=0 if same else 1, alone=same), routing
 
     def start(self, batch: int) -> BucketState:
         like = self.project.weight
@@ -75,7 +75,7 @@ class LSHHeads(Heads):
         )
 
     def step(self, x: Tensor, context: Context, state: BucketState) -> Tensor:
-        k, v = self.split(x)
+        k, v = self.split(x, None)
         buckets = self.buckets(k)
         if x.shape[1] == 1:
             return self.joined(state.one(k, k, v, buckets))

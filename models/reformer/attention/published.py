@@ -1,7 +1,7 @@
 """Heads as in the released Reformers: chunks of a sorted sequence (pattern `published`), to run their checkpoints.
 
 What they see depends on later text (design section 2): `extend` gives new tokens what these heads give the last ones of
-the text so far, and leaves what earlier tokens saw as it was.
+the text so far, and leaves what earlier tokens saw as it was. Chunks mix buckets, so packed documents see each other.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class PublishedHeads(Heads):
     shared: bool  # one vector is query and key, and sees itself only if alone
 
     @abstractmethod
-    def queries_keys_values(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x [batch, length, d_model] -> each [batch, heads, length, d_head]; scores are q @ k."""
+    def queries_keys_values(self, parts: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor]:
+        """What `split` gives -> each [batch, heads, length, d_head]; scores are q @ k."""
 
     @abstractmethod
     def buckets(self, q: Tensor) -> Tensor:
@@ -41,20 +41,18 @@ class PublishedHeads(Heads):
         layout = make_published(buckets, self.chunk, self.config.chunk_multiple, itself=not self.shared)
         return attend(q, k, v, layout, alone=self.shared)
 
-    def forward(self, x: Tensor, context: Context, routing: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        if context.documents is not None:
-            raise ValueError("pattern published cannot keep documents apart: its chunks mix buckets")
-        q, k, v = self.queries_keys_values(x)
+    def mix(self, parts: tuple[Tensor, ...], context: Context, routing: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        q, k, v = self.queries_keys_values(parts)
         if routing is None:
             routing = self.buckets(q.detach())
-        return self.joined(self.attended(q, k, v, routing)), routing
+        return self.attended(q, k, v, routing), routing
 
     def start(self, batch: int) -> WindowState:
         # All of the text: chunk boundaries move with every token, so that any earlier one can come into reach.
         return WindowState.empty(batch, self.heads, self.config.d_head, None, self.project.weight)
 
     def step(self, x: Tensor, context: Context, state: WindowState) -> Tensor:
-        q, k, v = self.queries_keys_values(x)
+        q, k, v = self.queries_keys_values(self.split(x, None))
         before = state.filled
         keys, values = state.append(q if self.shared else k, v)
         if self.shared:
@@ -74,8 +72,8 @@ class PublishedLocalHeads(PublishedHeads):
         super().__init__(config, heads, parts=3, unit=False)
         self.chunk = config.local_window
 
-    def queries_keys_values(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        q, k, v = self.split(x)
+    def queries_keys_values(self, parts: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v = parts
         return q, k / math.sqrt(self.config.d_head), v
 
     def buckets(self, q: Tensor) -> Tensor:
@@ -94,8 +92,8 @@ class PublishedLSHHeads(PublishedHeads):
         width = rotation_width(config.n_buckets)
         self.register_buffer("rotations", torch.empty(heads, config.d_head, config.n_hashes, width))
 
-    def queries_keys_values(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        q, v = self.split(x)
+    def queries_keys_values(self, parts: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor]:
+        q, v = parts
         return q, unit(q), v
 
     def buckets(self, q: Tensor) -> Tensor:

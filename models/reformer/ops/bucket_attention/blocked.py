@@ -23,21 +23,23 @@ LOWEST = -1e30  # stands for -inf where -inf - -inf would be NaN
 
 
 def forward_pass(q: Tensor, k: Tensor, v: Tensor, layout: Layout, shift: int) -> tuple[Tensor, Tensor]:
-    """Merged output [T, d] and logsumexp [T] over all rounds, in q's precision; q, k, v are flat [T, d]. shift: how far
-    behind a key its value lies."""
+    """Merged output [T, d] and logsumexp [T] over all rounds, in wide precision; q, k, v are flat [T, d]. shift: how
+    far behind a key its value lies."""
     total, d = v.shape
-    out, lse = q.new_zeros(total, d), q.new_full((total,), -torch.inf)
+    dtype = torch.float64 if q.dtype == torch.float64 else torch.float32
+    out = q.new_zeros(total, d, dtype=dtype)
+    lse = q.new_full((total,), -torch.inf, dtype=dtype)
     for r in range(layout.n_rounds):
         for part in layout.slices(r):
             n, m, span = part.shape
-            rows = k.index_select(0, part.keys)
-            query = (rows[-n * m :] if q is k else q.index_select(0, part.queries)).view(n, m, -1)
-            value = spans(v.index_select(0, (part.keys + shift).clamp_max_(total - 1)), m, span)
+            rows = wide(k.index_select(0, part.keys))
+            query = (rows[-n * m :] if q is k else wide(q.index_select(0, part.queries))).view(n, m, -1)
+            value = spans(wide(v.index_select(0, (part.keys + shift).clamp_max_(total - 1))), m, span)
             scores = torch.bmm(query, spans(rows, m, span).transpose(1, 2))
             scores.masked_fill_(part.hidden, -torch.inf)
             peak = scores.amax(-1, keepdim=True).clamp_min_(LOWEST)
             weight = scores.sub_(peak).exp_().sum(-1, keepdim=True)
-            new = torch.bmm(scores, value).div_(weight.clamp_min(torch.finfo(q.dtype).tiny)).view(n * m, d)
+            new = torch.bmm(scores, value).div_(weight.clamp_min(torch.finfo(dtype).tiny)).view(n * m, d)
             new_lse = (peak + weight.log()).view(-1)
             index = part.queries[: part.n_queries]
             new, new_lse = new[: part.n_queries], new_lse[: part.n_queries]
@@ -59,17 +61,17 @@ def backward_pass(
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of flat q, k, v. Scores are made again; each row is owned by one slice at a time: no atomics."""
     total, d = v.shape
-    dq, dk, dv = torch.zeros_like(q), torch.zeros_like(k), torch.zeros_like(v)
+    dq, dk, dv = (torch.zeros_like(x, dtype=out.dtype) for x in (q, k, v))
     delta = (d_out * out).sum(-1)
     lse = lse.masked_fill(lse == -torch.inf, torch.inf)  # who sees nothing has weights 0, not NaN
     for r in range(layout.n_rounds):
         for part in layout.slices(r):
             n, m, span = part.shape
             read = (part.keys + shift).clamp_max_(total - 1)
-            rows = k.index_select(0, part.keys)
-            key, value = spans(rows, m, span), spans(v.index_select(0, read), m, span)
-            query = (rows[-n * m :] if q is k else q.index_select(0, part.queries)).view(n, m, -1)
-            grad = d_out.index_select(0, part.queries).view(n, m, d)
+            rows = wide(k.index_select(0, part.keys))
+            key, value = spans(rows, m, span), spans(wide(v.index_select(0, read)), m, span)
+            query = (rows[-n * m :] if q is k else wide(q.index_select(0, part.queries))).view(n, m, -1)
+            grad = wide(d_out.index_select(0, part.queries)).view(n, m, d)
             if part.n_queries < n * m:
                 grad.view(n * m, d)[part.n_queries :] = 0
             weights = torch.bmm(query, key.transpose(1, 2)).masked_fill_(part.hidden, -torch.inf)
@@ -92,8 +94,8 @@ def _add(total: Tensor, index: Tensor, rows: Tensor, n_repeated: int) -> None:
 
 
 def _flat(x: Tensor) -> Tensor:
-    """[batch, heads, length, d] -> wide [batch * length * heads, d]; no copy of what lies token by token."""
-    return wide(x).transpose(1, 2).reshape(-1, x.shape[-1])
+    """[batch, heads, length, d] -> [batch * length * heads, d]; no copy of what lies token by token."""
+    return x.transpose(1, 2).reshape(-1, x.shape[-1])
 
 
 def _shaped(x: Tensor, like: Tensor) -> Tensor:
@@ -110,7 +112,7 @@ class _BucketAttention(torch.autograd.Function):
         with torch.autocast(q.device.type, enabled=False):  # the wide precision was chosen above
             out, lse = forward_pass(queries, keys, values, layout, shift * q.shape[1])
         if alone:
-            out = torch.where((lse == -torch.inf)[:, None], values, out)
+            out = torch.where((lse == -torch.inf)[:, None], wide(values), out)
         ctx.save_for_backward(q, k, v, out, lse)
         ctx.layout, ctx.shift, ctx.alone, ctx.shared = layout, shift, alone, q is k
         return _shaped(out, v)
@@ -123,9 +125,11 @@ class _BucketAttention(torch.autograd.Function):
         queries = keys if ctx.shared else _flat(q)
         with torch.autocast(q.device.type, enabled=False):
             dq, dk, dv = backward_pass(queries, keys, values, out, lse, d_out, ctx.layout, ctx.shift * q.shape[1])
+        if ctx.shared:
+            dk += dq
         if ctx.alone:
             dv += d_out.masked_fill((lse != -torch.inf)[:, None], 0.0)  # there, out was the own v
-        return _shaped(dq, q), _shaped(dk, k), _shaped(dv, v), None, None, None
+        return None if ctx.shared else _shaped(dq, q), _shaped(dk, k), _shaped(dv, v), None, None, None
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, layout: Layout, *, shift: int = 0, alone: bool) -> Tensor:

@@ -31,13 +31,13 @@ def lsh_hash(x: Tensor, rotations: Tensor, factors: Sequence[int], centre: Tenso
     batch, heads, length, _ = x.shape
     _, d, rounds, width = rotations.shape
     buckets = torch.empty(rounds, batch, heads, length, dtype=bucket_dtype(math.prod(factors)), device=x.device)
-    x = wide(x)
-    flat = rotations.to(x.dtype).reshape(heads, d, rounds * width)
+    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    flat = rotations.to(dtype).reshape(heads, d, rounds * width)
     step = max(1, PROJECTIONS_AT_ONCE // (batch * heads * rounds * width))
     for start in range(0, length, step):
-        part = x[:, :, start : start + step]
+        part = wide(x[:, :, start : start + step])
         if centre is not None:
-            part = part - centre.to(x.dtype)[:, None]
+            part = part - centre.to(dtype)[:, None]
         with torch.autocast(x.device.type, enabled=False):  # a rounded projection is another bucket
             projected = torch.matmul(part, flat).unflatten(-1, (rounds, width))
         bucket: Tensor | int = 0
