@@ -14,7 +14,7 @@ from typing import Any
 
 import record
 import torch
-from reformer import fused, loss, reversible
+from reformer import fused, reversible, trunk
 from reformer.attention import local, lsh
 from reformer.ops.bucket_attention import blocked
 from systems import SYSTEMS, tokens
@@ -32,10 +32,10 @@ PLACES: list[tuple[Any, str, str]] = [
     (fused._Linear, "backward", "projections"),
     (fused._SquaredReluMLP, "forward", "feed-forward"),
     (fused._SquaredReluMLP, "backward", "feed-forward"),
-    (loss._SlicedLoss, "forward", "head and loss"),
-    (reversible.Trunk, "add_", "streams"),
-    (reversible.Trunk, "dequantise", "streams"),
-    (reversible.Trunk, "check", "streams"),
+    (reversible, "sliced_loss", "head and loss"),
+    (trunk.Trunk, "add_", "streams"),
+    (trunk.Trunk, "dequantise", "streams"),
+    (trunk.Trunk, "check", "streams"),
 ]
 
 

@@ -85,6 +85,9 @@ class ReformerConfig:
     softcap: float = Field(default=20.0, ge=0, description="logits are squashed into +-softcap by tanh; 0 leaves them")
     temperature: float = Field(default=8.0, gt=0, description="starting scale of scores between unit queries and keys")
     stream_bits: int = Field(default=20, ge=8, le=26, description="residual streams count in units of 2^-stream_bits")
+    gradient_streams: Literal["full", "bfloat16"] = Field(
+        default="full", description="gradients of the streams: as wide as the weights, or half of it, and rounded"
+    )
     workspace_tokens: int = Field(
         default=4_096, ge=64, description="tokens that feed-forward, head and loss work on at a time"
     )

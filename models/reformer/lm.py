@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from reformer.attention import make_attention
 from reformer.branch import Context, FeedForward, Mixing, make_norm
 from reformer.config import ReformerConfig
-from reformer.loss import UNSCORED, sliced_loss
+from reformer.loss import UNSCORED
 from reformer.positions import AxialPositions, phases
 from reformer.precision import wide
-from reformer.reversible import Coupling, Trunk, merge, reversible
+from reformer.reversible import reversible, reversible_loss
 from reformer.state import State
+from reformer.trunk import Coupling, Trunk, merge
 
 EXTEND_AT_ONCE = 4096  # tokens of one slice of a long extend
 
@@ -86,7 +87,9 @@ class ReformerLM(nn.Module):
             for part in layer  # type: ignore[attr-defined]
         ]
         c = self.config
-        return Trunk(couplings, c.stream_bits, c.dropout, c.workspace_tokens, self.embedding.dtype)
+        dtype = self.embedding.dtype
+        of_gradients = torch.bfloat16 if c.gradient_streams == "bfloat16" else dtype
+        return Trunk(couplings, c.stream_bits, c.dropout, c.workspace_tokens, dtype, of_gradients)
 
     def embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
         """[batch, length] -> [batch, length, d_model]. Rows have unit mean square under norm: rms."""
@@ -114,14 +117,14 @@ class ReformerLM(nn.Module):
             if low < 0 or high >= self.config.vocab_size:
                 raise ValueError(f"token ids from {low} to {high} do not fit vocab_size {self.config.vocab_size}")
 
-    def hidden(self, tokens: Tensor, documents: Tensor | None = None, dropout_seed: int | None = None) -> Tensor:
-        """The merged streams before the head, [batch, length, d_model or 2 d_model]."""
+    def _embedded(self, tokens: Tensor, documents: Tensor | None, dropout_seed: int | None) -> tuple[Tensor, Context]:
+        """What both streams start as, and what the pass knows besides."""
         self._check_tokens(tokens, 0)
         if self.training and self.config.dropout and dropout_seed is None:
             raise ValueError(f"dropout is {self.config.dropout}: pass dropout_seed, a new integer each step")
         positions = torch.arange(tokens.shape[1], device=tokens.device)
         context = Context(self.phase(positions), documents, dropout_seed if self.training else None)
-        return reversible(self.trunk, self.embed(tokens, positions), context, concat=self.config.merge == "concat")
+        return self.embed(tokens, positions), context
 
     def forward(self, tokens: Tensor, documents: Tensor | None = None, dropout_seed: int | None = None) -> Tensor:
         """Logits of the next token: int64 [batch, length] -> [batch, length, vocab_size].
@@ -129,7 +132,8 @@ class ReformerLM(nn.Module):
         documents: int [batch, length]; positions of different documents never see each other. dropout_seed: needed in
         training where dropout is not 0. Raises ValueError for tokens that do not fit, NumericalError for overflow.
         """
-        logits: Tensor = self.head(self.hidden(tokens, documents, dropout_seed))
+        x, context = self._embedded(tokens, documents, dropout_seed)
+        logits: Tensor = self.head(reversible(self.trunk, x, context, concat=self.config.merge == "concat"))
         return logits
 
     def loss(
@@ -138,9 +142,8 @@ class ReformerLM(nn.Module):
         """Mean nats per target (design section 5); targets int64 [batch, length], -100 is not scored."""
         if targets.shape != tokens.shape:
             raise ValueError(f"targets {list(targets.shape)} and tokens {list(tokens.shape)} differ in shape")
-        return sliced_loss(
-            self.head, self.hidden(tokens, documents, dropout_seed), targets, self.config.workspace_tokens
-        )
+        x, context = self._embedded(tokens, documents, dropout_seed)
+        return reversible_loss(self.trunk, x, context, self.head, targets, concat=self.config.merge == "concat")
 
     def start(self, batch: int) -> State:
         """The state before any token."""

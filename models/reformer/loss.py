@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -13,43 +13,33 @@ from reformer.precision import wide
 UNSCORED = -100  # a target that does not count
 
 
-class _SlicedLoss(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, head: nn.Module, size: int, h: Tensor, targets: Tensor, *parameters: Tensor) -> Tensor:
-        flat, aims = h.detach().view(-1, h.shape[-1]), targets.reshape(-1)
-        count = (aims != UNSCORED).sum().clamp_min(1)
-        wanted = [p for p in parameters if p.requires_grad]
-        differentiate = h.requires_grad or bool(wanted)
-        totals = [torch.zeros_like(p) for p in wanted]
-        total = h.new_zeros((), dtype=torch.float64)
-        for start in range(0, len(flat), size):
-            with torch.set_grad_enabled(differentiate):
-                part = flat[start : start + size].detach().requires_grad_(differentiate)
-                nats = F.cross_entropy(
-                    wide(head(part)), aims[start : start + size], ignore_index=UNSCORED, reduction="sum"
-                )
-                mean = nats / count
-            total += nats.detach()
-            if differentiate:
-                dh, *rest = torch.autograd.grad(mean, [part, *wanted])
-                flat[start : start + size] = dh  # h is not needed any more: its gradient takes its place
-                for a, b in zip(totals, rest, strict=True):
-                    a += b
-        ctx.save_for_backward(h.detach(), *totals)
-        ctx.wanted = [p.requires_grad for p in parameters]
-        return (total / count).to(h.dtype)
+def sliced_loss(
+    head: nn.Module,
+    read: Callable[[slice], Tensor],
+    targets: Tensor,
+    slices: Sequence[slice],
+    write: Callable[[slice, Tensor], None] | None,
+) -> tuple[Tensor, list[Tensor]]:
+    """Mean nats per scored target, and its gradient with respect to the head's trainable parameters.
 
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        dh, *totals = ctx.saved_tensors
-        found = iter(totals)
-        return None, None, dh * grad, None, *(next(found) * grad if w else None for w in ctx.wanted)
-
-
-def sliced_loss(head: nn.Module, h: Tensor, targets: Tensor, size: int) -> Tensor:
-    """Mean nats per scored target; h [batch, length, d] is consumed: its memory holds its gradient afterwards.
-
-    head: h -> logits. targets: int64 [batch, length], UNSCORED where nothing is scored. size: tokens at a time.
+    read(slice): what the head reads there, [batch, slice, d]; write(slice, gradient) is given the gradient of that
+    while it is there. Without write nothing is differentiated. head: h -> logits; targets: int64 [batch, length],
+    UNSCORED where nothing is scored.
     """
-    out: Tensor = _SlicedLoss.apply(head, size, h, targets, *head.parameters())
-    return out
+    count = (targets != UNSCORED).sum().clamp_min(1)
+    wanted = [p for p in head.parameters() if p.requires_grad]
+    totals = [torch.zeros_like(p) for p in wanted]
+    total = torch.zeros((), dtype=torch.float64, device=targets.device)
+    for here in slices:
+        with torch.set_grad_enabled(write is not None):
+            part = read(here).requires_grad_(write is not None)
+            logits = wide(head(part)).flatten(0, 1)
+            nats = F.cross_entropy(logits, targets[:, here].flatten(), ignore_index=UNSCORED, reduction="sum")
+            mean = nats / count
+        total += nats.detach()
+        if write is not None:
+            gradient, *rest = torch.autograd.grad(mean, [part, *wanted])
+            write(here, gradient)
+            for a, b in zip(totals, rest, strict=True):
+                a += b
+    return total / count, totals

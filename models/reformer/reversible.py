@@ -1,219 +1,21 @@
-"""The reversible trunk on fixed-point streams: exact inverse, memory independent of depth (design section 3).
+"""The trunk under autograd: memory independent of depth, since backward runs the streams back instead of keeping them.
 
-Two integer streams; every coupling adds round(branch(one stream) / unit) to the other. Integer addition has an
-exact inverse, so backward rebuilds the inputs bit for bit, and every branch runs once there, for the rebuilding
-and the gradients together. Gradients pass the rounding unchanged.
+Every branch runs once more in backward, for the rebuilding and the gradients together. Gradients pass the rounding
+unchanged. Parameters are inputs of the autograd functions, so that freezing, torch.autograd.grad and DDP work as usual.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
-from reformer.branch import Branch, Context, Mixing
-from reformer.errors import NumericalError
-from reformer.fused import SLICE
-from reformer.precision import wide
-
-
-@dataclass(frozen=True)
-class Coupling:
-    """streams[target] += branch(streams[source])."""
-
-    source: int
-    target: int
-    branch: Branch
-    name: str
-
-
-@dataclass(frozen=True)
-class Trunk:
-    """The couplings in order, and how they are run. bits: streams count in 2^-bits; dropout: share dropped; size:
-    tokens that pointwise work is done on at a time; dtype: of the branches' parameters."""
-
-    couplings: Sequence[Coupling]
-    bits: int
-    dropout: float
-    size: int
-    dtype: torch.dtype
-
-    def dequantise(self, stream: Tensor) -> Tensor:
-        return stream.to(self.dtype).mul_(2.0**-self.bits)
-
-    def quantise(self, x: Tensor) -> Tensor:
-        return (wide(x) * 2.0**self.bits).round_().to(torch.int32)
-
-    def add_(self, stream: Tensor, x: Tensor, sign: int = 1) -> None:
-        """stream += sign * round(x / unit), in place, in slices that stay in the cache."""
-        step = max(1, SLICE // x.shape[0])
-        for start in range(0, x.shape[1], step):
-            here = slice(start, start + step)
-            stream[:, here].add_(self.quantise(x[:, here]), alpha=sign)
-
-    def check(self, x: Tensor, where: str) -> None:
-        """Refuse what could leave int32 or is not finite: |added| and |stream| stay below half the range."""
-        low, high = (float(v) for v in torch.aminmax(x))
-        limit = float(2**30) if x.dtype == torch.int32 else 2.0 ** (30 - self.bits)
-        if not (-limit < low and high < limit):
-            scale = 2.0**-self.bits if x.dtype == torch.int32 else 1.0
-            raise NumericalError(
-                where,
-                f"values from {low * scale:.4g} to {high * scale:.4g} leave the range "
-                f"+-{2.0 ** (30 - self.bits):g} of the residual streams; lower the learning rate or stream_bits",
-            )
-
-    def slices(self, batch: int, length: int) -> list[slice]:
-        """Of the length, each of at most `size` tokens over the batch."""
-        step = max(1, self.size // batch)
-        return [slice(start, min(start + step, length)) for start in range(0, length, step)]
-
-    def dropped(self, added: Tensor, index: int, context: Context, start: int) -> Tensor:
-        """`added` by coupling `index` for the slice that begins at `start`, with dropout from its own seed."""
-        if not self.dropout or context.dropout_seed is None:
-            return added
-        seed = (context.dropout_seed * 1_000_003 + index) * 1_000_003 + start
-        generator = torch.Generator(added.device).manual_seed(seed % 2**63)
-        kept = torch.empty(added.shape, device=added.device).bernoulli_(1 - self.dropout, generator=generator)
-        return added * (kept / (1 - self.dropout)).to(added.dtype)
-
-    def split(self, branch: Mixing, source: Tensor, context: Context) -> tuple[Tensor, ...]:
-        """The parts of the whole length [batch, heads, length, d_head], slice by slice."""
-        whole: list[Tensor] = []
-        batch, length, _ = source.shape
-        for here in self.slices(batch, length):
-            parts = branch.split(self.dequantise(source[:, here]), phase_of(context, here))
-            if len(parts[0][0, 0]) == length:
-                return parts
-            if not whole:
-                whole = [p.new_empty(batch, length, p.shape[1], p.shape[3]).transpose(1, 2) for p in parts]
-            for one, part in zip(whole, parts, strict=True):
-                one[:, :, here] = part
-        return tuple(whole)
-
-    def run(
-        self,
-        streams: Sequence[Tensor],
-        context: Context,
-        routings: Sequence[Tensor | None] | None = None,
-        watch: Callable[[Coupling, tuple[Tensor, ...]], None] | None = None,
-    ) -> list[Tensor | None]:
-        """Advance both int32 streams [batch, length, d_model] in place; returns every coupling's routing.
-
-        watch: is shown the parts of every branch in which positions meet.
-        """
-        found: list[Tensor | None] = []
-        for index, c in enumerate(self.couplings):
-            source, target, routing = streams[c.source], streams[c.target], None
-            if isinstance(c.branch, Mixing):
-                given = routings[index] if routings is not None else None
-                parts = self.split(c.branch, source, context)
-                if watch is not None:
-                    watch(c, parts)
-                out, routing = c.branch.mix(parts, context, given)
-                del parts
-            for here in self.slices(*source.shape[:2]):
-                if isinstance(c.branch, Mixing):
-                    added = c.branch.joined(out[:, :, here])
-                else:
-                    added = c.branch(self.dequantise(source[:, here]))
-                added = self.dropped(added, index, context, here.start)
-                self.check(added, c.name)
-                self.add_(target[:, here], added)
-            self.check(target, c.name)
-            found.append(routing)
-        return found
-
-    def run_back(
-        self, streams: Sequence[Tensor], gradients: list[Tensor], context: Context, routings: Sequence[Tensor | None]
-    ) -> dict[int, Tensor]:
-        """Undo `run` in place, advancing the gradients of the streams too. Returns id(parameter) -> gradient."""
-        totals: dict[int, Tensor] = {}
-        for index in reversed(range(len(self.couplings))):
-            undo = _Undo(self, index, streams, gradients, context, totals)
-            if isinstance(undo.branch, Mixing):
-                undo.mixing(undo.branch, routings[index])
-            else:
-                undo.pointwise(undo.branch)
-        return totals
-
-
-class _Undo:
-    """One coupling backwards: the target's stream is restored, the source's gradient and the parameters' advance.
-
-    Slices go from the last to the first: autograd would add up the parameters' gradients in that order.
-    """
-
-    def __init__(
-        self, trunk: Trunk, index: int, streams: Sequence[Tensor], gradients: list[Tensor], context: Context,
-        totals: dict[int, Tensor],
-    ) -> None:  # fmt: skip
-        self.trunk, self.index, self.context, self.totals = trunk, index, context, totals
-        c = trunk.couplings[index]
-        self.branch = c.branch
-        self.source, self.target = streams[c.source], streams[c.target]
-        self.d_source, self.d_target = gradients[c.source], gradients[c.target]
-        self.wanted = [p for p in c.branch.parameters() if p.requires_grad]
-        self.slices = trunk.slices(*self.source.shape[:2])[::-1]
-
-    def differentiate(
-        self, outputs: Sequence[Tensor], inputs: Sequence[Tensor], upper: Sequence[Tensor]
-    ) -> list[Tensor]:
-        """Gradients of the inputs; those of the parameters go to the totals."""
-        found = torch.autograd.grad(outputs, [*inputs, *self.wanted], upper, allow_unused=True)
-        for p, g in zip(self.wanted, found[len(inputs) :], strict=True):
-            if g is not None:
-                self.totals[id(p)] = self.totals[id(p)] + g if id(p) in self.totals else g
-        return list(found[: len(inputs)])
-
-    def restore(self, added: Tensor, here: slice) -> Tensor:
-        """Take away what a slice had added; returns the gradient of that."""
-        self.trunk.add_(self.target[:, here], added.detach(), -1)
-        return self.d_target[:, here].to(added.dtype)
-
-    def pointwise(self, branch: Branch) -> None:
-        for here in self.slices:
-            with torch.enable_grad():
-                x = self.trunk.dequantise(self.source[:, here]).requires_grad_()
-                added = self.trunk.dropped(branch(x), self.index, self.context, here.start)
-            (dx,) = self.differentiate([added], [x], [self.restore(added, here)])
-            self.d_source[:, here] += dx
-
-    def mixing(self, branch: Mixing, routing: Tensor | None) -> None:
-        graph: list[tuple[Tensor, tuple[Tensor, ...]]] = []
-        if len(self.slices) == 1:
-            graph = [self.split(branch, self.slices[0])]
-            parts = [p.detach().requires_grad_() for p in graph[0][1]]
-        else:  # a graph of the whole would hold what slices are there to avoid
-            parts = [p.requires_grad_() for p in self.trunk.split(branch, self.source, self.context)]
-        with torch.enable_grad():
-            out, _ = branch.mix(tuple(parts), self.context, routing)
-        d_out = torch.empty_like(out)
-        for here in self.slices:
-            with torch.enable_grad():
-                part = out.detach()[:, :, here].requires_grad_()
-                added = self.trunk.dropped(branch.joined(part), self.index, self.context, here.start)
-            (d_out[:, :, here],) = self.differentiate([added], [part], [self.restore(added, here)])
-        d_parts = self.differentiate([out], parts, [d_out])
-        del out, d_out, parts
-        for here in self.slices:
-            x, split = graph.pop() if graph else self.split(branch, here)
-            (dx,) = self.differentiate(split, [x], [d[:, :, here] for d in d_parts])
-            self.d_source[:, here] += dx
-
-    def split(self, branch: Mixing, here: slice) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """A slice of the source, and its parts with their graph."""
-        with torch.enable_grad():
-            x = self.trunk.dequantise(self.source[:, here]).requires_grad_()
-            return x, branch.split(x, phase_of(self.context, here))
-
-
-def phase_of(context: Context, here: slice) -> Tensor | None:
-    """The rotary positions of a slice."""
-    return context.phase[here] if context.phase is not None else None
+from reformer.branch import Context, Mixing
+from reformer.loss import sliced_loss
+from reformer.trunk import Trunk, merge, phase_of
 
 
 class _Reversible(torch.autograd.Function):
@@ -235,18 +37,83 @@ class _Reversible(torch.autograd.Function):
         with torch.no_grad(), torch.autocast(grad.device.type, enabled=enabled, dtype=dtype):
             if ctx.at_start:
                 ctx.trunk.run(streams, ctx.context, ctx.routings)
-            gradients = [g.contiguous() for g in grad.chunk(2, -1)] if ctx.concat else [grad.clone(), grad.clone()]
+            parts = grad.chunk(2, -1) if ctx.concat else (grad, grad)
+            gradients = [g.to(ctx.trunk.gradient_dtype, copy=True) for g in parts]
             totals = ctx.trunk.run_back(streams, gradients, ctx.context, ctx.routings)
         ctx.at_start = True
-        dx = gradients[0].add_(gradients[1])
+        dx = gradients[0].add_(gradients[1]).to(ctx.trunk.dtype)
         return None, None, None, dx, *(totals.get(id(p)) for p in ctx.parameters)
 
 
-def merge(trunk: Trunk, streams: Sequence[Tensor], concat: bool) -> Tensor:
-    """The streams as the head reads them: side by side, or their sum."""
-    if concat:
-        return torch.cat([trunk.dequantise(s) for s in streams], -1)
-    return trunk.dequantise(streams[0] + streams[1])
+class _ReversibleLoss(torch.autograd.Function):
+    """Trunk, head and loss in one: the streams' gradients are made slice by slice while the loss is, so that beside two
+    streams and two gradients nothing as large exists."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, trunk: Trunk, context: Context, concat: bool, head: nn.Module, differentiate: bool,
+        targets: Tensor, x: Tensor, *parameters: Tensor,
+    ) -> Tensor:  # fmt: skip
+        streams = [trunk.quantise(x), trunk.quantise(x)]
+        ctx.routings = trunk.run(streams, context)
+        ctx.settings = (trunk, context, concat, head)
+        ctx.autocast = (torch.is_autocast_enabled(x.device.type), torch.get_autocast_dtype(x.device.type))
+        ctx.parameters, ctx.at_start = parameters, False
+        # needs_input_grad is true under torch.no_grad too.
+        ctx.gradients = [] if differentiate and any(ctx.needs_input_grad) else None
+        mean, ctx.totals = _loss(trunk, concat, head, targets, streams, ctx.gradients)
+        ctx.save_for_backward(targets, *streams)
+        return mean.to(x.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        trunk, context, concat, head = ctx.settings
+        targets, *saved = ctx.saved_tensors
+        # Rebuilt in place, past the version counter: a second backward (retain_graph) runs forward again first.
+        streams = [s.data for s in saved]
+        enabled, dtype = ctx.autocast
+        with torch.no_grad(), torch.autocast(grad.device.type, enabled=enabled, dtype=dtype):
+            if ctx.at_start:
+                trunk.run(streams, context, ctx.routings)
+                ctx.gradients = []
+                _, ctx.totals = _loss(trunk, concat, head, targets, streams, ctx.gradients)
+            gradients, ctx.gradients = ctx.gradients, []
+            if len(gradients) == 1:
+                gradients.append(gradients[0].clone())
+            if float(grad) != 1:
+                for g in [*gradients, *ctx.totals]:
+                    g *= grad
+            totals = trunk.run_back(streams, gradients, context, ctx.routings)
+        ctx.at_start = True
+        totals |= {id(p): g for p, g in zip(_trainable(head), ctx.totals, strict=True)}
+        dx = gradients[0].add_(gradients[1]).to(trunk.dtype)
+        return None, None, None, None, None, None, dx, *(totals.get(id(p)) for p in ctx.parameters)
+
+
+def _trainable(module: nn.Module) -> list[nn.Parameter]:
+    return [p for p in module.parameters() if p.requires_grad]
+
+
+def _loss(
+    trunk: Trunk, concat: bool, head: nn.Module, targets: Tensor, streams: Sequence[Tensor],
+    gradients: list[Tensor] | None,
+) -> tuple[Tensor, list[Tensor]]:  # fmt: skip
+    """The loss of finished streams and the head's gradients. gradients, if given, is filled with those of the streams:
+    two, or one where they are the same (their sum is read)."""
+    if gradients is not None:
+        gradients += [torch.empty_like(streams[0], dtype=trunk.gradient_dtype) for _ in range(2 if concat else 1)]
+
+    def read(here: slice) -> Tensor:
+        return merge(trunk, [s[:, here] for s in streams], concat)
+
+    def write(here: slice, gradient: Tensor) -> None:
+        assert gradients is not None
+        for whole, part in zip(gradients, gradient.chunk(len(gradients), -1), strict=True):
+            whole[:, here] = part
+
+    slices = trunk.slices(*targets.shape)
+    return sliced_loss(head, read, targets, slices, write if gradients is not None else None)
 
 
 def reversible(trunk: Trunk, x: Tensor, context: Context, *, concat: bool) -> Tensor:
@@ -256,6 +123,16 @@ def reversible(trunk: Trunk, x: Tensor, context: Context, *, concat: bool) -> Te
     """
     parameters = [p for c in trunk.couplings for p in c.branch.parameters()]
     out: Tensor = _Reversible.apply(trunk, context, concat, x, *parameters)
+    return out
+
+
+def reversible_loss(
+    trunk: Trunk, x: Tensor, context: Context, head: nn.Module, targets: Tensor, *, concat: bool
+) -> Tensor:
+    """Mean nats per scored target (`loss.sliced_loss`) of what `head` makes of the merged streams."""
+    parameters = [p for c in trunk.couplings for p in c.branch.parameters()] + list(head.parameters())
+    differentiate = torch.is_grad_enabled()
+    out: Tensor = _ReversibleLoss.apply(trunk, context, concat, head, differentiate, targets, x, *parameters)
     return out
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from reformer.attention.lsh import LSHHeads
 from reformer.branch import Context
 from reformer.lm import ReformerLM
-from reformer.reversible import Coupling
+from reformer.trunk import Coupling
 
 
 @dataclass(frozen=True)

@@ -19,13 +19,32 @@ def documents() -> torch.Tensor:
     return (torch.arange(LENGTH)[None] // 50).expand(2, -1)
 
 
+class PlainLoss(torch.autograd.Function):
+    """The loss as a node of its own, of activations that exist as a whole."""
+
+    @staticmethod
+    def forward(ctx, model: ReformerLM, h: torch.Tensor, targets: torch.Tensor, *parameters: torch.Tensor):
+        dh = torch.empty_like(h)
+        slices = model.trunk.slices(*targets.shape)
+        mean, totals = sliced_loss(
+            model.head, lambda here: h[:, here].detach(), targets, slices, lambda here, g: dh[:, here].copy_(g)
+        )
+        ctx.save_for_backward(dh, *totals)
+        return mean.to(h.dtype)
+
+    @staticmethod
+    def backward(ctx, grad: torch.Tensor):
+        dh, *totals = ctx.saved_tensors
+        return None, dh * grad, None, *(g * grad for g in totals)
+
+
 def plain_loss(model: ReformerLM, seed: int | None = None) -> torch.Tensor:
     """The loss under ordinary autograd, which keeps every activation."""
     positions = torch.arange(LENGTH)
     context = Context(model.phase(positions), documents(), seed)
     x = model.embed(tokens(LENGTH), positions)
     h = reversible_reference(model.trunk, x, context, concat=model.config.merge == "concat")
-    return sliced_loss(model.head, h, tokens(LENGTH, seed=1), 64)
+    return PlainLoss.apply(model, h, tokens(LENGTH, seed=1), *model.head.parameters())
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -66,10 +85,41 @@ def test_nothing_but_streams_and_buckets_is_saved() -> None:
         model = small(n_layers=n_layers)
         x = model.embed(tokens(LENGTH), torch.arange(LENGTH))
         with torch.autograd.graph.saved_tensors_hooks(lambda t: sizes.append(t.numel()) or t, lambda t: t):
-            model.hidden(tokens(LENGTH))
+            model.loss(tokens(LENGTH), tokens(LENGTH))
         return sum(sizes) - x.numel()
 
     assert saved(2) == saved(12)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_logits_and_loss_have_the_same_gradients(variant: str) -> None:
+    """A user's own loss on the logits goes through another autograd function than `loss`."""
+    model, targets = small(torch.float64, **VARIANTS[variant]), tokens(LENGTH, seed=1)
+    found = []
+    for loss in (
+        model.loss(tokens(LENGTH), targets),
+        torch.nn.functional.cross_entropy(model(tokens(LENGTH)).flatten(0, 1), targets.flatten()),
+    ):
+        found.append(torch.autograd.grad(2 * loss, list(model.parameters()), allow_unused=True))
+    for a, b in zip(*found, strict=True):
+        assert (a - b).abs().max() < 1e-12
+
+
+def test_gradient_streams_in_bfloat16_are_close() -> None:
+    found = []
+    for kind in ("full", "bfloat16"):
+        model = small(n_layers=6, gradient_streams=kind)
+        found.append(torch.autograd.grad(model.loss(tokens(LENGTH), tokens(LENGTH)), list(model.parameters())))
+    errors = [float((a - b).norm() / a.norm()) for a, b in zip(*found, strict=True)]
+    assert 0 < max(errors) < 0.05
+
+
+def test_no_gradient_no_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under no_grad the loss must not differentiate: validation would cost more than it need."""
+    model = small()
+    monkeypatch.setattr(torch.autograd, "grad", lambda *_, **__: pytest.fail("differentiated"))
+    with torch.no_grad():
+        assert not model.loss(tokens(LENGTH), tokens(LENGTH)).requires_grad
 
 
 def test_two_backward_passes_agree() -> None:
