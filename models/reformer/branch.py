@@ -12,16 +12,21 @@ from torch import Tensor, nn
 
 from reformer.config import ReformerConfig
 from reformer.fused import squared_relu_mlp
+from reformer.positions import Rotary
 
 
 @dataclass(frozen=True)
 class Context:
-    """What a pass knows besides its activations; a replay is handed the same one. phase: rotary positions, complex
-    [length, d_head / 2], or None; documents: int [batch, length] or None; dropout_seed: None for no dropout."""
+    """What a pass knows besides its activations; a replay is handed the same one. documents: int [batch, length] or
+    None; dropout_seed: None for no dropout."""
 
-    phase: Tensor | None = None
+    rotary: Rotary | None = None
     documents: Tensor | None = None
     dropout_seed: int | None = None
+
+    def phase(self, here: slice) -> Tensor | None:
+        """The rotary positions of a slice."""
+        return self.rotary.phase(here) if self.rotary is not None else None
 
 
 class Branch(nn.Module, ABC):

@@ -13,7 +13,7 @@ from reformer.attention import make_attention
 from reformer.branch import Context, FeedForward, Mixing, make_norm
 from reformer.config import ReformerConfig
 from reformer.loss import UNSCORED
-from reformer.positions import AxialPositions, phases
+from reformer.positions import AxialPositions, Rotary
 from reformer.precision import wide
 from reformer.reversible import reversible, reversible_loss
 from reformer.state import State
@@ -97,12 +97,12 @@ class ReformerLM(nn.Module):
         x = F.embedding(tokens, table)
         return x if self.axial is None else x + self.axial(positions)
 
-    def phase(self, positions: Tensor) -> Tensor | None:
-        """Rotary positions, where the model has them."""
+    def rotary(self, start: int = 0) -> Rotary | None:
+        """Rotary positions of the tokens from `start` on, where the model has them."""
         c = self.config
         if c.positions != "rotary":
             return None
-        return phases(positions, c.d_head, c.rotary_base, self.embedding.dtype)
+        return Rotary(c.d_head, c.rotary_base, self.embedding.dtype, self.embedding.device, start)
 
     def _check_tokens(self, tokens: Tensor, start: int) -> None:
         if tokens.dim() != 2:
@@ -123,7 +123,7 @@ class ReformerLM(nn.Module):
         if self.training and self.config.dropout and dropout_seed is None:
             raise ValueError(f"dropout is {self.config.dropout}: pass dropout_seed, a new integer each step")
         positions = torch.arange(tokens.shape[1], device=tokens.device)
-        context = Context(self.phase(positions), documents, dropout_seed if self.training else None)
+        context = Context(self.rotary(), documents, dropout_seed if self.training else None)
         return self.embed(tokens, positions), context
 
     def forward(self, tokens: Tensor, documents: Tensor | None = None, dropout_seed: int | None = None) -> Tensor:
@@ -155,7 +155,7 @@ class ReformerLM(nn.Module):
         trunk = self.trunk
         positions = torch.arange(state.position, state.position + tokens.shape[1], device=tokens.device)
         first = trunk.quantise(self.embed(tokens, positions))
-        streams, context = [first, first.clone()], Context(self.phase(positions))
+        streams, context = [first, first.clone()], Context(self.rotary(state.position))
         for c, layer in zip(trunk.couplings, state.layers, strict=True):
             added = c.branch.step(trunk.dequantise(streams[c.source]), context, layer)
             streams[c.target] += trunk.quantise(added)

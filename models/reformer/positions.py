@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
 from reformer.precision import wide
 
 
-def phases(positions: Tensor, d_head: int, base: float, dtype: torch.dtype) -> Tensor:
-    """Rotary positions (RoFormer, arXiv 2104.09864, section 3.2): complex [tokens, d_head / 2], by which pair n of a
-    vector at position t turns: exp(i t base^(-2n/d_head)).
+@dataclass(frozen=True)
+class Rotary:
+    """Rotary positions (RoFormer, arXiv 2104.09864, section 3.2) of the tokens from `start` on."""
 
-    Angles are taken in float64: at the ten-millionth token float32 would be off by a whole turn.
-    """
-    half = d_head // 2
-    speed = base ** -(torch.arange(half, dtype=torch.float64, device=positions.device) / half)
-    angle = positions.to(torch.float64)[:, None] * speed
-    turns = torch.polar(torch.ones_like(angle), angle)
-    return turns if dtype == torch.float64 else turns.to(torch.complex64)
+    d_head: int
+    base: float
+    dtype: torch.dtype
+    device: torch.device
+    start: int = 0
+
+    def phase(self, here: slice) -> Tensor:
+        """Complex [tokens, d_head / 2], by which pair n of a vector at position t turns: exp(i t base^(-2n/d_head)).
+
+        Made anew for each slice: it is less work than to keep. Angles are taken in float64: at the ten-millionth token
+        float32 would be off by a whole turn.
+        """
+        half = self.d_head // 2
+        speed = self.base ** -(torch.arange(half, dtype=torch.float64, device=self.device) / half)
+        times = torch.arange(self.start + here.start, self.start + here.stop, dtype=torch.float64, device=self.device)
+        angle = times[:, None] * speed
+        turns = torch.polar(torch.ones_like(angle), angle)
+        return turns if self.dtype == torch.float64 else turns.to(torch.complex64)
 
 
 def rotate_(x: Tensor, phase: Tensor) -> Tensor:

@@ -15,13 +15,13 @@ from torch.autograd.function import once_differentiable
 
 from reformer.branch import Context, Mixing
 from reformer.loss import sliced_loss
-from reformer.trunk import Trunk, merge, phase_of
+from reformer.trunk import Trunk, merge
 
 
 class _Reversible(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, trunk: Trunk, context: Context, concat: bool, x: Tensor, *parameters: Tensor) -> Tensor:
-        streams = [trunk.quantise(x), trunk.quantise(x)]
+        streams = trunk.begin(x)
         ctx.routings = trunk.run(streams, context)
         ctx.trunk, ctx.context, ctx.concat, ctx.parameters = trunk, context, concat, parameters
         ctx.at_start = False
@@ -54,7 +54,7 @@ class _ReversibleLoss(torch.autograd.Function):
         ctx: Any, trunk: Trunk, context: Context, concat: bool, head: nn.Module, differentiate: bool,
         targets: Tensor, x: Tensor, *parameters: Tensor,
     ) -> Tensor:  # fmt: skip
-        streams = [trunk.quantise(x), trunk.quantise(x)]
+        streams = trunk.begin(x)
         ctx.routings = trunk.run(streams, context)
         ctx.settings = (trunk, context, concat, head)
         ctx.autocast = (torch.is_autocast_enabled(x.device.type), torch.get_autocast_dtype(x.device.type))
@@ -143,7 +143,7 @@ def reversible_reference(trunk: Trunk, x: Tensor, context: Context, *, concat: b
     for index, c in enumerate(trunk.couplings):
         slices, source = trunk.slices(*x.shape[:2]), ghosts[c.source]
         if isinstance(c.branch, Mixing):
-            split = [c.branch.split(source[:, here], phase_of(context, here)) for here in slices]
+            split = [c.branch.split(source[:, here], context.phase(here)) for here in slices]
             out, _ = c.branch.mix(tuple(torch.cat(parts, 2) for parts in zip(*split, strict=True)), context, None)
             pieces = [c.branch.joined(out[:, :, here]) for here in slices]
         else:

@@ -52,7 +52,7 @@ def hash_statistics(
     positions = torch.arange(tokens.shape[1], device=tokens.device)
     first = trunk.quantise(model.embed(tokens, positions))
     try:
-        trunk.run([first, first.clone()], Context(model.phase(positions)), watch=look)
+        trunk.run([first, first.clone()], Context(model.rotary()), watch=look)
     finally:
         model.train(was_training)
     return found

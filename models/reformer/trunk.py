@@ -47,6 +47,12 @@ class Trunk:
     def quantise(self, x: Tensor) -> Tensor:
         return (wide(x) * 2.0**self.bits).round_().to(torch.int32)
 
+    def begin(self, x: Tensor) -> list[Tensor]:
+        """Both streams as they start: x [batch, length, d_model]."""
+        first = torch.zeros_like(x, dtype=torch.int32)
+        self.add_(first, x)
+        return [first, first.clone()]
+
     def add_(self, stream: Tensor, x: Tensor, sign: int = 1) -> None:
         """stream += sign * round(x / unit), in place, in slices that stay in the cache."""
         step = max(1, SLICE // x.shape[0])
@@ -85,7 +91,7 @@ class Trunk:
         whole: list[Tensor] = []
         batch, length, _ = source.shape
         for here in self.slices(batch, length):
-            parts = branch.split(self.dequantise(source[:, here]), phase_of(context, here))
+            parts = branch.split(self.dequantise(source[:, here]), context.phase(here))
             if len(parts[0][0, 0]) == length:
                 return parts
             if not whole:
@@ -208,12 +214,7 @@ class Undo:
         """A slice of the source, and its parts with their graph."""
         with torch.enable_grad():
             x = self.trunk.dequantise(self.source[:, here]).requires_grad_()
-            return x, branch.split(x, phase_of(self.context, here))
-
-
-def phase_of(context: Context, here: slice) -> Tensor | None:
-    """The rotary positions of a slice."""
-    return context.phase[here] if context.phase is not None else None
+            return x, branch.split(x, self.context.phase(here))
 
 
 def merge(trunk: Trunk, streams: Sequence[Tensor], concat: bool) -> Tensor:

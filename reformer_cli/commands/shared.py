@@ -63,12 +63,12 @@ def keep_freed_memory() -> None:
     A training step frees and asks again for the same large tensors; the page faults of that were a third of its time
     (LOG.md). Elsewhere than on glibc nothing happens.
     """
-    m_trim_threshold, m_top_pad, m_mmap_max = -1, -2, -4
+    m_trim_threshold, m_top_pad, m_mmap_threshold = -1, -2, -3
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError, TypeError):
         return
-    for parameter, value in ((m_mmap_max, 0), (m_trim_threshold, 2**31 - 1), (m_top_pad, 2**26)):
+    for parameter, value in ((m_mmap_threshold, 2**25), (m_trim_threshold, 2**31 - 1), (m_top_pad, 2**26)):
         mallopt(parameter, value)
 
 

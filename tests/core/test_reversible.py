@@ -41,7 +41,7 @@ class PlainLoss(torch.autograd.Function):
 def plain_loss(model: ReformerLM, seed: int | None = None) -> torch.Tensor:
     """The loss under ordinary autograd, which keeps every activation."""
     positions = torch.arange(LENGTH)
-    context = Context(model.phase(positions), documents(), seed)
+    context = Context(model.rotary(), documents(), seed)
     x = model.embed(tokens(LENGTH), positions)
     h = reversible_reference(model.trunk, x, context, concat=model.config.merge == "concat")
     return PlainLoss.apply(model, h, tokens(LENGTH, seed=1), *model.head.parameters())
@@ -66,7 +66,7 @@ def test_gradients_are_those_of_the_plain_network(variant: str, dtype: torch.dty
 def test_24_layers_rebuild_bit_for_bit(dtype: torch.dtype) -> None:
     model = small(dtype, n_layers=24)
     positions = torch.arange(LENGTH)
-    context = Context(model.phase(positions))
+    context = Context(model.rotary())
     x = model.embed(tokens(LENGTH), positions)
     trunk = model.trunk
     streams = [trunk.quantise(x.detach()), trunk.quantise(x.detach())]

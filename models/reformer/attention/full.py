@@ -29,7 +29,7 @@ class FullHeads(LocalHeads):
         return WindowState.empty(batch, self.heads, self.config.d_head, None, like)
 
     def step(self, x: Tensor, context: Context, state: WindowState) -> Tensor:
-        q, k, v = self.split(x, context.phase)
+        q, k, v = self.split(x, context.phase(slice(0, x.shape[1])))
         keys, values = state.append(k, v)
         new, total = x.shape[1], keys.shape[2]
         seen = torch.ones(new, total, dtype=torch.bool, device=x.device).tril(total - new)

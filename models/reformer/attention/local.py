@@ -43,7 +43,7 @@ class LocalHeads(Heads):
         return WindowState.empty(batch, self.heads, self.config.d_head, self.config.local_window, like)
 
     def step(self, x: Tensor, context: Context, state: WindowState) -> Tensor:
-        q, k, v = self.split(x, context.phase)
+        q, k, v = self.split(x, context.phase(slice(0, x.shape[1])))
         keys, values = state.append(k, v)
         if x.shape[1] == 1:
             keys, values = keys[:, :, -self.config.local_window :], values[:, :, -self.config.local_window :]

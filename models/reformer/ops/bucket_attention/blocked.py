@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from reformer.ops.bucket_attention.blocks import Layout, fold, spans
+from reformer.ops.bucket_attention.blocks import SCORES_AT_ONCE, Layout, fold, spans
 from reformer.ops.bucket_attention.published import make_published
 from reformer.ops.bucket_attention.recent import make_recent
 from reformer.precision import wide
@@ -59,10 +59,13 @@ def backward_pass(
     q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, d_out: Tensor,
     layout: Layout, shift: int,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """Gradients of flat q, k, v. Scores are made again; each row is owned by one slice at a time: no atomics."""
+    """Gradients of flat q, k, v; where q is k, dq and dk are one, their sum. Scores are made again; each row is
+    owned by one slice at a time: no atomics. Sums over rounds are wide; a single round's need not be."""
     total, d = v.shape
-    dq, dk, dv = (torch.zeros_like(x, dtype=out.dtype) for x in (q, k, v))
-    delta = (d_out * out).sum(-1)
+    sums = v.dtype if layout.n_rounds == 1 else lse.dtype
+    dk, dv = torch.zeros_like(k, dtype=sums), torch.zeros_like(v, dtype=sums)
+    dq = dk if q is k else torch.zeros_like(q, dtype=sums)
+    delta = _row_products(d_out, out).to(lse.dtype)
     lse = lse.masked_fill(lse == -torch.inf, torch.inf)  # who sees nothing has weights 0, not NaN
     for r in range(layout.n_rounds):
         for part in layout.slices(r):
@@ -81,13 +84,21 @@ def backward_pass(
             d_scores.sub_(delta.index_select(0, part.queries).view(n, m, 1)).mul_(weights)
             if part.n_queries < n * m:
                 d_scores.view(n * m, span)[part.n_queries :] = 0
-            dq.index_add_(0, part.queries, torch.bmm(d_scores, key).view(n * m, -1))
+            _add(dq, part.queries, torch.bmm(d_scores, key).view(n * m, -1), 0)
             _add(dk, part.keys, fold(torch.bmm(d_scores.transpose(1, 2), query), m), part.n_repeated)
     return dq, dk, dv
 
 
+def _row_products(a: Tensor, b: Tensor) -> Tensor:
+    """(a * b).sum(-1) of [T, d], wide, in slices."""
+    step = max(1, SCORES_AT_ONCE // a.shape[1])
+    parts = [(wide(x) * wide(y)).sum(-1) for x, y in zip(a.split(step), b.split(step), strict=True)]
+    return torch.cat(parts)
+
+
 def _add(total: Tensor, index: Tensor, rows: Tensor, n_repeated: int) -> None:
     """total[index] += rows; an index that occurs twice in one call would make a GPU's sum depend on the order."""
+    rows = rows.to(total.dtype)
     if n_repeated:
         total.index_add_(0, index[:n_repeated], rows[:n_repeated])
     total.index_add_(0, index[n_repeated:], rows[n_repeated:])
@@ -113,9 +124,10 @@ class _BucketAttention(torch.autograd.Function):
             out, lse = forward_pass(queries, keys, values, layout, shift * q.shape[1])
         if alone:
             out = torch.where((lse == -torch.inf)[:, None], wide(values), out)
-        ctx.save_for_backward(q, k, v, out, lse)
+        shaped = _shaped(out, v)
+        ctx.save_for_backward(q, k, v, shaped, lse)
         ctx.layout, ctx.shift, ctx.alone, ctx.shared = layout, shift, alone, q is k
-        return _shaped(out, v)
+        return shaped
 
     @staticmethod
     @once_differentiable
@@ -124,9 +136,9 @@ class _BucketAttention(torch.autograd.Function):
         keys, values, d_out = _flat(k), _flat(v), _flat(grad)
         queries = keys if ctx.shared else _flat(q)
         with torch.autocast(q.device.type, enabled=False):
-            dq, dk, dv = backward_pass(queries, keys, values, out, lse, d_out, ctx.layout, ctx.shift * q.shape[1])
-        if ctx.shared:
-            dk += dq
+            dq, dk, dv = backward_pass(
+                queries, keys, values, _flat(out), lse, d_out, ctx.layout, ctx.shift * q.shape[1]
+            )
         if ctx.alone:
             dv += d_out.masked_fill((lse != -torch.inf)[:, None], 0.0)  # there, out was the own v
         return None if ctx.shared else _shaped(dq, q), _shaped(dk, k), _shaped(dv, v), None, None, None
