@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -23,15 +24,27 @@ class Rotary:
     def phase(self, here: slice) -> Tensor:
         """Complex [tokens, d_head / 2], by which pair n of a vector at position t turns: exp(i t base^(-2n/d_head)).
 
-        Made anew for each slice: it is less work than to keep. Angles are taken in float64: at the ten-millionth token
-        float32 would be off by a whole turn.
+        A slice's first position is turned in float64, since at the ten-millionth token float32 would be off by a whole
+        turn; the others are that times a table, which is less work than sines and cosines and nothing to keep.
         """
-        half = self.d_head // 2
-        speed = self.base ** -(torch.arange(half, dtype=torch.float64, device=self.device) / half)
-        times = torch.arange(self.start + here.start, self.start + here.stop, dtype=torch.float64, device=self.device)
-        angle = times[:, None] * speed
-        turns = torch.polar(torch.ones_like(angle), angle)
-        return turns if self.dtype == torch.float64 else turns.to(torch.complex64)
+        exact = self.dtype == torch.float64
+        first = _turns(self.d_head, self.base, self.start + here.start, 1, self.device)
+        table = _table(self.d_head, self.base, here.stop - here.start, self.device, exact)
+        return table * first.to(table.dtype)
+
+
+def _turns(d_head: int, base: float, start: int, n: int, device: torch.device) -> Tensor:
+    """exp(i t base^(-2n/d_head)) of n positions, complex128."""
+    half = d_head // 2
+    speed = base ** -(torch.arange(half, dtype=torch.float64, device=device) / half)
+    angle = torch.arange(start, start + n, dtype=torch.float64, device=device)[:, None] * speed
+    return torch.polar(torch.ones_like(angle), angle)
+
+
+@lru_cache(maxsize=16)
+def _table(d_head: int, base: float, n: int, device: torch.device, exact: bool) -> Tensor:
+    turns = _turns(d_head, base, 0, n, device)
+    return turns if exact else turns.to(torch.complex64)
 
 
 def rotate_(x: Tensor, phase: Tensor) -> Tensor:

@@ -17,6 +17,8 @@ from reformer.errors import NumericalError
 from reformer.fused import SLICE
 from reformer.precision import wide
 
+KEPT = 2**25  # numbers of a stream, up to which backward keeps what a branch makes of it instead of making it again
+
 
 @dataclass(frozen=True)
 class Coupling:
@@ -190,10 +192,11 @@ class Undo:
 
     def mixing(self, branch: Mixing, routing: Tensor | None) -> None:
         graph: list[tuple[Tensor, tuple[Tensor, ...]]] = []
-        if len(self.slices) == 1:
-            graph = [self.split(branch, self.slices[0])]
-            parts = [p.detach().requires_grad_() for p in graph[0][1]]
-        else:  # a graph of the whole would hold what slices are there to avoid
+        if self.source.numel() <= KEPT:
+            graph = [self.split(branch, here) for here in self.slices]
+            joined = [p[0] if len(p) == 1 else torch.cat(p[::-1], 2) for p in zip(*(g[1] for g in graph), strict=True)]
+            parts = [p.detach().requires_grad_() for p in joined]
+        else:  # the graph of a long text would hold what slices are there to avoid: they are split once more below
             parts = [p.requires_grad_() for p in self.trunk.split(branch, self.source, self.context)]
         with torch.enable_grad():
             out, _ = branch.mix(tuple(parts), self.context, routing)
@@ -206,7 +209,7 @@ class Undo:
         d_parts = self.differentiate([out], parts, [d_out])
         del out, d_out, parts
         for here in self.slices:
-            x, split = graph.pop() if graph else self.split(branch, here)
+            x, split = graph.pop(0) if graph else self.split(branch, here)
             (dx,) = self.differentiate(split, [x], [d[:, :, here] for d in d_parts])
             self.d_source[:, here] += dx
 

@@ -93,6 +93,7 @@ def _begin(path: Path | None, source: str | None, sets: list[str], device: str) 
         train["precision"], reason = pick_precision(device)
         _say_choice("train.precision", train["precision"], reason)
     config = resolve(settings, prepared.tokenizer.vocab_size, prepared.digest)
+    _warn_of_memory(config, device)
     hooks = _Session(config, prepared, device)
     model = ReformerLM(config.model).to(device)
     run = Run.create(path, config, prepared.tokenizer)
@@ -117,6 +118,21 @@ def _chosen(settings: Settings, prepared: Prepared, device: str) -> Settings:
             settings[section][name] = c.value
             _say_choice(c.key, c.value, c.reason)
     return settings
+
+
+def _warn_of_memory(config: RunConfig, device: str) -> None:
+    """Before what will not fit is begun."""
+    from reformer_cli.commands.plan import step_of
+    from reformer_cli.files import as_size
+
+    step, free = step_of(config, device), free_memory(device)
+    needed = step.total - step.program
+    if needed > free:
+        say(
+            f"warning: a step needs about {as_size(needed)}, {as_size(free)} are free; lower data.context "
+            f"{config.data.context:,} or train.batch {config.train.batch}, or --set gradient_streams=bfloat16 "
+            "(`reformer plan` says what takes it)"
+        )
 
 
 def _say_choice(key: str, value: Any, reason: str) -> None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from reformer import ReformerConfig
+
 from reformer_cli.files import as_size
+from reformer_cli.training.forecast import Step
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ SIZES = (
 CPU_TOKENS_PER_MINUTE = 200_000  # of the second size on two cores: to compare steps with minutes
 GPU_SPEED = 100  # a GPU against two cores, roughly
 TOKENS_PER_STEP = 2_048
-BYTES_PER_PARAMETER = 16  # weight, gradient and AdamW's two moments in float32
+VOCAB_SIZE = 4096  # about the largest that a corpus is given
 
 
 def choose(n_tokens: int, device: str, memory: int, minutes: float | None, steps: int | None) -> list[Choice]:
@@ -75,7 +78,12 @@ def choose(n_tokens: int, device: str, memory: int, minutes: float | None, steps
 
 
 def needs(size: Size, batch: int) -> int:
-    """Bytes that training a size takes, roughly: parameters with their optimiser, streams, one layer's workspace."""
-    parameters = size.n_layers * 12 * size.d_model**2 + 2 * 4096 * size.d_model
-    activations = batch * size.context * size.d_model * 4 * 24
-    return parameters * BYTES_PER_PARAMETER + activations
+    """Bytes that training a size takes."""
+    model = ReformerConfig(
+        vocab_size=VOCAB_SIZE,
+        d_model=size.d_model,
+        n_layers=size.n_layers,
+        n_heads=size.n_heads,
+        d_head=size.d_model // size.n_heads,
+    )
+    return Step(model, batch, size.context, "float32", 0).total

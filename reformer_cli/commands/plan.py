@@ -1,0 +1,114 @@
+"""`reformer plan`: what a training step will hold in memory, before it does."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from reformer_cli.commands.config import SetOption
+from reformer_cli.commands.shared import DeviceOption, free_memory, keep_freed_memory, pick_device, say
+from reformer_cli.errors import UserError
+
+if TYPE_CHECKING:
+    from reformer_cli.config import RunConfig
+    from reformer_cli.training.forecast import Step
+
+VOCAB_SIZE = 4096  # assumed where data.vocab_size is left to the corpus
+UNITS = {
+    "": 1,
+    "kib": 2**10,
+    "mib": 2**20,
+    "gib": 2**30,
+    "tib": 2**40,
+    "kb": 10**3,
+    "mb": 10**6,
+    "gb": 10**9,
+    "tb": 10**12,
+}
+
+
+def plan(
+    config: Annotated[
+        str | None, typer.Option(metavar="NAME|FILE", help="A recipe (reformer config list) or YAML file.")
+    ] = None,
+    set_: SetOption = None,
+    memory: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Memory to fit in, such as 16GiB; default: what is free.")
+    ] = None,
+    measure: Annotated[bool, typer.Option("--measure", help="Take one real step and compare.")] = False,
+    device: DeviceOption = "auto",
+) -> None:
+    """Forecast a training step's memory, item by item, and the largest context and depth that fit."""
+    from reformer_cli.config import load_config, resolve
+    from reformer_cli.files import as_size
+    from reformer_cli.training.forecast import forecast, largest_context, largest_depth
+
+    limit = parse_size(memory) if memory is not None else None
+    settings = load_config(config, set_ or ())
+    resolved = resolve(settings, settings["data"].get("vocab_size") or VOCAB_SIZE)
+    where = pick_device(device)
+    limit = free_memory(where) if limit is None else limit
+    step = step_of(resolved, where)
+    if settings["data"].get("vocab_size") is None:
+        say(f"data.vocab_size follows the corpus; {VOCAB_SIZE:,} assumed")
+    typer.echo(
+        f"context {step.context:,} x batch {step.batch}, {step.model.n_layers} layers, products in {step.precision}"
+    )
+    for item in forecast(step):
+        typer.echo(f"  {item.name:<16} {as_size(item.size):>12}  {item.what}")
+    verdict = "fits" if step.total <= limit else "does not fit"
+    typer.echo(f"  {'total':<16} {as_size(step.total):>12}  {verdict} in {as_size(limit)}")
+    typer.echo(
+        f"largest context {largest_context(step, limit):,} tokens, largest depth {largest_depth(step, limit):,} layers"
+    )
+    if measure:
+        found = measured(resolved, where, step)
+        typer.echo(f"measured {as_size(found)}: {found / step.total:.2f} x the forecast")
+
+
+def step_of(config: RunConfig, device: str) -> Step:
+    """The step that a run's configuration leads to, on this machine."""
+    from reformer_cli.training.forecast import Step
+    from reformer_cli.training.metrics import peak_memory
+    from reformer_cli.training.precision import pick_precision
+
+    precision = config.train.precision if config.train.precision != "auto" else pick_precision(device)[0]
+    return Step(config.model, config.train.batch, config.data.context, precision, peak_memory(device))
+
+
+def measured(config: RunConfig, device: str, step: Step) -> int:
+    """Peak bytes of one real step on random tokens."""
+    import torch
+    from reformer import ReformerLM
+
+    from reformer_cli.training.metrics import peak_memory
+    from reformer_cli.training.optim import make_optimizer
+
+    keep_freed_memory()
+    if step.total > free_memory(device):
+        raise UserError(
+            f"one step needs about {step.total:,} bytes, {free_memory(device):,} are free", "lower data.context"
+        )
+    model = ReformerLM(config.model).to(device)
+    optimizer = make_optimizer(model, config.train)
+    text = torch.randint(config.model.vocab_size, (step.batch, step.context + 1), device=device)
+    low = step.precision == "bfloat16"
+    with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=low):
+        loss = model.loss(text[:, :-1], text[:, 1:], dropout_seed=0)
+    loss.backward()
+    optimizer.step()
+    return peak_memory(device)
+
+
+def parse_size(text: str) -> int:
+    """'16GiB' -> bytes. Raises UserError."""
+    number = text.rstrip("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ ")
+    unit = UNITS.get(text[len(number) :].strip().lower())
+    try:
+        value = float(number)
+    except ValueError:
+        value = 0.0
+    if unit is None or not 0 < value * unit < 2**60:
+        raise UserError(f"--memory {text!r} is not a size", "give one such as 16GiB or 500MB")
+    return int(value * unit)

@@ -1,0 +1,76 @@
+"""`reformer plan`: the forecast is the measurement, and what it names fits."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+from cli.conftest import Program
+from reformer import ReformerConfig, ReformerLM
+
+from reformer_cli.training.forecast import Step, count_parameters, forecast, largest_context, largest_depth
+
+SIZES = ["--set", "vocab_size=320", "--set", "d_model=64", "--set", "n_layers=2", "--set", "d_head=16"]
+
+
+def test_items_add_up_and_the_verdict_follows(reformer: Program) -> None:
+    result = reformer(
+        "plan", *SIZES, "--set", "context=4096", "--set", "batch=1", "--memory", "16GiB", "--device", "cpu"
+    )
+    assert result.status == 0, result.err
+    assert "fits in 16.0 GiB" in result.out
+    assert "largest context" in result.out
+    tight = reformer("plan", *SIZES, "--set", "context=1048576", "--memory", "300 MB", "--device", "cpu")
+    assert "does not fit" in tight.out
+
+
+def step(**changes: object) -> Step:
+    model = ReformerConfig(vocab_size=320, d_model=256, n_layers=6, n_heads=2, d_head=64, d_ff=512, n_hashes=1)
+    given: dict = {"model": model, "batch": 1, "context": 65536, "precision": "float32", "program": 0}
+    return Step(**(given | changes))
+
+
+def test_the_largest_fit_and_one_more_does_not() -> None:
+    memory, one = 2**30, step()
+    context, depth = largest_context(one, memory), largest_depth(one, memory)
+    assert step(context=context).total <= memory < step(context=context + 1024).total
+    layers = [replace(one.model, n_layers=n) for n in (depth, depth + 1)]
+    assert step(model=layers[0]).total <= memory < step(model=layers[1]).total
+    assert largest_context(one, 1000) == largest_depth(one, 1000) == 0
+
+
+def test_parameters_of_deep_models_are_counted_from_shallow_ones() -> None:
+    for layers, n in ((("mixed",), 5), (("local", "lsh", "lsh"), 8), (("local", "lsh", "lsh"), 2)):
+        config = ReformerConfig(vocab_size=50, d_model=16, d_head=8, n_layers=n, layers=layers)
+        assert count_parameters(config) == sum(p.numel() for p in ReformerLM(config).parameters())
+
+
+def test_streams_do_not_grow_with_depth() -> None:
+    names = [
+        {i.name: i.size for i in forecast(step(model=ReformerConfig(vocab_size=320, n_layers=n)))} for n in (2, 24)
+    ]
+    assert names[0]["streams"] == names[1]["streams"]
+    assert names[0]["attention"] == names[1]["attention"]
+    assert names[0]["parameters"] < names[1]["parameters"]
+
+
+@pytest.mark.parametrize("memory", ["much", "16 XB", "-3GiB", "", "nanGiB"])
+def test_sizes_that_are_none(reformer: Program, memory: str) -> None:
+    assert "is not a size" in reformer("plan", "--memory", memory).error
+
+
+def test_measured_step(reformer: Program) -> None:
+    """In this process other tests have left their memory: only that it runs and says a ratio."""
+    out = reformer("plan", *SIZES, "--set", "context=2048", "--set", "batch=1", "--device", "cpu", "--measure").out
+    assert re.search(r"measured .* \d\.\d\d x the forecast", out)
+
+
+def test_train_warns_of_what_will_not_fit(reformer: Program, text, monkeypatch: pytest.MonkeyPatch) -> None:
+    from reformer_cli.commands import train
+
+    monkeypatch.setattr(train, "free_memory", lambda device: 1000)
+    result = reformer("train", text, "--steps", 1, "--set", "context=64", "--set", "d_model=16", "--run", "r")
+    assert result.status == 0
+    assert "warning: a step needs about" in result.err
+    assert "lower data.context 64" in result.err
