@@ -35,7 +35,7 @@ def peak(device: str) -> float:
 
 
 def measure(system: str, length: int, device: str, budget: float, allocator: str, precision: str) -> dict[str, float]:
-    """Median seconds of a step after one that warms up, and the peak memory of the process."""
+    """Median seconds of a step after one that warms up (that one itself if it exceeds the budget), and peak memory."""
     if allocator == "tuned" or (allocator == "shipped" and system in OURS):
         keep_freed_memory()
     torch.manual_seed(0)
