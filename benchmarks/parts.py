@@ -16,7 +16,7 @@ import record
 import torch
 from reformer import fused, reversible, trunk
 from reformer.attention import local, lsh
-from reformer.ops.bucket_attention import blocked
+from reformer.ops.bucket_attention import native
 from systems import SYSTEMS, tokens
 
 # (where it is called from, its name, the part it belongs to)
@@ -24,8 +24,8 @@ PLACES: list[tuple[Any, str, str]] = [
     (lsh, "lsh_hash", "hash"),
     (lsh, "make_recent", "sort"),
     (local, "make_window", "sort"),
-    (blocked, "forward_pass", "attention"),
-    (blocked, "backward_pass", "attention"),
+    (native, "forward_pass", "attention"),
+    (native, "backward_pass", "attention"),
     (fused._Project, "forward", "projections"),
     (fused._Project, "backward", "projections"),
     (fused._Linear, "forward", "projections"),
@@ -34,8 +34,8 @@ PLACES: list[tuple[Any, str, str]] = [
     (fused._SquaredReluMLP, "backward", "feed-forward"),
     (reversible, "sliced_loss", "head and loss"),
     (trunk.Trunk, "add_", "streams"),
-    (trunk.Trunk, "dequantise", "streams"),
-    (trunk.Trunk, "check", "streams"),
+    (trunk.Trunk, "subtract_", "streams"),
+    (trunk.Trunk, "read", "streams"),
 ]
 
 

@@ -93,7 +93,7 @@ class FeedForward(Pointwise):
         super().__init__()
         d_ff = config.d_ff or 4 * config.d_model
         biases = config.norm == "layer"
-        self.kind = config.feed_forward
+        self.kind, self.backend = config.feed_forward, config.backend
         self.fused = self.kind == "squared_relu" and not biases
         self.norm = make_norm(config, config.d_model)
         self.widen = nn.Linear(config.d_model, d_ff * (2 if self.kind == "swiglu" else 1), bias=biases)
@@ -101,7 +101,7 @@ class FeedForward(Pointwise):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.fused:
-            return squared_relu_mlp(x.flatten(0, 1), self.widen.weight, self.output.weight).view(x.shape)
+            return squared_relu_mlp(x.flatten(0, 1), self.widen.weight, self.output.weight, self.backend).view(x.shape)
         h = self.widen(self.norm(x))
         if self.kind == "squared_relu":
             h = F.relu(h).square()

@@ -12,6 +12,7 @@ from typing_extensions import Self
 
 LayerKind = Literal["mixed", "lsh", "local", "full"]
 Pattern = Literal["recent", "published"]
+Backend = Literal["auto", "torch", "native"]
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", strict=False))
@@ -60,6 +61,10 @@ class ReformerConfig:
     )
     block: int = Field(
         default=64, ge=1, le=4096, description="sorted queries worked on together; no effect on results beyond rounding"
+    )
+    backend: Backend = Field(
+        default="auto",
+        description="native (C, compiled on first use for this CPU), torch (PyTorch alone), or auto: what can be",
     )
     feed_forward: Literal["squared_relu", "relu", "gelu", "swiglu"] = Field(
         default="squared_relu", description="non-linearity of the feed-forward layer"
@@ -130,6 +135,7 @@ class ReformerConfig:
             wrong += [f"positions: {self.positions} (axial or none)"] if self.positions == "rotary" else []
             wrong += [f"local_round: {self.local_round} (0)"] if self.local_round else []
             wrong += [f"windows: {list(self.windows)} (one length)"] if len(self.windows) > 1 else []
+            wrong += ["backend: native (auto or torch)"] if self.backend == "native" else []
             if wrong:
                 found.append(f"pattern published does not go with {', '.join(wrong)}")
         if self.tie_embeddings and self.merge == "concat":

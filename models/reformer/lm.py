@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reformer.attention import make_attention
+from reformer.backend import rows_for
 from reformer.branch import Context, FeedForward, Mixing, make_norm
 from reformer.config import ReformerConfig
 from reformer.loss import UNSCORED
@@ -89,7 +90,8 @@ class ReformerLM(nn.Module):
         c = self.config
         dtype = self.embedding.dtype
         of_gradients = torch.bfloat16 if c.gradient_streams == "bfloat16" else dtype
-        return Trunk(couplings, c.stream_bits, c.dropout, c.workspace_tokens, dtype, of_gradients)
+        rows = rows_for(c.backend, self.embedding)
+        return Trunk(couplings, c.stream_bits, c.dropout, c.workspace_tokens, dtype, of_gradients, rows)
 
     def embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
         """[batch, length] -> [batch, length, d_model]. Rows have unit mean square under norm: rms."""
@@ -154,11 +156,9 @@ class ReformerLM(nn.Module):
         """Merged streams of new tokens; the state moves on. The same fixed-point arithmetic as in training."""
         trunk = self.trunk
         positions = torch.arange(state.position, state.position + tokens.shape[1], device=tokens.device)
-        first = trunk.quantise(self.embed(tokens, positions))
-        streams, context = [first, first.clone()], Context(self.rotary(state.position))
+        streams, context = trunk.begin(self.embed(tokens, positions)), Context(self.rotary(state.position))
         for c, layer in zip(trunk.couplings, state.layers, strict=True):
-            added = c.branch.step(trunk.dequantise(streams[c.source]), context, layer)
-            streams[c.target] += trunk.quantise(added)
+            trunk.add_(streams[c.target], c.branch.step(trunk.read(streams[c.source]), context, layer), c.name)
         state.position += tokens.shape[1]
         return merge(trunk, streams, self.config.merge == "concat")
 

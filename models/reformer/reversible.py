@@ -138,7 +138,7 @@ def reversible_loss(
 
 def reversible_reference(trunk: Trunk, x: Tensor, context: Context, *, concat: bool) -> Tensor:
     """The same network under ordinary autograd, which keeps every activation: the definition of the gradients."""
-    integers = [trunk.quantise(x.detach()), trunk.quantise(x.detach())]
+    integers = trunk.begin(x.detach())
     ghosts = [_straight_through(trunk, s, x) for s in integers]
     for index, c in enumerate(trunk.couplings):
         slices, source = trunk.slices(*x.shape[:2]), ghosts[c.source]
@@ -150,14 +150,15 @@ def reversible_reference(trunk: Trunk, x: Tensor, context: Context, *, concat: b
             pieces = [c.branch(source[:, here]) for here in slices]
         dropped = [trunk.dropped(p, index, context, here.start) for p, here in zip(pieces, slices, strict=True)]
         added = torch.cat(dropped, 1)
-        integers[c.target] = integers[c.target] + trunk.quantise(added.detach())
+        integers[c.target] = integers[c.target].clone()
+        trunk.add_(integers[c.target], added.detach(), c.name)
         ghosts[c.target] = _straight_through(trunk, integers[c.target], ghosts[c.target], added)
     return torch.cat(ghosts, -1) if concat else _straight_through(trunk, integers[0] + integers[1], *ghosts)
 
 
 def _straight_through(trunk: Trunk, stream: Tensor, *sources: Tensor) -> Tensor:
     """The stream as floats, whose gradient goes to every source unchanged."""
-    out: Tensor = _StraightThrough.apply(trunk.dequantise(stream), *sources)
+    out: Tensor = _StraightThrough.apply(trunk.read(stream), *sources)
     return out
 
 

@@ -50,9 +50,9 @@ def hash_statistics(
 
     was_training, trunk = model.training, model.eval().trunk
     positions = torch.arange(tokens.shape[1], device=tokens.device)
-    first = trunk.quantise(model.embed(tokens, positions))
+    streams = trunk.begin(model.embed(tokens, positions))
     try:
-        trunk.run([first, first.clone()], Context(model.rotary()), watch=look)
+        trunk.run(streams, Context(model.rotary()), watch=look)
     finally:
         model.train(was_training)
     return found

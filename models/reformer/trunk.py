@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import ModuleType
 
 import torch
 from torch import Tensor
 
 from reformer.branch import Branch, Context, Mixing
 from reformer.errors import NumericalError
-from reformer.fused import SLICE
-from reformer.precision import wide
 
+GUARD = 2**30  # streams, and what is added to them, stay below half of what an int32 holds
 KEPT = 2**25  # numbers of a stream, up to which backward keeps what a branch makes of it instead of making it again
 
 
@@ -34,7 +34,7 @@ class Coupling:
 class Trunk:
     """The couplings in order, and how they are run. bits: streams count in 2^-bits; dropout: share dropped; size:
     tokens that pointwise work is done on at a time; dtype: of the branches' parameters; gradient_dtype: of the streams'
-    gradients."""
+    gradients; rows: passes over rows (`backend.rows_for`)."""
 
     couplings: Sequence[Coupling]
     bits: int
@@ -42,37 +42,36 @@ class Trunk:
     size: int
     dtype: torch.dtype
     gradient_dtype: torch.dtype
+    rows: ModuleType
 
-    def dequantise(self, stream: Tensor) -> Tensor:
-        return stream.to(self.dtype).mul_(2.0**-self.bits)
-
-    def quantise(self, x: Tensor) -> Tensor:
-        return (wide(x) * 2.0**self.bits).round_().to(torch.int32)
+    def read(self, stream: Tensor) -> Tensor:
+        """A stream, or a slice of it, as floating point numbers."""
+        x: Tensor = self.rows.read(stream, self.bits, self.dtype)
+        return x
 
     def begin(self, x: Tensor) -> list[Tensor]:
         """Both streams as they start: x [batch, length, d_model]."""
         first = torch.zeros_like(x, dtype=torch.int32)
-        self.add_(first, x)
+        for here in self.slices(*x.shape[:2]):
+            self.add_(first[:, here], x[:, here], "embedding")
         return [first, first.clone()]
 
-    def add_(self, stream: Tensor, x: Tensor, sign: int = 1) -> None:
-        """stream += sign * round(x / unit), in place, in slices that stay in the cache."""
-        step = max(1, SLICE // x.shape[0])
-        for start in range(0, x.shape[1], step):
-            here = slice(start, start + step)
-            stream[:, here].add_(self.quantise(x[:, here]), alpha=sign)
+    def add_(self, stream: Tensor, x: Tensor, where: str) -> None:
+        """stream += round(x / unit), in place. Raises NumericalError for what is not finite or leaves the range."""
+        if self.rows.add_(stream, x, self.bits, 1, GUARD):
+            return
+        largest = 2.0 ** (30 - self.bits)
+        seen = x if not bool((x.abs() < largest).all()) else stream * 2.0**-self.bits
+        low, high = (float(v) for v in torch.aminmax(seen))
+        raise NumericalError(
+            where,
+            f"values from {low:.4g} to {high:.4g} leave the range +-{largest:g} of the residual streams; "
+            "lower the learning rate or stream_bits",
+        )
 
-    def check(self, x: Tensor, where: str) -> None:
-        """Refuse what could leave int32 or is not finite: |added| and |stream| stay below half the range."""
-        low, high = (float(v) for v in torch.aminmax(x))
-        limit = float(2**30) if x.dtype == torch.int32 else 2.0 ** (30 - self.bits)
-        if not (-limit < low and high < limit):
-            scale = 2.0**-self.bits if x.dtype == torch.int32 else 1.0
-            raise NumericalError(
-                where,
-                f"values from {low * scale:.4g} to {high * scale:.4g} leave the range "
-                f"+-{2.0 ** (30 - self.bits):g} of the residual streams; lower the learning rate or stream_bits",
-            )
+    def subtract_(self, stream: Tensor, x: Tensor) -> None:
+        """Undo `add_`, bit for bit."""
+        self.rows.add_(stream, x, self.bits, -1, None)
 
     def slices(self, batch: int, length: int) -> list[slice]:
         """Of the length, each of at most `size` tokens over the batch."""
@@ -93,7 +92,7 @@ class Trunk:
         whole: list[Tensor] = []
         batch, length, _ = source.shape
         for here in self.slices(batch, length):
-            parts = branch.split(self.dequantise(source[:, here]), context.phase(here))
+            parts = branch.split(self.read(source[:, here]), context.phase(here))
             if len(parts[0][0, 0]) == length:
                 return parts
             if not whole:
@@ -127,11 +126,8 @@ class Trunk:
                 if isinstance(c.branch, Mixing):
                     added = c.branch.joined(out[:, :, here])
                 else:
-                    added = c.branch(self.dequantise(source[:, here]))
-                added = self.dropped(added, index, context, here.start)
-                self.check(added, c.name)
-                self.add_(target[:, here], added)
-            self.check(target, c.name)
+                    added = c.branch(self.read(source[:, here]))
+                self.add_(target[:, here], self.dropped(added, index, context, here.start), c.name)
             found.append(routing)
         return found
 
@@ -179,13 +175,13 @@ class Undo:
 
     def restore(self, added: Tensor, here: slice) -> Tensor:
         """Take away what a slice had added; returns the gradient of that."""
-        self.trunk.add_(self.target[:, here], added.detach(), -1)
+        self.trunk.subtract_(self.target[:, here], added.detach())
         return self.d_target[:, here].to(added.dtype)
 
     def pointwise(self, branch: Branch) -> None:
         for here in self.slices:
             with torch.enable_grad():
-                x = self.trunk.dequantise(self.source[:, here]).requires_grad_()
+                x = self.trunk.read(self.source[:, here]).requires_grad_()
                 added = self.trunk.dropped(branch(x), self.index, self.context, here.start)
             (dx,) = self.differentiate([added], [x], [self.restore(added, here)])
             self.d_source[:, here] += dx
@@ -216,12 +212,12 @@ class Undo:
     def split(self, branch: Mixing, here: slice) -> tuple[Tensor, tuple[Tensor, ...]]:
         """A slice of the source, and its parts with their graph."""
         with torch.enable_grad():
-            x = self.trunk.dequantise(self.source[:, here]).requires_grad_()
+            x = self.trunk.read(self.source[:, here]).requires_grad_()
             return x, branch.split(x, self.context.phase(here))
 
 
 def merge(trunk: Trunk, streams: Sequence[Tensor], concat: bool) -> Tensor:
     """The streams as the head reads them: side by side, or their sum."""
     if concat:
-        return torch.cat([trunk.dequantise(s) for s in streams], -1)
-    return trunk.dequantise(streams[0] + streams[1])
+        return torch.cat([trunk.read(s) for s in streams], -1)
+    return trunk.read(streams[0] + streams[1])

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reformer_cli.commands.shared import DeviceOption, RunOption, keep_freed_memory, pick_device, read_text, say
+from reformer_cli.commands.shared import (
+    DeviceOption,
+    RunOption,
+    keep_freed_memory,
+    load_model,
+    pick_device,
+    read_text,
+    say,
+)
 from reformer_cli.errors import UserError
 
 if TYPE_CHECKING:
@@ -50,7 +58,7 @@ def perplexity(
     for name, text in texts:
         if not text:
             raise UserError(f"{name} is empty", "there is nothing to score")
-    model = opened.load_model(pick_device(device))
+    model = load_model(opened, pick_device(device))
     if files:
         scores = {name: score_text(model, tokenizer, text, context) for name, text in texts}
     else:

@@ -15,6 +15,7 @@ from reformer_cli.commands.shared import (
     DeviceOption,
     RunOption,
     free_memory,
+    load_model,
     option_faults,
     pick_device,
     read_text,
@@ -74,7 +75,7 @@ def generate(
     check_length(len(ids) + max_tokens, len(ids), opened.config.model.max_length)
     where = pick_device(device)
     check_memory(opened.config.model, len(ids) + max_tokens, samples, free_memory(where))
-    model = opened.load_model(where)
+    model = load_model(opened, where)
     with _open(output) as file:
         _write(model, tokenizer, ids, text, config, stop or [], file)
 

@@ -13,6 +13,9 @@ from reformer_cli.errors import UserError
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
+    from reformer import ReformerConfig, ReformerLM
+
+    from reformer_cli.runs import Run
 
 RunOption = Annotated[
     Path | None, typer.Option("--run", metavar="DIR", help="Run directory; default: the newest under runs/.")
@@ -70,6 +73,26 @@ def keep_freed_memory() -> None:
         return
     for parameter, value in ((m_mmap_threshold, 2**25), (m_trim_threshold, 2**31 - 1), (m_top_pad, 2**26)):
         mallopt(parameter, value)
+
+
+def backend_reason(config: ReformerConfig, device: str) -> tuple[str, str]:
+    """(what computes this model there, why). Raises UserError for a backend that cannot be had."""
+    from reformer import native
+
+    if config.backend == "torch":
+        return "torch", "as the config asks"
+    if device.startswith("cpu") and native.library() is not None:
+        return "native", "C compiled for this CPU"
+    why = native.problem() if device.startswith("cpu") else "this is a GPU"
+    if config.backend == "native":
+        raise UserError(f"backend native cannot be used: {why}", "set model.backend to auto, in a run's config.yaml")
+    return "torch", why
+
+
+def load_model(run: Run, device: str) -> ReformerLM:
+    """A run's best weights, once it is known that something there can compute them."""
+    backend_reason(run.config.model, device)
+    return run.load_model(device)
 
 
 def read_text(path: str) -> str:

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from reformer_cli.commands.config import SetOption
-from reformer_cli.commands.shared import DeviceOption, RunOption, free_memory, keep_freed_memory, pick_device, say
+from reformer_cli.commands.shared import (
+    DeviceOption,
+    RunOption,
+    backend_reason,
+    free_memory,
+    keep_freed_memory,
+    pick_device,
+    say,
+)
 from reformer_cli.errors import UserError
 
 if TYPE_CHECKING:
@@ -91,8 +99,10 @@ def _begin(path: Path | None, source: str | None, sets: list[str], device: str) 
         settings = _chosen(settings, prepared, device)
     if train.get("precision", "auto") == "auto":
         train["precision"], reason = pick_precision(device)
-        _say_choice("train.precision", train["precision"], reason)
+        say_choice("train.precision", train["precision"], reason)
     config = resolve(settings, prepared.tokenizer.vocab_size, prepared.digest)
+    backend, reason = backend_reason(config.model, device)
+    say_choice("backend", backend, reason)
     _warn_of_memory(config, device)
     hooks = _Session(config, prepared, device)
     model = ReformerLM(config.model).to(device)
@@ -116,7 +126,7 @@ def _chosen(settings: Settings, prepared: Prepared, device: str) -> Settings:
         section, name = c.key.split(".")
         if name not in settings[section]:
             settings[section][name] = c.value
-            _say_choice(c.key, c.value, c.reason)
+            say_choice(c.key, c.value, c.reason)
     return settings
 
 
@@ -135,7 +145,7 @@ def _warn_of_memory(config: RunConfig, device: str) -> None:
         )
 
 
-def _say_choice(key: str, value: Any, reason: str) -> None:
+def say_choice(key: str, value: Any, reason: str) -> None:
     say(f"  {f'{key} = {value}':30} {reason}")
 
 
@@ -171,6 +181,7 @@ def _resume(path: Path | None, sets: list[str], device: str) -> None:
         settings["train"] |= changed["train"]
         run.config = resolve(settings, tokenizer.vocab_size, run.config.corpus_digest)
         write_file(run.path / CONFIG, to_yaml(run.config))
+    backend_reason(run.config.model, device)
     session = _Session(run.config, prepared, device)
     run.forget_after(step)
     say(f"{run.path}: going on after step {step:,}")

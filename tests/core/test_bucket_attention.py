@@ -2,47 +2,71 @@
 
 from __future__ import annotations
 
+import ctypes
 import itertools
+from collections.abc import Iterator
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from reformer import native
 from reformer.ops.bucket_attention import bucket_attention, bucket_attention_reference, published
 from reformer.ops.bucket_attention.reference import visible
 from torch import Tensor
 
+# backend -> what it is tested in, and how close it must come to the definition in float64
+CLOSE = {"torch": (torch.float64, 1e-12), "native": (torch.float32, 1e-4)}
+needs_compiler = pytest.mark.skipif(native.library() is None, reason=native.problem())
+BACKENDS = ["torch", pytest.param("native", marks=needs_compiler)]
 
-def both(length: int, buckets: Tensor, windows: list[int], block: int, dtype: torch.dtype = torch.float64, **how: str):
-    """(output, dq, dk, dv) of the reference and of the fast version."""
+
+def both(length: int, buckets: Tensor, windows: list[int], block: int, backend: str = "torch", **how: str):
+    """(output, dq, dk, dv) of the reference in float64, and of the fast version."""
     random = torch.Generator().manual_seed(length)
     _, batch, heads, _ = buckets.shape
-    shape = (batch, heads, length, 8)
+    shape, dtype = (batch, heads, length, 8), CLOSE[backend][0]
     q, k, v, g = (torch.randn(shape, generator=random, dtype=dtype) for _ in range(4))
     found = []
     for function in (bucket_attention_reference, bucket_attention):
-        more = {"block": block} if function is bucket_attention else {}
-        leaves = [x.clone().requires_grad_() for x in (q, k, v)]
+        more = {"block": block, "backend": backend} if function is bucket_attention else {}
+        wide = dtype if function is bucket_attention else torch.float64
+        leaves = [x.to(wide, copy=True).requires_grad_() for x in (q, k, v)]
         out = function(*leaves, buckets, windows, **how, **more)
-        gradients = torch.autograd.grad(out, leaves, g, allow_unused=True)
+        gradients = torch.autograd.grad(out, leaves, g.to(wide), allow_unused=True)
         found.append([out, *(torch.zeros_like(q) if x is None else x for x in gradients)])
     return found
 
 
-def assert_same(found: list[list[Tensor]], tolerance: float) -> None:
+def assert_same(found: list[list[Tensor]], backend: str = "torch") -> None:
     for name, a, b in zip(("out", "dq", "dk", "dv"), *found, strict=True):
-        assert not a.isnan().any(), name
-        assert (a - b).abs().max() <= tolerance, name
+        assert not b.isnan().any(), name
+        assert (a - b).abs().max() <= CLOSE[backend][1] * max(1, a.abs().max()), name
+
+
+@pytest.fixture
+def poisoned_memory() -> Iterator[None]:
+    """What torch and C are handed is full of NaN and the largest integers."""
+    perturb = -6  # M_PERTURB: glibc fills with the complement of the lowest byte
+    torch.use_deterministic_algorithms(True)
+    ctypes.CDLL(None).mallopt(perturb, 256)
+    try:
+        assert torch.empty(3).isnan().all()
+        yield
+    finally:
+        ctypes.CDLL(None).mallopt(perturb, 0)
+        torch.use_deterministic_algorithms(False)
 
 
 @pytest.mark.parametrize("length", [1, 2, 63, 111, 200])
 @pytest.mark.parametrize("n_buckets", [1, 3, 1000])
 @pytest.mark.parametrize(("values", "itself"), [("same", "alone"), ("same", "always"), ("next", "alone")])
-def test_fast_is_the_definition(length: int, n_buckets: int, values: str, itself: str) -> None:
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_fast_is_the_definition(length: int, n_buckets: int, values: str, itself: str, backend: str) -> None:
     random = torch.Generator().manual_seed(n_buckets)
     for windows, block in itertools.product(([5], [64, 1], [7, 300, 20]), (16, 64)):
         buckets = torch.randint(n_buckets, (len(windows), 2, 2, length), generator=random)
-        assert_same(both(length, buckets, windows, block, values=values, itself=itself), 1e-12)
+        assert_same(both(length, buckets, windows, block, backend, values=values, itself=itself), backend)
 
 
 @pytest.mark.parametrize("length", [1, 2, 31, 32, 63, 64, 111, 200])
@@ -52,36 +76,87 @@ def test_fast_is_the_definition_published(length: int, n_buckets: int, itself: s
     random = torch.Generator().manual_seed(n_buckets)
     for n_rounds, chunk in itertools.product((1, 2, 4), (5, 32)):
         buckets = torch.randint(n_buckets, (n_rounds, 2, 2, length), generator=random)
-        assert_same(both(length, buckets, [chunk] * n_rounds, 64, pattern="published", itself=itself), 1e-12)
+        assert_same(both(length, buckets, [chunk] * n_rounds, 64, pattern="published", itself=itself))
 
 
 def test_published_slices_join(monkeypatch: pytest.MonkeyPatch) -> None:
     """Long rows are worked on in several slices; small ones make short rows take that way too."""
     monkeypatch.setattr(published, "SCORES_AT_ONCE", 8 * 16 * 3)
     buckets = torch.randint(4, (2, 1, 2, 150), generator=torch.Generator().manual_seed(3))
-    assert_same(both(150, buckets, [8, 8], 64, pattern="published"), 1e-12)
+    assert_same(both(150, buckets, [8, 8], 64, pattern="published"))
 
 
 @pytest.mark.parametrize("pattern", ["recent", "published"])
 def test_a_thousand(pattern: str) -> None:
     buckets = torch.randint(9, (2, 1, 1, 1000), generator=torch.Generator().manual_seed(0))
-    assert_same(both(1000, buckets, [64, 64], 64, pattern=pattern), 1e-12)
+    assert_same(both(1000, buckets, [64, 64], 64, pattern=pattern))
+
+
+@needs_compiler
+@pytest.mark.parametrize(("values", "windows"), [("same", [700]), ("next", [300, 40, 600]), ("next", [1, 64])])
+def test_native_over_its_tiles_and_segments(values: str, windows: list[int]) -> None:
+    """C works on 128 queries, 256 keys and 1,024 places at a time: borders of each, and windows wider than a tile."""
+    for n_buckets in (1, 7, 300):
+        draw = torch.Generator().manual_seed(n_buckets)
+        buckets = torch.randint(n_buckets, (len(windows), 1, 1, 2500), generator=draw)
+        assert_same(both(2500, buckets, windows, 64, "native", values=values), "native")
+
+
+@needs_compiler
+def test_native_repeats_bit_for_bit_on_any_number_of_threads() -> None:
+    # Atomics, or sums split by thread, would make gradients depend on the machine's load.
+    buckets = torch.randint(50, (2, 1, 2, 3000), generator=torch.Generator().manual_seed(0))
+    before, found = torch.get_num_threads(), []
+    for n in (1, 2, 2, 5):
+        torch.set_num_threads(n)
+        found.append(both(3000, buckets, [64, 64], 64, "native", values="next")[1])
+    torch.set_num_threads(before)
+    for other in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
+
+
+@needs_compiler
+def test_native_with_places_beyond_32_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """u takes 64 bits where length x window asks for it; forced, since 16 million positions would not fit."""
+    from reformer.ops.bucket_attention import recent
+
+    buckets = torch.randint(5, (3, 1, 2, 400), generator=torch.Generator().manual_seed(0))
+    narrow = both(400, buckets, [20, 30, 40], 64, "native")
+    monkeypatch.setattr(recent, "LARGEST_INT32", 1)
+    assert recent.make_recent(buckets, [20, 30, 40], block=64, itself=False).rounds[0].u.dtype == torch.int64
+    found = both(400, buckets, [20, 30, 40], 64, "native")
+    assert all(torch.equal(a, b) for a, b in zip(narrow[1], found[1], strict=True))
+
+
+@needs_compiler
+@pytest.mark.parametrize("where", ["q", "v"])
+def test_native_passes_on_what_is_no_number(where: str) -> None:
+    # A maximum that drops NaNs would turn a broken layer into plausible numbers.
+    inputs = {name: torch.randn(1, 1, 300, 8) for name in "qkv"}
+    inputs[where][:, :, 5] = float("nan")
+    buckets = torch.zeros(1, 1, 1, 300, dtype=torch.int64)
+    out = bucket_attention(**inputs, buckets=buckets, windows=[40], backend="native", itself="always")
+    assert out[:, :, 5].isnan().all()
+    assert out[:, :, 250:].isfinite().all()
 
 
 @pytest.mark.parametrize("values", ["same", "next"])
-def test_float32_to_rounding(values: str) -> None:
+def test_torch_in_float32_to_rounding(values: str) -> None:
     buckets = torch.randint(9, (2, 1, 2, 1000), generator=torch.Generator().manual_seed(0))
-    assert_same(both(1000, buckets, [64, 33], 64, torch.float32, values=values), 2e-5)
+    x = [torch.randn(1, 2, 1000, 8) for _ in range(3)]
+    wanted = bucket_attention_reference(*(t.double() for t in x), buckets, [64, 33], values=values)
+    assert (bucket_attention(*x, buckets, [64, 33], values=values, backend="torch") - wanted).abs().max() < 2e-5
 
 
 @pytest.mark.parametrize("ids", ["one bucket", "all different"])
-def test_extreme_buckets(ids: str) -> None:
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_extreme_buckets(ids: str, backend: str) -> None:
     length = 130
     row = torch.zeros(length, dtype=torch.int64) if ids == "one bucket" else torch.arange(length)
     buckets = row.expand(2, 1, 1, length)
     for values in ("same", "next"):
-        found = both(length, buckets, [300, 10], 16, values=values)
-        assert_same(found, 1e-12)
+        found = both(length, buckets, [300, 10], 16, backend, values=values)
+        assert_same(found, backend)
         if ids == "all different" and values == "next":
             assert (found[1][0] == 0).all()  # nothing is seen
 
@@ -92,17 +167,19 @@ def test_extreme_buckets(ids: str) -> None:
     st.lists(st.integers(1, 90), min_size=1, max_size=3),
     st.integers(1, 40),
     st.sampled_from(["same", "next"]),
+    st.sampled_from(["torch", "native"] if native.library() is not None else ["torch"]),
 )
-def test_any_buckets(ids: list[int], windows: list[int], block: int, values: str) -> None:
+def test_any_buckets(ids: list[int], windows: list[int], block: int, values: str, backend: str) -> None:
     rounds = torch.tensor([ids[r:] + ids[:r] for r in range(len(windows))])
-    assert_same(both(len(ids), rounds[:, None, None], windows, block, values=values), 1e-12)
+    assert_same(both(len(ids), rounds[:, None, None], windows, block, backend, values=values), backend)
 
 
-def test_bfloat16_is_close_and_keeps_its_type() -> None:
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_bfloat16_is_close_and_keeps_its_type(backend: str) -> None:
     random = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(1, 2, 300, 16, generator=random) for _ in range(3))
     buckets = torch.randint(4, (2, 1, 2, 300), generator=random)
-    out = bucket_attention(q.bfloat16(), k.bfloat16(), v.bfloat16(), buckets, [32, 32])
+    out = bucket_attention(q.bfloat16(), k.bfloat16(), v.bfloat16(), buckets, [32, 32], backend=backend)
     wanted = bucket_attention_reference(
         q.bfloat16().float(), k.bfloat16().float(), v.bfloat16().float(), buckets, [32, 32]
     )
@@ -139,15 +216,11 @@ def test_the_future_changes_nothing(values: str) -> None:
         assert torch.allclose(out[:, :, :cut], changed[:, :, :cut], atol=1e-6)
 
 
-def test_uninitialised_memory_is_never_read() -> None:
-    # In this mode torch fills what `empty` returns with NaN and the largest integers.
-    torch.use_deterministic_algorithms(True)
-    try:
-        buckets = torch.arange(77).remainder(6).expand(2, 1, 2, 77)
-        assert torch.empty(3).isnan().all()
-        assert_same(both(77, buckets, [9, 30], 16, values="next"), 1e-12)
-    finally:
-        torch.use_deterministic_algorithms(False)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_uninitialised_memory_is_never_read(backend: str, poisoned_memory: None) -> None:
+    for length in (77, 700):
+        buckets = torch.arange(length).remainder(6).expand(2, 1, 2, length)
+        assert_same(both(length, buckets, [9, 300], 16, backend, values="next"), backend)
 
 
 @pytest.mark.parametrize(
@@ -158,6 +231,8 @@ def test_uninitialised_memory_is_never_read() -> None:
         ({"windows": [0]}, "at least 1"),
         ({"pattern": "published", "values": "next"}, "has values same, not next"),
         ({"v": torch.zeros(1, 1, 9, 4)}, "do not fit"),
+        ({"backend": "native", "pattern": "published"}, "pattern recent alone"),
+        ({"backend": "native", "v": torch.zeros(1, 1, 10, 4).double()}, "of one type"),
     ],
 )
 def test_what_does_not_fit_is_refused(change: dict, message: str) -> None:

@@ -69,7 +69,7 @@ def test_24_layers_rebuild_bit_for_bit(dtype: torch.dtype) -> None:
     context = Context(model.rotary())
     x = model.embed(tokens(LENGTH), positions)
     trunk = model.trunk
-    streams = [trunk.quantise(x.detach()), trunk.quantise(x.detach())]
+    streams = trunk.begin(x.detach())
     first = [s.clone() for s in streams]
     with torch.no_grad():
         routings = trunk.run(streams, context)
@@ -172,10 +172,11 @@ def test_autocast_is_entered_again_in_backward() -> None:
     loss.backward()
     full = small()
     full.loss(tokens(LENGTH), tokens(LENGTH, seed=1)).backward()
-    for (name, a), (_, b) in zip(model.named_parameters(), full.named_parameters(), strict=True):
-        assert torch.isfinite(a.grad).all(), name
-        assert not torch.equal(a.grad, b.grad), name  # it did run in bfloat16
-        assert torch.nn.functional.cosine_similarity(a.grad.flatten(), b.grad.flatten(), 0) > 0.9, name
+    for (name, p), (_, q) in zip(model.named_parameters(), full.named_parameters(), strict=True):
+        assert torch.isfinite(p.grad).all(), name
+        assert not torch.equal(p.grad, q.grad), name  # it did run in bfloat16
+        if p.numel() > 1:  # one number near 0 may change its sign
+            assert torch.nn.functional.cosine_similarity(p.grad.flatten(), q.grad.flatten(), 0) > 0.9, name
 
 
 @pytest.mark.parametrize("value", [float("nan"), 1e6])

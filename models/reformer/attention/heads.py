@@ -33,8 +33,9 @@ class Heads(Mixing):
     def split(self, x: Tensor, phase: Tensor | None) -> tuple[Tensor, ...]:
         """Queries (where they are not the keys), keys, values; in memory token by token."""
         flat = self.norm(x).flatten(0, 1)
-        turns = phase.repeat(x.shape[0], 1) if phase is not None and self.turned else None
-        found = project(flat, self.project.weight, self.parts, self.heads, self.lengths(), turns, rms=self.rms)
+        turns, c = phase if self.turned else None, self.config
+        weight, lengths = self.project.weight, self.lengths()
+        found = project(flat, weight, self.parts, self.heads, lengths, turns, rms=self.rms, backend=c.backend)
         return tuple(part.unflatten(0, x.shape[:2]).transpose(1, 2) for part in found)
 
     def joined(self, out: Tensor) -> Tensor:

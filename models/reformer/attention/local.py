@@ -8,7 +8,7 @@ from torch import Tensor
 from reformer.attention.heads import Heads
 from reformer.branch import Context
 from reformer.config import ReformerConfig
-from reformer.ops.bucket_attention.blocked import attend
+from reformer.ops.bucket_attention.attend import attend
 from reformer.ops.bucket_attention.recent import Recent, make_recent, make_window
 from reformer.state import WindowState
 
@@ -36,7 +36,7 @@ class LocalHeads(Heads):
     ) -> tuple[Tensor, Tensor | None]:
         q, k, v = parts
         layout = self.layout(q.shape[0], q.shape[2], context.documents, q.device)
-        return attend(q, k, v, layout, alone=False), None
+        return attend(q, k, v, layout, alone=False, backend=self.config.backend), None
 
     def start(self, batch: int) -> WindowState:
         like = self.project.weight
@@ -51,5 +51,6 @@ class LocalHeads(Heads):
             return self.joined(weights @ values)
         before = keys.shape[2] - x.shape[1]
         q = torch.cat([q.new_zeros(*q.shape[:2], before, q.shape[3]), q], 2)
-        out = attend(q, keys, values, self.layout(x.shape[0], keys.shape[2], None, x.device), alone=False)
+        layout = self.layout(x.shape[0], keys.shape[2], None, x.device)
+        out = attend(q, keys, values, layout, alone=False, backend=self.config.backend)
         return self.joined(out[:, :, before:])

@@ -10,7 +10,7 @@ from torch import Tensor
 from reformer.attention.heads import Heads
 from reformer.branch import Context
 from reformer.config import ReformerConfig
-from reformer.ops.bucket_attention.blocked import attend
+from reformer.ops.bucket_attention.attend import attend
 from reformer.ops.bucket_attention.recent import make_recent
 from reformer.ops.lsh_hash import lsh_hash, rotation_width
 from reformer.precision import wide
@@ -66,7 +66,7 @@ class LSHHeads(Heads):
             buckets = buckets.to(torch.int32) + context.documents.to(torch.int32)[None, :, None] * stride
         same = self.config.values == "same"
         layout = make_recent(buckets, self.windows, block=self.config.block, itself=False)
-        return attend(k, k, v, layout, shift=0 if same else 1, alone=same), routing
+        return attend(k, k, v, layout, shift=0 if same else 1, alone=same, backend=self.config.backend), routing
 
     def start(self, batch: int) -> BucketState:
         like = self.project.weight
@@ -85,6 +85,7 @@ class LSHHeads(Heads):
         q = torch.cat([k.new_zeros(*k.shape[:2], before, k.shape[3]), k], 2)
         new_values = state.readable(v)
         same = self.config.values == "same"
-        out = attend(q, torch.cat([keys, k], 2), torch.cat([values, new_values], 2), layout, alone=same)
+        k_all, v_all = torch.cat([keys, k], 2), torch.cat([values, new_values], 2)
+        out = attend(q, k_all, v_all, layout, alone=same, backend=self.config.backend)
         state.file(k, new_values, buckets)
         return self.joined(out[:, :, before:])

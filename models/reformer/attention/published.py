@@ -15,7 +15,7 @@ from torch import Tensor
 from reformer.attention.heads import Heads
 from reformer.branch import Context
 from reformer.config import ReformerConfig
-from reformer.ops.bucket_attention.blocked import attend
+from reformer.ops.bucket_attention.attend import attend
 from reformer.ops.bucket_attention.published import make_published
 from reformer.ops.lsh_hash import lsh_hash, rotation_width
 from reformer.state import WindowState

@@ -9,6 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from reformer.precision import wide
+
 # Scores worked on together: small enough for the cache of a CPU core, large enough to hide PyTorch's overhead.
 SCORES_AT_ONCE = 2**18
 
@@ -55,3 +57,10 @@ def fold(x: Tensor, m: int) -> Tensor:
     for start in range(0, span, m):
         out[start : start + n * m] += x[:, start : start + m].reshape(n * m, d)
     return out
+
+
+def row_products(a: Tensor, b: Tensor) -> Tensor:
+    """(a * b).sum(-1) of [T, d], wide, in slices."""
+    step = max(1, SCORES_AT_ONCE // a.shape[1])
+    parts = [(wide(x) * wide(y)).sum(-1) for x, y in zip(a.split(step), b.split(step), strict=True)]
+    return torch.cat(parts)

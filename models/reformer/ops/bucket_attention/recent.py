@@ -10,6 +10,8 @@ from torch import Tensor
 
 from reformer.ops.bucket_attention.blocks import SCORES_AT_ONCE, Slice, spans
 
+LARGEST_INT32 = 2**31 - 1
+
 
 @dataclass(frozen=True)
 class Round:
@@ -46,8 +48,8 @@ def sort_rows(buckets: Tensor) -> tuple[Tensor, Tensor]:
     return ids, order
 
 
-def make_round(buckets: Tensor, window: int, *, keep_u: bool) -> Round:
-    """The sorted view of one round; buckets: integer [batch, heads, length]."""
+def make_round(buckets: Tensor, window: int, u_dtype: torch.dtype | None) -> Round:
+    """The sorted view of one round; buckets: integer [batch, heads, length]; u_dtype: None where u is not wanted."""
     length, total = buckets.shape[2], buckets.numel()
     ids, order = (x.view(-1) for x in sort_rows(buckets))
     place = torch.arange(total, dtype=torch.int32, device=buckets.device)
@@ -57,11 +59,10 @@ def make_round(buckets: Tensor, window: int, *, keep_u: bool) -> Round:
     first = torch.where(starts, place, 0).cummax(0).values
     reach = (place - first + 1).clamp_max(window)
     u = None
-    if keep_u:
-        wide = torch.int32 if total * (window + 1) < 2**31 else torch.int64
-        segment = starts.cumsum(0, dtype=wide)
-        u = torch.empty(total, dtype=wide, device=buckets.device)
-        u[order] = place.to(wide) + segment * window
+    if u_dtype is not None:
+        segment = starts.cumsum(0, dtype=u_dtype)
+        u = torch.empty(total, dtype=u_dtype, device=buckets.device)
+        u[order] = place.to(u_dtype) + segment * window
     return Round(order, reach, u, window)
 
 
@@ -106,8 +107,11 @@ class Recent:
 
 def make_recent(buckets: Tensor, windows: Sequence[int], *, block: int, itself: bool) -> Recent:
     """buckets: integer [rounds, batch, heads, length], one window a round."""
-    last = len(buckets) - 1
-    rounds = [make_round(b, w, keep_u=r < last) for r, (b, w) in enumerate(zip(buckets, windows, strict=True))]
+    last, largest = len(buckets) - 1, buckets[0].numel() * (max(windows) + 1)
+    u_dtype = torch.int32 if largest <= LARGEST_INT32 else torch.int64
+    rounds = [
+        make_round(b, w, u_dtype if r < last else None) for r, (b, w) in enumerate(zip(buckets, windows, strict=True))
+    ]
     return Recent(rounds, block, itself)
 
 

@@ -1,0 +1,128 @@
+"""`bucket_attention`: the passes of a backend under autograd."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from reformer.backend import choose
+from reformer.config import Backend
+from reformer.ops.bucket_attention import blocked, native
+from reformer.ops.bucket_attention.blocks import Layout
+from reformer.ops.bucket_attention.published import make_published
+from reformer.ops.bucket_attention.recent import Recent, make_recent
+from reformer.precision import wide
+
+PASSES: dict[str, ModuleType] = {"torch": blocked, "native": native}
+
+
+def _flat(x: Tensor) -> Tensor:
+    """[batch, heads, length, d] -> [batch * length * heads, d]; no copy of what lies token by token."""
+    return x.transpose(1, 2).reshape(-1, x.shape[-1])
+
+
+def _shaped(x: Tensor, like: Tensor) -> Tensor:
+    """The inverse of `_flat`, in the type of `like`."""
+    batch, heads, length, d = like.shape
+    return x.to(like.dtype).view(batch, length, heads, d).transpose(1, 2)
+
+
+class _BucketAttention(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, layout: Layout, shift: int, alone: bool, passes: ModuleType
+    ) -> Tensor:
+        keys, values = _flat(k), _flat(v)
+        queries = keys if q is k else _flat(q)
+        with torch.autocast(q.device.type, enabled=False):  # sums are wide, whatever it says
+            out, lse = passes.forward_pass(queries, keys, values, layout, shift * q.shape[1])
+        if alone:
+            out = torch.where((lse == -torch.inf)[:, None], wide(values), out)
+        shaped = _shaped(out, v)
+        ctx.save_for_backward(q, k, v, shaped, lse)
+        ctx.layout, ctx.shift, ctx.alone, ctx.shared, ctx.passes = layout, shift, alone, q is k, passes
+        return shaped
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, out, lse = ctx.saved_tensors
+        keys, values, d_out = _flat(k), _flat(v), _flat(grad)
+        queries = keys if ctx.shared else _flat(q)
+        with torch.autocast(q.device.type, enabled=False):
+            dq, dk, dv = ctx.passes.backward_pass(
+                queries, keys, values, _flat(out), lse, d_out, ctx.layout, ctx.shift * q.shape[1]
+            )
+        if ctx.alone:
+            dv += d_out.masked_fill((lse != -torch.inf)[:, None], 0.0)  # there, out was the own v
+        return None if ctx.shared else _shaped(dq, q), _shaped(dk, k), _shaped(dv, v), *[None] * 4
+
+
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, layout: Layout, *, shift: int = 0, alone: bool, backend: Backend = "auto"
+) -> Tensor:
+    """Attention over a layout made before; q, k, v: [batch, heads, length, d_head].
+
+    shift: v_{j+shift} is read at a visible j. alone: who sees nothing returns its own v, else 0. Raises ValueError
+    where backend native is asked for and cannot be had.
+    """
+    fits = isinstance(layout, Recent) and q.dtype == k.dtype == v.dtype
+    passes = PASSES[choose(backend, q, k, v) if fits else "torch"]
+    out: Tensor = _BucketAttention.apply(q, k, v, layout, shift, alone, passes)
+    return out
+
+
+def bucket_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    buckets: Tensor,
+    windows: Sequence[int],
+    *,
+    pattern: Literal["recent", "published"] = "recent",
+    values: Literal["same", "next"] = "same",
+    itself: Literal["alone", "always"] = "alone",
+    block: int = 64,
+    backend: Backend = "auto",
+) -> Tensor:
+    """Attention among positions of one bucket (design section 2).
+
+    q, k, v: [batch, heads, length, d_head]; scores are q @ k, scaled by the caller. buckets: integer
+    [rounds, batch, heads, length], windows: one size per round.
+    pattern: `recent`, a position sees the most recent positions of its own buckets, and a pair met in several rounds
+    counts once; `published`, it sees the earlier ones of its chunk of the sorted sequence and of the chunk before,
+    whatever their bucket, and a pair counts as often as it is met: windows are then all the chunk's length.
+    values: `same` reads v_j of a visible j; `next` (recent) reads v_{j+1}, never sees i itself, and returns 0 where
+    nothing is seen. itself (with `same`): `alone`, the own position is seen only if nothing else is, as the
+    paper has it; `always`, it is a position like others. backend: torch; native, C for a CPU (pattern recent, float32
+    or bfloat16); auto, native where it can be had. Returns [batch, heads, length, d_head].
+    Raises ValueError for shapes or choices that do not fit.
+    """
+    if buckets.dim() != 4 or buckets.shape[1:] != q.shape[:3] or len(windows) != len(buckets):
+        raise ValueError(
+            f"buckets {tuple(buckets.shape)} and {len(windows)} windows do not fit q {tuple(q.shape)}: "
+            "expected [rounds, batch, heads, length] and one window a round"
+        )
+    if not (q.shape == k.shape and k.shape[:3] == v.shape[:3]):
+        raise ValueError(f"q {tuple(q.shape)}, k {tuple(k.shape)} and v {tuple(v.shape)} do not fit")
+    if min(windows) < 1 or block < 1:
+        raise ValueError(f"windows {list(windows)} and block {block} must be at least 1")
+    if pattern == "published" and (values != "same" or len(set(windows)) > 1):
+        raise ValueError(f"pattern published has values same, not {values}, and one chunk length, not {list(windows)}")
+    if backend == "native" and (pattern == "published" or not q.dtype == k.dtype == v.dtype):
+        raise ValueError("backend native has pattern recent alone, and q, k and v of one type")
+    if q.shape[2] == 0:
+        return torch.zeros_like(v)
+    same = values == "same"
+    always = same and itself == "always"
+    layout: Layout
+    if pattern == "published":
+        layout = make_published(buckets, windows[0], windows[0], itself=always)
+    else:
+        layout = make_recent(buckets, windows, block=block, itself=always)
+    return attend(q, k, v, layout, shift=0 if same else 1, alone=same, backend=backend)
