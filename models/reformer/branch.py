@@ -55,19 +55,32 @@ class Pointwise(Branch):
 
 class Mixing(Branch):
     """A branch in which positions meet, in three stages. The first and last are pointwise, so that the trunk runs them
-    on slices: nothing as wide as the model exists for the whole length."""
+    on slices; heads do not meet, so that it can run a group of them at a time. Nothing as wide as the model exists for
+    the whole length."""
+
+    heads: int
+    takes_delta = False  # whether `mix` can do without its output in backward
 
     @abstractmethod
-    def split(self, x: Tensor, phase: Tensor | None) -> tuple[Tensor, ...]:
-        """x [batch, length, d_model] and its positions' phase -> parts of [batch, heads, length, d_head]."""
+    def split(self, x: Tensor, phase: Tensor | None, group: slice) -> tuple[Tensor, ...]:
+        """x [batch, length, d_model] and its positions' phase -> parts of [batch, heads of group, length, d_head]."""
 
     @abstractmethod
-    def mix(self, parts: tuple[Tensor, ...], context: Context, routing: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Parts of the whole length -> ([batch, heads, length, d_head], routing); a replay hands the routing in."""
+    def mix(
+        self, parts: tuple[Tensor, ...], context: Context, group: slice, routing: Tensor | None = None,
+        delta: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+        """Parts of the whole length -> ([batch, heads of group, length, d_head], routing); a replay hands the routing
+        in. delta (where `takes_delta`): see `attend`."""
 
     @abstractmethod
-    def joined(self, out: Tensor) -> Tensor:
-        """[batch, heads, length, d_head] -> what to add, [batch, length, d_model]."""
+    def joined(self, out: Tensor, group: slice) -> Tensor:
+        """[batch, heads of group, length, d_head] -> what to add, [batch, length, d_model]."""
+
+    @property
+    def all(self) -> slice:
+        """The group of all heads."""
+        return slice(0, self.heads)
 
 
 def make_norm(config: ReformerConfig, width: int) -> Callable[[Tensor], Tensor]:

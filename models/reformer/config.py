@@ -93,6 +93,12 @@ class ReformerConfig:
     gradient_streams: Literal["full", "bfloat16"] = Field(
         default="full", description="gradients of the streams: as wide as the weights, or half of it, and rounded"
     )
+    head_group: int | None = Field(
+        default=None, ge=1, description="attention heads worked on together; null: all; fewer need less memory"
+    )
+    offload_streams: bool = Field(
+        default=False, description="keep the streams and their gradients in main memory, fetched slice by slice (GPU)"
+    )
     workspace_tokens: int = Field(
         default=4_096, ge=64, description="tokens that feed-forward, head and loss work on at a time"
     )

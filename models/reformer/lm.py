@@ -16,7 +16,7 @@ from reformer.config import ReformerConfig
 from reformer.loss import UNSCORED
 from reformer.positions import AxialPositions, Rotary
 from reformer.precision import wide
-from reformer.reversible import reversible, reversible_loss
+from reformer.reversible import Source, reversible, reversible_loss
 from reformer.state import State
 from reformer.trunk import Coupling, Trunk, merge
 
@@ -90,14 +90,16 @@ class ReformerLM(nn.Module):
         c = self.config
         dtype = self.embedding.dtype
         of_gradients = torch.bfloat16 if c.gradient_streams == "bfloat16" else dtype
-        rows = rows_for(c.backend, self.embedding)
-        return Trunk(couplings, c.stream_bits, c.dropout, c.workspace_tokens, dtype, of_gradients, rows)
+        rows, device = rows_for(c.backend, self.embedding), self.embedding.device
+        group = c.head_group or c.n_heads
+        return Trunk(
+            couplings, c.stream_bits, c.dropout, c.workspace_tokens, dtype, of_gradients, rows, group, device,
+            c.offload_streams,
+        )  # fmt: skip
 
-    def embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
-        """[batch, length] -> [batch, length, d_model]. Rows have unit mean square under norm: rms."""
-        table = F.rms_norm(self.embedding, (self.config.d_model,)) if self.config.norm == "rms" else self.embedding
-        x = F.embedding(tokens, table)
-        return x if self.axial is None else x + self.axial(positions)
+    def table(self) -> Tensor:
+        """What tokens start as: [vocab_size, d_model]. Rows have unit mean square under norm: rms."""
+        return F.rms_norm(self.embedding, (self.config.d_model,)) if self.config.norm == "rms" else self.embedding
 
     def rotary(self, start: int = 0) -> Rotary | None:
         """Rotary positions of the tokens from `start` on, where the model has them."""
@@ -119,14 +121,13 @@ class ReformerLM(nn.Module):
             if low < 0 or high >= self.config.vocab_size:
                 raise ValueError(f"token ids from {low} to {high} do not fit vocab_size {self.config.vocab_size}")
 
-    def _embedded(self, tokens: Tensor, documents: Tensor | None, dropout_seed: int | None) -> tuple[Tensor, Context]:
+    def _begun(self, tokens: Tensor, documents: Tensor | None, dropout_seed: int | None) -> tuple[Source, Context]:
         """What both streams start as, and what the pass knows besides."""
         self._check_tokens(tokens, 0)
         if self.training and self.config.dropout and dropout_seed is None:
             raise ValueError(f"dropout is {self.config.dropout}: pass dropout_seed, a new integer each step")
-        positions = torch.arange(tokens.shape[1], device=tokens.device)
         context = Context(self.rotary(), documents, dropout_seed if self.training else None)
-        return self.embed(tokens, positions), context
+        return Source(tokens, self.axial), context
 
     def forward(self, tokens: Tensor, documents: Tensor | None = None, dropout_seed: int | None = None) -> Tensor:
         """Logits of the next token: int64 [batch, length] -> [batch, length, vocab_size].
@@ -134,8 +135,9 @@ class ReformerLM(nn.Module):
         documents: int [batch, length]; positions of different documents never see each other. dropout_seed: needed in
         training where dropout is not 0. Raises ValueError for tokens that do not fit, NumericalError for overflow.
         """
-        x, context = self._embedded(tokens, documents, dropout_seed)
-        logits: Tensor = self.head(reversible(self.trunk, x, context, concat=self.config.merge == "concat"))
+        source, context = self._begun(tokens, documents, dropout_seed)
+        h = reversible(self.trunk, source, self.table(), context, concat=self.config.merge == "concat")
+        logits: Tensor = self.head(h)
         return logits
 
     def loss(
@@ -144,8 +146,9 @@ class ReformerLM(nn.Module):
         """Mean nats per target (design section 5); targets int64 [batch, length], -100 is not scored."""
         if targets.shape != tokens.shape:
             raise ValueError(f"targets {list(targets.shape)} and tokens {list(tokens.shape)} differ in shape")
-        x, context = self._embedded(tokens, documents, dropout_seed)
-        return reversible_loss(self.trunk, x, context, self.head, targets, concat=self.config.merge == "concat")
+        source, context = self._begun(tokens, documents, dropout_seed)
+        concat = self.config.merge == "concat"
+        return reversible_loss(self.trunk, source, self.table(), context, self.head, targets, concat=concat)
 
     def start(self, batch: int) -> State:
         """The state before any token."""
@@ -155,8 +158,8 @@ class ReformerLM(nn.Module):
     def _advance(self, tokens: Tensor, state: State) -> Tensor:
         """Merged streams of new tokens; the state moves on. The same fixed-point arithmetic as in training."""
         trunk = self.trunk
-        positions = torch.arange(state.position, state.position + tokens.shape[1], device=tokens.device)
-        streams, context = trunk.begin(self.embed(tokens, positions)), Context(self.rotary(state.position))
+        streams = Source(tokens, self.axial, state.position).begin(trunk, self.table())
+        context = Context(self.rotary(state.position))
         for c, layer in zip(trunk.couplings, state.layers, strict=True):
             trunk.add_(streams[c.target], c.branch.step(trunk.read(streams[c.source]), context, layer), c.name)
         state.position += tokens.shape[1]

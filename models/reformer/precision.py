@@ -11,6 +11,11 @@ def wide(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
 
+def wide_dtype(x: Tensor) -> torch.dtype:
+    """The type of `wide(x)`."""
+    return x.dtype if x.dtype == torch.float64 else torch.float32
+
+
 def product_dtype(x: Tensor) -> torch.dtype:
     """What products of x are taken in: autocast's choice where it is on, else x's own type."""
     kind = x.device.type

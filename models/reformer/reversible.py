@@ -7,42 +7,86 @@ unchanged. Parameters are inputs of the autograd functions, so that freezing, to
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from reformer.branch import Context, Mixing
 from reformer.loss import sliced_loss
-from reformer.trunk import Trunk, merge
+from reformer.positions import AxialPositions
+from reformer.trunk import Trunk, add_up, merge
+
+
+@dataclass(frozen=True)
+class Source:
+    """What both streams start as, made slice by slice: rows of a table [vocab_size, d_model] by token, plus positions.
+
+    tokens: int64 [batch, length]; start: how many tokens came before.
+    """
+
+    tokens: Tensor
+    axial: AxialPositions | None
+    start: int = 0
+
+    def rows(self, table: Tensor, here: slice) -> Tensor:
+        """[batch, slice, d_model]."""
+        x = F.embedding(self.tokens[:, here], table)
+        if self.axial is None:
+            return x
+        return x + self.axial(torch.arange(self.start + here.start, self.start + here.stop, device=x.device))
+
+    def begin(self, trunk: Trunk, table: Tensor) -> list[Tensor]:
+        """The streams."""
+        return trunk.begin((*self.tokens.shape, table.shape[1]), lambda here: self.rows(table, here))
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """Beside the table."""
+        return _trainable(self.axial) if self.axial is not None else []
+
+    def back(self, trunk: Trunk, table: Tensor, gradients: Sequence[Tensor], totals: dict[int, Tensor]) -> Tensor:
+        """The table's gradient, given those of both streams; those of the other parameters go to the totals."""
+        leaf = table.detach().requires_grad_()
+        wanted: list[Tensor] = [leaf, *self.parameters]
+        for here in trunk.slices(*self.tokens.shape)[::-1]:
+            upper = (gradients[0][:, here] + gradients[1][:, here]).to(trunk.device, trunk.dtype)
+            with torch.enable_grad():
+                x = self.rows(leaf, here)
+            add_up(totals, wanted, torch.autograd.grad([x], wanted, [upper]))
+        return totals.pop(id(leaf))
 
 
 class _Reversible(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, trunk: Trunk, context: Context, concat: bool, x: Tensor, *parameters: Tensor) -> Tensor:
-        streams = trunk.begin(x)
+    def forward(
+        ctx: Any, trunk: Trunk, context: Context, concat: bool, source: Source, table: Tensor, *parameters: Tensor
+    ) -> Tensor:
+        streams = source.begin(trunk, table)
         ctx.routings = trunk.run(streams, context)
-        ctx.trunk, ctx.context, ctx.concat, ctx.parameters = trunk, context, concat, parameters
-        ctx.at_start = False
-        ctx.autocast = (torch.is_autocast_enabled(x.device.type), torch.get_autocast_dtype(x.device.type))
-        ctx.save_for_backward(*streams)
+        ctx.settings, ctx.parameters, ctx.at_start = (trunk, context, concat, source), parameters, False
+        ctx.autocast = _autocast(table)
+        ctx.save_for_backward(table, *streams)
         return merge(trunk, streams, concat)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        trunk, context, concat, source = ctx.settings
+        table, *saved = ctx.saved_tensors
         # Rebuilt in place, past the version counter: a second backward (retain_graph) runs forward again first.
-        streams = [s.data for s in ctx.saved_tensors]
-        enabled, dtype = ctx.autocast
-        with torch.no_grad(), torch.autocast(grad.device.type, enabled=enabled, dtype=dtype):
+        streams = [s.data for s in saved]
+        with torch.no_grad(), ctx.autocast:
             if ctx.at_start:
-                ctx.trunk.run(streams, ctx.context, ctx.routings)
-            parts = grad.chunk(2, -1) if ctx.concat else (grad, grad)
-            gradients = [g.to(ctx.trunk.gradient_dtype, copy=True) for g in parts]
-            totals = ctx.trunk.run_back(streams, gradients, ctx.context, ctx.routings)
+                trunk.run(streams, context, ctx.routings)
+            parts = grad.chunk(2, -1) if concat else (grad, grad)
+            gradients = [g.to(streams[0].device, trunk.gradient_dtype, copy=True) for g in parts]
+            totals = trunk.run_back(streams, gradients, context, ctx.routings)
+            d_table = source.back(trunk, table, gradients, totals)
         ctx.at_start = True
-        dx = gradients[0].add_(gradients[1]).to(ctx.trunk.dtype)
-        return None, None, None, dx, *(totals.get(id(p)) for p in ctx.parameters)
+        return None, None, None, None, d_table, *(totals.get(id(p)) for p in ctx.parameters)
 
 
 class _ReversibleLoss(torch.autograd.Function):
@@ -52,28 +96,26 @@ class _ReversibleLoss(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, trunk: Trunk, context: Context, concat: bool, head: nn.Module, differentiate: bool,
-        targets: Tensor, x: Tensor, *parameters: Tensor,
+        targets: Tensor, source: Source, table: Tensor, *parameters: Tensor,
     ) -> Tensor:  # fmt: skip
-        streams = trunk.begin(x)
+        streams = source.begin(trunk, table)
         ctx.routings = trunk.run(streams, context)
-        ctx.settings = (trunk, context, concat, head)
-        ctx.autocast = (torch.is_autocast_enabled(x.device.type), torch.get_autocast_dtype(x.device.type))
-        ctx.parameters, ctx.at_start = parameters, False
+        ctx.settings, ctx.parameters, ctx.at_start = (trunk, context, concat, head, source), parameters, False
+        ctx.autocast = _autocast(table)
         # needs_input_grad is true under torch.no_grad too.
         ctx.gradients = [] if differentiate and any(ctx.needs_input_grad) else None
         mean, ctx.totals = _loss(trunk, concat, head, targets, streams, ctx.gradients)
-        ctx.save_for_backward(targets, *streams)
-        return mean.to(x.dtype)
+        ctx.save_for_backward(targets, table, *streams)
+        return mean.to(table.dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        trunk, context, concat, head = ctx.settings
-        targets, *saved = ctx.saved_tensors
+        trunk, context, concat, head, source = ctx.settings
+        targets, table, *saved = ctx.saved_tensors
         # Rebuilt in place, past the version counter: a second backward (retain_graph) runs forward again first.
         streams = [s.data for s in saved]
-        enabled, dtype = ctx.autocast
-        with torch.no_grad(), torch.autocast(grad.device.type, enabled=enabled, dtype=dtype):
+        with torch.no_grad(), ctx.autocast:
             if ctx.at_start:
                 trunk.run(streams, context, ctx.routings)
                 ctx.gradients = []
@@ -83,12 +125,18 @@ class _ReversibleLoss(torch.autograd.Function):
                 gradients.append(gradients[0].clone())
             if float(grad) != 1:
                 for g in [*gradients, *ctx.totals]:
-                    g *= grad
+                    g *= grad.to(g.device)
             totals = trunk.run_back(streams, gradients, context, ctx.routings)
+            d_table = source.back(trunk, table, gradients, totals)
         ctx.at_start = True
         totals |= {id(p): g for p, g in zip(_trainable(head), ctx.totals, strict=True)}
-        dx = gradients[0].add_(gradients[1]).to(trunk.dtype)
-        return None, None, None, None, None, None, dx, *(totals.get(id(p)) for p in ctx.parameters)
+        return *[None] * 7, d_table, *(totals.get(id(p)) for p in ctx.parameters)
+
+
+def _autocast(x: Tensor) -> torch.autocast:
+    """The autocast that is on now, to be entered again."""
+    kind = x.device.type
+    return torch.autocast(kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind))
 
 
 def _trainable(module: nn.Module) -> list[nn.Parameter]:
@@ -116,39 +164,46 @@ def _loss(
     return sliced_loss(head, read, targets, slices, write if gradients is not None else None)
 
 
-def reversible(trunk: Trunk, x: Tensor, context: Context, *, concat: bool) -> Tensor:
-    """Both streams start as x [batch, length, d_model]; returns them merged, differentiable in x and parameters.
+def reversible(trunk: Trunk, source: Source, table: Tensor, context: Context, *, concat: bool) -> Tensor:
+    """The merged streams of a text, differentiable in the table and all parameters.
 
     Raises NumericalError, which names the layer, when a value is not finite or leaves the streams' range.
     """
-    parameters = [p for c in trunk.couplings for p in c.branch.parameters()]
-    out: Tensor = _Reversible.apply(trunk, context, concat, x, *parameters)
+    parameters = [p for c in trunk.couplings for p in c.branch.parameters()] + source.parameters
+    out: Tensor = _Reversible.apply(trunk, context, concat, source, table, *parameters)
     return out
 
 
 def reversible_loss(
-    trunk: Trunk, x: Tensor, context: Context, head: nn.Module, targets: Tensor, *, concat: bool
+    trunk: Trunk, source: Source, table: Tensor, context: Context, head: nn.Module, targets: Tensor, *, concat: bool
 ) -> Tensor:
     """Mean nats per scored target (`loss.sliced_loss`) of what `head` makes of the merged streams."""
-    parameters = [p for c in trunk.couplings for p in c.branch.parameters()] + list(head.parameters())
+    parameters = [p for c in trunk.couplings for p in c.branch.parameters()] + source.parameters
+    parameters += list(head.parameters())
     differentiate = torch.is_grad_enabled()
-    out: Tensor = _ReversibleLoss.apply(trunk, context, concat, head, differentiate, targets, x, *parameters)
+    out: Tensor = _ReversibleLoss.apply(
+        trunk, context, concat, head, differentiate, targets, source, table, *parameters
+    )
     return out
 
 
-def reversible_reference(trunk: Trunk, x: Tensor, context: Context, *, concat: bool) -> Tensor:
+def reversible_reference(trunk: Trunk, source: Source, table: Tensor, context: Context, *, concat: bool) -> Tensor:
     """The same network under ordinary autograd, which keeps every activation: the definition of the gradients."""
-    integers = trunk.begin(x.detach())
+    slices = trunk.slices(*source.tokens.shape)
+    x = torch.cat([source.rows(table, here) for here in slices], 1)
+    integers = trunk.begin((*x.shape,), lambda here: x[:, here].detach())
     ghosts = [_straight_through(trunk, s, x) for s in integers]
-    for index, c in enumerate(trunk.couplings):
-        slices, source = trunk.slices(*x.shape[:2]), ghosts[c.source]
-        if isinstance(c.branch, Mixing):
-            split = [c.branch.split(source[:, here], context.phase(here)) for here in slices]
-            out, _ = c.branch.mix(tuple(torch.cat(parts, 2) for parts in zip(*split, strict=True)), context, None)
-            pieces = [c.branch.joined(out[:, :, here]) for here in slices]
+    for number, (index, group) in enumerate(trunk.steps()):
+        c = trunk.couplings[index]
+        stream = ghosts[c.source]
+        if isinstance(c.branch, Mixing) and group is not None:
+            split = [c.branch.split(stream[:, here], context.phase(here), group) for here in slices]
+            parts = tuple(torch.cat(part, 2) for part in zip(*split, strict=True))
+            out, _ = c.branch.mix(parts, context, group)
+            pieces = [c.branch.joined(out[:, :, here], group) for here in slices]
         else:
-            pieces = [c.branch(source[:, here]) for here in slices]
-        dropped = [trunk.dropped(p, index, context, here.start) for p, here in zip(pieces, slices, strict=True)]
+            pieces = [c.branch(stream[:, here]) for here in slices]
+        dropped = [trunk.dropped(p, number, context, here.start) for p, here in zip(pieces, slices, strict=True)]
         added = torch.cat(dropped, 1)
         integers[c.target] = integers[c.target].clone()
         trunk.add_(integers[c.target], added.detach(), c.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from reformer.attention.lsh import LSHHeads
 from reformer.branch import Context
 from reformer.lm import ReformerLM
+from reformer.reversible import Source
 from reformer.trunk import Coupling
 
 
@@ -43,14 +45,14 @@ def hash_statistics(
         raise ValueError(f"tokens must be [1, more than {nearest}], not {list(tokens.shape)}")
     found: list[HashStatistics] = []
 
-    def look(coupling: Coupling, parts: tuple[Tensor, ...]) -> None:
+    def look(coupling: Coupling, group: slice, parts: tuple[Tensor, ...]) -> None:
         if isinstance(coupling.branch, LSHHeads):
-            k, buckets = parts[0], coupling.branch.buckets(parts[0])
+            k, buckets = parts[0], coupling.branch.buckets(parts[0], group)
             found.append(_statistics(coupling, k[0], buckets[:, 0], nearest, queries, seed))
 
     was_training, trunk = model.training, model.eval().trunk
-    positions = torch.arange(tokens.shape[1], device=tokens.device)
-    streams = trunk.begin(model.embed(tokens, positions))
+    trunk = dataclasses.replace(trunk, head_group=model.config.n_heads)  # an entry a layer, whatever the groups
+    streams = Source(tokens, model.axial).begin(trunk, model.table())
     try:
         trunk.run(streams, Context(model.rotary()), watch=look)
     finally:

@@ -15,6 +15,8 @@ from torch import Tensor
 
 from reformer.branch import Branch, Context, Mixing
 from reformer.errors import NumericalError
+from reformer.ops.bucket_attention.blocks import row_products
+from reformer.precision import wide_dtype
 
 GUARD = 2**30  # streams, and what is added to them, stay below half of what an int32 holds
 KEPT = 2**25  # numbers of a stream, up to which backward keeps what a branch makes of it instead of making it again
@@ -34,7 +36,8 @@ class Coupling:
 class Trunk:
     """The couplings in order, and how they are run. bits: streams count in 2^-bits; dropout: share dropped; size:
     tokens that pointwise work is done on at a time; dtype: of the branches' parameters; gradient_dtype: of the streams'
-    gradients; rows: passes over rows (`backend.rows_for`)."""
+    gradients; rows: passes over rows (`backend.rows_for`); head_group: heads worked on together; device: of the work;
+    offload: streams and their gradients are kept in main memory and fetched slice by slice."""
 
     couplings: Sequence[Coupling]
     bits: int
@@ -43,25 +46,42 @@ class Trunk:
     dtype: torch.dtype
     gradient_dtype: torch.dtype
     rows: ModuleType
+    head_group: int
+    device: torch.device
+    offload: bool
+
+    def steps(self) -> list[tuple[int, slice | None]]:
+        """What is done one after the other: (coupling, group of its heads, None for a pointwise branch)."""
+        found: list[tuple[int, slice | None]] = []
+        for index, c in enumerate(self.couplings):
+            if isinstance(c.branch, Mixing):
+                n, size = c.branch.heads, self.head_group
+                found += [(index, slice(start, min(start + size, n))) for start in range(0, n, size)]
+            else:
+                found.append((index, None))
+        return found
 
     def read(self, stream: Tensor) -> Tensor:
-        """A stream, or a slice of it, as floating point numbers."""
-        x: Tensor = self.rows.read(stream, self.bits, self.dtype)
+        """A stream, or a slice of it, as floating point numbers on the device."""
+        x: Tensor = self.rows.read(stream.to(self.device, non_blocking=True), self.bits, self.dtype)
         return x
 
-    def begin(self, x: Tensor) -> list[Tensor]:
-        """Both streams as they start: x [batch, length, d_model]."""
-        first = torch.zeros_like(x, dtype=torch.int32)
-        for here in self.slices(*x.shape[:2]):
-            self.add_(first[:, here], x[:, here], "embedding")
+    def begin(self, shape: tuple[int, int, int], embedded: Callable[[slice], Tensor]) -> list[Tensor]:
+        """Both streams [batch, length, d_model] as they start; embedded: slice -> [batch, slice, d_model]."""
+        first = torch.zeros(shape, dtype=torch.int32, device="cpu" if self.offload else self.device)
+        for here in self.slices(*shape[:2]):
+            self.add_(first[:, here], embedded(here), "embedding")
         return [first, first.clone()]
 
     def add_(self, stream: Tensor, x: Tensor, where: str) -> None:
         """stream += round(x / unit), in place. Raises NumericalError for what is not finite or leaves the range."""
-        if self.rows.add_(stream, x, self.bits, 1, GUARD):
+        there = stream.to(self.device)
+        if self.rows.add_(there, x, self.bits, 1, GUARD):
+            if there is not stream:
+                stream.copy_(there)
             return
         largest = 2.0 ** (30 - self.bits)
-        seen = x if not bool((x.abs() < largest).all()) else stream * 2.0**-self.bits
+        seen = x if not bool((x.abs() < largest).all()) else there * 2.0**-self.bits
         low, high = (float(v) for v in torch.aminmax(seen))
         raise NumericalError(
             where,
@@ -71,7 +91,10 @@ class Trunk:
 
     def subtract_(self, stream: Tensor, x: Tensor) -> None:
         """Undo `add_`, bit for bit."""
-        self.rows.add_(stream, x, self.bits, -1, None)
+        there = stream.to(self.device)
+        self.rows.add_(there, x, self.bits, -1, None)
+        if there is not stream:
+            stream.copy_(there)
 
     def slices(self, batch: int, length: int) -> list[slice]:
         """Of the length, each of at most `size` tokens over the batch."""
@@ -87,12 +110,12 @@ class Trunk:
         kept = torch.empty(added.shape, device=added.device).bernoulli_(1 - self.dropout, generator=generator)
         return added * (kept / (1 - self.dropout)).to(added.dtype)
 
-    def split(self, branch: Mixing, source: Tensor, context: Context) -> tuple[Tensor, ...]:
-        """The parts of the whole length [batch, heads, length, d_head], slice by slice."""
+    def split(self, branch: Mixing, source: Tensor, context: Context, group: slice) -> tuple[Tensor, ...]:
+        """The parts of the whole length [batch, heads of group, length, d_head], slice by slice."""
         whole: list[Tensor] = []
         batch, length, _ = source.shape
         for here in self.slices(batch, length):
-            parts = branch.split(self.read(source[:, here]), context.phase(here))
+            parts = branch.split(self.read(source[:, here]), context.phase(here), group)
             if len(parts[0][0, 0]) == length:
                 return parts
             if not whole:
@@ -106,28 +129,31 @@ class Trunk:
         streams: Sequence[Tensor],
         context: Context,
         routings: Sequence[Tensor | None] | None = None,
-        watch: Callable[[Coupling, tuple[Tensor, ...]], None] | None = None,
+        watch: Callable[[Coupling, slice, tuple[Tensor, ...]], None] | None = None,
     ) -> list[Tensor | None]:
-        """Advance both int32 streams [batch, length, d_model] in place; returns every coupling's routing.
+        """Advance both int32 streams [batch, length, d_model] in place; returns the routing of every step.
 
-        watch: is shown the parts of every branch in which positions meet.
+        watch: is shown the parts of every group of heads in which positions meet.
         """
         found: list[Tensor | None] = []
-        for index, c in enumerate(self.couplings):
+        for number, (index, group) in enumerate(self.steps()):
+            c = self.couplings[index]
             source, target, routing = streams[c.source], streams[c.target], None
-            if isinstance(c.branch, Mixing):
-                given = routings[index] if routings is not None else None
-                parts = self.split(c.branch, source, context)
+            if isinstance(c.branch, Mixing) and group is not None:
+                given = routings[number] if routings is not None else None
+                parts = self.split(c.branch, source, context, group)
                 if watch is not None:
-                    watch(c, parts)
-                out, routing = c.branch.mix(parts, context, given)
+                    watch(c, group, parts)
+                out, routing = c.branch.mix(parts, context, group, given)
                 del parts
-            for here in self.slices(*source.shape[:2]):
-                if isinstance(c.branch, Mixing):
-                    added = c.branch.joined(out[:, :, here])
-                else:
+                for here in self.slices(*source.shape[:2]):
+                    added = c.branch.joined(out[:, :, here], group)
+                    self.add_(target[:, here], self.dropped(added, number, context, here.start), c.name)
+                del out
+            else:
+                for here in self.slices(*source.shape[:2]):
                     added = c.branch(self.read(source[:, here]))
-                self.add_(target[:, here], self.dropped(added, index, context, here.start), c.name)
+                    self.add_(target[:, here], self.dropped(added, number, context, here.start), c.name)
             found.append(routing)
         return found
 
@@ -136,31 +162,30 @@ class Trunk:
     ) -> dict[int, Tensor]:
         """Undo `run` in place, advancing the gradients of the streams too. Returns id(parameter) -> gradient."""
         totals: dict[int, Tensor] = {}
-        for index in reversed(range(len(self.couplings))):
-            undo = Undo(self, index, streams, gradients, context, totals)
-            if isinstance(undo.branch, Mixing):
-                undo.mixing(undo.branch, routings[index])
+        for number, (index, group) in reversed(list(enumerate(self.steps()))):
+            undo = Undo(self, self.couplings[index], number, streams, gradients, context, totals)
+            if isinstance(undo.branch, Mixing) and group is not None:
+                undo.mixing(undo.branch, group, routings[number])
             else:
                 undo.pointwise(undo.branch)
         return totals
 
 
 class Undo:
-    """One coupling backwards: the target's stream is restored, the source's gradient and the parameters' advance.
+    """One step backwards: the target's stream is restored, the source's gradient and the parameters' advance.
 
     Slices go from the last to the first: autograd would add up the parameters' gradients in that order.
     """
 
     def __init__(
-        self, trunk: Trunk, index: int, streams: Sequence[Tensor], gradients: list[Tensor], context: Context,
-        totals: dict[int, Tensor],
+        self, trunk: Trunk, coupling: Coupling, number: int, streams: Sequence[Tensor], gradients: list[Tensor],
+        context: Context, totals: dict[int, Tensor],
     ) -> None:  # fmt: skip
-        self.trunk, self.index, self.context, self.totals = trunk, index, context, totals
-        c = trunk.couplings[index]
-        self.branch = c.branch
-        self.source, self.target = streams[c.source], streams[c.target]
-        self.d_source, self.d_target = gradients[c.source], gradients[c.target]
-        self.wanted = [p for p in c.branch.parameters() if p.requires_grad]
+        self.trunk, self.number, self.context, self.totals = trunk, number, context, totals
+        self.branch = coupling.branch
+        self.source, self.target = streams[coupling.source], streams[coupling.target]
+        self.d_source, self.d_target = gradients[coupling.source], gradients[coupling.target]
+        self.wanted = [p for p in coupling.branch.parameters() if p.requires_grad]
         self.slices = trunk.slices(*self.source.shape[:2])[::-1]
 
     def differentiate(
@@ -168,52 +193,74 @@ class Undo:
     ) -> list[Tensor]:
         """Gradients of the inputs; those of the parameters go to the totals."""
         found = torch.autograd.grad(outputs, [*inputs, *self.wanted], upper, allow_unused=True)
-        for p, g in zip(self.wanted, found[len(inputs) :], strict=True):
-            if g is not None:
-                self.totals[id(p)] = self.totals[id(p)] + g if id(p) in self.totals else g
+        add_up(self.totals, self.wanted, found[len(inputs) :])
         return list(found[: len(inputs)])
 
     def restore(self, added: Tensor, here: slice) -> Tensor:
         """Take away what a slice had added; returns the gradient of that."""
         self.trunk.subtract_(self.target[:, here], added.detach())
-        return self.d_target[:, here].to(added.dtype)
+        return self.d_target[:, here].to(added.device, added.dtype)
+
+    def advance(self, here: slice, dx: Tensor) -> None:
+        """Add to the gradient of the source's stream."""
+        self.d_source[:, here] += dx.to(self.d_source.device)
 
     def pointwise(self, branch: Branch) -> None:
         for here in self.slices:
             with torch.enable_grad():
                 x = self.trunk.read(self.source[:, here]).requires_grad_()
-                added = self.trunk.dropped(branch(x), self.index, self.context, here.start)
+                added = self.trunk.dropped(branch(x), self.number, self.context, here.start)
             (dx,) = self.differentiate([added], [x], [self.restore(added, here)])
-            self.d_source[:, here] += dx
+            self.advance(here, dx)
 
-    def mixing(self, branch: Mixing, routing: Tensor | None) -> None:
+    def mixing(self, branch: Mixing, group: slice, routing: Tensor | None) -> None:
         graph: list[tuple[Tensor, tuple[Tensor, ...]]] = []
         if self.source.numel() <= KEPT:
-            graph = [self.split(branch, here) for here in self.slices]
+            graph = [self.split(branch, here, group) for here in self.slices]
             joined = [p[0] if len(p) == 1 else torch.cat(p[::-1], 2) for p in zip(*(g[1] for g in graph), strict=True)]
             parts = [p.detach().requires_grad_() for p in joined]
+            del joined
         else:  # the graph of a long text would hold what slices are there to avoid: they are split once more below
-            parts = [p.requires_grad_() for p in self.trunk.split(branch, self.source, self.context)]
+            parts = [p.requires_grad_() for p in self.trunk.split(branch, self.source, self.context, group)]
+        delta = None
+        if branch.takes_delta and len(graph) != 1:  # the graph of a single slice has the very parts
+            delta = torch.empty(parts[0].shape[:3].numel(), dtype=wide_dtype(parts[0]), device=parts[0].device)
         with torch.enable_grad():
-            out, _ = branch.mix(tuple(parts), self.context, routing)
-        d_out = torch.empty_like(out)
-        for here in self.slices:
-            with torch.enable_grad():
-                part = out.detach()[:, :, here].requires_grad_()
-                added = self.trunk.dropped(branch.joined(part), self.index, self.context, here.start)
-            (d_out[:, :, here],) = self.differentiate([added], [part], [self.restore(added, here)])
+            out, _ = branch.mix(tuple(parts), self.context, group, routing, delta)
+        d_out = self.outputs_back(branch, group, out.data, delta)  # past the version counter: nothing has kept it
         d_parts = self.differentiate([out], parts, [d_out])
         del out, d_out, parts
         for here in self.slices:
-            x, split = graph.pop(0) if graph else self.split(branch, here)
+            x, split = graph.pop(0) if graph else self.split(branch, here, group)
             (dx,) = self.differentiate(split, [x], [d[:, :, here] for d in d_parts])
-            self.d_source[:, here] += dx
+            self.advance(here, dx)
 
-    def split(self, branch: Mixing, here: slice) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def outputs_back(self, branch: Mixing, group: slice, out: Tensor, delta: Tensor | None) -> Tensor:
+        """The gradient of a branch's output, in its place where delta says what backward needs of it."""
+        d_out, (batch, heads, length, _) = torch.empty_like(out) if delta is None else out, out.shape
+        for here in self.slices:
+            with torch.enable_grad():
+                part = out[:, :, here].detach().requires_grad_()
+                added = self.trunk.dropped(branch.joined(part, group), self.number, self.context, here.start)
+            (d_part,) = self.differentiate([added], [part], [self.restore(added, here)])
+            if delta is not None:
+                rows = (x.detach().transpose(1, 2).flatten(0, 2) for x in (part, d_part))
+                delta.view(batch, length, heads)[:, here] = row_products(*rows).view(batch, -1, heads)
+            d_out[:, :, here] = d_part
+        return d_out
+
+    def split(self, branch: Mixing, here: slice, group: slice) -> tuple[Tensor, tuple[Tensor, ...]]:
         """A slice of the source, and its parts with their graph."""
         with torch.enable_grad():
             x = self.trunk.read(self.source[:, here]).requires_grad_()
-            return x, branch.split(x, self.context.phase(here))
+            return x, branch.split(x, self.context.phase(here), group)
+
+
+def add_up(totals: dict[int, Tensor], parameters: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> None:
+    """Add gradients to the totals of their parameters, by id."""
+    for p, g in zip(parameters, gradients, strict=True):
+        if g is not None:
+            totals[id(p)] = totals[id(p)] + g if id(p) in totals else g
 
 
 def merge(trunk: Trunk, streams: Sequence[Tensor], concat: bool) -> Tensor:

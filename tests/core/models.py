@@ -19,6 +19,8 @@ VARIANTS: dict[str, dict] = {
         "pattern": "published", "values": "same", "layers": ("local", "lsh", "mixed"), "positions": "none",
         "local_window": 12, "windows": (8,), "n_hashes": 2,
     },
+    "one slice": {"workspace_tokens": 4096},
+    "groups of heads": {"layers": ("mixed", "lsh", "full"), "head_group": 2, "n_hashes": 2, "windows": (5, 16)},
     "tied, factorised buckets": {"tie_embeddings": True, "n_buckets": (4, 4), "softcap": 0.0, "feed_forward": "relu"},
 }  # fmt: skip
 

@@ -12,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reformer import native
 from reformer.ops.bucket_attention import bucket_attention, bucket_attention_reference, published
+from reformer.ops.bucket_attention.attend import attend
+from reformer.ops.bucket_attention.recent import make_window
 from reformer.ops.bucket_attention.reference import visible
 from torch import Tensor
 
@@ -113,6 +115,24 @@ def test_native_repeats_bit_for_bit_on_any_number_of_threads() -> None:
     torch.set_num_threads(before)
     for other in found[1:]:
         assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("window", [1, 64, 700, 3000])
+def test_gradients_that_take_the_place_of_queries(window: int, backend: str) -> None:
+    """The trunk lets backward overwrite what it needs no more: the segments of C see each other's queries."""
+    dtype, found = CLOSE[backend][0], []
+    layout = make_window(1, 2, 2500, window, torch.device("cpu"), block=64, itself=True)
+    for once in (False, True):
+        draw = torch.Generator().manual_seed(0)
+        q, k, v, g = (torch.randn(1, 2500, 2, 8, dtype=dtype, generator=draw).transpose(1, 2) for _ in range(4))
+        leaves = [x.requires_grad_() for x in (q, k, v)]
+        delta = torch.empty(5000, dtype=dtype) if once else None
+        out = attend(*leaves, layout, alone=False, delta=delta, backend=backend)
+        if delta is not None:
+            delta.copy_((out * g).sum(-1).transpose(1, 2).flatten())
+        found.append(torch.autograd.grad(out, leaves, g))
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(*found, strict=True))
 
 
 @needs_compiler

@@ -30,15 +30,19 @@ class Heads(Mixing):
         """[parts - 1, heads]: what queries and keys are brought to; None leaves them as they are."""
         return None
 
-    def split(self, x: Tensor, phase: Tensor | None) -> tuple[Tensor, ...]:
+    def split(self, x: Tensor, phase: Tensor | None, group: slice) -> tuple[Tensor, ...]:
         """Queries (where they are not the keys), keys, values; in memory token by token."""
-        flat = self.norm(x).flatten(0, 1)
-        turns, c = phase if self.turned else None, self.config
-        weight, lengths = self.project.weight, self.lengths()
-        found = project(flat, weight, self.parts, self.heads, lengths, turns, rms=self.rms, backend=c.backend)
+        flat, turns = self.norm(x).flatten(0, 1), phase if self.turned else None
+        weight, lengths, n = self.project.weight, self.lengths(), group.stop - group.start
+        if n < self.heads:
+            weight = weight.view(self.parts, self.heads, self.config.d_head, -1)[:, group].reshape(-1, weight.shape[1])
+            lengths = lengths[:, group] if lengths is not None else None
+        found = project(flat, weight, self.parts, n, lengths, turns, rms=self.rms, backend=self.config.backend)
         return tuple(part.unflatten(0, x.shape[:2]).transpose(1, 2) for part in found)
 
-    def joined(self, out: Tensor) -> Tensor:
-        """[batch, heads, length, d_head] -> [batch, length, d_model]."""
-        joined = out.transpose(1, 2).flatten(2)
-        return linear(joined.flatten(0, 1), self.output.weight).unflatten(0, joined.shape[:2])
+    def joined(self, out: Tensor, group: slice) -> Tensor:
+        """[batch, heads of group, length, d_head] -> [batch, length, d_model]."""
+        joined, weight, d = out.transpose(1, 2).flatten(2), self.output.weight, self.config.d_head
+        if group.stop - group.start < self.heads:
+            weight = weight[:, group.start * d : group.stop * d]
+        return linear(joined.flatten(0, 1), weight).unflatten(0, joined.shape[:2])

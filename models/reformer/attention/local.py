@@ -16,7 +16,7 @@ from reformer.state import WindowState
 class LocalHeads(Heads):
     """Every position sees the `local_window` most recent ones of its document."""
 
-    turned = True
+    turned = takes_delta = True
 
     def __init__(self, config: ReformerConfig, heads: int) -> None:
         super().__init__(config, heads, parts=3)
@@ -24,33 +24,34 @@ class LocalHeads(Heads):
     def lengths(self) -> Tensor:
         return torch.stack([self.temperature, torch.ones_like(self.temperature)])
 
-    def layout(self, batch: int, length: int, documents: Tensor | None, device: torch.device) -> Recent:
-        window, block = self.config.local_window, self.config.block
+    def layout(self, q: Tensor, documents: Tensor | None) -> Recent:
+        window, block, (batch, heads, length, _) = self.config.local_window, self.config.block, q.shape
         if documents is None:
-            return make_window(batch, self.heads, length, window, device, block=block, itself=True)
-        buckets = documents[None, :, None].expand(1, batch, self.heads, length)
+            return make_window(batch, heads, length, window, q.device, block=block, itself=True)
+        buckets = documents[None, :, None].expand(1, batch, heads, length)
         return make_recent(buckets, [window], block=block, itself=True)
 
     def mix(
-        self, parts: tuple[Tensor, ...], context: Context, routing: Tensor | None = None
-    ) -> tuple[Tensor, Tensor | None]:
+        self, parts: tuple[Tensor, ...], context: Context, group: slice, routing: Tensor | None = None,
+        delta: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
         q, k, v = parts
-        layout = self.layout(q.shape[0], q.shape[2], context.documents, q.device)
-        return attend(q, k, v, layout, alone=False, backend=self.config.backend), None
+        layout = self.layout(q, context.documents)
+        return attend(q, k, v, layout, alone=False, delta=delta, backend=self.config.backend), None
 
     def start(self, batch: int) -> WindowState:
         like = self.project.weight
         return WindowState.empty(batch, self.heads, self.config.d_head, self.config.local_window, like)
 
     def step(self, x: Tensor, context: Context, state: WindowState) -> Tensor:
-        q, k, v = self.split(x, context.phase(slice(0, x.shape[1])))
+        q, k, v = self.split(x, context.phase(slice(0, x.shape[1])), self.all)
         keys, values = state.append(k, v)
         if x.shape[1] == 1:
             keys, values = keys[:, :, -self.config.local_window :], values[:, :, -self.config.local_window :]
             weights = torch.softmax(q @ keys.transpose(-1, -2), -1)
-            return self.joined(weights @ values)
+            return self.joined(weights @ values, self.all)
         before = keys.shape[2] - x.shape[1]
         q = torch.cat([q.new_zeros(*q.shape[:2], before, q.shape[3]), q], 2)
-        layout = self.layout(x.shape[0], keys.shape[2], None, x.device)
+        layout = self.layout(q, None)
         out = attend(q, keys, values, layout, alone=False, backend=self.config.backend)
-        return self.joined(out[:, :, before:])
+        return self.joined(out[:, :, before:], self.all)

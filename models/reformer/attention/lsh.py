@@ -23,6 +23,7 @@ CENTRE_RATE = 0.02  # share of the running mean that a training pass renews
 class LSHHeads(Heads):
     """Query and key are one unit vector; `values: next` reads what followed a match (design section 2)."""
 
+    takes_delta = True
     rotations: Tensor
     centre: Tensor
 
@@ -44,29 +45,33 @@ class LSHHeads(Heads):
         # Query and key are one vector of length sqrt(temperature), so that scores are temperature x cosine.
         return self.temperature.clamp_min(LEAST_TEMPERATURE).sqrt()[None]
 
-    def buckets(self, k: Tensor) -> Tensor:
-        """Integer [rounds, batch, heads, length]; a local round, if any, comes first and has one bucket."""
+    def buckets(self, k: Tensor, group: slice) -> Tensor:
+        """Integer [rounds, batch, heads of group, length]; a local round, if any, comes first and has one bucket."""
         # A hash minds the direction alone: the centre, kept for unit vectors, is brought to the vectors' length.
-        centre = self.centre * self.lengths()[0, :, None].detach()
-        hashed = lsh_hash(k, self.rotations, self.config.n_buckets, centre)
+        centre = (self.centre * self.lengths()[0, :, None].detach())[group]
+        hashed = lsh_hash(k, self.rotations[group], self.config.n_buckets, centre)
         if not self.config.local_round:
             return hashed
         return torch.cat([torch.zeros_like(hashed[:1]), hashed])
 
-    def mix(self, parts: tuple[Tensor, ...], context: Context, routing: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def mix(
+        self, parts: tuple[Tensor, ...], context: Context, group: slice, routing: Tensor | None = None,
+        delta: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
         k, v = parts
         if routing is None:
-            routing = self.buckets(k.detach())
+            routing = self.buckets(k.detach(), group)
             if self.training:
-                mean = wide(k.detach()).mean((0, 2)) / self.lengths()[0, :, None].detach()
-                self.centre.lerp_(mean.to(self.centre.dtype), CENTRE_RATE)
+                mean = wide(k.detach()).mean((0, 2)) / self.lengths()[0, group, None].detach()
+                self.centre[group].lerp_(mean.to(self.centre.dtype), CENTRE_RATE)
         buckets = routing
         if context.documents is not None:
             stride = max(self.sizes)
             buckets = buckets.to(torch.int32) + context.documents.to(torch.int32)[None, :, None] * stride
         same = self.config.values == "same"
-        layout = make_recent(buckets, self.windows, block=self.config.block, itself=False)
-        return attend(k, k, v, layout, shift=0 if same else 1, alone=same, backend=self.config.backend), routing
+        layout, c = make_recent(buckets, self.windows, block=self.config.block, itself=False), self.config
+        out = attend(k, k, v, layout, shift=0 if same else 1, alone=same, delta=delta, backend=c.backend)
+        return out, routing
 
     def start(self, batch: int) -> BucketState:
         like = self.project.weight
@@ -75,10 +80,10 @@ class LSHHeads(Heads):
         )
 
     def step(self, x: Tensor, context: Context, state: BucketState) -> Tensor:
-        k, v = self.split(x, None)
-        buckets = self.buckets(k)
+        k, v = self.split(x, None, self.all)
+        buckets = self.buckets(k, self.all)
         if x.shape[1] == 1:
-            return self.joined(state.one(k, k, v, buckets))
+            return self.joined(state.one(k, k, v, buckets), self.all)
         keys, values, known, before = state.reachable(v, buckets)
         together = torch.cat([known, buckets.to(known.dtype)], -1)
         layout = make_recent(together, self.windows, block=self.config.block, itself=False)
@@ -88,4 +93,4 @@ class LSHHeads(Heads):
         k_all, v_all = torch.cat([keys, k], 2), torch.cat([values, new_values], 2)
         out = attend(q, k_all, v_all, layout, alone=same, backend=self.config.backend)
         state.file(k, new_values, buckets)
-        return self.joined(out[:, :, before:])
+        return self.joined(out[:, :, before:], self.all)

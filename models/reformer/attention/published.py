@@ -26,6 +26,7 @@ EPSILON = 1e-6  # of the keys' normalisation, as released
 class PublishedHeads(Heads):
     """Keys, values and buckets are the subclass's; chunks, look-back and merging of rounds are here."""
 
+    takes_delta = True
     chunk: int
     shared: bool  # one vector is query and key, and sees itself only if alone
 
@@ -34,33 +35,36 @@ class PublishedHeads(Heads):
         """What `split` gives -> each [batch, heads, length, d_head]; scores are q @ k."""
 
     @abstractmethod
-    def buckets(self, q: Tensor) -> Tensor:
-        """Integer [rounds, batch, heads, length]."""
+    def buckets(self, q: Tensor, group: slice) -> Tensor:
+        """Integer [rounds, batch, heads of group, length]."""
 
-    def attended(self, q: Tensor, k: Tensor, v: Tensor, buckets: Tensor) -> Tensor:
+    def attended(self, q: Tensor, k: Tensor, v: Tensor, buckets: Tensor, delta: Tensor | None = None) -> Tensor:
         layout = make_published(buckets, self.chunk, self.config.chunk_multiple, itself=not self.shared)
-        return attend(q, k, v, layout, alone=self.shared)
+        return attend(q, k, v, layout, alone=self.shared, delta=delta)
 
-    def mix(self, parts: tuple[Tensor, ...], context: Context, routing: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def mix(
+        self, parts: tuple[Tensor, ...], context: Context, group: slice, routing: Tensor | None = None,
+        delta: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
         q, k, v = self.queries_keys_values(parts)
         if routing is None:
-            routing = self.buckets(q.detach())
-        return self.attended(q, k, v, routing), routing
+            routing = self.buckets(q.detach(), group)
+        return self.attended(q, k, v, routing, delta), routing
 
     def start(self, batch: int) -> WindowState:
         # All of the text: chunk boundaries move with every token, so that any earlier one can come into reach.
         return WindowState.empty(batch, self.heads, self.config.d_head, None, self.project.weight)
 
     def step(self, x: Tensor, context: Context, state: WindowState) -> Tensor:
-        q, k, v = self.queries_keys_values(self.split(x, None))
+        q, k, v = self.queries_keys_values(self.split(x, None, self.all))
         before = state.filled
         keys, values = state.append(q if self.shared else k, v)
         if self.shared:
             queries, keys = keys, unit(keys)
         else:
             queries = torch.cat([q.new_zeros(*q.shape[:2], before, q.shape[3]), q], 2)
-        out = self.attended(queries, keys, values, self.buckets(queries))
-        return self.joined(out[:, :, before:])
+        out = self.attended(queries, keys, values, self.buckets(queries, self.all))
+        return self.joined(out[:, :, before:], self.all)
 
 
 class PublishedLocalHeads(PublishedHeads):
@@ -76,7 +80,7 @@ class PublishedLocalHeads(PublishedHeads):
         q, k, v = parts
         return q, k / math.sqrt(self.config.d_head), v
 
-    def buckets(self, q: Tensor) -> Tensor:
+    def buckets(self, q: Tensor, group: slice) -> Tensor:
         return torch.zeros(1, *q.shape[:3], dtype=torch.uint8, device=q.device)
 
 
@@ -96,8 +100,8 @@ class PublishedLSHHeads(PublishedHeads):
         q, v = parts
         return q, unit(q), v
 
-    def buckets(self, q: Tensor) -> Tensor:
-        return lsh_hash(q, self.rotations, self.config.n_buckets)
+    def buckets(self, q: Tensor, group: slice) -> Tensor:
+        return lsh_hash(q, self.rotations[group], self.config.n_buckets)
 
 
 def unit(x: Tensor) -> Tensor:

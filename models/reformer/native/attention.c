@@ -23,6 +23,7 @@ typedef struct {
     const int64_t *u_windows;        /* [n_earlier] */
     int64_t n_places, n_queries, shift, window, d, d_value;
     int32_t half, half_out, n_earlier, wide, itself, shared, first, threads;
+    void *ahead; /* backward where dq is q: the queries that follow a segment and may see its keys, as they were */
 } Round;
 
 /* What a thread works on. low, high: keys that a query sees, counted from the block's first. */
@@ -62,8 +63,9 @@ INLINE void turn(const float *x, int64_t width, float *to) {
             for (int64_t c = c0; c < c0 + LANES; c++) to[c * QUERIES + i] = x[i * width + c];
 }
 
-/* Queries [start, stop) and what they see; returns the place of their first key. Those past the end see nothing. */
-static int64_t begin(const Round *R, Work *w, int64_t start, int64_t stop) {
+/* Queries [start, stop) and what they see; returns the place of their first key. Those past the end see nothing.
+   saved: where their vectors are rows in this order, else NULL. */
+static int64_t begin(const Round *R, Work *w, int64_t start, int64_t stop, const void *saved) {
     int64_t first = 0, last = 0, D = padded(R->d);
     for (int i = 0; i < QUERIES; i++) {
         int64_t n = start + i;
@@ -74,7 +76,7 @@ static int64_t begin(const Round *R, Work *w, int64_t start, int64_t stop) {
             w->row[i] = R->rows ? R->rows[n] : R->order[p];
             w->low[i] = (int32_t)(p - R->reach[p] + 1 - first);
             w->high[i] = (int32_t)(p - first) - !R->itself;
-            load_row(R->q, w->row[i], R->d, R->half, w->query + i * D);
+            load_row(saved ? saved : R->q, saved ? i : w->row[i], R->d, R->half, w->query + i * D);
             for (int r = 0; r < R->n_earlier; r++) {
                 int64_t at = R->order[p];
                 w->u_query[r * QUERIES + i] = R->wide ? ((const int64_t *)R->u[r])[at] : ((const int32_t *)R->u[r])[at];
@@ -185,7 +187,7 @@ static void merge(const Round *R, Work *w, int64_t count) {
 
 static void forward_block(const Round *R, Work *w, int64_t start) {
     int64_t stop = least(start + QUERIES, R->n_queries), V = padded(R->d_value);
-    int64_t first = begin(R, w, start, stop), n_keys = w->place[stop - start - 1] - first + 1;
+    int64_t first = begin(R, w, start, stop, NULL), n_keys = w->place[stop - start - 1] - first + 1;
     for (int i = 0; i < QUERIES; i++) w->peak[i] = -INFINITY, w->sum[i] = 0;
     memset(w->out, 0, 4 * QUERIES * V);
     for (int64_t t = 0; t < n_keys; t += KEYS) {
@@ -266,6 +268,25 @@ INLINE void hand_over(const Round *R, void *x, int64_t at, int64_t d, const floa
     }
 }
 
+INLINE int64_t ahead_at(const Round *R, int64_t segment, int64_t n) {
+    int64_t rows = (R->window + QUERIES - 1) / QUERIES * QUERIES;
+    return (segment * rows + n) * R->d * (R->half ? 2 : 4);
+}
+
+/* Segments write their queries' gradients over the queries, which the segment before must see as they were. */
+static int keep_ahead(Round *R, int64_t segments) {
+    int64_t size = R->d * (R->half ? 2 : 4);
+    R->ahead = NULL;
+    if (R->dq != R->q || R->shared) return 1;
+    R->ahead = malloc(ahead_at(R, segments, 0));
+    if (!R->ahead) return 0;
+#pragma omp parallel for num_threads(R->threads) schedule(static)
+    for (int64_t s = 0; s < segments; s++)
+        for (int64_t n = 0, p = (s + 1) * SEGMENT; n < R->window && p + n < R->n_places; n++)
+            memcpy((char *)R->ahead + ahead_at(R, s, n), (const char *)R->q + R->order[p + n] * size, size);
+    return 1;
+}
+
 /* Gradients of the keys and values at places [from, to), and of the queries there. Queries that follow and still see
    such keys are worked on again, so that no two segments write to one row. */
 static void backward_segment(const Round *R, Work *w, int64_t from, int64_t to) {
@@ -275,7 +296,8 @@ static void backward_segment(const Round *R, Work *w, int64_t from, int64_t to) 
     for (int64_t start = from; start < R->n_places; start += QUERIES) {
         int64_t stop = least(start + QUERIES, R->n_places), own = start < to;
         if (!own && start - R->reach[start] + 1 >= to) break;
-        int64_t first = begin(R, w, start, stop), n_keys = (own ? stop : to) - first;
+        const char *saved = R->ahead && !own ? (char *)R->ahead + ahead_at(R, from / SEGMENT, start - to) : NULL;
+        int64_t first = begin(R, w, start, stop, saved), n_keys = (own ? stop : to) - first;
         load_gradients(R, w);
         memset(w->d_query, 0, 4 * QUERIES * D);
         for (int64_t t = 0; t < n_keys; t += KEYS) {
@@ -315,10 +337,12 @@ int attention_forward(const Round *R) {
     return good;
 }
 
-/* Where `first` is not set, gradients are added to what there is. dk and dv rows that no place gives are left alone. */
-int attention_backward(const Round *R) {
+/* Where `first` is not set, gradients are added to what there is. dk and dv rows that no place gives are left alone.
+   dq may be q itself, where it is in the same type and not shared with dk. */
+int attention_backward(Round *R) {
     int64_t segments = (R->n_places + SEGMENT - 1) / SEGMENT;
-    int good = 1;
+    int good = keep_ahead(R, segments);
+    if (!good) return 0;
 #pragma omp parallel num_threads(R->threads)
     {
         Work w;
@@ -330,5 +354,6 @@ int attention_backward(const Round *R) {
 #pragma omp critical
         good &= opened;
     }
+    free(R->ahead);
     return good;
 }

@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 from reformer.backend import choose
 from reformer.config import Backend
 from reformer.ops.bucket_attention import blocked, native
-from reformer.ops.bucket_attention.blocks import Layout
+from reformer.ops.bucket_attention.blocks import Layout, row_products
 from reformer.ops.bucket_attention.published import make_published
 from reformer.ops.bucket_attention.recent import Recent, make_recent
 from reformer.precision import wide
@@ -35,8 +35,9 @@ def _shaped(x: Tensor, like: Tensor) -> Tensor:
 class _BucketAttention(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, q: Tensor, k: Tensor, v: Tensor, layout: Layout, shift: int, alone: bool, passes: ModuleType
-    ) -> Tensor:
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, layout: Layout, shift: int, alone: bool, delta: Tensor | None,
+        passes: ModuleType,
+    ) -> Tensor:  # fmt: skip
         keys, values = _flat(k), _flat(v)
         queries = keys if q is k else _flat(q)
         with torch.autocast(q.device.type, enabled=False):  # sums are wide, whatever it says
@@ -44,36 +45,49 @@ class _BucketAttention(torch.autograd.Function):
         if alone:
             out = torch.where((lse == -torch.inf)[:, None], wide(values), out)
         shaped = _shaped(out, v)
-        ctx.save_for_backward(q, k, v, shaped, lse)
+        ctx.save_for_backward(q, k, v, lse, *([shaped] if delta is None else []))
         ctx.layout, ctx.shift, ctx.alone, ctx.shared, ctx.passes = layout, shift, alone, q is k, passes
+        ctx.delta = delta  # no saved tensor: it is filled later, and may be
         return shaped
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, out, lse = ctx.saved_tensors
+        q, k, v, lse, *out = ctx.saved_tensors
         keys, values, d_out = _flat(k), _flat(v), _flat(grad)
         queries = keys if ctx.shared else _flat(q)
+        delta = ctx.delta.to(lse.dtype) if ctx.delta is not None else row_products(_flat(out[0]), d_out)
         with torch.autocast(q.device.type, enabled=False):
             dq, dk, dv = ctx.passes.backward_pass(
-                queries, keys, values, _flat(out), lse, d_out, ctx.layout, ctx.shift * q.shape[1]
+                queries,
+                keys,
+                values,
+                lse,
+                delta,
+                d_out,
+                ctx.layout,
+                ctx.shift * q.shape[1],
+                once=ctx.delta is not None,
             )
         if ctx.alone:
             dv += d_out.masked_fill((lse != -torch.inf)[:, None], 0.0)  # there, out was the own v
-        return None if ctx.shared else _shaped(dq, q), _shaped(dk, k), _shaped(dv, v), *[None] * 4
+        return None if ctx.shared else _shaped(dq, q), _shaped(dk, k), _shaped(dv, v), *[None] * 5
 
 
 def attend(
-    q: Tensor, k: Tensor, v: Tensor, layout: Layout, *, shift: int = 0, alone: bool, backend: Backend = "auto"
-) -> Tensor:
+    q: Tensor, k: Tensor, v: Tensor, layout: Layout, *, shift: int = 0, alone: bool, delta: Tensor | None = None,
+    backend: Backend = "auto",
+) -> Tensor:  # fmt: skip
     """Attention over a layout made before; q, k, v: [batch, heads, length, d_head].
 
-    shift: v_{j+shift} is read at a visible j. alone: who sees nothing returns its own v, else 0. Raises ValueError
-    where backend native is asked for and cannot be had.
+    shift: v_{j+shift} is read at a visible j. alone: who sees nothing returns its own v, else 0. delta: a tensor
+    [batch * length * heads] in which the caller, before backward, puts the sums of products of the output's rows and
+    its gradient's, token by token (`row_products`): the output is then not kept, and it and q may be
+    overwritten. Raises ValueError where backend native is asked for and cannot be had.
     """
     fits = isinstance(layout, Recent) and q.dtype == k.dtype == v.dtype
     passes = PASSES[choose(backend, q, k, v) if fits else "torch"]
-    out: Tensor = _BucketAttention.apply(q, k, v, layout, shift, alone, passes)
+    out: Tensor = _BucketAttention.apply(q, k, v, layout, shift, alone, delta, passes)
     return out
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from reformer.ops.bucket_attention.blocks import Layout, fold, row_products, spans
+from reformer.ops.bucket_attention.blocks import Layout, fold, spans
 from reformer.precision import wide
 
 LOWEST = -1e30  # stands for -inf where -inf - -inf would be NaN
@@ -50,16 +50,16 @@ def forward_pass(q: Tensor, k: Tensor, v: Tensor, layout: Layout, shift: int) ->
 
 
 def backward_pass(
-    q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, d_out: Tensor,
-    layout: Layout, shift: int,
+    q: Tensor, k: Tensor, v: Tensor, lse: Tensor, delta: Tensor, d_out: Tensor,
+    layout: Layout, shift: int, *, once: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of flat q, k, v; where q is k, dq and dk are one, their sum. Scores are made again; each row is
-    owned by one slice at a time: no atomics. Sums over rounds are wide; a single round's need not be."""
+    owned by one slice at a time: no atomics. Sums over rounds are wide; a single round's need not be. once: q may be
+    overwritten (it is not, here)."""
     total, d = v.shape
     sums = v.dtype if layout.n_rounds == 1 else lse.dtype
     dk, dv = torch.zeros_like(k, dtype=sums), torch.zeros_like(v, dtype=sums)
     dq = dk if q is k else torch.zeros_like(q, dtype=sums)
-    delta = row_products(d_out, out).to(lse.dtype)
     lse = lse.masked_fill(lse == -torch.inf, torch.inf)  # who sees nothing has weights 0, not NaN
     for r in range(layout.n_rounds):
         for part in layout.slices(r):

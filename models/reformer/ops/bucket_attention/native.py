@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from reformer.native import library, pointer, threads
-from reformer.ops.bucket_attention.blocks import row_products
 from reformer.ops.bucket_attention.recent import Recent
 
 NAMES = ("q", "k", "v", "d_out", "out", "dq", "dk", "dv", "lse", "delta", "order", "reach", "places", "rows")
@@ -26,6 +25,7 @@ class _Round(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in POINTERS),
         *((name, ctypes.c_int64) for name in SIZES),
         *((name, ctypes.c_int32) for name in FLAGS),
+        ("ahead", ctypes.c_void_p),
     ]
 
 
@@ -39,15 +39,14 @@ def forward_pass(q: Tensor, k: Tensor, v: Tensor, layout: Recent, shift: int) ->
 
 
 def backward_pass(
-    q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, d_out: Tensor,
-    layout: Recent, shift: int,
+    q: Tensor, k: Tensor, v: Tensor, lse: Tensor, delta: Tensor, d_out: Tensor,
+    layout: Recent, shift: int, *, once: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """As `blocked.backward_pass`."""
+    """As `blocked.backward_pass`; where q is wanted this once and there is one round, dq takes its place."""
     sums = _sums(v, layout)
     dk, dv = torch.empty_like(k, dtype=sums), torch.empty_like(v, dtype=sums)
-    dq = dk if q is k else torch.empty_like(q, dtype=sums)
+    dq = dk if q is k else q if once and sums == q.dtype else torch.empty_like(q, dtype=sums)
     dv[:shift] = 0  # the first values follow no key
-    delta = row_products(d_out, out).float()
     for r in range(layout.n_rounds):
         _call(
             "attention_backward", layout, r, q, k, v, shift,
