@@ -217,9 +217,7 @@ class Undo:
         graph: list[tuple[Tensor, tuple[Tensor, ...]]] = []
         if self.source.numel() <= KEPT:
             graph = [self.split(branch, here, group) for here in self.slices]
-            joined = [p[0] if len(p) == 1 else torch.cat(p[::-1], 2) for p in zip(*(g[1] for g in graph), strict=True)]
-            parts = [p.detach().requires_grad_() for p in joined]
-            del joined
+            parts = [_joined(p[::-1]).requires_grad_() for p in zip(*(g[1] for g in graph), strict=True)]
         else:  # the graph of a long text would hold what slices are there to avoid: they are split once more below
             parts = [p.requires_grad_() for p in self.trunk.split(branch, self.source, self.context, group)]
         delta = None
@@ -254,6 +252,13 @@ class Undo:
         with torch.enable_grad():
             x = self.trunk.read(self.source[:, here]).requires_grad_()
             return x, branch.split(x, self.context.phase(here), group)
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    """Slices [batch, heads, slice, d_head] as one, lying token by token as they do; without their graph."""
+    if len(parts) == 1:
+        return parts[0].detach()
+    return torch.cat([p.detach().transpose(1, 2) for p in parts], 1).transpose(1, 2)
 
 
 def add_up(totals: dict[int, Tensor], parameters: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> None:

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from reformer_cli.commands.config import SetOption
-from reformer_cli.commands.shared import DeviceOption, free_memory, keep_freed_memory, pick_device, say
+from reformer_cli.commands.shared import (
+    DeviceOption,
+    backend_reason,
+    free_memory,
+    keep_freed_memory,
+    pick_device,
+    say,
+)
 from reformer_cli.errors import UserError
 
 if TYPE_CHECKING:
@@ -74,11 +81,12 @@ def step_of(config: RunConfig, device: str) -> Step:
     from reformer_cli.training.precision import pick_precision
 
     precision = config.train.precision if config.train.precision != "auto" else pick_precision(device)[0]
-    return Step(config.model, config.train.batch, config.data.context, precision, peak_memory(device))
+    native = backend_reason(config.model, device)[0] == "native" and config.model.pattern == "recent"
+    return Step(config.model, config.train.batch, config.data.context, precision, peak_memory(device), native)
 
 
 def measured(config: RunConfig, device: str, step: Step) -> int:
-    """Peak bytes of one real step on random tokens."""
+    """Peak bytes of one real step on random tokens, the optimiser's moments being there as from the second step on."""
     import torch
     from reformer import ReformerLM
 
@@ -92,6 +100,10 @@ def measured(config: RunConfig, device: str, step: Step) -> int:
         )
     model = ReformerLM(config.model).to(device)
     optimizer = make_optimizer(model, config.train)
+    for p in model.parameters():
+        p.grad = torch.zeros_like(p)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
     text = torch.randint(config.model.vocab_size, (step.batch, step.context + 1), device=device)
     low = step.precision == "bfloat16"
     with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=low):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -13,6 +14,8 @@ from reformer.trunk import KEPT
 
 CONTEXT_STEP = 1024  # the largest context is named in such steps
 MOST_LAYERS, MOST_CONTEXT = 1024, 2**27
+FRAGMENTS = 0.12  # of what is asked for, that the allocator holds besides (measured on eleven configurations)
+LIBRARIES = 56 * 2**20  # bytes of the libraries that a first step touches (measured on a CPU: a step of 1,024 tokens)
 
 
 @dataclass(frozen=True)
@@ -26,17 +29,24 @@ class Item:
 
 @dataclass(frozen=True)
 class Step:
-    """A training step. precision: of products, as in TrainConfig; program: bytes held before anything is made."""
+    """A training step. precision: of products, as in TrainConfig; program: bytes held before anything is made; native:
+    whether C does what lies between the products."""
 
     model: ReformerConfig
     batch: int
     context: int
     precision: str
     program: int
+    native: bool
 
     @property
     def tokens(self) -> int:
         return self.batch * self.context
+
+    @property
+    def low(self) -> int:
+        """Bytes of a number that products are taken of."""
+        return 2 if self.precision == "bfloat16" else 4
 
     @property
     def total(self) -> int:
@@ -44,22 +54,33 @@ class Step:
 
 
 def forecast(step: Step) -> list[Item]:
-    """What exists at the worst moment of a step, which is in the backward pass of an attention."""
+    """What exists throughout a step from the second on, and the most that exists beside it for a moment."""
     c, n = step.model, step.tokens
     weights = count_parameters(c)
     half = 2 if c.gradient_streams == "bfloat16" else 4
-    widest, of = max((attention_bytes(step, kind), kind) for kind in kinds(c))
-    return [
-        Item("program", step.program, "interpreter and libraries"),
+    moments = [
+        Item("attention", attention_bytes(step, heads, kind), f"{min(heads, group(c))} {kind} heads at a time")
+        for heads, kind in kinds(c)
+    ]
+    of_a_slice = f"a slice of {c.workspace_tokens:,} tokens"
+    moments.append(Item("feed-forward", feed_forward_bytes(step), of_a_slice))
+    moments.append(Item("head and loss", head_bytes(step), of_a_slice))
+    moments.append(Item("handing over", 4 * weights, "the parameters' gradients again, as autograd takes them"))
+    asked = [
         Item("parameters", 4 * weights, f"{weights:,} in float32"),
-        Item("their gradients", 8 * weights, "float32, and again while autograd hands them over"),
+        Item("their gradients", 4 * weights, "float32"),
         Item("optimiser", 8 * weights, "two moments in float32"),
         Item("streams", 8 * n * c.d_model, "2 x int32 x tokens x d_model, whatever the depth"),
         Item("their gradients", 2 * half * n * c.d_model, f"2 x {8 * half} bits x tokens x d_model"),
-        Item("attention", widest, f"the largest branch: {of}"),
         Item("buckets", routing_bytes(c) * n, "of every layer's hash, kept for backward"),
-        Item("slices", slice_bytes(step), f"of {c.workspace_tokens:,} tokens or {SCORES_AT_ONCE:,} scores"),
         Item("text", 4 * 8 * n, "tokens, targets and what indexes them"),
+        max(moments, key=lambda item: item.size),
+    ]
+    fragments = int(FRAGMENTS * sum(item.size for item in asked))
+    return [
+        Item("program", step.program + LIBRARIES, "interpreter and libraries"),
+        *asked,
+        Item("allocator", fragments, f"{FRAGMENTS:.0%} of the above, lost between blocks"),
     ]
 
 
@@ -79,56 +100,68 @@ def _count(config: ReformerConfig) -> int:
         return sum(p.numel() for p in ReformerLM(config).parameters())
 
 
-def kinds(c: ReformerConfig) -> list[str]:
-    """The branches of attention that the layers have."""
-    found: list[str] = []
+def kinds(c: ReformerConfig) -> list[tuple[int, str]]:
+    """(heads, kind) of the branches of attention that the layers have."""
+    found: set[tuple[int, str]] = set()
     for layer in c.layers:
         local, lsh = {"mixed": c.head_split, "lsh": (0, c.n_heads)}.get(layer, (c.n_heads, 0))
-        kind = "full" if layer == "full" else "local"
-        found += [f"{local} {kind} heads"] if local else []
-        found += [f"{lsh} LSH heads"] if lsh else []
-    return sorted(set(found))
+        found |= {(local, "full" if layer == "full" else "local")} if local else set()
+        found |= {(lsh, "LSH")} if lsh else set()
+    return sorted(found)
 
 
-def attention_bytes(step: Step, branch: str) -> int:
-    """Of one branch: its parts, output, their gradients, and what sorts them."""
-    c = step.model
-    heads, kind = int(branch.split()[0]), branch.split()[1]
-    rows = step.tokens * heads
-    low = 2 if step.precision == "bfloat16" else 4
+def group(c: ReformerConfig) -> int:
+    """Heads worked on together at most."""
+    return c.head_group or c.n_heads
+
+
+def attention_bytes(step: Step, heads: int, kind: str) -> int:
+    """Of one group of heads in backward: parts, output, the gradients of both, what sorts them, and scores."""
+    c, low = step.model, step.low
+    rows = step.tokens * min(heads, group(c))
     parts = 2 if kind == "LSH" else 3
     rounds = c.n_hashes + bool(c.local_round) if kind == "LSH" else 1
-    vectors = parts * low + 2 * low + parts * (low if rounds == 1 else 4)
-    if rounds > 1 and low == 2:
-        vectors += parts * low
-    indices = 4 + 4 + 8 + rounds * (8 + 4 + 4)
+    vectors = parts * low + low  # the output's gradient comes in its place
+    if c.pattern == "published":  # keys are made of queries, or scaled, under autograd
+        vectors += (4 if kind == "LSH" else 2) * low
+    if kind == "full":
+        vectors += low
+    if rounds > 1:  # added up in float32, then brought to the products' type one after the other
+        vectors += parts * 4 + (low if low == 2 else 0)
+    else:
+        reused = step.native and kind == "local"  # C puts the queries' gradients in the queries' place
+        vectors += (parts - reused) * low
+    indices = 4 + 4 + rounds * (8 + 4 + 4)
     kept = step.tokens * c.d_model <= KEPT
-    inputs = step.tokens * 4 * c.d_model + rows * c.d_head * parts * low if kept else 0
-    return rows * (c.d_head * vectors + indices) + inputs
+    graph = step.tokens * (low + 4) * c.d_model + rows * c.d_head * parts * low if kept else 0
+    scores = 0 if step.native else 6 * 4 * SCORES_AT_ONCE
+    return rows * (c.d_head * vectors + indices) + graph + scores
+
+
+def feed_forward_bytes(step: Step) -> int:
+    """Of a slice in backward: input and its gradient in float32, the rest in the products' type."""
+    c = step.model
+    tokens, d_ff = min(c.workspace_tokens, step.tokens), c.d_ff or 4 * c.d_model
+    plain = c.feed_forward == "squared_relu" and c.norm == "rms"
+    wide = 3 if plain else 8 if c.feed_forward == "swiglu" else 5
+    return tokens * (c.d_model * (2 * 4 + 4 * step.low) + d_ff * wide * step.low)
+
+
+def head_bytes(step: Step) -> int:
+    """Of a slice: logits, squashed and not, their softmax, and the gradients of each, in float32."""
+    c = step.model
+    return min(c.workspace_tokens, step.tokens) * 4 * (5 * c.vocab_size + 3 * c.d_model)
 
 
 def routing_bytes(c: ReformerConfig) -> int:
     """A token, over all layers: the smallest integers that hold a bucket."""
-    n = 1
-    for factor in c.n_buckets:
-        n *= factor
+    n = math.prod(c.n_buckets)
     width = 1 if n <= 256 else 2 if n <= 2**15 else 4
     rounds = c.n_hashes + bool(c.local_round)
     heads = [
         {"mixed": c.head_split[1], "lsh": c.n_heads}.get(c.layers[i % len(c.layers)], 0) for i in range(c.n_layers)
     ]
     return width * rounds * sum(heads)
-
-
-def slice_bytes(step: Step) -> int:
-    """The largest of what is made slice by slice: feed-forward, head, scores."""
-    c = step.model
-    tokens = min(c.workspace_tokens, step.tokens)
-    d_ff = c.d_ff or 4 * c.d_model
-    feed_forward = tokens * 4 * (6 * c.d_model + 3 * d_ff)
-    head = tokens * 4 * (5 * c.vocab_size + 3 * c.d_model)
-    scores = SCORES_AT_ONCE * 4 * 6
-    return max(feed_forward, head, scores)
 
 
 def largest_context(step: Step, memory: int) -> int:

@@ -86,4 +86,4 @@ def needs(size: Size, batch: int) -> int:
         n_heads=size.n_heads,
         d_head=size.d_model // size.n_heads,
     )
-    return Step(model, batch, size.context, "float32", 0).total
+    return Step(model, batch, size.context, "float32", 0, False).total

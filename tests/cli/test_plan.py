@@ -27,7 +27,7 @@ def test_items_add_up_and_the_verdict_follows(reformer: Program) -> None:
 
 def step(**changes: object) -> Step:
     model = ReformerConfig(vocab_size=320, d_model=256, n_layers=6, n_heads=2, d_head=64, d_ff=512, n_hashes=1)
-    given: dict = {"model": model, "batch": 1, "context": 65536, "precision": "float32", "program": 0}
+    given: dict = {"model": model, "batch": 1, "context": 65536, "precision": "float32", "program": 0, "native": True}
     return Step(**(given | changes))
 
 

@@ -16,7 +16,6 @@ from reformer.ops.bucket_attention import blocked, native
 from reformer.ops.bucket_attention.blocks import Layout, row_products
 from reformer.ops.bucket_attention.published import make_published
 from reformer.ops.bucket_attention.recent import Recent, make_recent
-from reformer.precision import wide
 
 PASSES: dict[str, ModuleType] = {"torch": blocked, "native": native}
 
@@ -43,7 +42,7 @@ class _BucketAttention(torch.autograd.Function):
         with torch.autocast(q.device.type, enabled=False):  # sums are wide, whatever it says
             out, lse = passes.forward_pass(queries, keys, values, layout, shift * q.shape[1])
         if alone:
-            out = torch.where((lse == -torch.inf)[:, None], wide(values), out)
+            out = torch.where((lse == -torch.inf)[:, None], values.to(out.dtype), out)
         shaped = _shaped(out, v)
         ctx.save_for_backward(q, k, v, lse, *([shaped] if delta is None else []))
         ctx.layout, ctx.shift, ctx.alone, ctx.shared, ctx.passes = layout, shift, alone, q is k, passes

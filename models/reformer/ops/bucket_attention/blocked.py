@@ -17,11 +17,11 @@ LOWEST = -1e30  # stands for -inf where -inf - -inf would be NaN
 
 
 def forward_pass(q: Tensor, k: Tensor, v: Tensor, layout: Layout, shift: int) -> tuple[Tensor, Tensor]:
-    """Merged output [T, d] and logsumexp [T] over all rounds, in wide precision; q, k, v are flat [T, d]. shift: how
-    far behind a key its value lies."""
+    """Merged output [T, d] and logsumexp [T] over all rounds, in wide precision, a single round's output in the values'
+    type; q, k, v are flat [T, d]. shift: how far behind a key its value lies."""
     total, d = v.shape
     dtype = torch.float64 if q.dtype == torch.float64 else torch.float32
-    out = q.new_zeros(total, d, dtype=dtype)
+    out = q.new_zeros(total, d, dtype=v.dtype if layout.n_rounds == 1 else dtype)
     lse = q.new_full((total,), -torch.inf, dtype=dtype)
     for r in range(layout.n_rounds):
         for part in layout.slices(r):
@@ -44,7 +44,7 @@ def forward_pass(q: Tensor, k: Tensor, v: Tensor, layout: Layout, shift: int) ->
                 new = new * (new_lse - floor).exp_()[:, None]
                 new += out.index_select(0, index) * (old_lse - floor).exp_()[:, None]
                 new_lse = both
-            out.index_copy_(0, index, new)
+            out.index_copy_(0, index, new.to(out.dtype))
             lse.index_copy_(0, index, new_lse)
     return out, lse
 

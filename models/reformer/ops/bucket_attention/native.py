@@ -30,7 +30,7 @@ class _Round(ctypes.Structure):
 
 
 def forward_pass(q: Tensor, k: Tensor, v: Tensor, layout: Recent, shift: int) -> tuple[Tensor, Tensor]:
-    """As `blocked.forward_pass`; the output is in the type of v already where there is one round."""
+    """As `blocked.forward_pass`."""
     out = v.new_empty(len(q), v.shape[1], dtype=_sums(v, layout))
     lse = v.new_empty(len(q), dtype=torch.float32)
     for r in range(layout.n_rounds):
