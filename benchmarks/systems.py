@@ -1,6 +1,6 @@
 """The systems that are compared, each as a function that takes one training step (forward and backward).
 
-All have the published novel model's sizes: 6 layers, d_model 256, 2 heads of 64, d_ff 512, vocabulary 320. Peers are
+All have the published novel model's sizes: d_model 256, 2 heads of 64, d_ff 512, vocabulary 320; 6 layers there. Peers are
 set up as their documentation asks, with the same hash: 64-token chunks, one round, about one bucket for 64 tokens.
 """
 
@@ -14,7 +14,8 @@ from reformer import ReformerConfig, ReformerLM
 from torch import Tensor, nn
 
 VOCAB_SIZE, CHUNK = 320, 64
-SIZES = {"vocab_size": VOCAB_SIZE, "d_model": 256, "n_layers": 6, "n_heads": 2, "d_head": 64, "d_ff": 512}
+SIZES = {"vocab_size": VOCAB_SIZE, "d_model": 256, "n_heads": 2, "d_head": 64, "d_ff": 512}
+LAYERS = 6
 
 Step = Callable[[Tensor], Tensor]
 
@@ -31,17 +32,17 @@ def _ours(length: int, device: str, **changes: object) -> tuple[nn.Module, Step]
     return model, lambda tokens: model.loss(tokens[:, :-1], tokens[:, 1:])
 
 
-def ours(length: int, device: str) -> tuple[nn.Module, Step]:
+def ours(length: int, device: str, layers: int = LAYERS) -> tuple[nn.Module, Step]:
     """One local head and one LSH head in every layer, pattern `recent`, values `next`."""
-    return _ours(length, device)
+    return _ours(length, device, n_layers=layers)
 
 
-def full(length: int, device: str) -> tuple[nn.Module, Step]:
+def full(length: int, device: str, layers: int = LAYERS) -> tuple[nn.Module, Step]:
     """The same model with full attention through scaled_dot_product_attention: the ordinary Transformer."""
-    return _ours(length, device, layers=("full",))
+    return _ours(length, device, n_layers=layers, layers=("full",))
 
 
-def huggingface(length: int, device: str) -> tuple[nn.Module, Step]:
+def huggingface(length: int, device: str, layers: int = LAYERS) -> tuple[nn.Module, Step]:
     """transformers' ReformerModelWithLMHead, local and LSH layers in turn."""
     from transformers import ReformerConfig as Config
     from transformers import ReformerModelWithLMHead
@@ -49,7 +50,7 @@ def huggingface(length: int, device: str) -> tuple[nn.Module, Step]:
     rows = 2 ** (length.bit_length() // 2)
     config = Config(
         vocab_size=VOCAB_SIZE, hidden_size=256, num_attention_heads=2, attention_head_size=64, feed_forward_size=512,
-        attn_layers=["local", "lsh"] * 3, num_hashes=1, num_buckets=list(factors(length)), is_decoder=True,
+        attn_layers=["local", "lsh"] * (layers // 2), num_hashes=1, num_buckets=list(factors(length)), is_decoder=True,
         axial_pos_shape=(rows, length // rows), axial_pos_embds_dim=(64, 192), max_position_embeddings=length,
         hidden_dropout_prob=0.0, local_attention_probs_dropout_prob=0.0, use_cache=False,
     )  # fmt: skip
@@ -57,12 +58,12 @@ def huggingface(length: int, device: str) -> tuple[nn.Module, Step]:
     return model, lambda tokens: model(input_ids=tokens[:, :-1], labels=tokens[:, :-1]).loss
 
 
-def lucidrains(length: int, device: str) -> tuple[nn.Module, Step]:
+def lucidrains(length: int, device: str, layers: int = LAYERS) -> tuple[nn.Module, Step]:
     """reformer-pytorch's ReformerLM, one of two heads local."""
     from reformer_pytorch import ReformerLM as Model
 
     model = Model(
-        num_tokens=VOCAB_SIZE, dim=256, depth=6, max_seq_len=length, heads=2, dim_head=64, bucket_size=CHUNK,
+        num_tokens=VOCAB_SIZE, dim=256, depth=layers, max_seq_len=length, heads=2, dim_head=64, bucket_size=CHUNK,
         n_hashes=1, ff_mult=2, ff_chunks=1, causal=True, n_local_attn_heads=1, axial_position_emb=True,
         axial_position_shape=(length // 64, 64),
     )  # fmt: skip

@@ -1,6 +1,6 @@
 """Training step (forward and backward) of the published novel model: us and the peers, in turn on this machine.
 
-    python benchmarks/train_step.py --lengths 4096 65536 [--systems reformer transformers] [--device cuda]
+    python benchmarks/train_step.py --lengths 4096 65536 [--layers 2 24] [--systems reformer transformers] [--device cuda]
 
 Every measurement has a process of its own, so that peak memory is its own. Prints ratios; appends to results.csv.
 """
@@ -8,6 +8,7 @@ Every measurement has a process of its own, so that peak memory is its own. Prin
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import resource
 import statistics
@@ -18,7 +19,7 @@ from collections.abc import Callable
 
 import record
 import torch
-from systems import SYSTEMS, tokens
+from systems import LAYERS, SYSTEMS, tokens
 
 from reformer_cli.commands.shared import keep_freed_memory
 from reformer_cli.training.precision import pick_precision
@@ -34,7 +35,9 @@ def peak(device: str) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
 
 
-def measure(system: str, length: int, device: str, budget: float, allocator: str, precision: str) -> dict[str, float]:
+def measure(
+    system: str, length: int, layers: int, device: str, budget: float, allocator: str, precision: str
+) -> dict[str, float]:
     """Median seconds of a step after one that warms up (that one itself if it exceeds the budget), and peak memory."""
     if allocator == "tuned" or (allocator == "shipped" and system in OURS):
         keep_freed_memory()
@@ -42,7 +45,7 @@ def measure(system: str, length: int, device: str, budget: float, allocator: str
     low = precision == "bfloat16" or (
         precision == "shipped" and system in OURS and pick_precision(device)[0] != "float32"
     )
-    model, step = SYSTEMS[system](length, device)
+    model, step = SYSTEMS[system](length, device, layers)
     batch = tokens(length, device)
     before = peak(device)
     times: list[float] = []
@@ -75,6 +78,7 @@ def _timed(work: Callable[[], None], device: str) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lengths", type=int, nargs="+", default=[4096, 16384, 65536])
+    parser.add_argument("--layers", type=int, nargs="+", default=[LAYERS])
     parser.add_argument("--systems", nargs="+", choices=list(SYSTEMS), default=list(SYSTEMS))
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seconds", type=float, default=60.0, help="to spend on each measurement, roughly")
@@ -88,30 +92,32 @@ def main() -> None:
     arguments = parser.parse_args()
     device, (first, *_) = arguments.device, arguments.systems
     if arguments.one:
-        how = (arguments.seconds, arguments.allocator, arguments.precision)
-        print(json.dumps(measure(first, arguments.lengths[0], device, *how)))
+        how = (device, arguments.seconds, arguments.allocator, arguments.precision)
+        print(json.dumps(measure(first, arguments.lengths[0], arguments.layers[0], *how)))
         return
     rows: list[tuple[str, str, str, float, str]] = []
-    print(f"{'tokens':>8}  {'system':<16} {'tokens/s':>10} {'peak MiB':>9}  time, memory against {first}")
-    for length in arguments.lengths:
+    print(f"{'tokens':>8} layers  {'system':<16} {'tokens/s':>10} {'peak MiB':>9}  time, memory against {first}")
+    for length, layers in itertools.product(arguments.lengths, arguments.layers):
         ours: dict[str, float] = {}
         for system in arguments.systems:
-            found = _in_a_process(system, length, arguments)
+            found = _in_a_process(system, length, layers, arguments)
             if found is None:
-                print(f"{length:8,}  {system:<16} not finished: too long, or out of memory", flush=True)
+                print(f"{length:8,} {layers:6}  {system:<16} not finished: too long, or out of memory", flush=True)
                 continue
             ours = ours or found
             rate = length / found["seconds"]
             ratios = f"{found['seconds'] / ours['seconds']:.2f} x, {found['peak'] / ours['peak']:.2f} x"
-            print(f"{length:8,}  {system:<16} {rate:10,.0f} {found['peak'] / MIB:9,.0f}  {ratios}", flush=True)
-            case = f"{length} tokens, allocator {arguments.allocator}, precision {arguments.precision}"
+            size = f"{length:8,} {layers:6}"
+            print(f"{size}  {system:<16} {rate:10,.0f} {found['peak'] / MIB:9,.0f}  {ratios}", flush=True)
+            of = "" if layers == LAYERS else f"{layers} layers, "
+            case = f"{length} tokens, {of}allocator {arguments.allocator}, precision {arguments.precision}"
             rows.append((system, case, "speed", rate, "tokens/s"))
             rows.append((system, case, "peak memory", found["peak"] / MIB, "MiB"))
     record.append(device, "train_step", rows)
 
 
-def _in_a_process(system: str, length: int, arguments: argparse.Namespace) -> dict[str, float] | None:
-    line = [sys.executable, __file__, "--one", "--systems", system, "--lengths", str(length)]
+def _in_a_process(system: str, length: int, layers: int, arguments: argparse.Namespace) -> dict[str, float] | None:
+    line = [sys.executable, __file__, "--one", "--systems", system, "--lengths", str(length), "--layers", str(layers)]
     line += ["--device", arguments.device, "--seconds", str(arguments.seconds)]
     line += ["--allocator", arguments.allocator, "--precision", arguments.precision]
     try:

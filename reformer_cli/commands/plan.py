@@ -50,6 +50,7 @@ def plan(
     from reformer_cli.config import load_config, resolve
     from reformer_cli.files import as_size
     from reformer_cli.training.forecast import forecast, largest_context, largest_depth
+    from reformer_cli.training.plan import remedies
 
     limit = parse_size(memory) if memory is not None else None
     settings = load_config(config, set_ or ())
@@ -69,6 +70,9 @@ def plan(
     typer.echo(
         f"largest context {largest_context(step, limit):,} tokens, largest depth {largest_depth(step, limit):,} layers"
     )
+    if step.total > limit:
+        for what in remedies(step, limit):
+            typer.echo(f"fits with --set {what}")
     if measure:
         found = measured(resolved, where, step)
         typer.echo(f"measured {as_size(found)}: {found / step.total:.2f} x the forecast")

@@ -103,7 +103,7 @@ def _begin(path: Path | None, source: str | None, sets: list[str], device: str) 
     config = resolve(settings, prepared.tokenizer.vocab_size, prepared.digest)
     backend, reason = backend_reason(config.model, device)
     say_choice("backend", backend, reason)
-    _warn_of_memory(config, device)
+    config = _fitted(settings, config, device)
     hooks = _Session(config, prepared, device)
     model = ReformerLM(config.model).to(device)
     run = Run.create(path, config, prepared.tokenizer)
@@ -130,19 +130,29 @@ def _chosen(settings: Settings, prepared: Prepared, device: str) -> Settings:
     return settings
 
 
-def _warn_of_memory(config: RunConfig, device: str) -> None:
-    """Before what will not fit is begun."""
+def _fitted(settings: Settings, config: RunConfig, device: str) -> RunConfig:
+    """The configuration, with less at once where a step would not fit; a warning where that does not help."""
     from reformer_cli.commands.plan import step_of
+    from reformer_cli.config import resolve
     from reformer_cli.files import as_size
+    from reformer_cli.training.plan import remedies, thrift
 
-    step, free = step_of(config, device), free_memory(device)
-    needed = step.total - step.program
-    if needed > free:
-        say(
-            f"warning: a step needs about {as_size(needed)}, {as_size(free)} are free; lower data.context "
-            f"{config.data.context:,} or train.batch {config.train.batch}, or --set gradient_streams=bfloat16 "
-            "(`reformer plan` says what takes it)"
-        )
+    step = step_of(config, device)
+    memory = free_memory(device) + step.program  # what the program holds is no longer free
+    if step.total <= memory:
+        return config
+    if choices := thrift(step, memory, set(settings["model"])):
+        for c in choices:
+            settings["model"][c.key.removeprefix("model.")] = c.value
+            say_choice(c.key, c.value, c.reason)
+        return resolve(settings, config.model.vocab_size, config.corpus_digest)
+    helps = " or ".join(f"--set {x}" for x in remedies(step, memory))
+    say(
+        f"warning: a step needs about {as_size(step.total - step.program)}, {as_size(memory - step.program)} are free; "
+        + (helps or f"lower data.context {config.data.context:,} or model.d_model {config.model.d_model}")
+        + " (`reformer plan` says what takes it)"
+    )
+    return config
 
 
 def say_choice(key: str, value: Any, reason: str) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from reformer import ReformerConfig
 
 from reformer_cli.files import as_size
-from reformer_cli.training.forecast import Step
+from reformer_cli.training.forecast import Step, largest_context
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,36 @@ def choose(n_tokens: int, device: str, memory: int, minutes: float | None, steps
         ),
         Choice("train.learning_rate", size.learning_rate, "the smaller the model, the larger the step"),
     ]
+
+
+def thrift(step: Step, memory: int, given: set[str]) -> list[Choice]:
+    """Settings, none of them `given`, that make a step fit without another result than rounding; none if none do."""
+    reason = f"the step would not fit in {as_size(memory)} otherwise; a little slower"
+    found: list[Choice] = []
+    for name, value in (("head_group", max(1, step.model.n_heads // 4)), ("head_group", 1), ("workspace_tokens", 1024)):
+        if name not in given and value < (getattr(step.model, name) or step.model.n_heads):
+            step = _with(step, name, value)
+            found = [c for c in found if c.key != f"model.{name}"] + [Choice(f"model.{name}", value, reason)]
+            if step.total <= memory:
+                return found
+    return []
+
+
+def remedies(step: Step, memory: int) -> list[str]:
+    """What a user may change so that a step fits, as `key=value` with what it then needs; the mildest first."""
+    found = [("head_group=1", _with(step, "head_group", 1))]
+    found.append(("gradient_streams=bfloat16", _with(step, "gradient_streams", "bfloat16")))
+    found.append(("head_group=1 --set gradient_streams=bfloat16", _with(found[-1][1], "head_group", 1)))
+    if step.batch > 1:
+        found.append(("batch=1", replace(step, batch=1)))
+    if (context := largest_context(replace(step, batch=1), memory)) and context < step.context:
+        found.append((f"context={context}", replace(step, batch=1, context=context)))
+    return [f"{setting} ({as_size(s.total)})" for setting, s in found if s.total <= memory]
+
+
+def _with(step: Step, name: str, value: object) -> Step:
+    """The step of a model with one setting changed."""
+    return replace(step, model=replace(step.model, **{name: value}))  # type: ignore[arg-type]
 
 
 def needs(size: Size, batch: int) -> int:

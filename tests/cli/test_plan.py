@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from cli.conftest import Program
 from reformer import ReformerConfig, ReformerLM
 
+from reformer_cli.config import load_config, resolve
 from reformer_cli.training.forecast import Step, count_parameters, forecast, largest_context, largest_depth
+from reformer_cli.training.plan import remedies, thrift
 
 SIZES = ["--set", "vocab_size=320", "--set", "d_model=64", "--set", "n_layers=2", "--set", "d_head=16"]
 
@@ -74,3 +77,25 @@ def test_train_warns_of_what_will_not_fit(reformer: Program, text, monkeypatch: 
     assert result.status == 0
     assert "warning: a step needs about" in result.err
     assert "lower data.context 64" in result.err
+
+
+def test_train_works_on_less_at_once_where_that_makes_it_fit(reformer: Program, text, monkeypatch) -> None:
+    from reformer_cli.commands import plan, train
+
+    sets = ["context=4096", "batch=1", "d_model=64", "n_heads=16", "d_head=32", "n_layers=1", "precision=float32"]
+    whole = plan.step_of(resolve(load_config(None, sets), 257), "cpu")
+    monkeypatch.setattr(train, "free_memory", lambda device: whole.total - whole.program - 1000)
+    result = reformer("train", text, "--steps", 1, *(x for s in sets for x in ("--set", s)), "--run", "r")
+    assert result.status == 0, result.err
+    assert "model.head_group = 4" in result.err
+    assert "head_group: 4" in Path("r/config.yaml").read_text()
+
+
+def test_remedies_fit() -> None:
+    whole = step(context=262144)
+    memory = whole.total - 2**27
+    assert thrift(whole, memory, set()) == []  # one head a branch: nothing to split
+    named = remedies(whole, memory)
+    assert named[0].startswith("gradient_streams=bfloat16 (")
+    context = int(named[-1].split("=")[1].split()[0])
+    assert step(context=context).total <= memory < step(context=context + 1024).total
