@@ -1,7 +1,8 @@
 """The systems that are compared, each as a function that takes one training step (forward and backward).
 
-All have the published novel model's sizes: d_model 256, 2 heads of 64, d_ff 512, vocabulary 320; 6 layers there. Peers are
-set up as their documentation asks, with the same hash: 64-token chunks, one round, about one bucket for 64 tokens.
+All have the published novel model's sizes: d_model 256, 2 heads of 64, d_ff 512, vocabulary 320; 6 layers there.
+Peers are set up as their documentation asks, with the same hash: 64-token chunks, one round, about one bucket for 64
+tokens.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Training step (forward and backward) of the published novel model: us and the peers, in turn on this machine.
 
-    python benchmarks/train_step.py --lengths 4096 65536 [--layers 2 24] [--systems reformer transformers] [--device cuda]
+    python benchmarks/train_step.py --lengths 4096 65536 [--layers 2 24] [--systems reformer transformers]
 
 Every measurement has a process of its own, so that peak memory is its own. Prints ratios; appends to results.csv.
 """
