@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except UserError as error:
-        return _fail(error, str(error))
+        return 2 if error.silent else _fail(error, str(error))
     except Exception as error:
         if is_disk_full(error):
             where = f" while writing {error.filename}" if isinstance(error, OSError) and error.filename else ""

@@ -65,6 +65,9 @@ class TrainConfig:
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto", description="of products while training; auto: bfloat16 where it measures faster"
     )
+    shard: bool = Field(
+        default=False, description="under torchrun: every process keeps a part of parameters and optimiser (FSDP2)"
+    )
     seed: int = Field(default=0, ge=0, lt=2**63, description="of the order of the text, and of dropout")
     eval_every: int | None = Field(
         default=None, ge=1, description="steps between validations; null: about ten over the run"

@@ -9,7 +9,10 @@ NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class UserError(Exception):
-    """A mistake the user can mend. message: what is wrong, with its numbers; hint: what to do about it."""
+    """A mistake the user can mend. message: what is wrong, with its numbers; hint: what to do about it. silent: another
+    process has said it."""
+
+    silent = False
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)

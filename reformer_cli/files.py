@@ -29,21 +29,32 @@ def write_file(path: Path, content: bytes | str) -> None:
 
 def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
     """fill(aside), fsync of every file, rename: a folder is there complete or not at all. Replaces an older one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir()
+    aside = open_aside(path, str(os.getpid()))
     try:
         fill(aside)
-        for file in aside.iterdir():
-            sync(file)
-        sync(aside)
-        if path.exists():
-            shutil.rmtree(path)
-        os.replace(aside, path)
-        sync(path.parent)
+        put_in_place(aside, path)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def open_aside(path: Path, mark: str) -> Path:
+    """An empty folder beside `path`, to be filled and then put in its place."""
+    aside = path.with_name(f".{path.name}.{mark}.part")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir()
+    return aside
+
+
+def put_in_place(aside: Path, path: Path) -> None:
+    """Ask the disk to have a folder's files, then rename it."""
+    for file in aside.iterdir():
+        sync(file)
+    sync(aside)
+    if path.exists():
+        shutil.rmtree(path)
+    os.replace(aside, path)
+    sync(path.parent)
 
 
 def sync(path: Path) -> None:

@@ -10,13 +10,13 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reformer_cli.config import RunConfig, from_yaml, to_yaml
 from reformer_cli.errors import UserError, is_disk_full
-from reformer_cli.files import digest_file, write_file, write_folder
+from reformer_cli.files import digest_file, open_aside, put_in_place, write_file, write_folder
 from reformer_cli.tokenization.tokenizer import Tokenizer, load_tokenizer
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 RUNS = Path("runs")
 CONFIG, WEIGHTS, TOKENIZER, METRICS = "config.yaml", "model.safetensors", "tokenizer.model", "metrics.jsonl"
-TENSORS, META = "tensors.safetensors", "meta.json"
+CHECKPOINTS, TENSORS, META = "checkpoints", "tensors.safetensors", "meta.json"
 
 
 class Run:
@@ -83,11 +83,11 @@ class Run:
                 str(error), f"restore the file, or go on from a checkpoint: reformer train --resume --run {self.path}"
             ) from None
 
-    def save_model(self, model: ReformerLM) -> None:
-        """Keep these weights as the run's best."""
-        from reformer.pretrained import save_weights
+    def save_weights(self, weights: dict[str, Tensor]) -> None:
+        """Keep these as the run's best."""
+        from reformer.pretrained import save_tensors
 
-        save_weights(model, self.path / WEIGHTS)
+        save_tensors(weights, self.path / WEIGHTS)
 
     def save_checkpoint(self, step: int, tensors: dict[str, Tensor], meta: dict[str, Any]) -> Path:
         """Write tensors and meta of one step, whole or not at all, then drop all but the last `train.keep`."""
@@ -95,25 +95,40 @@ class Run:
 
         def fill(folder: Path) -> None:
             save_file({name: t.contiguous() for name, t in tensors.items()}, folder / TENSORS)
-            content = {"step": step, "sha256": digest_file(folder / TENSORS), "meta": meta}
-            (folder / META).write_text(json.dumps(content), "utf-8")
+            _describe(folder, step, meta)
 
-        target = self._checkpoints / f"step-{step:08d}"
+        target = self._checkpoint(step)
         write_folder(target, fill)
-        for old in list(self._saved())[self.config.train.keep :]:
-            shutil.rmtree(old, ignore_errors=True)
+        self._drop_old()
         return target
 
-    def load_checkpoint(self) -> tuple[int, dict[str, Tensor], dict[str, Any]]:
-        """(step, tensors, meta) of the newest whole one; a damaged one is named and skipped for the one before."""
-        from safetensors.torch import load_file
+    def save_checkpoint_together(
+        self, step: int, tensors: dict[str, Tensor], meta: dict[str, Any], chief: bool, wait: Callable[[], None]
+    ) -> None:
+        """`save_checkpoint` of tensors that lie in parts in several processes, each of which writes its own."""
+        from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
+        from torch.distributed.checkpoint.state_dict_saver import save
 
+        target = self._checkpoint(step)
+        aside = open_aside(target, "shards") if chief else target.with_name(f".{target.name}.shards.part")
+        wait()
+        # As safetensors: the library's own format keeps a pickled index.
+        save(tensors, storage_writer=HuggingFaceStorageWriter(str(aside), save_distributed=True))
+        wait()
+        if chief:
+            _describe(aside, step, meta)
+            put_in_place(aside, target)
+            self._drop_old()
+        wait()
+
+    def whole_checkpoint(self) -> tuple[int, Path, dict[str, Any]]:
+        """(step, folder, meta) of the newest whole one; a damaged one is named and skipped for the one before."""
         for folder in self._saved():
             try:
                 content = json.loads((folder / META).read_text("utf-8"))
-                if digest_file(folder / TENSORS) != content["sha256"]:
+                if _digests(folder) != content["sha256"]:
                     raise ValueError("the checksum differs")
-                return int(content["step"]), load_file(folder / TENSORS), dict(content["meta"])
+                return int(content["step"]), folder, dict(content["meta"])
             except Exception as error:
                 print(f"warning: checkpoint {folder} is damaged ({error}); trying the one before", file=sys.stderr)
         raise UserError(f"{self.path} has no whole checkpoint to go on from", "start anew with another --run")
@@ -135,13 +150,59 @@ class Run:
             kept = [line for line in path.read_text("utf-8").splitlines(True) if _step_of(line) <= step]
             write_file(path, "".join(kept))
 
-    @property
-    def _checkpoints(self) -> Path:
-        return self.path / "checkpoints"
+    def _checkpoint(self, step: int) -> Path:
+        return self.path / CHECKPOINTS / f"step-{step:08d}"
 
-    def _saved(self) -> Iterator[Path]:
+    def _saved(self) -> list[Path]:
         """Newest first."""
-        yield from sorted(self._checkpoints.glob("step-*"), reverse=True)
+        return sorted((self.path / CHECKPOINTS).glob("step-*"), reverse=True)
+
+    def _drop_old(self) -> None:
+        for old in self._saved()[self.config.train.keep :]:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def checkpoint_meta(folder: Path) -> dict[str, Any]:
+    """What a checkpoint says of itself beside its tensors."""
+    return dict(json.loads((folder / META).read_text("utf-8"))["meta"])
+
+
+def read_checkpoint(folder: Path, tensors: dict[str, Tensor], together: bool) -> None:
+    """Fill tensors, which may lie in parts, by name from a checkpoint's files, however many processes wrote them.
+
+    together: whether several processes read it at once. Raises ValueError for names or shapes that it does not have.
+    """
+    from safetensors import safe_open
+
+    if together or not (folder / TENSORS).exists():
+        from torch.distributed.checkpoint.api import CheckpointException
+        from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
+        from torch.distributed.checkpoint.state_dict_loader import load
+
+        try:
+            load(tensors, storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=not together)
+        except CheckpointException as error:
+            raise ValueError(" ".join(str(error).split())[:500]) from None
+        return
+    with safe_open(folder / TENSORS, framework="pt") as file:
+        missing = sorted(set(tensors) - set(file.keys()))
+        if missing:
+            raise ValueError(
+                f"{', '.join(missing[:3])} are missing" if len(missing) > 1 else f"{missing[0]} is missing"
+            )
+        for name, tensor in tensors.items():
+            found = file.get_tensor(name)
+            if found.shape != tensor.shape:
+                raise ValueError(f"{name} is {list(found.shape)}, not {list(tensor.shape)}")
+            tensor.copy_(found)
+
+
+def _describe(folder: Path, step: int, meta: dict[str, Any]) -> None:
+    (folder / META).write_text(json.dumps({"step": step, "sha256": _digests(folder), "meta": meta}), "utf-8")
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    return {path.name: digest_file(path) for path in sorted(folder.glob("*.safetensors"))}
 
 
 def check_new(path: Path) -> None:

@@ -15,6 +15,7 @@ import yaml
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from reformer.config import ReformerConfig
 from reformer.lm import ReformerLM
@@ -37,8 +38,13 @@ def write_whole(path: Path, write: Any) -> None:
 
 def save_weights(model: ReformerLM, path: Path) -> None:
     """Weights and rotations as safetensors, atomically; a tied matrix is stored once."""
-    tensors = {name: t.detach().contiguous() for name, t in model.state_dict().items() if name not in _tied(model)}
-    write_whole(path, lambda aside: save_file(tensors, aside, metadata={"format": "reformer", "version": str(VERSION)}))
+    save_tensors({name: t.detach() for name, t in model.state_dict().items() if name not in _tied(model)}, path)
+
+
+def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    """A model's weights and rotations by name, atomically."""
+    whole, metadata = {name: t.contiguous() for name, t in tensors.items()}, {"format": "reformer"}
+    write_whole(path, lambda aside: save_file(whole, aside, metadata=metadata | {"version": str(VERSION)}))
 
 
 def save_pretrained(model: ReformerLM, folder: str | os.PathLike[str]) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,10 +27,9 @@ if TYPE_CHECKING:
     from reformer_cli.config import RunConfig, Settings
     from reformer_cli.runs import Run
     from reformer_cli.tokenization.shards import Prepared
-    from reformer_cli.training.loop import Hooks
+    from reformer_cli.training.distributed import World
 
 MINUTES = 10.0  # of a run where nothing says how long
-STATISTICS_TOKENS, STATISTICS_NEAREST = 4096, 16  # of the hash, at each validation
 
 
 def train(
@@ -50,8 +52,12 @@ def train(
     encoding: Annotated[str | None, typer.Option(help="Encoding of the corpus files; default utf-8.")] = None,
     device: DeviceOption = "auto",
 ) -> None:
-    """Train a model on a text. Ctrl-C finishes the step, saves, and says how to go on."""
+    """Train a model on a text. Ctrl-C finishes the step, saves, and says how to go on.
+
+    On several processes: torchrun --nproc-per-node N -m -- reformer_cli train ...
+    """
     from reformer_cli.runs import check_new
+    from reformer_cli.training.distributed import world_of
 
     keep_freed_memory()
     if steps is not None and minutes is not None:
@@ -66,27 +72,49 @@ def train(
         others = [name for name, value in (("--config", config), ("CORPUS", corpus)) if value]
         if others or seed is not None:
             raise UserError(f"--resume goes on with what the run has; it takes no {' or '.join(others or ['--seed'])}")
-        _resume(run, sets, where)
-        return
-    if run is not None:
+    elif run is not None and int(os.environ.get("RANK", "0")) == 0:
         check_new(run)
-    _begin(run, config, sets, where)
+    with world_of(where) as world:
+        _train(world, (lambda: _resumed(run, sets, world)) if resume else (lambda: _begun(run, config, sets, world)))
 
 
 def _as_yaml(value: Any) -> str:
-    import json
-
     return json.dumps(list(value) if isinstance(value, (list, tuple)) else value)
 
 
-def _begin(path: Path | None, source: str | None, sets: list[str], device: str) -> None:
-    """A new run: everything that can be wrong is found before anything is written."""
-    from reformer import ReformerLM
+# A run that is ready to train, its text, and the folder of the checkpoint it goes on from.
+Ready = tuple["Run", "Prepared", "Path | None"]
 
+
+def _train(world: World, make_ready: Callable[[], Ready]) -> None:
+    """The chief makes ready, the others open what it made."""
+    from reformer_cli.commands.session import Session
+    from reformer_cli.runs import Run
+    from reformer_cli.tokenization.shards import prepared_before
+
+    ready: list[Ready] = []
+
+    def decide() -> str:
+        ready.append(make_ready())
+        run, _, checkpoint = ready[0]
+        return json.dumps([str(run.path), str(checkpoint or "")])
+
+    path, checkpoint = json.loads(world.told(decide))
+    if not world.chief:
+        run = Run.open(Path(path))
+        prepared = prepared_before(run.config.data, run.tokenizer(), run.config.corpus_digest)
+        ready.append((run, prepared, Path(checkpoint) if checkpoint else None))
+    Session(world, *ready[0]).train()
+
+
+def _begun(path: Path | None, source: str | None, sets: list[str], world: World) -> Ready:
+    """A new run: everything that can be wrong is found before anything is written."""
+    from reformer_cli.commands.session import batches_of
     from reformer_cli.config import load_config, resolve
     from reformer_cli.runs import Run
     from reformer_cli.tokenization.corpus import absolute
     from reformer_cli.tokenization.shards import load_or_prepare
+    from reformer_cli.training.forecast import count_parameters
     from reformer_cli.training.precision import pick_precision
 
     settings = load_config(source, sets)
@@ -96,33 +124,44 @@ def _begin(path: Path | None, source: str | None, sets: list[str], device: str) 
     settings["data"]["corpus"] = absolute(settings["data"].get("corpus", ()))
     prepared = load_or_prepare(resolve(settings, 320).data, say)
     if source is None:
-        settings = _chosen(settings, prepared, device)
+        settings = _chosen(settings, prepared, world)
     if train.get("precision", "auto") == "auto":
-        train["precision"], reason = pick_precision(device)
+        train["precision"], reason = pick_precision(world.device)
         say_choice("train.precision", train["precision"], reason)
     config = resolve(settings, prepared.tokenizer.vocab_size, prepared.digest)
-    backend, reason = backend_reason(config.model, device)
+    backend, reason = backend_reason(config.model, world.device)
     say_choice("backend", backend, reason)
-    config = _fitted(settings, config, device)
-    hooks = _Session(config, prepared, device)
-    model = ReformerLM(config.model).to(device)
+    config = _fitted(settings, config, world)
+    _check_world(config, world)
+    batches_of(config, prepared)
+    n = count_parameters(config.model)
     run = Run.create(path, config, prepared.tokenizer)
-    n = sum(p.numel() for p in model.parameters())
     say(
         f"{run.path}: {n / 1e6:.2f} M parameters, {prepared.tokenizer.vocab_size:,} tokens of vocabulary, "
         f"{len(prepared.tokens.train):,} training tokens ({prepared.tokens.bytes_per_token:.2f} bytes each), "
         f"{len(prepared.tokens.held_out):,} held out"
     )
-    hooks.train(run, model)
+    return run, prepared, None
 
 
-def _chosen(settings: Settings, prepared: Prepared, device: str) -> Settings:
+def _check_world(config: RunConfig, world: World) -> None:
+    """Whether so many processes can share the work."""
+    if config.train.batch % world.size:
+        raise UserError(
+            f"train.batch {config.train.batch} contexts a step cannot be shared by {world.size} processes",
+            f"set it to a multiple of {world.size}",
+        )
+    if world.size == 1 and config.train.shard:
+        say("warning: train.shard has no effect on one process; start it with torchrun")
+
+
+def _chosen(settings: Settings, prepared: Prepared, world: World) -> Settings:
     """The plan's choices under what the user set; printed with their reasons."""
     from reformer_cli.training.plan import choose
 
-    train = settings["train"]
-    choices = choose(len(prepared.tokens.train), device, free_memory(device), train.get("minutes"), train.get("steps"))
-    for c in choices:
+    minutes, steps = (settings["train"].get(name) for name in ("minutes", "steps"))
+    memory = free_memory(world.device)
+    for c in choose(len(prepared.tokens.train), world.device, memory, minutes, steps, world.size):
         section, name = c.key.split(".")
         if name not in settings[section]:
             settings[section][name] = c.value
@@ -130,15 +169,16 @@ def _chosen(settings: Settings, prepared: Prepared, device: str) -> Settings:
     return settings
 
 
-def _fitted(settings: Settings, config: RunConfig, device: str) -> RunConfig:
+def _fitted(settings: Settings, config: RunConfig, world: World) -> RunConfig:
     """The configuration, with less at once where a step would not fit; a warning where that does not help."""
     from reformer_cli.commands.plan import step_of
     from reformer_cli.config import resolve
     from reformer_cli.files import as_size
     from reformer_cli.training.plan import remedies, thrift
 
-    step = step_of(config, device)
-    memory = free_memory(device) + step.program  # what the program holds is no longer free
+    step = step_of(config, world.device)
+    step = dataclasses.replace(step, batch=-(-step.batch // world.size))
+    memory = free_memory(world.device) + step.program  # what the program holds is no longer free
     if step.total <= memory:
         return config
     if choices := thrift(step, memory, set(settings["model"])):
@@ -159,10 +199,8 @@ def say_choice(key: str, value: Any, reason: str) -> None:
     say(f"  {f'{key} = {value}':30} {reason}")
 
 
-def _resume(path: Path | None, sets: list[str], device: str) -> None:
+def _resumed(path: Path | None, sets: list[str], world: World) -> Ready:
     """Go on from the newest whole checkpoint; only how long to train may change."""
-    from reformer import ReformerLM
-
     from reformer_cli.config import load_config, resolve, to_yaml
     from reformer_cli.files import write_file
     from reformer_cli.runs import CONFIG, Run
@@ -182,7 +220,7 @@ def _resume(path: Path | None, sets: list[str], device: str) -> None:
             f"the corpus {', '.join(run.config.data.corpus)} has changed since {run.path} began",
             "put the old text back, or start a new run",
         )
-    step, tensors, meta = run.load_checkpoint()
+    step, folder, _ = run.whole_checkpoint()
     if changed["train"]:
         settings = {name: dataclasses.asdict(getattr(run.config, name)) for name in ("model", "data", "train")}
         for one, other in (("steps", "minutes"), ("minutes", "steps")):
@@ -191,121 +229,8 @@ def _resume(path: Path | None, sets: list[str], device: str) -> None:
         settings["train"] |= changed["train"]
         run.config = resolve(settings, tokenizer.vocab_size, run.config.corpus_digest)
         write_file(run.path / CONFIG, to_yaml(run.config))
-    backend_reason(run.config.model, device)
-    session = _Session(run.config, prepared, device)
+    backend_reason(run.config.model, world.device)
+    _check_world(run.config, world)
     run.forget_after(step)
     say(f"{run.path}: going on after step {step:,}")
-    session.train(run, ReformerLM(run.config.model).to(device), (tensors, meta))
-
-
-class _Session:
-    """What ties the parts together for one call of the command."""
-
-    def __init__(self, config: RunConfig, prepared: Prepared, device: str) -> None:
-        from reformer_cli.tokenization.batches import Batches, held_out_windows
-
-        data, train = config.data, config.train
-        self.config, self.prepared, self.device = config, prepared, device
-        self.batches = Batches(prepared.tokens, prepared.tokenizer.end, data.context, train.batch, train.seed)
-        self.windows = list(held_out_windows(prepared.tokens, data.context))
-
-    def train(self, run: Run, model: Any, checkpoint: tuple[dict[str, Any], dict[str, Any]] | None = None) -> None:
-        from reformer_cli.training.loop import Trainer
-        from reformer_cli.training.metrics import Display, as_time
-
-        with Display(self.device) as display:
-            trainer = Trainer(model, self.config.train, self._hooks(run, model, display))
-            self.trainer = trainer
-            if checkpoint is not None:
-                trainer.restore(*checkpoint)
-            finished = trainer.run()
-            progress = trainer.progress
-            epochs = self.batches.epoch_of(progress.step)
-            done = f"{progress.step:,} steps, {as_time(progress.seconds)}, {epochs:.1f} epochs"
-            if not finished:
-                if progress.best is None:
-                    run.save_model(model)
-                display.say(f"stopped after {done}; saved. Go on with: reformer train --resume --run {run.path}")
-                return
-            display.say(f"finished: {done}")
-            if self.windows:
-                score = self._score(run.load_model(self.device), None)
-                display.say(
-                    f"held out: {score.bits_per_byte:.3f} bits/byte, perplexity {score.perplexity:.1f} a token "
-                    f"({score.tokens:,} tokens, {round(score.bytes):,} bytes, never trained on)"
-                )
-            display.say(f"next: reformer generate --run {run.path} --prompt 'Once upon a time'")
-
-    def _score(self, model: Any, limit: int | None) -> Any:
-        """Held-out parts after as much of their documents as a training step reads; at most `limit` tokens."""
-        from reformer_cli.evaluation.likelihood import Score, nats
-
-        total = Score(0, 0.0, 0, 0, 0.0)
-        lengths = self.prepared.tokenizer.byte_lengths()
-        each = None if limit is None else max(1, limit // len(self.windows))
-        for window in self.windows:
-            scored = window.scored[:each]
-            n_bytes = float(lengths[scored.numpy()].sum())
-            total += Score(len(scored), n_bytes, 0, 0, nats(model, window.prefix, scored, model.config.max_length))
-            if limit is not None and total.tokens >= limit:
-                break
-        return total
-
-    def _hooks(self, run: Run, model: Any, display: Any) -> Hooks:
-        import torch
-
-        from reformer_cli.training.loop import Hooks
-        from reformer_cli.training.metrics import peak_memory
-
-        def validate() -> float | None:
-            step = self.trainer.progress.step
-            if not self.windows:
-                return None
-            score = self._score(model, self.config.train.eval_tokens)
-            record = {"step": step, "held_out_bits_per_byte": score.bits_per_byte, "held_out_tokens": score.tokens}
-            record |= {"effective_buckets": self._effective_buckets(model), "peak_bytes": peak_memory(self.device)}
-            run.log(record)
-            display.say(f"step {step:,}  held out {score.bits_per_byte:.3f} bits/byte")
-            if self.config.train.sample_tokens:
-                display.say(self._sample(model))
-            return float(score.bits_per_byte)
-
-        def log(record: dict[str, Any], seconds: float) -> None:
-            run.log(record)
-            display.step(record, self.trainer.share, self.trainer.progress.seconds)
-
-        return Hooks(
-            batch_at=self.batches.batch_at,
-            validate=validate,
-            save_best=lambda: run.save_model(model),
-            save=lambda tensors, meta: _ignore(run.save_checkpoint(int(meta["step"]), tensors, meta)),
-            log=log,
-            byte_lengths=torch.from_numpy(self.prepared.tokenizer.byte_lengths()),
-        )
-
-    def _effective_buckets(self, model: Any) -> list[float]:
-        """Of each LSH layer, on held-out text: rounds and heads averaged. A collapse to few shows here first."""
-        import torch
-        from reformer.statistics import hash_statistics
-
-        window = self.windows[0]
-        text = torch.cat([window.prefix, window.scored])[-min(STATISTICS_TOKENS, self.config.data.context) :]
-        if len(text) <= STATISTICS_NEAREST:
-            return []
-        found = hash_statistics(model, text[None].to(self.device), nearest=STATISTICS_NEAREST, queries=1)
-        return [round(float(s.effective_buckets.mean()), 1) for s in found]
-
-    def _sample(self, model: Any) -> str:
-        from reformer_cli.sampling.config import SamplingConfig
-        from reformer_cli.sampling.engine import generate
-
-        tokenizer = self.prepared.tokenizer
-        settings = SamplingConfig(max_tokens=self.config.train.sample_tokens)
-        drawn = [t[0] for t in generate(model, [tokenizer.end], settings, end=tokenizer.end) if t[0] is not None]
-        import numpy as np
-
-        return tokenizer.decode(np.array(drawn, np.int32))
-
-
-def _ignore(_: object) -> None:
-    return
+    return run, prepared, folder

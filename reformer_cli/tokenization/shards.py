@@ -103,6 +103,14 @@ def load_or_prepare(
     return Prepared(tokenizer, tokens, found)
 
 
+def prepared_before(data: DataConfig, tokenizer: Tokenizer, digest: str) -> Prepared:
+    """What another process has tokenised just now."""
+    tokens = open_tokens(_token_folder(cache_folder(), digest, tokenizer, data), digest, tokenizer)
+    if tokens is None:
+        raise UserError(f"the tokens are not in the cache {cache_folder()}", "do all processes share it?")
+    return Prepared(tokenizer, tokens, digest)
+
+
 def _token_folder(cache: Path, corpus_digest: str, tokenizer: Tokenizer, data: DataConfig) -> Path:
     return cache / "tokens" / _key(corpus_digest, digest(tokenizer), data.held_out)
 

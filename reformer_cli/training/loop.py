@@ -14,11 +14,12 @@ from typing import Any, Protocol
 
 import torch
 from reformer import NumericalError, ReformerLM
-from torch import Tensor
+from torch import Tensor, nn
 
 from reformer_cli.config import TrainConfig
 from reformer_cli.errors import UserError
-from reformer_cli.training.optim import load_optimizer_tensors, make_optimizer, optimizer_tensors
+from reformer_cli.training.distributed import World, whole
+from reformer_cli.training.optim import make_optimizer, optimizer_tensors, prime
 from reformer_cli.training.schedule import learning_rate
 
 MOST_BAD_STEPS = 5  # in a row, before a run gives up
@@ -50,7 +51,7 @@ class Progress:
 @dataclass(frozen=True)
 class Hooks:
     """What the loop calls: validate() gives held-out bits/byte or None, save gets a checkpoint's tensors and progress,
-    log a step's figures and seconds."""
+    log a step's figures and seconds. All but log are called in every process of a job."""
 
     batch_at: Callable[[int], Batch]
     validate: Callable[[], float | None]
@@ -60,14 +61,26 @@ class Hooks:
     byte_lengths: Tensor
 
 
-class Trainer:
-    """A model, its optimiser and how far they are."""
+class Loss(nn.Module):
+    """The loss as a module's forward, which is what DDP and FSDP act on."""
 
-    def __init__(self, model: ReformerLM, config: TrainConfig, hooks: Hooks) -> None:
-        self.model, self.config, self.hooks = model, config, hooks
+    def __init__(self, model: ReformerLM) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, tokens: Tensor, targets: Tensor, documents: Tensor | None, dropout_seed: int) -> Tensor:
+        return self.model.loss(tokens, targets, documents, dropout_seed=dropout_seed)
+
+
+class Trainer:
+    """A model, its optimiser and how far they are, in one of the processes of a job."""
+
+    def __init__(self, model: ReformerLM, config: TrainConfig, hooks: Hooks, world: World) -> None:
+        self.model, self.config, self.hooks, self.world = model, config, hooks, world
+        self.loss = world.wrapped(Loss(model), config.shard)
         self.optimizer = make_optimizer(model, config)
         self.progress = Progress()
-        self.device = model.embedding.device
+        self.device = torch.device(world.device)
 
     @property
     def share(self) -> float:
@@ -78,22 +91,40 @@ class Trainer:
         return min(1.0, self.progress.seconds / (60 * self.config.minutes))
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything a checkpoint holds."""
-        weights = {f"model.{name}": t.detach() for name, t in self.model.state_dict().items()}
-        if self.model.config.tie_embeddings:
-            weights.pop("model.head.weight")
+        """Everything a checkpoint holds; of a job that shards, this process's parts."""
+        weights = {f"model.{name}": t.detach() for name, t in self._state().items()}
         return weights | optimizer_tensors(self.model, self.optimizer)
 
-    def restore(self, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
-        """Go on from a checkpoint. Raises UserError if it does not belong to this model."""
+    def weights(self) -> dict[str, Tensor]:
+        """The model's tensors by name, each in one piece."""
+        return {name: whole(t.detach()) for name, t in self._state().items()}
+
+    def _state(self) -> dict[str, Tensor]:
+        state: dict[str, Tensor] = self.model.state_dict()
+        if self.model.config.tie_embeddings:
+            state.pop("head.weight")
+        return state
+
+    @contextmanager
+    def gathered(self) -> Iterator[None]:
+        """While the model is used outside a step, its parameters are in one piece."""
+        parts: Any = self.loss
+        if self.world.size == 1 or not self.config.shard:
+            yield
+            return
+        parts.unshard()
         try:
-            weights = {k.removeprefix("model."): t for k, t in tensors.items() if k.startswith("model.")}
-            if self.model.config.tie_embeddings:
-                weights["head.weight"] = weights["embedding"]
-            self.model.load_state_dict(weights)
-            load_optimizer_tensors(self.model, self.optimizer, tensors)
+            yield
+        finally:
+            parts.reshard()
+
+    def restore(self, read: Callable[[dict[str, Tensor]], None], meta: dict[str, Any]) -> None:
+        """Go on from a checkpoint, which `read` fills tensors from by name. UserError if it is another model's."""
+        prime(self.optimizer)
+        try:
+            read(self.tensors())
             self.progress = Progress(**meta)
-        except (RuntimeError, KeyError, TypeError) as error:
+        except (RuntimeError, KeyError, ValueError, TypeError) as error:
             raise UserError(
                 f"the checkpoint does not fit this run's config ({error})", "was config.yaml edited?"
             ) from None
@@ -102,19 +133,25 @@ class Trainer:
         """Train to the end; False if the user interrupted. Raises UserError when training diverges."""
         saved = time.monotonic()
         with _interruptible() as interrupted:
-            while self.share < 1.0 and not interrupted.is_set():
+            while self.share < 1.0 and not self.world.any(interrupted.is_set()):
                 began = time.monotonic()
                 self._step()
                 if self._validation_due():
                     self._validate()
-                self.progress.seconds += time.monotonic() - began
-                if time.monotonic() - saved > 60 * self.config.save_every_minutes and self.share < 1.0:
+                due = time.monotonic() - saved > 60 * self.config.save_every_minutes
+                self.progress.seconds, due = self._agreed(self.progress.seconds + time.monotonic() - began, due)
+                if due and self.share < 1.0:
                     self._save()
                     saved = time.monotonic()
             if self.share >= 1.0 and self.progress.step:
                 self._validate()
             self._save()
         return self.share >= 1.0
+
+    def _agreed(self, seconds: float, due: bool) -> tuple[float, bool]:
+        """The chief's clock: how long the run has taken, and whether to save."""
+        seconds, flag = self.world.chosen([seconds, float(due)])
+        return seconds, bool(flag)
 
     def _step(self) -> None:
         began, progress = time.monotonic(), self.progress
@@ -124,16 +161,12 @@ class Trainer:
             group["lr"] = rate
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
-        loss, norm, problem = math.nan, math.nan, ""
-        try:
-            loss, norm = self._gradients(batch)
-        except NumericalError as error:
-            problem = str(error)
-        if math.isfinite(loss) and math.isfinite(norm):
+        loss, norm, problem = self._gradients(batch)
+        if problem:
+            self._skip(problem)
+        else:
             self.optimizer.step()
             progress.bad = 0
-        else:
-            self._skip(problem or f"loss {loss}, gradient norm {norm}")
         progress.step += 1
         seconds = time.monotonic() - began
         n_bytes = float(self.hooks.byte_lengths[batch.targets].sum())
@@ -148,16 +181,28 @@ class Trainer:
         }
         self.hooks.log(record, seconds)
 
-    def _gradients(self, batch: Batch) -> tuple[float, float]:
-        tokens, targets = batch.tokens.to(self.device), batch.targets.to(self.device)
-        documents = batch.documents.to(self.device) if batch.documents is not None else None
-        seed = self.config.seed * 1_000_003 + self.progress.step
-        low = self.config.precision == "bfloat16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=low):
-            loss = self.model.loss(tokens, targets, documents, dropout_seed=seed)
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
-        return float(loss.detach()), float(norm)
+    def _gradients(self, batch: Batch) -> tuple[float, float, str]:
+        """(loss, norm of the gradient, what is wrong with them, if anything) of this process's rows and all others'."""
+        low, problem, loss = self.config.precision == "bfloat16", "", math.nan
+        seed = (self.config.seed * 1_000_003 + self.progress.step) * self.world.size + self.world.rank
+        rows = [
+            self.world.share(x).to(self.device) if x is not None else None
+            for x in (batch.tokens, batch.targets, batch.documents)
+        ]
+        mean = None
+        try:
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=low):
+                mean = self.loss(*rows, seed)
+            loss = float(mean.detach())
+        except NumericalError as error:
+            problem = str(error)
+        (total,) = self.world.sum([loss])
+        if not math.isfinite(total) or mean is None:  # in one process or another: none goes on to backward
+            return math.nan, math.nan, problem or f"loss {total / self.world.size}"
+        mean.backward()
+        norm = float(whole(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)))
+        self.world.average_([b for name, b in self.model.named_buffers() if name.endswith("centre")])
+        return total / self.world.size, norm, "" if math.isfinite(norm) else f"gradient norm {norm}"
 
     def _skip(self, problem: str) -> None:
         self.optimizer.zero_grad(set_to_none=True)

@@ -28,12 +28,12 @@ def peak_memory(device: str) -> int:
 
 
 class Display:
-    """Shows records of steps; `with` it."""
+    """Shows records of steps; `with` it. silent: shows nothing."""
 
-    def __init__(self, device: str) -> None:
-        self.device = device
-        self.console = Console(stderr=True)
-        self.live = self.console.is_terminal
+    def __init__(self, device: str, silent: bool = False) -> None:
+        self.device, self.silent = device, silent
+        self.console = Console(stderr=True, quiet=silent)
+        self.live = self.console.is_terminal and not silent
         self.progress = Progress(TextColumn("{task.description}"), BarColumn(20), console=self.console)
         self.task = self.progress.add_task("starting", total=1.0)
         self.smooth: dict[str, float] = {}

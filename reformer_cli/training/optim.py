@@ -28,11 +28,14 @@ def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dic
     return found
 
 
-def load_optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Undo `optimizer_tensors`. Raises KeyError if a parameter that is trained is missing."""
-    for name, p in model.named_parameters():
-        prefix = f"optimizer.{name}/"
-        state = {key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)}
-        if state:
-            # AdamW's fused step keeps its counter beside the parameter.
-            optimizer.state[p] = {key: t.to(p.device) for key, t in state.items()}
+def prime(optimizer: torch.optim.Optimizer) -> None:
+    """Make the state that the first step would make, without a step: a checkpoint is then read into it."""
+    rates = [group["lr"] for group in optimizer.param_groups]
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0
+        for p in group["params"]:
+            p.grad = torch.zeros_like(p)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate

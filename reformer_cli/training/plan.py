@@ -45,7 +45,9 @@ TOKENS_PER_STEP = 2_048
 VOCAB_SIZE = 4096  # about the largest that a corpus is given
 
 
-def choose(n_tokens: int, device: str, memory: int, minutes: float | None, steps: int | None) -> list[Choice]:
+def choose(
+    n_tokens: int, device: str, memory: int, minutes: float | None, steps: int | None, processes: int = 1
+) -> list[Choice]:
     """Settings for a corpus of n_tokens training tokens; memory: bytes free on the device; one of minutes, steps."""
     if minutes is None:
         assert steps is not None
@@ -62,7 +64,7 @@ def choose(n_tokens: int, device: str, memory: int, minutes: float | None, steps
     context = size.context
     while context > 64 and context * 8 > n_tokens:
         context //= 2
-    batch = max(1, TOKENS_PER_STEP // context)
+    batch = -(-max(1, TOKENS_PER_STEP // context) // processes) * processes
     shorter = "" if context == size.context else f", shortened to an eighth of the text's {n_tokens:,} tokens"
     return [
         Choice("model.d_model", size.d_model, reason),

@@ -67,7 +67,7 @@ def _interrupted_after(reformer: Program, text: Path, more: list[str], steps: in
 
     original, done = Trainer._gradients, 0
 
-    def gradients(self: Trainer, batch: object) -> tuple[float, float]:
+    def gradients(self: Trainer, batch: object) -> tuple[float, float, str]:
         nonlocal done
         done += 1
         if done == steps:
@@ -210,7 +210,7 @@ def test_divergence_stops_with_the_last_good_weights(
 ) -> None:
     """NaNs must overwrite neither the best weights nor the last checkpoint."""
     before = weights(run)
-    monkeypatch.setattr(Trainer, "_gradients", lambda self, batch: (float("nan"), 1.0))
+    monkeypatch.setattr(Trainer, "_gradients", lambda self, batch: (float("nan"), 1.0, "loss nan"))
     error = reformer("train", "--resume", "--run", run, "--steps", 40).error
     assert f"training diverged at step {STEPS + MOST_BAD_STEPS} (loss nan" in error
     assert "lower train.learning_rate" in error
@@ -220,13 +220,13 @@ def test_divergence_stops_with_the_last_good_weights(
 def test_one_bad_step_is_left_out(reformer: Program, text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gradients = Trainer._gradients
 
-    def second_is_infinite(self: Trainer, batch: Batch) -> tuple[float, float]:
-        loss, norm = gradients(self, batch)
+    def second_is_infinite(self: Trainer, batch: Batch) -> tuple[float, float, str]:
+        loss, norm, problem = gradients(self, batch)
         if self.progress.step == 1:
             for parameter in self.model.parameters():
                 parameter.grad = torch.full_like(parameter, torch.inf)
-            return loss, float("inf")
-        return loss, norm
+            return loss, float("inf"), "gradient norm inf"
+        return loss, norm, problem
 
     monkeypatch.setattr(Trainer, "_gradients", second_is_infinite)
     assert reformer("train", text, *TINY, "--steps", 4, "--run", "r").status == 0

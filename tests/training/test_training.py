@@ -11,7 +11,7 @@ from core.models import small, tokens
 from reformer_cli.config import TrainConfig
 from reformer_cli.training import precision
 from reformer_cli.training.metrics import as_time
-from reformer_cli.training.optim import load_optimizer_tensors, make_optimizer, optimizer_tensors
+from reformer_cli.training.optim import make_optimizer, optimizer_tensors, prime
 from reformer_cli.training.plan import choose
 from reformer_cli.training.schedule import learning_rate
 
@@ -40,7 +40,13 @@ def test_optimizer_goes_on_where_it_was() -> None:
     step(one, first)
     other = copy.deepcopy(one)
     second = make_optimizer(other, config)
-    load_optimizer_tensors(other, second, {k: t.clone() for k, t in optimizer_tensors(one, first).items()})
+    before = [p.clone() for p in other.parameters()]
+    prime(second)
+    assert all(torch.equal(a, b) for a, b in zip(before, other.parameters(), strict=True))  # no step was taken
+    kept = {k: t.clone() for k, t in optimizer_tensors(one, first).items()}
+    for name, tensor in optimizer_tensors(other, second).items():
+        tensor.copy_(kept.pop(name))
+    assert not kept
     step(one, first)
     step(other, second)
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
