@@ -53,7 +53,7 @@ class DataConfig:
         ge=0,
         le=0.5,
         description="share of the text that is never trained on but used for validation: the end of each document, of "
-        "many short ones whole documents; at most 4,000,000 characters in all",
+        "many short ones whole documents; at most 4,000,000 characters in all; nothing where data.validation is given",
     )
 
 

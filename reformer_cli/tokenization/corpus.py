@@ -23,10 +23,6 @@ GUTENBERG = gutenberg.GUTENBERG
 BLOCK = 2**20  # bytes copied at once
 
 
-class Missing(UserError):
-    """A file or folder of the corpus that is not there."""
-
-
 @dataclass(frozen=True)
 class Source:
     """A file of a corpus, by its name for people, its path and its format.
@@ -59,7 +55,7 @@ def sources(specs: Sequence[str], skipped: Callable[[str, str], None]) -> Iterat
     """The files of a corpus, sorted; specs: files, folders, `-`, `gutenberg:ID`, `python-reference`.
 
     skipped: told (path, why) of what folders hold besides. Text that comes through a pipe is kept on disk meanwhile.
-    Raises Missing for what is not there.
+    Raises UserError for what is not there.
     """
     if not specs:
         raise UserError("no corpus given", f"name a file or folder, or {BUILT_IN} for the built-in text")
@@ -102,7 +98,7 @@ def _file(spec: str, stack: ExitStack) -> Source:
         with open(spec, "rb") as pipe:  # such as a shell's <(zcat book.gz)
             return _source(spec, stack.enter_context(_kept(pipe)), kind)
     except (FileNotFoundError, ValueError):
-        raise Missing(
+        raise UserError(
             f"no file or folder {spec!r}", f"the built-in text is called {BUILT_IN}, a Gutenberg book {GUTENBERG}2554"
         ) from None
     except OSError as error:

@@ -143,7 +143,8 @@ def scanned(
             total = hashlib.sha256()
             for _, source, record in listing.rows():
                 found._add(source, record)
-                total.update(record.digest)
+                if record.bytes:
+                    total.update(record.digest)
             found.digest = total.hexdigest()
             yield found
 
@@ -226,13 +227,13 @@ def reread(source: Source, record: Record, options: Options) -> Iterator[tuple[i
 
     Raises UserError at the end of a file that is not what was scanned.
     """
-    total, number, faulty = hashlib.sha256(), 0, False
+    total, faulty = hashlib.sha256(), False
     try:
         for number, document in enumerate(corpus.documents(source, options)):
             length = int(record.lengths[number]) if number < len(record.lengths) else 0
             if length > 0:
                 meter = Meter(document.name, count_words=False)
-                pieces = _metered(document.pieces, meter)
+                pieces = _metered(document.pieces, meter, source)
                 yield number, document.name, length, pieces
                 for _ in pieces:  # what was not asked for belongs to the digest too
                     pass
@@ -240,17 +241,25 @@ def reread(source: Source, record: Record, options: Options) -> Iterator[tuple[i
     except Fault:
         faulty = True  # and the scan has met the same, or the digest will tell
     if total.digest() != record.digest or (faulty and not record.n_faults):
-        raise Changed(f"{source.name} changed while it was read", "run the same command when nothing writes to it")
+        raise Changed(source)
 
 
 class Changed(UserError):
     """A file that is not any more what was scanned."""
 
+    def __init__(self, source: Source) -> None:
+        super().__init__(
+            f"{source.name} changed while it was read", "run the same command when nothing writes to it"
+        )
 
-def _metered(pieces: Iterable[str], meter: Meter) -> Iterator[str]:
-    for piece in pieces:
-        meter.add(piece)
-        yield piece
+
+def _metered(pieces: Iterable[str], meter: Meter, source: Source) -> Iterator[str]:
+    try:
+        for piece in pieces:
+            meter.add(piece)
+            yield piece
+    except Fault:
+        raise Changed(source) from None
 
 
 def first_lengths(record: Record, count: int) -> npt.NDArray[np.int64]:
