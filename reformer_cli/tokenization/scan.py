@@ -248,9 +248,7 @@ class Changed(UserError):
     """A file that is not any more what was scanned."""
 
     def __init__(self, source: Source) -> None:
-        super().__init__(
-            f"{source.name} changed while it was read", "run the same command when nothing writes to it"
-        )
+        super().__init__(f"{source.name} changed while it was read", "run the same command when nothing writes to it")
 
 
 def _metered(pieces: Iterable[str], meter: Meter, source: Source) -> Iterator[str]:

@@ -229,9 +229,7 @@ def test_an_encrypted_book_is_told_from_a_broken_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "package"), [("p.html", "selectolax"), ("t.parquet", "pyarrow"), ("t.txt.zst", "backports.zstd")]
 )
-def test_a_missing_package_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, package: str
-) -> None:
+def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, package: str) -> None:
     (tmp_path / name).write_bytes(b"<p>text")
     hidden = {"selectolax": "selectolax.lexbor", "pyarrow": "pyarrow.parquet"}.get(package, zstd.__name__)
     monkeypatch.setitem(sys.modules, hidden, None)
