@@ -34,6 +34,10 @@ class DataConfig:
     faulty: Literal["stop", "skip"] = Field(
         default="stop", description="what to do about files and rows that cannot be read as text"
     )
+    invalid_bytes: Literal["refuse", "replace"] = Field(
+        default="refuse",
+        description="bytes that are no text in the encoding, and zero bytes: a fault of the text, or U+FFFD for each",
+    )
     processes: int | None = Field(
         default=None, ge=1, le=1024, description="that read and tokenise the corpus; null: one a core"
     )

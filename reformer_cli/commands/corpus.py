@@ -26,7 +26,7 @@ def corpus(
 ) -> None:
     """Read a corpus as `train` would: what it holds, what is left out, and all that cannot be read (then status 2)."""
     from reformer_cli.config import load_config, resolve
-    from reformer_cli.tokenization.readers import Options
+    from reformer_cli.tokenization.decoding import Options
     from reformer_cli.tokenization.scan import scanned
 
     data = resolve(load_config(None, set_ or ()), 320).data

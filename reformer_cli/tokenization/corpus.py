@@ -15,8 +15,9 @@ from typing import BinaryIO
 from reformer_cli.errors import UserError
 from reformer_cli.files import cache_folder
 from reformer_cli.tokenization import gutenberg, readers
-from reformer_cli.tokenization.readers import READERS, UNPACKERS, Document, Fault, Options, format_of
-from reformer_cli.tokenization.readers import decode as decode  # for those who read a text that is no corpus
+from reformer_cli.tokenization.decoding import Fault, Options, Replaced
+from reformer_cli.tokenization.decoding import decode as decode  # for those who read a text that is no corpus
+from reformer_cli.tokenization.readers import READERS, UNPACKERS, Document, format_of
 
 BUILT_IN = "python-reference"
 GUTENBERG = gutenberg.GUTENBERG
@@ -39,13 +40,14 @@ class Source:
     changed: float
 
 
-def documents(source: Source, options: Options) -> Iterator[Document]:
-    """The documents of a source. Raises Fault for what is not text in its format."""
+def documents(source: Source, options: Options, replaced: Replaced | None = None) -> Iterator[Document]:
+    """The documents of a source. Raises Fault for what is not text in its format. replaced: where bytes were none."""
     if source.ending == BUILT_IN:
         yield Document(BUILT_IN, [python_reference()])
         return
+    place = source.path, source.name, source.ending, source.packed
     try:
-        yield from readers.documents(source.path, source.name, source.ending, source.packed, options)
+        yield from readers.documents(*place, options, replaced or Replaced())
     except OSError as error:
         raise Fault(f"cannot read {source.name}: {error.strerror or error}") from None
 

@@ -8,11 +8,18 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from reformer_cli.config import DataConfig
+
 MOST = 4_000_000  # characters held out of a corpus: enough for a validation, and scored in minutes
 MANY = 1_000  # documents of which each gives its end; of more than these, some do
 SHORT = 20_000  # characters up to which a document among many is held out whole or not at all
 LONGEST_END = 400_000  # characters that one document among many gives
 NEAREST_LINE = 2_000  # characters within which the cut moves to a line's end
+
+
+def share_of(data: DataConfig) -> float:
+    """Of the corpus; none where there are texts to validate on."""
+    return 0.0 if data.validation else data.held_out
 
 
 class Rule(Protocol):

@@ -17,16 +17,20 @@ import numpy.typing as npt
 
 from reformer_cli.errors import UserError
 from reformer_cli.tokenization.corpus import Source
-from reformer_cli.tokenization.readers import Options
+from reformer_cli.tokenization.decoding import Options
 
 VERSION = 1  # of the readers: a change makes files be read again
-COLUMNS = "digest, bytes, words, lengths, faults, n_faults"
+COLUMNS = "digest, bytes, words, lengths, faults, n_faults, notes, replaced"
+FIELDS = COLUMNS.count(",") + 1
 PATIENCE = 60.0  # seconds to wait for another process that writes
 
 
 @dataclass(frozen=True)
 class Record:
-    """What a file holds. lengths: int64, characters of each document, -1 where it cannot be read."""
+    """What a file holds. lengths: int64, characters of each document, -1 where it cannot be read.
+
+    replaced: places where bytes were no text and became U+FFFD; notes: where that was.
+    """
 
     digest: bytes
     bytes: int
@@ -34,14 +38,18 @@ class Record:
     lengths: npt.NDArray[np.int64]
     faults: list[str]
     n_faults: int
+    notes: list[str]
+    replaced: int
 
     def row(self) -> tuple[Any, ...]:
-        return self.digest, self.bytes, self.words, self.lengths.tobytes(), json.dumps(self.faults), self.n_faults
+        told = json.dumps(self.faults), self.n_faults, json.dumps(self.notes), self.replaced
+        return self.digest, self.bytes, self.words, self.lengths.tobytes(), *told
 
     @classmethod
     def of_row(cls, row: tuple[Any, ...]) -> Record:
-        digest, n_bytes, words, lengths, faults, n_faults = row
-        return cls(digest, n_bytes, words, np.frombuffer(lengths, np.int64), json.loads(faults), n_faults)
+        digest, n_bytes, words, lengths, faults, n_faults, notes, replaced = row
+        told = json.loads(faults), n_faults, json.loads(notes), replaced
+        return cls(digest, n_bytes, words, np.frombuffer(lengths, np.int64), *told)
 
 
 class Damaged(UserError):
@@ -105,7 +113,7 @@ class Listing(Table):
         return size, n
 
     def put(self, n: int, record: Record) -> None:
-        self.run(f"INSERT INTO records VALUES (?, {', '.join('?' * 6)})", (n, *record.row()))
+        self.run(f"INSERT INTO records VALUES (?, {', '.join('?' * FIELDS)})", (n, *record.row()))
 
     def sources(self) -> Iterator[tuple[int, Source]]:
         with self._telling():
@@ -149,10 +157,10 @@ class Index(Table):
     def put(self, source: Source, options: Options, record: Record) -> None:
         if self.used and source.path:
             values = (*_key(source, options), source.signature, *record.row())
-            self.run(f"INSERT OR REPLACE INTO files VALUES ({', '.join('?' * 9)})", values)
+            self.run(f"INSERT OR REPLACE INTO files VALUES ({', '.join('?' * (3 + FIELDS))})", values)
 
 
 def _key(source: Source, options: Options) -> tuple[str, str]:
     # JSON, for a path may hold bytes that are no text
-    how = [VERSION, source.ending, source.packed, options.encoding, options.field]
+    how = [VERSION, source.ending, source.packed, options.encoding, options.field, options.invalid_bytes]
     return json.dumps(source.path), json.dumps(how)

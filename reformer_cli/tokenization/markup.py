@@ -15,7 +15,8 @@ from urllib.parse import unquote
 import numpy as np
 
 from reformer_cli.files import as_size
-from reformer_cli.tokenization.readers import Document, Fault, Opened, missing_package
+from reformer_cli.tokenization.decoding import Fault, Opened, decode_whole
+from reformer_cli.tokenization.readers import Document, missing_package
 
 LARGEST = 2**26  # bytes of one page; its tree takes some ten times as much memory
 LARGEST_PACKAGE = 2**22  # bytes of what lists a book's pages
@@ -60,11 +61,11 @@ def _pages(file: Opened) -> Iterator[str]:
     data = file.stream.read(LARGEST + 1)
     if len(data) > LARGEST:
         raise Fault(f"{file.name} has more than {as_size(LARGEST)} of HTML", "turn it into text, or split it")
-    yield page_text(data, file.name, file.options.encoding)
+    yield page_text(data, file.name, file.options.encoding, file)
 
 
-def page_text(data: bytes, name: str, encoding: str) -> str:
-    """The text of one page. encoding: used where the page declares none. Raises Fault."""
+def page_text(data: bytes, name: str, encoding: str, file: Opened) -> str:
+    """The text of one page of a file. encoding: used where the page declares none. Raises Fault."""
     try:
         from selectolax.lexbor import LexborHTMLParser
     except ImportError:
@@ -72,12 +73,12 @@ def page_text(data: bytes, name: str, encoding: str) -> str:
     tags, depth = nesting(data)
     if tags * depth > HARDEST:
         raise Fault(f"{name} nests {tags:,} tags {depth:,} deep", "no page for readers does; leave it out")
-    text = _decode(data, name, encoding)
+    text = _decode(data, name, encoding, file)
     root = LexborHTMLParser(text).root
     return "".join(_flow(root)).strip("\n") + "\n" if root is not None else ""
 
 
-def _decode(data: bytes, name: str, encoding: str) -> str:
+def _decode(data: bytes, name: str, encoding: str, file: Opened) -> str:
     """By its byte order mark, else as it declares, else as the user says."""
     declared = DECLARED.search(data[:2048])
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
@@ -88,17 +89,18 @@ def _decode(data: bytes, name: str, encoding: str) -> str:
         encoding = declared.group(1).decode("ascii", "replace")
         if encoding.lower().startswith("utf-16"):
             encoding = "utf-8"  # the declaration could be read, so it is not true
+
+    def fault(error: UnicodeDecodeError) -> Fault:
+        line = data.count(b"\n", 0, error.start) + 1
+        what = f"byte {error.start} (line {line}) is 0x{data[error.start]:02x}"
+        hint = "give its encoding, such as --encoding latin-1, or --set data.invalid_bytes=replace"
+        return Fault(f"{name} is not {encoding}: {what}", hint)
+
     try:
         known = codecs.lookup(encoding).name
-        return data.decode(AS_BROWSERS_DO.get(known, known)).removeprefix("\ufeff")
+        return decode_whole(data, AS_BROWSERS_DO.get(known, known), file, fault).removeprefix("\ufeff")
     except LookupError:
         raise Fault(f"{name} declares the unknown encoding {encoding!r}", "turn it into UTF-8") from None
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise Fault(
-            f"{name} is not {encoding}: byte {error.start} (line {line}) is 0x{data[error.start]:02x}",
-            "give its encoding, such as --encoding latin-1",
-        ) from None
 
 
 def nesting(data: bytes) -> tuple[int, int]:
@@ -172,7 +174,7 @@ def _book(file: Opened) -> Iterator[str]:
             for page in _spine(book, file.name):
                 data = _member(book, page, file.name, min(LARGEST, left))
                 left -= len(data)
-                if text := page_text(data, f"{file.name}: {page}", "utf-8").strip("\n"):
+                if text := page_text(data, f"{file.name}: {page}", "utf-8", file).strip("\n"):
                     yield text + "\n\n"
     except broken as error:
         what = "is encrypted" if "encrypted" in str(error) else f"is not a whole EPUB book ({error})"

@@ -21,26 +21,14 @@ from typing import Any, BinaryIO
 
 from reformer_cli.errors import UserError
 from reformer_cli.files import as_size
+from reformer_cli.tokenization.decoding import BLOCK, Fault, Opened, Options, Replaced, decode_whole, decoded
 from reformer_cli.tokenization.gutenberg import cut_licence
 
-BLOCK = 2**18  # bytes of plain text read at once
 LONGEST_ROW = 2**28  # bytes of one line of .jsonl
 LARGEST_GROUP = 2**32  # bytes that a part of a .parquet file may unpack to
 BOMB_RATIO, BOMB_SIZE = 250, 2**28  # a compressed file that grows so much, and to more than so many bytes, is refused
 WHICH = "say which: --set data.field=NAME"
 SURROGATE = re.compile("[\ud800-\udfff]")
-
-
-class Fault(UserError):
-    """A file, or a document in it, that cannot be read as text."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """What else decides which text is read from a file; data.encoding and data.field."""
-
-    encoding: str = "utf-8"
-    field: str = "text"
 
 
 @dataclass(frozen=True)
@@ -51,74 +39,12 @@ class Document:
     pieces: Iterable[str]
 
 
-@dataclass(frozen=True)
-class Opened:
-    """A file to read: its name for people, its unpacked bytes, the options."""
-
-    name: str
-    stream: BinaryIO
-    options: Options
-
-
 Reader = Callable[[Opened], Iterator[Document]]
 
 
 def read_text(file: Opened) -> Iterator[Document]:
     """Plain text, Markdown: one document, a Gutenberg one without its licence."""
     yield Document(file.name, cut_licence(decoded(file)))
-
-
-def decoded(file: Opened) -> Iterator[str]:
-    """The text of a file with \\n line ends and no byte order mark. Raises Fault where it is none, saying where."""
-    decoder = _decoder(file.options.encoding)
-    size, lines, first, carriage = 0, 0, True, ""
-    while True:
-        data = file.stream.read(BLOCK)
-        try:
-            text = decoder.decode(data, final=not data)
-        except UnicodeDecodeError as error:
-            # error.object: what waited in the decoder, and data
-            before = size + len(data) - len(error.object)
-            good = error.object[: error.start].decode(file.options.encoding, "ignore")
-            raise _not_text(file, error, before, lines + good.count("\n")) from None
-        if (zero := text.find("\0")) >= 0:
-            raise _binary(file.name, size + zero)
-        if first and text:
-            text, first = text.removeprefix("\ufeff"), False
-        size += len(data)
-        lines += text.count("\n")
-        text = (carriage + text).replace("\r\n", "\n")
-        carriage = "\r" if text.endswith("\r") and data else ""  # its \n may come in the next block
-        yield text[: len(text) - len(carriage)]
-        if not data:
-            return
-
-
-def _decoder(encoding: str) -> codecs.IncrementalDecoder:
-    try:
-        b"".decode(encoding)
-        return codecs.getincrementaldecoder(encoding)("strict")
-    except LookupError:
-        raise UserError(f"unknown encoding {encoding!r}", "try utf-8, latin-1, cp1252 or utf-16") from None
-
-
-def _not_text(file: Opened, error: UnicodeDecodeError, before: int, lines: int) -> Fault:
-    if (zero := error.object[:8192].find(b"\0")) >= 0 and "16" not in file.options.encoding:
-        return _binary(file.name, before + zero)
-    where, found = before + error.start, error.object[error.start]
-    return Fault(
-        f"{file.name} is not {file.options.encoding}: byte {where} (line {lines + 1}) is 0x{found:02x}",
-        "give its encoding, such as --encoding latin-1",
-    )
-
-
-def _binary(name: str, where: int) -> Fault:
-    return Fault(f"{name} looks binary: a zero byte at {where}", "give plain text, or --encoding utf-16")
-
-
-def decode(data: bytes, name: str, encoding: str) -> str:
-    """bytes -> text as `decoded` has it; UserError where they are none."""
-    return "".join(decoded(Opened(name, io.BytesIO(data), Options(encoding))))
 
 
 def read_jsonl(file: Opened) -> Iterator[Document]:
@@ -131,28 +57,34 @@ def read_jsonl(file: Opened) -> Iterator[Document]:
             raise Fault(f"{name}: a line of more than {as_size(LONGEST_ROW)}", "split the document into several")
         line = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
         if line.strip():
-            yield Document(name, _member(line, name, file.options.field))
+            yield Document(name, _member(line, name, file))
 
 
-def _member(line: bytes, name: str, field: str) -> Iterator[str]:
+def _member(line: bytes, name: str, file: Opened) -> Iterator[str]:
+    field = file.options.field
+    text = decode_whole(line, "utf-8", file, lambda error: _not_utf8(error, name, "line"))
     try:
-        row = json.loads(line)
-    except UnicodeDecodeError as error:
-        raise Fault(f"{name} is not utf-8: byte {error.start} of the line is 0x{line[error.start]:02x}") from None
+        row = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise Fault(f"{name} is not JSON ({error})", "a .jsonl file has one object a line") from None
     if not isinstance(row, dict):
         raise Fault(f"{name} is no JSON object", "a .jsonl file has one object a line")
     if field not in row:
         raise Fault(f"{name} has no field {field!r}, it has {_some(row)}", WHICH)
-    yield _string(row[field], name, field)
+    yield _string(row[field], name, file)
 
 
-def _string(value: Any, name: str, field: str) -> str:
+def _not_utf8(error: UnicodeDecodeError, name: str, part: str) -> Fault:
+    what = f"byte {error.start} of the {part} is 0x{error.object[error.start]:02x}"
+    return Fault(f"{name} is not utf-8: {what}", "mend it, or --set data.invalid_bytes=replace")
+
+
+def _string(value: Any, name: str, file: Opened) -> str:
+    field = file.options.field
     if value is None:
         return ""
     if isinstance(value, bytes):
-        return decode(value, name, "utf-8")
+        value = decode_whole(value, "utf-8", file, lambda error: _not_utf8(error, name, "text"))
     if not isinstance(value, str):
         raise Fault(f"{name}: field {field!r} is no text but {type(value).__name__}", WHICH)
     return SURROGATE.sub("\ufffd", value).replace("\r\n", "\n")
@@ -184,19 +116,19 @@ def read_parquet(file: Opened) -> Iterator[Document]:
             for value in batch.column(0):
                 number += 1
                 name = f"{file.name}:{number}"
-                yield Document(name, _cell(value, name, field))
+                yield Document(name, _cell(value, name, file))
     except (pyarrow.ArrowException, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise Fault(f"{file.name} is not a whole parquet file ({str(error)[:200]})", "download it again") from None
 
 
-def _cell(value: Any, name: str, field: str) -> Iterator[str]:
+def _cell(value: Any, name: str, file: Opened) -> Iterator[str]:
     try:
         found = value.as_py()
-    except UnicodeDecodeError as error:
-        raise Fault(f"{name} is not utf-8: byte {error.start} of the text") from None
-    yield _string(found, name, field)
+    except UnicodeDecodeError:  # a column of strings may hold any bytes
+        found = value.as_buffer().to_pybytes()
+    yield _string(found, name, file)
 
 
 def missing_package(package: str, name: str) -> UserError:
@@ -261,14 +193,16 @@ def _cut(name: str) -> tuple[str, str]:
     return (stem, dot + ending) if stem else (name, "")
 
 
-def documents(path: str, name: str, ending: str, packed: str, options: Options) -> Iterator[Document]:
+def documents(
+    path: str, name: str, ending: str, packed: str, options: Options, replaced: Replaced
+) -> Iterator[Document]:
     """The documents of a file. Raises Fault, OSError."""
     with open(path, "rb") as file:
         stream: Any = file
         if packed:
             unpacked = _Unpacked(UNPACKERS[packed](file, name), os.fstat(file.fileno()).st_size, name)
             stream = io.BufferedReader(unpacked, BLOCK)
-        yield from READERS[ending](Opened(name, stream, options))
+        yield from READERS[ending](Opened(name, stream, options, replaced))
 
 
 class _Unpacked(io.RawIOBase):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 import time
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,10 +23,10 @@ from reformer_cli.errors import UserError
 from reformer_cli.files import cache_folder
 from reformer_cli.tokenization import corpus
 from reformer_cli.tokenization.corpus import Source
+from reformer_cli.tokenization.decoding import Fault, Options, Replaced
 from reformer_cli.tokenization.index import Index, Listing, Record
 from reformer_cli.tokenization.parallel import cores, ordered
 from reformer_cli.tokenization.progress import shown
-from reformer_cli.tokenization.readers import Fault, Options
 
 ALWAYS_READ = 2**26, 10_000  # bytes and files up to which a corpus is read at every start
 ALONE = 2**25, 2_000  # bytes and files up to which further processes would take longer to start than they save
@@ -88,6 +89,8 @@ class Scan:
     empty: int = 0  # documents without text
     n_faults: int = 0
     faults: list[str] = field(default_factory=list)
+    replaced: int = 0  # places where bytes were no text and became U+FFFD
+    notes: list[str] = field(default_factory=list)
     formats: Counter[str] = field(default_factory=Counter)  # files by ending
     skipped: Counter[str] = field(default_factory=Counter)  # what folders hold besides, by reason
     examples: dict[str, str] = field(default_factory=dict)  # a path for each reason
@@ -122,6 +125,8 @@ class Scan:
         self.bytes, self.words = self.bytes + record.bytes, self.words + record.words
         self.n_faults += record.n_faults
         self.faults += record.faults[: MOST_FAULTS - len(self.faults)]
+        self.replaced += record.replaced
+        self.notes += record.notes[: MOST_FAULTS - len(self.notes)]
 
 
 @contextmanager
@@ -138,7 +143,7 @@ def scanned(
             size, files = listing.fill(sources)
             large = size > ALWAYS_READ[0] or files > ALWAYS_READ[1]
             alone = size <= ALONE[0] and files <= ALONE[1]
-            with Index(cache_folder() / "index-1.sqlite" if large else None) as index:
+            with Index(cache_folder() / "index-2.sqlite" if large else None) as index:
                 _read(listing, index, options, 1 if alone else processes or cores(), size, report)
             total = hashlib.sha256()
             for _, source, record in listing.rows():
@@ -200,26 +205,31 @@ def reader(options: Options) -> Callable[[list[Source]], list[Record]]:
 
 def read_file(source: Source, options: Options) -> Record:
     """Read a file whole, document by document."""
-    lengths: list[int] = []
+    lengths = array("q")  # there may be a hundred million
     faults: list[str] = []
+    n_faults, replaced = 0, Replaced()
     total, n_bytes, words = hashlib.sha256(), 0, 0
     try:
-        for document in corpus.documents(source, options):
+        for document in corpus.documents(source, options, replaced):
             meter = Meter(document.name)
             try:
                 for piece in document.pieces:
                     meter.add(piece)
             except Fault as fault:
                 lengths.append(-1)
-                faults.append(str(fault))
+                n_faults += 1
+                if len(faults) < MOST_FAULTS:
+                    faults.append(str(fault))
                 continue
             lengths.append(meter.characters)
             if meter.characters:
                 total.update(meter.digest())
                 n_bytes, words = n_bytes + meter.bytes, words + meter.words
     except Fault as fault:
+        n_faults += 1
         faults.append(str(fault))
-    return Record(total.digest(), n_bytes, words, np.array(lengths, np.int64), faults[:MOST_FAULTS], len(faults))
+    found = np.frombuffer(lengths, np.int64)
+    return Record(total.digest(), n_bytes, words, found, faults, n_faults, replaced.notes, replaced.places)
 
 
 def reread(source: Source, record: Record, options: Options) -> Iterator[tuple[int, str, int, Iterator[str]]]:

@@ -18,21 +18,20 @@ import numpy.typing as npt
 
 from reformer_cli.config import DataConfig
 from reformer_cli.errors import UserError
-from reformer_cli.files import cache_folder, put_in_place, write_file
-from reformer_cli.tokenization.bpe import choose_vocab_size, train_bpe
+from reformer_cli.files import cache_folder, put_in_place
 from reformer_cli.tokenization.changes import CHANGED, describe_changes, write_files
 from reformer_cli.tokenization.corpus import gone
+from reformer_cli.tokenization.decoding import Options
 from reformer_cli.tokenization.encode import FILES, PROGRESS, WINDOW, Parts, token_type, tokenise
-from reformer_cli.tokenization.held_out import Everything, Share, split
+from reformer_cli.tokenization.held_out import Everything, Share, share_of
 from reformer_cli.tokenization.parallel import cores
 from reformer_cli.tokenization.progress import shown
-from reformer_cli.tokenization.readers import Options
-from reformer_cli.tokenization.scan import Changed, Scan, reread, scanned
-from reformer_cli.tokenization.tokenizer import ByteTokenizer, Tokenizer, digest, load_tokenizer
+from reformer_cli.tokenization.scan import Changed, Scan, scanned
+from reformer_cli.tokenization.tokenizer import ByteTokenizer, Tokenizer, digest
+from reformer_cli.tokenization.vocabulary import key, tokenizer_for
 
 VERSION = 2  # of the files and of how text is cut and tokenised: a change makes older ones be made again
 WORD = re.compile(r"\S+")
-TINY = 50_000  # characters below which `tokenizer: auto` means bytes
 ALONE = 2**24  # bytes of text up to which further processes would take longer to start than they save
 
 
@@ -126,9 +125,12 @@ def load_or_prepare(
             )
         for scan in scans:
             scan.check(data.faulty)
-        parts = _rules(scans, data.held_out)
+            if scan.replaced:
+                first = scan.notes[0] if scan.notes else ""
+                report(f"warning: {scan.replaced:,} invalid bytes became U+FFFD; the first: {first}")
+        parts = _rules(scans, share_of(data))
         if tokenizer is None:
-            tokenizer = _tokenizer(data, parts, found, report)
+            tokenizer = tokenizer_for(data, scans[0], report)
         folder = _token_folder(found, tokenizer, data)
         tokens = open_tokens(folder, found, tokenizer)
         if tokens is None:
@@ -161,11 +163,16 @@ def _without_text(
     return Prepared(tokenizer, tokens, expected)
 
 
+def options_of(data: DataConfig) -> Options:
+    """How the files of a corpus are read."""
+    return Options(data.encoding, data.field, data.invalid_bytes)
+
+
 def _scans(data: DataConfig, report: Report) -> list[Any]:
     """The corpus, and what it is validated on, to be read."""
     if "-" in data.corpus and "-" in data.validation:
         raise UserError("the corpus and the validation text cannot both be standard input", "put one in a file")
-    options = Options(data.encoding, data.field)
+    options = options_of(data)
     named = [data.corpus, data.validation] if data.validation else [data.corpus]
     return [scanned(specs, options, data.processes, report) for specs in named]
 
@@ -179,52 +186,11 @@ def _digest(scans: Sequence[Scan]) -> str:
 def _rules(scans: Sequence[Scan], share: float) -> Parts:
     """What of each is held out."""
     corpus, *validation = scans
-    share = 0.0 if validation else share
     return [(corpus, Share(share, corpus.documents, corpus.characters)), *((scan, Everything()) for scan in validation)]
 
 
 def _token_folder(corpus_digest: str, tokenizer: Tokenizer, data: DataConfig) -> Path:
-    share = 0.0 if data.validation else data.held_out
-    return cache_folder() / "tokens" / _key(corpus_digest, digest(tokenizer), share)
-
-
-def _tokenizer(data: DataConfig, parts: Parts, found: str, report: Report) -> Tokenizer:
-    """The tokenizer the config asks for, trained on the training part alone, or the same one from an earlier run."""
-    scan = parts[0][0]
-    if data.tokenizer == "bytes" or (data.tokenizer == "auto" and not data.vocab_size and scan.characters < TINY):
-        if data.vocab_size not in (None, ByteTokenizer.vocab_size):
-            raise UserError(
-                f"data.vocab_size {data.vocab_size} does not go with bytes: {ByteTokenizer.vocab_size} tokens",
-                "leave it out, or choose tokenizer bpe",
-            )
-        return ByteTokenizer()
-    size = data.vocab_size or choose_vocab_size(scan.characters)
-    share = 0.0 if data.validation else data.held_out
-    path = cache_folder() / "tokenizers" / f"{_key(scan.digest, size, share)}.model"
-    if path.exists():
-        try:
-            return load_tokenizer(path)
-        except UserError:
-            report(f"{path} is damaged and made again")
-    report(f"training a tokenizer of {size:,} tokens on {scan.characters:,} characters ...")
-    with shown("sampling", scan.bytes, report) as advance:
-        tokenizer = train_bpe(_trained_on(_rules([scan], share), advance), size, scan.characters)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_file(path, tokenizer.serialise())
-    return tokenizer
-
-
-def _trained_on(parts: Parts, advance: Callable[[int], None]) -> Iterator[Iterator[str]]:
-    """The training part of each document, in pieces."""
-    scan, rule = parts[0]
-    for _, source, record in scan.files():
-        for _, _, length, pieces in reread(source, record, scan.options):
-            yield (piece for held, piece in split(pieces, length, rule.tail(length)) if not held)
-        advance(record.bytes)
-
-
-def _key(*parts: object) -> str:
-    return hashlib.sha256(repr((VERSION, *parts)).encode()).hexdigest()[:32]
+    return cache_folder() / "tokens" / key(VERSION, corpus_digest, digest(tokenizer), share_of(data))
 
 
 def prepare(

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from reformer_cli.tokenization.corpus import Source
+from reformer_cli.tokenization.decoding import Options
 from reformer_cli.tokenization.held_out import Share
 from reformer_cli.tokenization.index import Record
-from reformer_cli.tokenization.readers import Options
 from reformer_cli.tokenization.scan import Scan, reread, scanned
 from reformer_cli.tokenization.shards import TokenSet, open_tokens, prepare
 from reformer_cli.tokenization.tokenizer import Tokenizer

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from tokenization.reading import digest, read
 
 from reformer_cli.errors import UserError

@@ -15,7 +15,7 @@ from tokenization.reading import digest, silent
 from reformer_cli.errors import UserError
 from reformer_cli.files import cache_folder
 from reformer_cli.tokenization import parallel, scan
-from reformer_cli.tokenization.readers import Options
+from reformer_cli.tokenization.decoding import Options
 from reformer_cli.tokenization.scan import Meter, count_words, reread, scanned
 
 SPACES = " \n\t\r\x0b\x0c\x1c\x1d\x1e\x1f\x85\xa0\u1680\u2003\u2028\u202f\u205f\u3000"
