@@ -83,7 +83,9 @@ def train(
 
 
 def _as_yaml(value: Any) -> str:
-    return json.dumps(list(value) if isinstance(value, (list, tuple)) else value)
+    text = json.dumps(list(value) if isinstance(value, (list, tuple)) else value, ensure_ascii=False)
+    # In YAML, unlike JSON, two escapes never make one character; and names of files can hold halves of characters.
+    return "".join(c if " " <= c <= "~" else f"\\U{ord(c):08x}" for c in text)
 
 
 # A run that is ready to train, its text, and the folder of the checkpoint it goes on from.

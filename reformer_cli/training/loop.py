@@ -127,9 +127,7 @@ class Trainer:
         prime(self.optimizer)
         try:
             read(self.tensors())
-            self.progress = Progress(
-                **({"contexts": meta["step"] * self.config.batch} | meta)
-            )  # as before it was saved
+            self.progress = Progress(**{"contexts": meta["step"] * self.config.batch} | meta)
         except (RuntimeError, KeyError, ValueError, TypeError) as error:
             raise UserError(
                 f"the checkpoint does not fit this run's config ({error})", "was config.yaml edited?"

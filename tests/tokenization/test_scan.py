@@ -113,8 +113,7 @@ def test_a_file_that_changes_between_reading_and_tokenising(tmp_path: Path) -> N
             path.unlink() if new is None else path.write_bytes(os.fsencode(new))
             for _, source, record in found.files():
                 with pytest.raises(UserError, match=r"a.txt changed while it was read; run the same command"):
-                    for _, _, _, pieces in reread(source, record, Options()):
-                        list(pieces)
+                    [*map(list, (pieces for _, _, _, pieces in reread(source, record, Options())))]
         path.write_text("before")
 
 
@@ -143,7 +142,7 @@ def make_killed() -> object:
 
 def test_a_killed_process_is_one_line() -> None:
     """A pool of multiprocessing would wait for it for ever."""
-    with pytest.raises(UserError, match="was killed .* what is done is kept"):
+    with pytest.raises(UserError, match=r"was killed .* what is done is kept"):
         list(parallel.ordered(make_killed, (), iter(range(5)), 2))
 
 

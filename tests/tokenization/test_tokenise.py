@@ -237,7 +237,7 @@ def test_a_corpus_that_changes_meanwhile_is_not_half_old_half_new(
     monkeypatch.setattr(encode, "_texts", rewriting)
     with pytest.raises(Changed, match=r"end.txt changed while it was read"):
         tokens_of([folder], BPE, tmp_path / "t")
-    assert not [p for p in tmp_path.glob(".t.part")]
+    assert not [*tmp_path.glob(".t.part")]
 
 
 def test_two_programs_at_once_do_the_work_once(folder: Path, tmp_path: Path) -> None:
