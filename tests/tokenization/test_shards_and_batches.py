@@ -114,8 +114,8 @@ def test_what_a_seed_reads_stays_the_same_for_ever() -> None:
     assert batches.batch_at(12).tokens[:, 0].tolist() == LATER
 
 
-FIRST = [0, 0, 0, 0]
-LATER = [0, 0, 0, 0]
+FIRST = [38, 48, 18, 98]
+LATER = [29, 89, 39, 19]
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 64, 1000, 4097])
@@ -139,7 +139,7 @@ def test_an_epoch_reads_everything_once_but_less_than_a_context() -> None:
         assert (counts == 1).all()
         assert len(tokens.train) - len(read) < 16
         assert len(kinds) >= len(tokens.train) - 4 - 16
-        starts.add(int(read.min()) and int(read[0]) % 16)
+        starts.add(int(read[1]) % 16)
     assert len(starts) > 2  # cut elsewhere in each epoch
 
 
@@ -156,6 +156,8 @@ def test_packed_documents_never_see_each_other() -> None:
     config = ReformerConfig(vocab_size=64, d_model=16, n_layers=2, n_heads=2, d_head=8, d_ff=16)
     torch.manual_seed(0)
     model = ReformerLM(config).eval()
+    for parameter in model.parameters():  # as trained: at first, layers add nothing
+        torch.nn.init.normal_(parameter, std=0.3)
     batch = Batches(made_of([20, 12, 20, 11]), 0, 62, 1, seed=3).batch_at(0)
     assert batch.documents is not None
     mine = batch.documents[0] == batch.documents[0].max() - 1
