@@ -5,15 +5,18 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import random
 import sys
 import zipfile
 from pathlib import Path
 
 import pytest
-from tokenization.reading import faults, read
+from tokenization.reading import faults, read, silent
 
 from reformer_cli.errors import UserError
-from reformer_cli.tokenization import markup, readers
+from reformer_cli.tokenization import decoding, markup, readers, scan
+from reformer_cli.tokenization.decoding import Options
+from reformer_cli.tokenization.scan import reread, scanned
 
 zstd = pytest.importorskip("backports.zstd") if sys.version_info < (3, 14) else pytest.importorskip("compression.zstd")
 pyarrow = pytest.importorskip("pyarrow")
@@ -38,7 +41,7 @@ def test_line_ends_marks_and_encodings(tmp_path: Path) -> None:
 def test_blocks_cut_neither_characters_nor_line_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str
 ) -> None:
-    monkeypatch.setattr(readers, "BLOCK", 5)
+    monkeypatch.setattr(decoding, "BLOCK", 5)
     text = "あいう\r\nえ\r\n\r\r\nお\r" * 3
     (tmp_path / "t.txt").write_bytes(text.encode(encoding))
     assert only(tmp_path / "t.txt", encoding=encoding) == text.replace("\r\n", "\n")
@@ -245,3 +248,90 @@ def test_files_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(readers, "open", refuse, raising=False)
     assert faults(tmp_path) == [f"cannot read {tmp_path / 't.txt'}: Permission denied"]
+
+
+def replaced(path: Path, **options: str) -> tuple[dict[str, str], int, list[str]]:
+    """(texts, places, notes) where invalid bytes are replaced."""
+    how = Options(invalid_bytes="replace", **options)
+    with scanned([str(path)], how, 1, silent) as found:
+        found.check("stop")
+        texts = {
+            name: "".join(pieces)
+            for _, source, record in found.files()
+            for _, name, _, pieces in reread(source, record, how)
+        }
+        return texts, found.replaced, found.notes
+
+
+def test_invalid_bytes_are_replaced_where_the_config_says_so(tmp_path: Path) -> None:
+    """All of them, in any block; the first one of each text is told with its byte and line."""
+    data = bytearray("é\n".encode() * 400_000)
+    for place in (7, 600_000, 900_001, len(data) - 1):
+        data[place] = 0xFF
+    data[3000:3003] = b"a\0b"
+    (tmp_path / "t.txt").write_bytes(data)
+    texts, places, notes = replaced(tmp_path)
+    assert [*texts.values()] == [data.decode("utf-8", "replace").replace("\0", "\ufffd")]
+    assert places == [*texts.values()][0].count("\ufffd")
+    (note,) = notes
+    assert note.startswith(f"{tmp_path / 't.txt'} is not utf-8: byte 7 (line 3) is 0xff")
+
+
+def test_a_zero_byte_is_found_where_it_is(tmp_path: Path) -> None:
+    """By bytes, not by characters, of which there are fewer before it."""
+    (tmp_path / "a.txt").write_bytes("é".encode() * 200_000 + b"\0\0x")
+    assert "a zero byte at 400000" in faults(tmp_path)[0]
+    texts, places, _ = replaced(tmp_path)
+    assert [*texts.values()] == ["é" * 200_000 + "\ufffd\ufffdx"]
+    assert places == 2
+    (tmp_path / "a.txt").write_bytes("aĀ\0b".encode("utf-16"))  # U+0100 holds a zero byte too
+    assert "a zero byte at 6" in faults(tmp_path, encoding="utf-16")[0]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "shift-jis", "gb18030"])
+def test_replacing_does_as_python_does_wherever_blocks_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
+    draw = random.Random(0)
+    data = bytearray(("あいう\nえ" * 30).encode(encoding))
+    for _ in range(20):
+        data[draw.randrange(4, len(data))] = draw.randrange(128, 256)
+    (tmp_path / "t.txt").write_bytes(data)
+    wanted = data.decode(encoding, "replace").removeprefix("\ufeff")
+    for block in (4, 6, 50, 10_000):
+        monkeypatch.setattr(decoding, "BLOCK", block)
+        texts, places, _ = replaced(tmp_path, encoding=encoding)
+        assert [*texts.values()] == [wanted]
+        assert places == wanted.count("\ufffd") > 0
+
+
+def test_what_is_no_text_at_all_is_refused_even_then(tmp_path: Path) -> None:
+    (tmp_path / "picture.txt").write_bytes(random.Random(0).randbytes(500_000))
+    with pytest.raises(UserError, match=r"picture.txt (looks binary|is not utf-8)"):
+        replaced(tmp_path)
+
+
+def test_invalid_bytes_are_replaced_in_every_format(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(b'{"text": "fine"}\n{"text": "caf\xe9"}\n')
+    (tmp_path / "b.html").write_bytes(b"<p>caf\xe9</p>")
+    epub(tmp_path / "c.epub", {"one.html": b"<p>caf\xe9"})
+    (tmp_path / "d.txt.gz").write_bytes(gzip.compress(b"caf\xe9"))
+    column = pyarrow.array([b"caf\xe9"], pyarrow.binary())
+    pyarrow.parquet.write_table(pyarrow.table({"text": column}), tmp_path / "e.parquet")
+    pyarrow.parquet.write_table(pyarrow.table({"text": column.view(pyarrow.string())}), tmp_path / "f.parquet")
+    assert len(faults(tmp_path)) == 6
+    texts, places, notes = replaced(tmp_path)
+    assert [text.strip() for text in texts.values()] == ["fine", *["caf\ufffd"] * 6]
+    assert places == len(notes) == 6
+    assert notes[0] == f"{tmp_path / 'a.jsonl'}:2 is not utf-8: byte 13 of the line is 0xe9"
+
+
+def test_replacements_are_remembered_with_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scan, "ALWAYS_READ", (0, 0))
+    monkeypatch.setattr(scan, "RACY_SECONDS", -1e9)
+    (tmp_path / "a.txt").write_bytes(b"caf\xe9 " * 3)
+    first = replaced(tmp_path)
+    assert faults(tmp_path)  # under other options it is read anew
+    monkeypatch.setattr(scan, "read_file", None)
+    assert replaced(tmp_path) == first
+    assert first[1] == 3
