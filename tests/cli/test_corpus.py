@@ -66,7 +66,7 @@ def test_all_that_cannot_be_read_is_named_at_once(reformer: Program, folder: Pat
     assert "latin.txt is not utf-8: byte 7 (line 2) is 0xe9" in result.err
     assert "zero.txt looks binary: a zero byte at 3" in result.err
     assert "rows.jsonl:4 is not JSON" in result.err
-    assert "unreadable " in result.out
+    assert "3  unreadable" in result.out
     left_out = reformer("corpus", folder, "--set", "faulty=skip", "--json")
     assert left_out.status == 0
     assert json.loads(left_out.out)["unreadable"] == 3
@@ -139,7 +139,7 @@ def test_validation_on_a_text_of_its_own(reformer: Program, text: Path, tmp_path
     (tmp_path / "v.txt").write_text("The cat sat on a mat.\n" * 20)
     result = reformer("train", text, "--validation", "v.txt", *TINY, "--steps", 2, "--run", "r")
     assert result.status == 0
-    assert "(441 tokens, 440 bytes, never trained on)" in result.err or "440 bytes, never trained on)" in result.err
+    assert "440 bytes, never trained on)" in result.err
     scored = json.loads(reformer("evaluate", "perplexity", "--run", "r", "--json").out)
     assert scored["bytes"] == 440
     assert [*scored["files"]] == [f"{tmp_path / 'v.txt'} (held out)"]
@@ -147,12 +147,12 @@ def test_validation_on_a_text_of_its_own(reformer: Program, text: Path, tmp_path
     assert "v.txt is other" in reformer("train", "--resume", "--run", "r", "--steps", 3).error
 
 
-@pytest.mark.parametrize(
-    "name", [b"-dash.txt", b"new\nline.txt", b"\xff\xfe.txt", "😀 \u202eé.txt".encode(), b"[a]: {b}.txt"]
-)
-def test_a_file_by_any_name(text: Path, tmp_path: Path, name: bytes) -> None:
-    """From the command line to config.yaml and back; one name in JSON's escapes came back from YAML as another."""
-    text.rename(tmp_path / os.fsdecode(name))
+def test_files_by_any_name(text: Path, tmp_path: Path) -> None:
+    """From the command line to config.yaml and back; a name in JSON's escapes came back from YAML as another one."""
+    names = [b"-dash.txt", b"new\nline.txt", b"\xff\xfe.txt", "😀 \u202eé.txt".encode(), b"[a]: {b}.txt"]
+    paths = [os.fsdecode(name) for name in names]
+    for path in paths:
+        (tmp_path / path).write_text(path.encode("utf-8", "replace").decode() + text.read_text()[:3000], "utf-8")
 
     def call(*arguments: object) -> str:
         command = [os.fsencode(str(a)) for a in (sys.executable, "-m", "reformer_cli", *arguments)]
@@ -160,7 +160,6 @@ def test_a_file_by_any_name(text: Path, tmp_path: Path, name: bytes) -> None:
         assert found.returncode == 0, found.stderr
         return (found.stdout + found.stderr).decode()
 
-    end = ["--"] if name.startswith(b"-") else []
-    call("train", "--steps", 1, "--run", "r", *TINY, *end, os.fsdecode(name))
+    call("train", "--steps", 1, "--run", "r", *TINY, "--", *paths)
     assert "going on after step 1" in call("train", "--resume", "--run", "r", "--steps", 2)
-    assert "20,0" not in call("corpus", *end, os.fsdecode(name))[:40]
+    assert json.loads(call("corpus", "--json", "--", *paths))["files"] == len(paths)
