@@ -68,7 +68,7 @@ def train(kind: type[ReformerLM], config: ReformerConfig, batches: Batches, step
     optimizer, seconds = make_optimizer(model, settings), []
     for step in range(steps):
         began = time.perf_counter()
-        batch = batches.batch_at(step * batches.batch)
+        batch = batches.batch_at(step)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step / steps, settings)
         with torch.autocast("cpu", torch.bfloat16):

@@ -55,7 +55,7 @@ class Session:
                 )
             finished = self.trainer.run()
             progress = self.trainer.progress
-            epochs = self.batches.epoch_of(progress.contexts)
+            epochs = self.batches.epoch_of(progress.step)
             done = f"{progress.step:,} steps, {as_time(progress.seconds)}, {epochs:.1f} epochs"
             if finished:
                 self.display.say(f"finished: {done}")

@@ -1,7 +1,4 @@
-"""Which tokens a step reads: a pure function of the seed and of how many contexts were read before it.
-
-So this number is all that a checkpoint must hold for a resumed run to go on at the very next one, whatever its batch.
-"""
+"""Which tokens a step reads: a pure function of seed and step, so that a resumed run goes on at the very next one."""
 
 from __future__ import annotations
 
@@ -58,13 +55,13 @@ class Batches:
             )
         self.per_epoch = n_tokens // context
 
-    def epoch_of(self, contexts: int) -> float:
-        """How often the text has been read after so many contexts."""
-        return contexts / self.per_epoch
+    def epoch_of(self, step: int) -> float:
+        """How often the text has been read before this step."""
+        return step * self.batch / self.per_epoch
 
-    def batch_at(self, contexts: int) -> Batch:
-        """The batch that follows so many contexts."""
-        rows = np.stack([self._context(n) for n in range(contexts, contexts + self.batch)])
+    def batch_at(self, step: int) -> Batch:
+        """The batch of a step, counted from 0."""
+        rows = np.stack([self._context(n) for n in range(step * self.batch, (step + 1) * self.batch)])
         tokens = torch.from_numpy(rows)
         inputs = tokens[:, :-1].contiguous()
         documents = (inputs == self.end).cumsum(1)

@@ -39,13 +39,9 @@ class Batch(Protocol):
 
 @dataclass
 class Progress:
-    """How far a run has got; all that a checkpoint needs beside the tensors. best: lowest held-out bits/byte.
-
-    contexts: how many were read, which is the position in the data.
-    """
+    """How far a run has got; all that a checkpoint needs beside the tensors. best: lowest held-out bits/byte."""
 
     step: int = 0
-    contexts: int = 0
     seconds: float = 0.0
     best: float | None = None
     validated: int = 0  # validations done
@@ -127,7 +123,7 @@ class Trainer:
         prime(self.optimizer)
         try:
             read(self.tensors())
-            self.progress = Progress(**{"contexts": meta["step"] * self.config.batch} | meta)
+            self.progress = Progress(**meta)
         except (RuntimeError, KeyError, ValueError, TypeError) as error:
             raise UserError(
                 f"the checkpoint does not fit this run's config ({error})", "was config.yaml edited?"
@@ -159,7 +155,7 @@ class Trainer:
 
     def _step(self) -> None:
         began, progress = time.monotonic(), self.progress
-        batch = self.hooks.batch_at(progress.contexts)
+        batch = self.hooks.batch_at(progress.step)
         rate = learning_rate(self.share, self.config)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -172,7 +168,6 @@ class Trainer:
             self.optimizer.step()
             progress.bad = 0
         progress.step += 1
-        progress.contexts += self.config.batch
         seconds = time.monotonic() - began
         n_bytes = float(self.hooks.byte_lengths[batch.targets].sum())
         nats = loss * batch.targets.numel()

@@ -11,8 +11,6 @@ from pathlib import Path
 import pytest
 from cli.conftest import TINY, Program
 
-from reformer_cli.tokenization.batches import Batches
-
 
 @pytest.fixture
 def folder(tmp_path: Path, text: Path) -> Path:
@@ -115,24 +113,6 @@ def test_a_corpus_that_is_gone_as_a_whole_is_taken_from_its_tokens(reformer: Pro
     result = reformer("train", "--resume", "--run", "r", "--steps", 4)
     assert result.status == 0
     assert f"warning: the corpus {text} is gone; going on with its tokens" in result.err
-
-
-def test_going_on_with_another_batch_neither_skips_nor_repeats_text(
-    reformer: Program, text: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    read: list[tuple[int, int]] = []
-    original = Batches.batch_at
-
-    def batch_at(self: Batches, contexts: int) -> object:
-        read.append((contexts, self.batch))
-        return original(self, contexts)
-
-    monkeypatch.setattr(Batches, "batch_at", batch_at)
-    assert reformer("train", text, *TINY, "--steps", 3, "--run", "r").status == 0
-    for steps, batch in ((5, 5), (7, 1)):
-        more = ["--steps", steps, "--set", f"batch={batch}"]
-        assert reformer("train", "--resume", "--run", "r", *more).status == 0
-    assert read == [(0, 2), (2, 2), (4, 2), (6, 5), (11, 5), (16, 1), (17, 1)]
 
 
 def test_validation_on_a_text_of_its_own(reformer: Program, text: Path, tmp_path: Path) -> None:
