@@ -157,7 +157,8 @@ def _kept(pipe: BinaryIO) -> Iterator[str]:
     folder = cache_folder() / "pipes"
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.iterdir():
-        if not _alive(int(old.name.partition("-")[0])):
+        process = old.name.partition("-")[0]
+        if process.isdecimal() and not _alive(int(process)):
             old.unlink(missing_ok=True)
     path = folder / f"{os.getpid()}-{id(pipe)}"
     try:

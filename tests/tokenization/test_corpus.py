@@ -93,9 +93,17 @@ def test_only_regular_files_of_known_endings(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to(tmp_path)
     (tmp_path / "away.txt").symlink_to(tmp_path / "nowhere")
     (tmp_path / "link.txt").symlink_to(tmp_path / "c.png")
+    (tmp_path / "round.txt").symlink_to(tmp_path / "about.txt")
+    (tmp_path / "about.txt").symlink_to(tmp_path / "round.txt")
     assert [Path(name).relative_to(tmp_path).as_posix() for name in read(tmp_path)] == [
         "a.md", "b/z.txt", "b.TXT", "link.txt",
     ]  # fmt: skip
+
+
+def test_a_link_to_itself_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "round.txt").symlink_to(tmp_path / "round.txt")
+    with pytest.raises(UserError, match=r"cannot read .*round.txt: Too many levels of symbolic links"):
+        read(tmp_path / "round.txt")
 
 
 def test_unusual_file_names(tmp_path: Path) -> None:
@@ -135,9 +143,10 @@ def test_text_through_a_pipe_is_read_twice_and_leaves_nothing(tmp_path: Path) ->
     left = cache_folder() / "pipes" / "999999999-0"  # of a process that was killed
     left.parent.mkdir(parents=True)
     left.touch()
+    (left.parent / "notes").touch()  # not ours
     assert read(pipe) == {str(pipe): "through a pipe\n"}
     writer.join()
-    assert not [*left.parent.iterdir()]
+    assert [p.name for p in left.parent.iterdir()] == ["notes"]
 
 
 def test_empty_files_in_a_folder_do_not_matter(tmp_path: Path) -> None:
