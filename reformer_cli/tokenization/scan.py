@@ -20,13 +20,13 @@ import numpy as np
 import numpy.typing as npt
 
 from reformer_cli.errors import UserError
-from reformer_cli.files import cache_folder
+from reformer_cli.files import as_size, cache_folder
+from reformer_cli.progress import shown
 from reformer_cli.tokenization import corpus
 from reformer_cli.tokenization.corpus import Source
 from reformer_cli.tokenization.decoding import Fault, Options, Replaced
 from reformer_cli.tokenization.index import Index, Listing, Record
 from reformer_cli.tokenization.parallel import cores, ordered
-from reformer_cli.tokenization.progress import shown
 
 ALWAYS_READ = 2**26, 10_000  # bytes and files up to which a corpus is read at every start
 ALONE = 2**25, 2_000  # bytes and files up to which further processes would take longer to start than they save
@@ -159,7 +159,7 @@ def _read(
 ) -> None:
     """Fill in what each listed file holds, from the index or by reading it."""
     waiting: list[list[tuple[int, Source]]] = []
-    with shown("reading", size, report) as advance:
+    with shown("reading", size, report, as_size) as advance:
 
         def known(n: int, source: Source) -> bool:
             record = index.find(source, options)

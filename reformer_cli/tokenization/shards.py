@@ -19,13 +19,13 @@ import numpy.typing as npt
 from reformer_cli.config import DataConfig
 from reformer_cli.errors import UserError
 from reformer_cli.files import cache_folder, put_in_place
+from reformer_cli.progress import shown
 from reformer_cli.tokenization.changes import CHANGED, describe_changes, write_files
 from reformer_cli.tokenization.corpus import gone
 from reformer_cli.tokenization.decoding import Options
 from reformer_cli.tokenization.encode import FILES, PROGRESS, WINDOW, Parts, token_type, tokenise
 from reformer_cli.tokenization.held_out import Everything, Share, share_of
 from reformer_cli.tokenization.parallel import cores
-from reformer_cli.tokenization.progress import shown
 from reformer_cli.tokenization.scan import Changed, Scan, scanned
 from reformer_cli.tokenization.tokenizer import ByteTokenizer, Tokenizer, digest
 from reformer_cli.tokenization.vocabulary import key, tokenizer_for
@@ -193,6 +193,11 @@ def _token_folder(corpus_digest: str, tokenizer: Tokenizer, data: DataConfig) ->
     return cache_folder() / "tokens" / key(VERSION, corpus_digest, digest(tokenizer), share_of(data))
 
 
+def characters(n: float) -> str:
+    """1,234 characters."""
+    return f"{n:,.0f} characters"
+
+
 def prepare(
     parts: Parts,
     tokenizer: Tokenizer,
@@ -213,7 +218,7 @@ def prepare(
         report(f"tokenising {n_characters:,} characters{again} ...")
         alone = size <= ALONE or isinstance(tokenizer, ByteTokenizer)
         try:
-            with shown("tokenising", n_characters, report) as advance:
+            with shown("tokenising", n_characters, report, characters) as advance:
                 state = tokenise(parts, tokenizer, aside, 1 if alone else processes or cores(), advance)
         except Changed:
             shutil.rmtree(aside)  # what was tokenised is of no text that ever was

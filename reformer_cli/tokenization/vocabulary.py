@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 
 from reformer_cli.config import DataConfig
 from reformer_cli.errors import UserError
-from reformer_cli.files import cache_folder, write_file
+from reformer_cli.files import as_size, cache_folder, write_file
+from reformer_cli.progress import shown
 from reformer_cli.tokenization.bpe import choose_vocab_size, train_bpe
 from reformer_cli.tokenization.held_out import Rule, Share, share_of, split
-from reformer_cli.tokenization.progress import shown
 from reformer_cli.tokenization.scan import Scan, reread
 from reformer_cli.tokenization.tokenizer import ByteTokenizer, Tokenizer, load_tokenizer
 
@@ -36,7 +36,7 @@ def tokenizer_for(data: DataConfig, scan: Scan, report: Callable[[str], None]) -
             report(f"{path} is damaged and made again")
     report(f"training a tokenizer of {size:,} tokens on {scan.characters:,} characters ...")
     rule = Share(share, scan.documents, scan.characters)
-    with shown("sampling", scan.bytes, report) as advance:
+    with shown("sampling", scan.bytes, report, as_size) as advance:
         tokenizer = train_bpe(_trained_on(scan, rule, advance), size, scan.characters)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_file(path, tokenizer.serialise())
