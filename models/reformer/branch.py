@@ -14,6 +14,8 @@ from reformer.config import ReformerConfig
 from reformer.fused import squared_relu_mlp
 from reformer.positions import Rotary
 
+APPROXIMATION = {"gelu": "none", "gelu_tanh": "tanh"}
+
 
 @dataclass(frozen=True)
 class Context:
@@ -86,7 +88,7 @@ class Mixing(Branch):
 def make_norm(config: ReformerConfig, width: int) -> Callable[[Tensor], Tensor]:
     """RMSNorm without parameters (arXiv 1910.07467), or LayerNorm as published."""
     if config.norm == "layer":
-        return nn.LayerNorm(width, eps=1e-12)
+        return nn.LayerNorm(width, eps=config.norm_epsilon)
     return _RMSNorm(width)
 
 
@@ -122,6 +124,6 @@ class FeedForward(Pointwise):
             gate, h = h.chunk(2, -1)
             h = F.silu(gate) * h
         else:
-            h = F.relu(h) if self.kind == "relu" else F.gelu(h)
+            h = F.relu(h) if self.kind == "relu" else F.gelu(h, approximate=APPROXIMATION[self.kind])
         added: Tensor = self.output(h)
         return added

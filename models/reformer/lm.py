@@ -23,6 +23,15 @@ from reformer.trunk import Coupling, Trunk, merge
 EXTEND_AT_ONCE = 4096  # tokens of one slice of a long extend
 
 
+def draw_rotations(
+    shape: torch.Size, generator: torch.Generator, hash_seed: int | None, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """Normal numbers for the hash of one layer: from hash_seed, as transformers draws them, else from the generator."""
+    if hash_seed is not None:
+        generator = torch.Generator().manual_seed(hash_seed)
+    return torch.empty(shape, dtype=dtype).normal_(generator=generator)
+
+
 class Head(nn.Module):
     """Merged streams -> logits."""
 
@@ -76,7 +85,7 @@ class ReformerLM(nn.Module):
                 p.copy_(torch.empty(p.shape).normal_(0.0, deviation, generator=generator))
         for name, b in self.named_buffers():
             if name.endswith("rotations"):
-                b.copy_(torch.empty(b.shape).normal_(generator=generator))
+                b.copy_(draw_rotations(b.shape, generator, self.config.hash_seed))
 
     @property
     def trunk(self) -> Trunk:

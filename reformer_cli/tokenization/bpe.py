@@ -29,11 +29,16 @@ LONGEST = 1_000  # characters handed to sentencepiece at once while training; it
 CHUNK = 100_000  # characters encoded at once, cut after a newline, which no token crosses
 
 
+class AnotherProgramsError(UserError):
+    """A sentencepiece model, but not one that was trained here."""
+
+
 class BPETokenizer:
     """A trained vocabulary; the alphabet is its one-character pieces."""
 
     kind = "bpe"
     end = END
+    lossless = True
 
     def __init__(self, model: bytes, where: str = "the tokenizer") -> None:
         self._model = model
@@ -44,7 +49,9 @@ class BPETokenizer:
             raise UserError(f"{where} is not a sentencepiece model ({error})", "it is damaged") from None
         ids = {piece: n for n, piece in enumerate(pieces)}
         if not all(sign in ids for sign in [*NIBBLES, *SYMBOLS.values()]) or not self._processor.is_control(END):
-            raise UserError(f"{where} is a sentencepiece model of another program", "it is damaged or was replaced")
+            raise AnotherProgramsError(
+                f"{where} is a sentencepiece model of another program", "it is damaged or was replaced"
+            )
         self.vocab_size = len(pieces)
         self._nibbles = {ids[sign]: n for n, sign in enumerate(NIBBLES)}
         plain = {sign: char for char, sign in SYMBOLS.items()} | {SPACE: " "}

@@ -1,4 +1,4 @@
-"""What a tokenizer is, the byte tokenizer, and reading either kind back from a run."""
+"""What a tokenizer is, the byte tokenizer, and reading any kind back from a run."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ LARGEST = 2**26  # bytes of a tokenizer file
 
 
 class Tokenizer(Protocol):
-    """Text <-> token ids without loss: decode(encode(x)) == x for every text."""
+    """Text <-> token ids; lossless: decode(encode(x)) == x for every text."""
 
     kind: str
     vocab_size: int
+    lossless: bool
     end: int  # id of the token that separates documents; no text encodes to it
 
     def encode(self, text: str) -> Ids:
@@ -70,6 +71,7 @@ class ByteTokenizer:
     kind = "bytes"
     vocab_size = 257
     end = 256
+    lossless = True
 
     def encode(self, text: str) -> Ids:
         return np.frombuffer(text.encode("utf-8"), dtype=np.uint8).astype(np.int32)
@@ -96,13 +98,27 @@ def digest(tokenizer: Tokenizer) -> str:
 def load_tokenizer(path: Path) -> Tokenizer:
     """Read tokenizer.model, which may come from anyone. Raises UserError if it is missing or damaged."""
     try:
-        if path.stat().st_size > LARGEST:
-            raise UserError(f"{path} has {path.stat().st_size} bytes, a tokenizer at most {LARGEST}")
-        data = path.read_bytes()
+        data = read_bounded(path)
     except FileNotFoundError:
         raise UserError(f"{path} is missing", "the run is not complete") from None
-    if data == ByteTokenizer().serialise():
-        return ByteTokenizer()
+    return read_tokenizer(data, str(path))
+
+
+def read_bounded(path: Path) -> bytes:
+    """A tokenizer file's content. Raises UserError if it is too large, FileNotFoundError if it is not there."""
+    if (size := path.stat().st_size) > LARGEST:
+        raise UserError(f"{path} has {size} bytes, a tokenizer at most {LARGEST}")
+    return path.read_bytes()
+
+
+def read_tokenizer(data: bytes, where: str) -> Tokenizer:
+    """The tokenizer that some `serialise` wrote. Raises UserError for other bytes."""
+    from reformer_cli.tokenization.shifted_bytes import ShiftedByteTokenizer
+
+    for plain in (ByteTokenizer(), ShiftedByteTokenizer()):
+        if data == plain.serialise():
+            return plain
+    from reformer_cli.tokenization import foreign
     from reformer_cli.tokenization.bpe import BPETokenizer
 
-    return BPETokenizer(data, str(path))
+    return foreign.read_foreign(data, where) if data.startswith(foreign.HEADER) else BPETokenizer(data, where)
