@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from reformer_cli.commands import config, evaluate, generate, import_, plan, train
+from reformer_cli.commands import config, evaluate, export, generate, import_, plan, train
 
 app = typer.Typer(
     help="Train, sample and score long-document language models: a whole novel in one context.",
@@ -22,6 +22,7 @@ app.add_typer(evaluate.app, name="evaluate")
 app.command("plan")(plan.plan)
 app.add_typer(config.app, name="config")
 app.command("import")(import_.import_)
+app.command("export")(export.export)
 
 
 def _version(wanted: bool) -> None:

@@ -88,6 +88,9 @@ class ReformerConfig:
         default=0.0, ge=0, lt=1, description="share of each sub-layer's outputs dropped while training"
     )
     merge: Literal["sum", "concat"] = Field(default="sum", description="how the two streams meet at the head")
+    head_bias: bool = Field(
+        default=True, description="norm: layer has a bias on the logits, as published; transformers 5 adds none"
+    )
     tie_embeddings: bool = Field(default=False, description="use the embedding as the output matrix (merge: sum)")
     softcap: float = Field(default=20.0, ge=0, description="logits are squashed into +-softcap by tanh; 0 leaves them")
     temperature: float = Field(default=8.0, gt=0, description="starting scale of scores between unit queries and keys")

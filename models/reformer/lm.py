@@ -41,7 +41,8 @@ class Head(nn.Module):
         self.softcap = config.softcap
         self.norm = make_norm(config, width)
         self.weight = tied if tied is not None else nn.Parameter(torch.empty(config.vocab_size, width))
-        self.bias = nn.Parameter(torch.empty(config.vocab_size)) if config.norm == "layer" else None
+        biased = config.norm == "layer" and config.head_bias
+        self.bias = nn.Parameter(torch.empty(config.vocab_size)) if biased else None
 
     def forward(self, h: Tensor) -> Tensor:
         with torch.autocast(h.device.type, enabled=False):  # half precision would blur the loss itself

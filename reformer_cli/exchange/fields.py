@@ -13,6 +13,8 @@ from typing import Any
 from pydantic import ValidationError
 from reformer import ReformerConfig
 
+from reformer_cli.errors import ConfigError
+
 LARGEST = 2**31  # of any size: what torch can hold and an arithmetic of shapes does not overflow
 # What transformers takes for a field that is left out.
 DEFAULTS: dict[str, Any] = {
@@ -106,14 +108,16 @@ class Fields:
             self.refuse(name, why)
 
 
-def map_config(values: Mapping[str, Any], seed: int = 0) -> Mapped:
-    """config.json's content -> Mapped. seed: draws the rotations where hash_seed is not set.
+def map_config(values: Mapping[str, Any], where: str, seed: int = 0) -> Mapped:
+    """config.json's content -> Mapped. where: its name in messages; seed: draws the rotations where hash_seed is not set.
 
-    Raises ValueError whose message lists every field that cannot be, `; ` between them.
+    Raises ConfigError that lists every field that cannot be: its name, its value and why.
     """
     fields, notes = Fields(values), []
+    where = f"{where} cannot be brought over"
     if values.get("model_type") != "reformer":
-        raise ValueError(f"model_type {reprlib.repr(values.get('model_type'))}: not a Reformer of transformers")
+        kind = reprlib.repr(values.get("model_type"))
+        raise ConfigError(where, [f"model_type {kind}: not a Reformer of transformers"])
     _whole(fields)
     layers = _layers(fields)
     settings = _sizes(fields) | _local(fields, layers) | _positions(fields)
@@ -128,15 +132,15 @@ def map_config(values: Mapping[str, Any], seed: int = 0) -> Mapped:
         if name not in DEFAULTS and name not in NO_EFFECT
     ]
     if fields.faults:
-        raise ValueError("; ".join(fields.faults))
+        raise ConfigError(where, fields.faults)
     period = next(n for n in range(1, len(layers) + 1) if layers == (layers[:n] * len(layers))[: len(layers)])
     settings |= {"layers": layers[:period], "n_layers": len(layers), "pattern": "published", "values": "same"}
-    settings |= {"norm": "layer", "merge": "concat", "softcap": 0.0, "seed": seed}
+    settings |= {"norm": "layer", "merge": "concat", "softcap": 0.0, "head_bias": False, "seed": seed}
     try:
         model = ReformerConfig(**settings)
     except ValidationError as error:
         faults = [f"{'.'.join(map(str, e['loc'][:1]))}: {e['msg']}" for e in error.errors(include_url=False)]
-        raise ValueError("; ".join(faults)) from None
+        raise ConfigError(where, faults) from None
     return Mapped(model, context, _end(fields), _biased(fields), notes)
 
 

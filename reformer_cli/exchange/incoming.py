@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -11,7 +11,7 @@ from reformer.lm import draw_rotations
 from torch import Tensor
 
 from reformer_cli.config import DataConfig, RunConfig
-from reformer_cli.errors import UserError
+from reformer_cli.errors import ConfigError, UserError
 from reformer_cli.exchange.fields import Mapped, map_config
 from reformer_cli.exchange.folder import CONFIG, Weights, open_weights, read_json
 from reformer_cli.exchange.names import HEAD_BIASES, MASKS, Row, rows
@@ -20,7 +20,8 @@ from reformer_cli.files import as_size, write_folder
 from reformer_cli.runs import Run
 from reformer_cli.tokenization.tokenizer import Tokenizer, read_tokenizer
 
-TOKENIZERS = ("tokenizer.model", "spiece.model")  # ours, where the folder is an export of ours, before theirs
+# Ours, where the folder is an export of ours, before theirs.
+TOKENIZERS = ("reformer_tokenizer.model", "spiece.model", "tokenizer.model")
 CODINGS = ("bytes", "bytes+2")
 
 
@@ -44,15 +45,12 @@ def read_folder(folder: Path, seed: int, free: int, tokenizer: str | None = None
     coding or a file, where the folder's own is not to be used. Raises UserError, all faults of a kind at once."""
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder" if folder.exists() else f"no folder {folder}")
-    values = read_json(folder / CONFIG)
-    try:
-        mapped = map_config(values, seed)
-    except ValueError as error:
-        raise UserError(f"{folder / CONFIG} cannot be brought over: {error}") from None
+    mapped = map_config(read_json(folder / CONFIG), str(folder / CONFIG), seed)
     notes = list(mapped.notes)
     found = find_tokenizer(folder, mapped, tokenizer, notes)
     tensors = convert(mapped, open_weights(folder), free, notes)
-    return Incoming(mapped.model, mapped.context, tensors, found, notes)
+    model = replace(mapped.model, head_bias="head.bias" in tensors)
+    return Incoming(model, mapped.context, tensors, found, notes)
 
 
 def write_run(path: Path, incoming: Incoming, origin: Origin) -> Run:
@@ -69,7 +67,7 @@ def write_run(path: Path, incoming: Incoming, origin: Origin) -> Run:
 
 
 def convert(mapped: Mapped, weights: Weights, free: int, notes: list[str]) -> dict[str, Tensor]:
-    """Our tensors of a model, in float32. Raises UserError that lists every tensor missing, unknown or misshapen."""
+    """Our tensors of a model, in float32. Raises ConfigError that lists every tensor missing, unknown or misshapen."""
     config, shapes = mapped.model, weights.shapes()
     table = list(rows(config))
     wanted = {name: shape for row in table for name, shape in row.theirs}
@@ -82,12 +80,13 @@ def convert(mapped: Mapped, weights: Weights, free: int, notes: list[str]) -> di
     extra = {name: shape for name, shape in shapes.items() if name not in wanted}
     faults += [f"{name} {list(shape)} is unknown" for name, shape in extra.items() if not _is_known(name, shape, config)]
     if faults:
-        raise UserError(f"{weights.where} does not fit its config: " + "; ".join(faults))
+        raise ConfigError(f"{weights.where} does not fit its config", faults)
     if (needed := 8 * sum(map(_numbers, wanted.values()))) > free:
         raise UserError(f"reading {weights.where} needs {as_size(needed)} of memory, {as_size(free)} are free")
     tensors = {row.ours: _joined(row, weights) for row in table}
     tensors |= _rotations(config, weights)
-    tensors["head.bias"] = _bias(mapped, weights, set(extra), notes)
+    if (bias := _bias(mapped, weights, set(extra), notes)) is not None:
+        tensors["head.bias"] = bias
     if bad := sorted(name for name, t in tensors.items() if not bool(t.isfinite().all())):
         raise UserError(f"{weights.where} holds values that are not finite numbers: {', '.join(bad)}")
     return tensors
@@ -132,18 +131,17 @@ def _rotations(config: ReformerConfig, weights: Weights) -> dict[str, Tensor]:
     return found
 
 
-def _bias(mapped: Mapped, weights: Weights, extra: set[str], notes: list[str]) -> Tensor:
-    """The head's bias where the version that wrote the folder adds it; else zeros."""
-    zeros = torch.zeros(mapped.model.vocab_size)
+def _bias(mapped: Mapped, weights: Weights, extra: set[str], notes: list[str]) -> Tensor | None:
+    """The head's bias where there is one and the version that wrote the folder adds it."""
     # The public checkpoints hold the trained one as that of the decoder; later versions tie the two.
     name = next((n for n in reversed(HEAD_BIASES) if n in extra), None)
     if name is None or not bool((bias := _read(weights, name)).any()):
-        return zeros
+        return None
     if mapped.biased:
         notes.append(f"{name} is added to the logits, as by the version that wrote it; transformers 5 leaves it out")
         return bias.clone()
     notes.append(f"{name} is not zero and not used, as in transformers 5")
-    return zeros
+    return None
 
 
 def find_tokenizer(folder: Path, mapped: Mapped, given: str | None, notes: list[str]) -> Tokenizer:

@@ -80,6 +80,10 @@ class BPETokenizer:
     def serialise(self) -> bytes:
         return self._model
 
+    def names(self) -> list[str]:
+        """The pieces as sentencepiece names them, by id; of those that merges make, the first made come first."""
+        return [self._processor.id_to_piece(n) for n in range(self.vocab_size)]
+
 
 def choose_vocab_size(n_characters: int) -> int:
     """Tokens for a corpus of this length: a power of two with about 600 characters of text to a token.

@@ -79,7 +79,7 @@ class SentencePieceTokenizer:
         return int(self._processor.unk_id())
 
     def special(self, test: str) -> list[int]:
-        """Ids of pieces of a kind: control, unknown, user_defined, byte."""
+        """Ids of pieces of a kind: control, unknown, byte."""
         is_so = getattr(self._processor, f"is_{test}")
         return [i for i in range(len(self.pieces)) if is_so(i)]
 

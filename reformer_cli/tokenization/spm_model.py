@@ -10,13 +10,15 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+USER_DEFINED = 4  # SentencePiece.Type
 KINDS = {1: "unigram", 2: "bpe", 3: "word", 4: "char"}  # TrainerSpec.ModelType
 VARINT, EIGHT_BYTES, LENGTH, FOUR_BYTES = 0, 1, 2, 5  # wire types
 
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """How a model cuts and normalises. charsmap: its compiled rules of normalisation, empty for none."""
+    """How a model cuts and normalises. charsmap: its compiled rules of normalisation, empty for none; user_defined: ids
+    of pieces that are taken wherever a text holds them."""
 
     kind: str = "unigram"
     charsmap: bytes = b""
@@ -24,14 +26,18 @@ class ModelFacts:
     collapses_spaces: bool = True  # spaces at both ends are dropped, several become one
     escapes_spaces: bool = True
     spaces_after_words: bool = False
+    user_defined: tuple[int, ...] = ()
 
 
 def read_facts(model: bytes) -> ModelFacts:
     """Facts about a model that sentencepiece has accepted. Raises ValueError for bytes that are no such message."""
     trainer: dict[int, int | bytes] = {}
     normalizer: dict[int, int | bytes] = {}
+    pieces: list[int | bytes] = []
     for number, value in _fields(model):
-        if number == 2 and isinstance(value, bytes):
+        if number == 1 and isinstance(value, bytes):
+            pieces.append(dict(_fields(value)).get(3, 1))
+        elif number == 2 and isinstance(value, bytes):
             trainer = dict(_fields(value))
         elif number == 3 and isinstance(value, bytes):
             normalizer = dict(_fields(value))
@@ -43,6 +49,7 @@ def read_facts(model: bytes) -> ModelFacts:
         collapses_spaces=bool(normalizer.get(4, 1)),
         escapes_spaces=bool(normalizer.get(5, 1)),
         spaces_after_words=bool(trainer.get(24, 0)),
+        user_defined=tuple(n for n, kind in enumerate(pieces) if kind == USER_DEFINED),
     )
 
 
