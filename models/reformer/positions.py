@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from reformer.precision import wide
+from reformer.tracing import exporting
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class Rotary:
         """
         exact = self.dtype == torch.float64
         first = _turns(self.d_head, self.base, self.start + here.start, 1, self.device)
-        table = _table(self.d_head, self.base, here.stop - here.start, self.device, exact)
+        make = _table.__wrapped__ if exporting() else _table  # what an export makes holds no values to keep
+        table = make(self.d_head, self.base, here.stop - here.start, self.device, exact)
         return table * first.to(table.dtype)
 
 
