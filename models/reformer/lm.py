@@ -20,7 +20,7 @@ from reformer.positions import AxialPositions, Rotary, speeds
 from reformer.precision import wide
 from reformer.reversible import Source, reversible, reversible_loss
 from reformer.state import State
-from reformer.tracing import exporting
+from reformer.tracing import as_written, exporting
 from reformer.trunk import Coupling, Trunk, merge
 
 EXTEND_AT_ONCE = 4096  # tokens of one slice of a long extend
@@ -148,11 +148,16 @@ class ReformerLM(nn.Module):
         documents: int [batch, length]; positions of different documents never see each other. dropout_seed: needed in
         training where dropout is not 0. Raises ValueError for tokens that do not fit, NumericalError for overflow.
         """
-        source, context = self._begun(tokens, documents, dropout_seed)
-        h = reversible(self.trunk, source, self.table(), context, concat=self.config.merge == "concat")
-        logits: Tensor = self.head(h)
+        logits: Tensor = self.head(self._merged(tokens, documents, dropout_seed))
         return logits
 
+    @as_written
+    def _merged(self, tokens: Tensor, documents: Tensor | None, dropout_seed: int | None) -> Tensor:
+        """The streams at the end of the trunk, merged."""
+        source, context = self._begun(tokens, documents, dropout_seed)
+        return reversible(self.trunk, source, self.table(), context, concat=self.config.merge == "concat")
+
+    @as_written
     def loss(
         self, tokens: Tensor, targets: Tensor, documents: Tensor | None = None, dropout_seed: int | None = None
     ) -> Tensor:
@@ -186,6 +191,7 @@ class ReformerLM(nn.Module):
             raise ValueError(f"the state is for a batch of {state.batch}, the tokens are {tokens.shape[0]} rows")
         return state
 
+    @as_written
     @torch.no_grad()
     def extend(
         self, tokens: Tensor, state: State | None = None, last_only: bool = False, counts: Tensor | None = None
@@ -253,6 +259,7 @@ class ReformerLM(nn.Module):
         tape.finish(tape.activate("softcap", logits, c.softcap) if c.softcap else logits)
         return tape
 
+    @as_written
     @torch.no_grad()
     def score(self, tokens: Tensor, targets: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """Nats of each target given the state and the tokens up to it: float [batch, n]; 0 where the target is -100.
