@@ -1,4 +1,4 @@
-"""A new run from another's weights: its sizes, under settings that may differ in all that leaves tensors their shapes."""
+"""A new run from another's weights: its sizes, under settings that may differ where tensors keep their shapes."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class Start:
         self.model = self.run.load_model()
 
     def settings(self, load: Callable[[Settings], Settings]) -> Settings:
-        """The run's own settings under those a user gives, which `load` lays over them. Raises UserError for what cannot
-        go with the run's tokenizer or weights."""
+        """The run's own settings under those a user gives, which `load` lays over them. Raises UserError for what
+        cannot go with the run's tokenizer or weights."""
         base: Settings = {"model": dataclasses.asdict(self.config), "data": {"context": _Unchosen(2)}, "train": {}}
         del base["model"]["vocab_size"]
         found = load(base)
@@ -49,7 +49,7 @@ class Start:
             found = load(base)
         if named := [f"data.{name}" for name in ("tokenizer", "vocab_size") if name in found["data"]]:
             raise UserError(
-                f"--from {self.path} brings its tokenizer ({self.tokenizer.kind}, {self.tokenizer.vocab_size:,} tokens)",
+                f"--from {self.path} brings its tokenizer ({self.tokenizer.kind}, {self.tokenizer.vocab_size:,} ids)",
                 f"leave out {' and '.join(named)}",
             )
         self.fitted(self._model(found))
@@ -124,7 +124,7 @@ def _tensors(model: ReformerLM) -> Mapping[str, Tensor]:
 
 
 def _taken(name: str, old: Tensor | None, fresh: Tensor, same_seed: bool) -> Tensor | None:
-    """What a new model's tensor becomes; None where it cannot be had. fresh: as a model begins that was never trained."""
+    """What a new model's tensor becomes; None where it cannot be had. fresh: that of a model never trained."""
     last = name.rsplit(".", 1)[-1]
     if last == "rotations":  # drawn, not trained: others can take their place
         return old if old is not None and old.shape == fresh.shape and same_seed else fresh

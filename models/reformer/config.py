@@ -112,7 +112,7 @@ class ReformerConfig:
         default=None,
         ge=-(2**63),
         lt=2**64,
-        description="all LSH layers draw the same rotations from it, as transformers does; null: each its own, from seed",
+        description="all LSH layers draw the same rotations from it, as transformers does; null: each its own",
     )
 
     @model_validator(mode="after")
@@ -178,7 +178,7 @@ class ReformerConfig:
         return math.lcm(*self._chunks)
 
     def hashes(self, length: int) -> bool:
-        """Pattern published: whether an LSH layer hashes a text of this length; one that fits in a chunk is seen whole."""
+        """Pattern published: whether an LSH layer hashes a text of this length, which is more than a chunk."""
         padded = length if length <= min(self._chunks) else -(-length // self.chunk_multiple) * self.chunk_multiple
         return padded > self.windows[0]
 

@@ -49,8 +49,8 @@ def perplexity(
         bool,
         typer.Option(
             "--parallel",
-            help="Models of pattern published: score in whole passes, as training and transformers do, where later text "
-            "decides what earlier text sees; default: token after token, as generation does.",
+            help="Models of pattern published: score in whole passes, as training and transformers do, where later "
+            "text decides what earlier text sees; default: token after token, as generation does.",
         ),
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -115,9 +115,7 @@ def score_text(
     return Score(len(scored), len(text.encode()), len(text), words, nats)
 
 
-def _nats(
-    model: ReformerLM, prefix: torch.Tensor, scored: torch.Tensor, context: int | None, parallel: bool
-) -> float:
+def _nats(model: ReformerLM, prefix: torch.Tensor, scored: torch.Tensor, context: int | None, parallel: bool) -> float:
     from reformer_cli.evaluation.likelihood import nats
 
     limit = model.config.max_length
@@ -147,10 +145,9 @@ def _held_out(
     if not windows:
         raise UserError("the run held nothing out (data.held_out is 0)", "name the files to score")
     say(f"scoring the held-out last part of {len(windows)} {'text' if len(windows) == 1 else 'texts'}")
-    return {
-        f"{w.name} (held out)": Score(
-            len(w.scored), w.text.bytes, w.text.characters, w.text.words,
-            _nats(model, w.prefix, w.scored, context, parallel),
-        )  # fmt: skip
-        for w in windows
-    }
+    found = {}
+    for w in windows:
+        nats = _nats(model, w.prefix, w.scored, context, parallel)
+        score = Score(len(w.scored), w.text.bytes, w.text.characters, w.text.words, nats)
+        found[f"{w.name} (held out)"] = score
+    return found

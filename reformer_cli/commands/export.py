@@ -29,8 +29,8 @@ def export(
         Format,
         typer.Option(
             "--format",
-            help="transformers: for AutoModelForCausalLM and AutoTokenizer; safetensors: for ReformerLM.from_pretrained; "
-            "state-dict: for torch.load.",
+            help="transformers: for AutoModelForCausalLM and AutoTokenizer; safetensors: for "
+            "ReformerLM.from_pretrained; state-dict: for torch.load.",
         ),
     ],
     hash_seed: Annotated[

@@ -56,7 +56,9 @@ def _folder(source: str, revision: str | None) -> Path:
     path = Path(source)
     if path.exists():
         if revision is not None:
-            raise UserError(f"--revision {revision} is for models on the hub, {source} is a folder here", "leave it out")
+            raise UserError(
+                f"--revision {revision} is for models on the hub, {source} is a folder here", "leave it out"
+            )
         return path
     if not ID.fullmatch(source):
         raise UserError(f"no folder {source!r}", "name a folder with a config.json, or a hub id such as owner/name")

@@ -58,7 +58,9 @@ def encode(
 
 @app.command("decode")
 def decode(
-    file: Annotated[str, typer.Argument(metavar="[FILE|-]", help="Ids, separated by white space; -: standard input.")] = "-",
+    file: Annotated[
+        str, typer.Argument(metavar="[FILE|-]", help="Ids, separated by white space; -: standard input.")
+    ] = "-",
     run: RunOption = None,
     tokenizer: TokenizerOption = None,
 ) -> None:
@@ -118,9 +120,16 @@ def inspect(
         typer.echo(json_.dumps(facts, ensure_ascii=False))
         return
     for name, value in facts.items():
-        shown = {True: "yes", False: "no"}.get(value, value) if isinstance(value, bool) else value
-        plain = f"{shown:,}" if isinstance(shown, int) else f"{shown:.3f}" if isinstance(shown, float) else shown
-        typer.echo(f"{name.replace('_', ' '):16} {json_.dumps(plain, ensure_ascii=False) if isinstance(plain, list) else plain}")
+        typer.echo(f"{name.replace('_', ' '):16} {_shown(value)}")
+
+
+def _shown(value: object) -> str:
+    """A figure for people."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (int, float)):
+        return f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
+    return json_.dumps(value, ensure_ascii=False) if isinstance(value, list) else str(value)
 
 
 @app.command("import")

@@ -258,7 +258,9 @@ def _resumed(path: Path | None, sets: list[str], world: World) -> Ready:
 
     run = Run.open(path)
     if not run.config.data.corpus:
-        raise UserError(f"{run.path} was not trained here", f"begin with its weights: reformer train TEXT --from {run.path}")
+        raise UserError(
+            f"{run.path} was not trained here", f"begin with its weights: reformer train TEXT --from {run.path}"
+        )
     changed = load_config(None, sets)
     fixed = [f"{section}.{name}" for section in ("model", "data") for name in changed[section]]
     if fixed:

@@ -109,7 +109,7 @@ class Fields:
 
 
 def map_config(values: Mapping[str, Any], where: str, seed: int = 0) -> Mapped:
-    """config.json's content -> Mapped. where: its name in messages; seed: draws the rotations where hash_seed is not set.
+    """config.json's content -> Mapped. where: its name in messages; seed: draws rotations where hash_seed is not set.
 
     Raises ConfigError that lists every field that cannot be: its name, its value and why.
     """
@@ -159,7 +159,9 @@ def _whole(fields: Fields) -> None:
     """What would make it another kind of model."""
     architectures = fields.get("architectures")
     if architectures and (not isinstance(architectures, list) or "ReformerModelWithLMHead" not in architectures):
-        fields.refuse("architectures", "a model for another task; ReformerModelWithLMHead is the one that predicts text")
+        fields.refuse(
+            "architectures", "a model for another task; ReformerModelWithLMHead is the one that predicts text"
+        )
     fields.only("is_decoder", (True,), "it sees later text, so that it cannot generate; true is what can be")
     fields.only("is_encoder_decoder", (False, None), "not a language model alone")
     fields.only("add_cross_attention", (False, None), "not a language model alone")
@@ -247,7 +249,7 @@ def _lsh(fields: Fields, context: int, notes: list[str]) -> dict[str, Any]:
     if buckets is None:
         buckets = chosen_buckets(context, chunk, fields.integer("max_position_embeddings"))
         notes.append(
-            f"num_buckets is not set: {list(buckets)} are what transformers chooses for a first text of {context:,} tokens"
+            f"num_buckets is not set: {list(buckets)} are what transformers takes at a first text of {context:,} tokens"
         )
     elif type(buckets) is int and buckets >= 2:
         buckets = (buckets,)
@@ -280,9 +282,9 @@ def _notes(fields: Fields, layers: tuple[str, ...], notes: list[str]) -> None:
             notes.append(f"{name} {share!s:.10}: fine-tuning drops no attention weights here, only outputs of layers")
     if fields.get("axial_pos_embds") is True:
         longest, grid = fields.get("max_position_embeddings"), fields.get("axial_pos_shape")
-        if _is_size(longest) and isinstance(grid, (list, tuple)) and all(map(_is_size, grid)):
-            if longest < (product := _product(tuple(grid))):
-                notes.append(f"max_position_embeddings {longest:,}: the grid numbers {product:,} positions, all can be used")
+        whole = _is_size(longest) and isinstance(grid, (list, tuple)) and all(map(_is_size, grid))
+        if whole and longest < (product := _product(tuple(grid))):
+            notes.append(f"max_position_embeddings {longest:,}: the grid has {product:,} positions, all can be used")
 
 
 def _end(fields: Fields) -> int | None:

@@ -1,4 +1,4 @@
-"""A model's folder from anywhere: config and weights are read as data, with their sizes checked; nothing is executed."""
+"""A model's folder from anywhere: config and weights are read as data, sizes checked; nothing is executed."""
 
 from __future__ import annotations
 
@@ -93,7 +93,9 @@ class PickledWeights:
             # Without mmap a file of the old format, which the public checkpoints have, is read as a whole.
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
         except Exception as error:  # a foreign file can make the unpickler raise anything
-            raise UserError(f"{path} cannot be read as weights alone ({_reason(error)})", "it is damaged or unsafe") from None
+            raise UserError(
+                f"{path} cannot be read as weights alone ({_reason(error)})", "it is damaged or unsafe"
+            ) from None
         if not isinstance(content, dict) or not all(isinstance(x, str) for x in content):
             raise UserError(f"{path} holds {type(content).__name__}, not tensors by name")
         if others := [name for name, t in content.items() if not _is_plain(t)]:
@@ -101,7 +103,9 @@ class PickledWeights:
         self._tensors: dict[str, Tensor] = content
         # A few bytes can be called a tensor of any size, by strides of 0.
         if (total := sum(t.numel() * t.element_size() for t in content.values())) > 2 * size:
-            raise UserError(f"{path} claims to hold {as_size(total)} and has {as_size(size)}", "it is not to be trusted")
+            raise UserError(
+                f"{path} claims to hold {as_size(total)} and has {as_size(size)}", "it is not to be trusted"
+            )
 
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
         return {name: tuple(t.shape) for name, t in self._tensors.items()}
@@ -143,7 +147,9 @@ def _check_archive(path: Path, size: int) -> None:
     except (zipfile.BadZipFile, ValueError) as error:
         raise UserError(f"{path} is not a whole archive ({error})", "it is damaged") from None
     if any(e.compress_type != zipfile.ZIP_STORED for e in entries) or sum(e.file_size for e in entries) > size:
-        raise UserError(f"{path} is packed or claims more than its {as_size(size)}", "torch.save does not write such files")
+        raise UserError(
+            f"{path} is packed or claims more than its {as_size(size)}", "torch.save does not write such files"
+        )
 
 
 def _is_plain(value: Any) -> bool:

@@ -8,7 +8,13 @@ from pathlib import Path
 from reformer_cli.errors import UserError
 
 # What a model is read from; no code that lies beside it is fetched.
-WANTED = ["config.json", "*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "pytorch_model.bin.index.json"]
+WANTED = [
+    "config.json",
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "pytorch_model*.bin",
+    "pytorch_model.bin.index.json",
+]
 WANTED += ["spiece.model", "tokenizer.model", "tokenizer.json"]
 ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 

@@ -1,4 +1,4 @@
-"""A folder of transformers' as a run of ours: config, weights and tokenizer, each checked before anything is written."""
+"""A folder of transformers' as a run of ours: config, weights and tokenizer, all checked before anything is written."""
 
 from __future__ import annotations
 
@@ -78,7 +78,9 @@ def convert(mapped: Mapped, weights: Weights, free: int, notes: list[str]) -> di
         if name in shapes and shapes[name] != shape
     ]
     extra = {name: shape for name, shape in shapes.items() if name not in wanted}
-    faults += [f"{name} {list(shape)} is unknown" for name, shape in extra.items() if not _is_known(name, shape, config)]
+    faults += [
+        f"{name} {list(shape)} is unknown" for name, shape in extra.items() if not _is_known(name, shape, config)
+    ]
     if faults:
         raise ConfigError(f"{weights.where} does not fit its config", faults)
     if (needed := 8 * sum(map(_numbers, wanted.values()))) > free:
@@ -162,7 +164,9 @@ def find_tokenizer(folder: Path, mapped: Mapped, given: str | None, notes: list[
             f"{folder} has no spiece.model{other}", f"name a tokenizer: --tokenizer FILE or {' or '.join(CODINGS)}"
         )
     if found.vocab_size != size:
-        raise UserError(f"the tokenizer has {found.vocab_size:,} tokens, the model {size:,}", "they do not belong together")
+        raise UserError(
+            f"the tokenizer has {found.vocab_size:,} tokens, the model {size:,}", "they do not belong together"
+        )
     return found
 
 

@@ -111,8 +111,8 @@ def _hash_seed(
         tensors.update(dict.fromkeys(names, drawn))
         notes.append(f"hash rotations are replaced by those of hash_seed {seed}: logits are no longer this run's")
     notes.append(
-        f"hash_seed {seed} makes transformers hash alike at every call, and makes it draw the same random number for every "
-        "token when it samples: there, set model.config.hash_seed = None before generate(do_sample=True)"
+        f"hash_seed {seed} makes transformers hash alike at every call, and makes it draw the same random number for "
+        "every token when it samples: there, set model.config.hash_seed = None before generate(do_sample=True)"
     )
     return seed
 

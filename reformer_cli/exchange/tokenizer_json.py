@@ -1,4 +1,4 @@
-"""Our tokenizers as tokenizer.json, the format of Hugging Face's `tokenizers`, which gives the same ids for the same text.
+"""Our tokenizers as tokenizer.json, the format of Hugging Face's `tokenizers`, with the same ids for the same text.
 
 There is no code in that file: a normaliser rewrites the text, merges make it tokens, a decoder undoes both.
 """
@@ -109,7 +109,9 @@ def _foreign(tokenizer: SentencePieceTokenizer) -> Step:
     """A sentencepiece model: its own normalisation, then unigram or BPE."""
     facts, pieces = tokenizer.facts, tokenizer.pieces
     wrong = [f"kind {facts.kind} (bpe or unigram)"] if facts.kind not in ("bpe", "unigram") else []
-    wrong += ["spaces that are not escaped or follow words"] if not facts.escapes_spaces or facts.spaces_after_words else []
+    wrong += (
+        ["spaces that are not escaped or follow words"] if not facts.escapes_spaces or facts.spaces_after_words else []
+    )
     wrong += [f"{len(facts.user_defined)} user-defined pieces"] if facts.user_defined else []
     if wrong:
         raise UserError(f"a sentencepiece model with {', '.join(wrong)} cannot be written for transformers")

@@ -53,7 +53,9 @@ class SentencePieceTokenizer:
             raise UserError(f"{where} is not a sentencepiece model ({error})", "it is damaged") from None
         self.vocab_size = vocab_size if vocab_size is not None else n
         if not n <= self.vocab_size <= LARGEST_VOCABULARY:
-            raise UserError(f"{where} has {n:,} pieces, the model {self.vocab_size:,} tokens", "they do not belong together")
+            raise UserError(
+                f"{where} has {n:,} pieces, the model {self.vocab_size:,} tokens", "they do not belong together"
+            )
         found = end if end is not None else self.own_end()
         if found is None or not self.separates(found):
             what = "has no token for the end of a text" if found is None else f"gives token {found} to texts"
@@ -131,7 +133,7 @@ class SentencePieceTokenizer:
 
 def read_foreign(data: bytes, where: str) -> SentencePieceTokenizer:
     """What `serialise` wrote; it may come from anyone. Raises UserError if it is damaged."""
-    head, newline, model = data[:LARGEST_HEADER].partition(b"\n")
+    head, newline, _ = data[:LARGEST_HEADER].partition(b"\n")
     try:
         header = json.loads(head)
         end, size = header["end"], header["vocab_size"]
@@ -157,12 +159,12 @@ def open_any(path: Path) -> Tokenizer:
 
 
 def losses(tokenizer: Tokenizer, text: str) -> str:
-    """What of a text does not come back from its tokens, for people: '12 line breaks, 3 other characters (é 2, ß 1)'."""
+    """What of a text its tokens do not give back, for people: '12 line breaks, 3 other characters (é 2, ß 1)'."""
     back = tokenizer.decode(tokenizer.encode(text))
     if back == text:
         return ""
     lost = Counter(text) - Counter(back)
-    spaces = Counter({name: 0 for name in SPACES.values()})
+    spaces = Counter(dict.fromkeys(SPACES.values(), 0))
     for char, name in SPACES.items():
         spaces[name] += lost.pop(char, 0)
     found = [f"{n:,} {name}" for name, n in spaces.items() if n]

@@ -1,7 +1,7 @@
 """What a sentencepiece model file says of itself beyond what that library's Python interface shows.
 
-The file is one protobuf message; a reader of its wire format is a screen of code, and spares a dependency. Field numbers
-are those of sentencepiece_model.proto.
+The file is one protobuf message; a reader of its wire format is a screen of code, and spares a dependency. Field
+numbers are those of sentencepiece_model.proto.
 """
 
 from __future__ import annotations

@@ -34,7 +34,9 @@ def test_an_imported_model_generates_and_is_scored(reformer: Program, imported: 
     made = reformer("generate", "--run", imported, "--prompt", "the cat", "--max-tokens", 100, "--seed", 3)
     assert made.status == 0, made.err
     assert made.out.startswith("the cat")
-    assert made.out == reformer("generate", "--run", imported, "--prompt", "the cat", "--max-tokens", 100, "--seed", 3).out
+    assert (
+        made.out == reformer("generate", "--run", imported, "--prompt", "the cat", "--max-tokens", 100, "--seed", 3).out
+    )
     scored = reformer("evaluate", "perplexity", text, "--run", imported, "--context", 128, "--json")
     assert math.isfinite(json.loads(scored.out)["nats_per_token"])
     assert "the tokenizer loses" in scored.err
@@ -99,14 +101,31 @@ def test_export_says_all_that_stands_against_it(reformer: Program, run: Path) ->
 
 def test_fine_tuning_an_import(reformer: Program, imported: Path, text: Path) -> None:
     """It begins with those weights and tokenizer, at a quarter of the step size, and the loss falls from there."""
-    result = reformer("train", text, "--from", imported, "--steps", 8, "--run", "tuned", "--set", "context=64", "--set", "batch=2")
+    result = reformer(
+        "train", text, "--from", imported, "--steps", 8, "--run", "tuned", "--set", "context=64", "--set", "batch=2"
+    )
     assert result.status == 0, result.err
     assert "keep what" in result.err
     assert Path("tuned/tokenizer.model").read_bytes() == (imported / "tokenizer.model").read_bytes()
     assert json.loads(Path("tuned/origin.json").read_text()) == {"kind": "run", "name": str(imported)}
     losses = [x["loss"] for x in map(json.loads, Path("tuned/metrics.jsonl").read_text().splitlines()) if "loss" in x]
     assert losses[-1] < losses[0]
-    begun = reformer("train", text, "--from", imported, "--steps", 1, "--run", "same", "--set", "learning_rate=1e-9", "--set", "context=64", "--set", "batch=1")
+    begun = reformer(
+        "train",
+        text,
+        "--from",
+        imported,
+        "--steps",
+        1,
+        "--run",
+        "same",
+        "--set",
+        "learning_rate=1e-9",
+        "--set",
+        "context=64",
+        "--set",
+        "batch=1",
+    )
     assert begun.status == 0
     old, new = (load_file(r / "model.safetensors") for r in (imported, Path("same")))
     assert all((t - new[name]).abs().max() < 1e-6 for name, t in old.items())
@@ -115,7 +134,7 @@ def test_fine_tuning_an_import(reformer: Program, imported: Path, text: Path) ->
 
 
 def test_fine_tuning_with_pattern_recent_and_a_longer_context(reformer: Program, imported: Path, text: Path) -> None:
-    """Bug guarded against: heads whose scores are ten times as large or small as those that the weights were made for."""
+    """Bug guarded against: heads whose scores are ten times as large or small as the weights were made for."""
     sets = ["--set", "pattern=recent", "--set", "axial_shape=[32,16]", "--set", "context=512", "--set", "batch=1"]
     result = reformer("train", text, "--from", imported, "--steps", 4, "--run", "longer", *sets)
     assert result.status == 0, result.err
@@ -131,7 +150,9 @@ def test_fine_tuning_with_pattern_recent_and_a_longer_context(reformer: Program,
 
 
 def test_a_run_of_ours_goes_on_with_another_text(reformer: Program, run: Path, text: Path) -> None:
-    result = reformer("train", text, "--from", run, "--steps", 2, "--run", "other", "--set", "context=64", "--set", "batch=1")
+    result = reformer(
+        "train", text, "--from", run, "--steps", 2, "--run", "other", "--set", "context=64", "--set", "batch=1"
+    )
     assert result.status == 0, result.err
 
 
@@ -139,7 +160,7 @@ def test_a_run_of_ours_goes_on_with_another_text(reformer: Program, run: Path, t
     ("sets", "said"),
     [
         (["d_model=48"], ["embedding is [320, 24] in", "[320, 48] with these settings", "axial_dims"]),
-        (["data.vocab_size=500"], ["brings its tokenizer (sentencepiece, 320 tokens)", "leave out data.vocab_size"]),
+        (["data.vocab_size=500"], ["brings its tokenizer (sentencepiece, 320 ids)", "leave out data.vocab_size"]),
         (["axial_shape=[8,32]"], ["axial.tables.1 is [16, 16] in", "[32, 16]", "only the first axis"]),
         (["context=256"], ["data.context 256 exceeds the 128 positions", "model.positions: none", "[16, 16]"]),
         (["n_layers=3"], ["layers.2.0.project.weight is not in"]),
@@ -199,7 +220,9 @@ def test_a_config_that_is_none(content: str, reformer: Program, there: Path) -> 
     assert not Path("x").exists()
 
 
-def test_the_hub_is_asked_for_what_is_needed_alone(reformer: Program, there: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_hub_is_asked_for_what_is_needed_alone(
+    reformer: Program, there: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """No network in tests: the library's one call is stood in for. No code beside a model is fetched."""
     import huggingface_hub
 
@@ -223,5 +246,3 @@ def test_the_hub_is_asked_for_what_is_needed_alone(reformer: Program, there: Pat
     assert "could not be fetched from the hub (We couldn't connect to" in reformer("import", "a/b", "--run", "x").error
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     assert "pip install 'reformer-cli[hub]'" in reformer("import", "a/b", "--run", "x").error
-
-

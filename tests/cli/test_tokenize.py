@@ -35,7 +35,10 @@ def test_text_to_ids_and_back_loses_nothing(reformer: Program, run: Path, tmp_pa
 
 
 def test_pieces_say_what_each_token_stands_for(reformer: Program, run: Path) -> None:
-    rows = [line.split("\t") for line in reformer("tokenize", "encode", "--text", "the cat", "--pieces", "--run", run).out.splitlines()]
+    rows = [
+        line.split("\t")
+        for line in reformer("tokenize", "encode", "--text", "the cat", "--pieces", "--run", run).out.splitlines()
+    ]
     assert "".join(json.loads(piece) for _, piece in rows) == "the cat"
     assert " ".join(n for n, _ in rows) == reformer("tokenize", "encode", "--text", "the cat", "--run", run).out.strip()
 
@@ -50,7 +53,7 @@ def test_a_tokenizer_is_trained_then_used(reformer: Program, text: Path, tmp_pat
 
 def test_what_a_tokenizer_is(reformer: Program, run: Path, text: Path) -> None:
     facts = json.loads(reformer("tokenize", "inspect", text, "--run", run, "--json").out)
-    assert facts["kind"] == "bpe"
+    assert facts["kind"] == "bytes"
     assert facts["lossless"] is True
     assert facts["lost"] == "nothing"
     assert facts["text_bytes"] == text.stat().st_size
@@ -67,7 +70,9 @@ def test_a_model_of_another_program_keeps_its_ids(reformer: Program, spiece: Pat
     assert "note: lost from the text: 1 line breaks" in done.err
     wanted = sentencepiece.SentencePieceProcessor(model_proto=spiece.read_bytes()).encode("the cat sat")
     for file in ("t.model", spiece):
-        assert reformer("tokenize", "encode", "--text", "the cat sat", "--tokenizer", file).out.split() == list(map(str, wanted))
+        assert reformer("tokenize", "encode", "--text", "the cat sat", "--tokenizer", file).out.split() == list(
+            map(str, wanted)
+        )
 
 
 @pytest.mark.parametrize(
@@ -86,7 +91,7 @@ def test_a_model_of_another_program_keeps_its_ids(reformer: Program, spiece: Pat
         (["train", "missing.txt", "--output", "t.model"], "missing.txt"),
         (["train", "TEXT", "--output", "t.model", "--vocab-size", "3"], "vocab-size"),
         (["import", "bad.model", "--output", "t.model"], "not a sentencepiece model"),
-        (["import", "RUN/tokenizer.model", "--output", "t.model"], "a tokenizer of this program already (bpe)"),
+        (["import", "RUN/tokenizer.model", "--output", "t.model"], "a tokenizer of this program already (bytes)"),
         (["import", "SPIECE", "--output", "t.model", "--end", "20"], "gives token 20 to texts"),
     ],
 )
@@ -103,7 +108,9 @@ def test_mistakes(arguments: list[str], said: str, reformer: Program, run: Path,
 
 
 def test_a_run_and_a_file_exclude_each_other(reformer: Program, run: Path, spiece: Path) -> None:
-    assert "exclude each other" in reformer("tokenize", "encode", "--text", "a", "--run", run, "--tokenizer", spiece).error
+    assert (
+        "exclude each other" in reformer("tokenize", "encode", "--text", "a", "--run", run, "--tokenizer", spiece).error
+    )
     result = reformer("train", "python-reference", "--from", run, "--tokenizer", spiece, "--run", "x")
     assert "brings its own tokenizer" in result.error
     result = reformer("train", "python-reference", "--tokenizer", spiece, "--set", "data.vocab_size=99", "--run", "x")

@@ -84,14 +84,22 @@ def public_style(number: int) -> dict[str, Any]:
     LSH, or three local ones and an LSH one; two axes of positions; one factor of buckets or two; 1 to 4 rounds."""
     draw = random.Random(number)
     crime = number % 2 == 0
-    layers = ["local", "lsh"] * draw.choice([1, 2, 3]) if crime else ["local", "local", "lsh", "local"] * draw.choice([1, 2])
+    layers = (
+        ["local", "lsh"] * draw.choice([1, 2, 3]) if crime else ["local", "local", "lsh", "local"] * draw.choice([1, 2])
+    )
     local, lsh = draw.choice([(16, 16), (8, 8), (32, 32)] if crime else [(16, 32), (8, 16), (12, 24)])
-    heads, d_head, d_first, d_rest = draw.choice([2, 4]), draw.choice([8, 16]), draw.choice([8, 16]), draw.choice([24, 48])
+    heads, d_head, d_first, d_rest = (
+        draw.choice([2, 4]),
+        draw.choice([8, 16]),
+        draw.choice([8, 16]),
+        draw.choice([24, 48]),
+    )
     columns = math.lcm(local, lsh) * draw.choice([1, 2])
     rows = draw.choice([4, 6, 8])
     return {
-        "attn_layers": layers, "local_attn_chunk_length": local, "lsh_attn_chunk_length": lsh, "num_hashes": draw.choice([1, 2, 4]),
-        "num_buckets": draw.choice([[4, 8], [2, 4], [6, 4]] if crime else [8, 16, [4, 4]]), "hash_seed": draw.randrange(100),
+        "attn_layers": layers, "local_attn_chunk_length": local, "lsh_attn_chunk_length": lsh,
+        "num_hashes": draw.choice([1, 2, 4]), "hash_seed": draw.randrange(100),
+        "num_buckets": draw.choice([[4, 8], [2, 4], [6, 4]] if crime else [8, 16, [4, 4]]),
         "num_attention_heads": heads, "attention_head_size": d_head, "hidden_size": d_first + d_rest,
         "axial_pos_shape": [rows, columns], "axial_pos_embds_dim": [d_first, d_rest],
         "max_position_embeddings": rows * columns, "feed_forward_size": draw.choice([32, 100]),

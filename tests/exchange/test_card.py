@@ -25,7 +25,9 @@ LINES = [
 
 def run_at(path: Path, corpus: tuple[str, ...] = (), lines: list[dict] | None = None) -> Run:
     config = RunConfig(
-        model=ReformerConfig(vocab_size=257), data=DataConfig(corpus=corpus, context=64), corpus_digest="ab12" if corpus else ""
+        model=ReformerConfig(vocab_size=257),
+        data=DataConfig(corpus=corpus, context=64),
+        corpus_digest="ab12" if corpus else "",
     )
     run = Run.create(path, config, ByteTokenizer())
     if lines:
@@ -38,14 +40,18 @@ def card(run: Run, form: str = "safetensors", **options: str) -> str:
 
 
 def test_data_figures_and_licences(tmp_path: Path) -> None:
-    text = card(run_at(tmp_path / "novel", ("/home/someone/secret/novel.txt", "gutenberg:2554"), LINES), license="MIT", data="cc0-1.0")
+    text = card(
+        run_at(tmp_path / "novel", ("/home/someone/secret/novel.txt", "gutenberg:2554"), LINES),
+        license="MIT",
+        data="cc0-1.0",
+    )
     front = yaml.safe_load(text.split("---")[1])
     assert front["license"] == "mit"
     assert front["library_name"] == "reformer"
     for part in (
         "novel.txt, gutenberg:2554, SHA-256 of the text ab12", "5% of each document was held out", "1,234",
-        "Licence of the data: cc0-1.0", "| held-out bits/byte | 2.5000 (step 10) |", "| training steps | 20 |", "- a note",
-        "| last training loss | 2.7500 nats/token |",
+        "Licence of the data: cc0-1.0", "| held-out bits/byte | 2.5000 (step 10) |", "| training steps | 20 |",
+        "- a note", "| last training loss | 2.7500 nats/token |",
     ):  # fmt: skip
         assert part in text
     assert "/home" not in text

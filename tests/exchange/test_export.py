@@ -120,7 +120,9 @@ def test_rotations_that_no_seed_gives(tmp_path: Path) -> None:
 
 def test_the_heads_bias_goes_into_the_norm_where_it_can(tmp_path: Path) -> None:
     narrow = drawn(replace(EXPORTABLE, head_bias=True), bias=0.1)
-    with pytest.raises(ConfigError, match=r"head.bias: it adds none to the logits, and for 257 tokens the norm .* 64 wide"):
+    with pytest.raises(
+        ConfigError, match=r"head.bias: it adds none to the logits, and for 257 tokens the norm .* 64 wide"
+    ):
         exported(narrow, tmp_path / "narrow")
     ours = drawn(replace(EXPORTABLE, head_bias=True, d_model=144, axial_dims=(44, 100)), bias=0.1)
     theirs, notes = exported(ours, tmp_path / "wide")

@@ -181,6 +181,7 @@ def test_a_pickle_that_does_something_is_refused_and_does_nothing(zipped: bool, 
     with pytest.raises(UserError, match="cannot be read as weights alone"):
         read_folder(folder, 0, FREE)
     assert not proof.exists()
+    torch.save(state, folder / "pytorch_model.bin", _use_new_zipfile_serialization=zipped)
     torch.load(folder / "pytorch_model.bin", weights_only=False)
     assert proof.exists(), "the pickle of this test does nothing in any case"
 
@@ -202,7 +203,7 @@ def test_what_a_pickle_may_claim(tmp_path: Path) -> None:
     path = folder / "pytorch_model.bin"
     state = dict(theirs.state_dict())
     torch.save(state | {"huge": torch.zeros(1).expand(2**40)}, path)
-    with pytest.raises(UserError, match="claims to hold 4,096 GiB|claims to hold 4.0 TiB|claims to hold"):
+    with pytest.raises(UserError, match="claims to hold"):
         read_folder(folder, 0, FREE)
     torch.save(state | {"sparse": torch.eye(3).to_sparse()}, path)
     with pytest.raises(UserError, match="no ordinary tensor: sparse"):
@@ -227,7 +228,7 @@ def test_numbers_that_are_none_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_model_that_does_not_fit_into_memory_is_refused_before_it_is_read(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="of memory, 1.0 KiB are free|of memory"):
+    with pytest.raises(UserError, match="of memory"):
         read_folder(save(make_model(14), tmp_path / "there"), 0, 1024)
 
 

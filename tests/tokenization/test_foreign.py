@@ -73,7 +73,7 @@ def test_a_stream_shows_what_decode_gives() -> None:
 def test_what_is_lost_is_counted() -> None:
     tokenizer = SentencePieceTokenizer(model())
     assert losses(tokenizer, "The statement") == ""
-    said = losses(tokenizer, "One\ntwo  three\t中中é")
+    said = losses(tokenizer, "One\ntwo   three\t中中é")
     for part in ("1 line breaks", "1 tabs", "1 spaces", "3 other characters ('中' 2, 'é' 1)"):
         assert part in said
 
@@ -97,7 +97,12 @@ def test_it_comes_back_from_its_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "head",
-    [b"", b'{"kind": "sentencepiece"', b'{"kind": "sentencepiece"}\n', b'{"kind": "sentencepiece", "end": "1", "vocab_size": 330}\n'],
+    [
+        b"",
+        b'{"kind": "sentencepiece"',
+        b'{"kind": "sentencepiece"}\n',
+        b'{"kind": "sentencepiece", "end": "1", "vocab_size": 330}\n',
+    ],
 )
 def test_a_damaged_first_line(head: bytes) -> None:
     with pytest.raises(UserError, match="whole first line"):
@@ -130,7 +135,7 @@ def test_facts_of_a_model_file(kind: str) -> None:
     other = read_facts(
         model(
             normalization_rule_name="identity", add_dummy_prefix=False, remove_extra_whitespaces=False,
-            user_defined_symbols=["<x>"], treat_whitespace_as_suffix=True,
+            user_defined_symbols="<x>", treat_whitespace_as_suffix=True,
         )
     )  # fmt: skip
     assert (other.charsmap, other.dummy_prefix, other.collapses_spaces) == (b"", False, False)

@@ -11,7 +11,6 @@ from torch import Tensor
 from reformer.ops.bucket_attention.blocks import SCORES_AT_ONCE, Slice, spans
 from reformer.ops.bucket_attention.recent import sort_rows
 
-
 SELF = -1e5  # the score that the released code gives a position's view of itself
 
 
