@@ -14,9 +14,7 @@ from reformer_cli.errors import UserError
 from reformer_cli.files import write_file
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
-
-    from reformer_cli.tokenization.tokenizer import Tokenizer
+    from reformer_cli.tokenization.tokenizer import Ids, Tokenizer
 
 app = typer.Typer(help="Text to tokens and back; train, inspect and import tokenizers.", rich_markup_mode=None)
 
@@ -174,7 +172,7 @@ def _text(file: str | None, text: str | None) -> str:
     return text
 
 
-def _ids(text: str, vocab_size: int) -> npt.NDArray[object]:
+def _ids(text: str, vocab_size: int) -> Ids:
     """Ids from text. Raises UserError for what is none, saying which."""
     import numpy as np
 

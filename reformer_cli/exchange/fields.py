@@ -113,7 +113,8 @@ def map_config(values: Mapping[str, Any], where: str, seed: int = 0) -> Mapped:
 
     Raises ConfigError that lists every field that cannot be: its name, its value and why.
     """
-    fields, notes = Fields(values), []
+    fields = Fields(values)
+    notes: list[str] = []
     where = f"{where} cannot be brought over"
     if values.get("model_type") != "reformer":
         kind = reprlib.repr(values.get("model_type"))

@@ -52,11 +52,10 @@ def to_transformers(
     Raises ConfigError that lists every reason why transformers cannot compute what the model does.
     """
     notes: list[str] = []
-    faults = shape_faults(config)
+    faults, changed, seed = shape_faults(config), dict(tensors), None
     if not faults:
-        tensors = dict(tensors)
-        seed = _hash_seed(config, tensors, hash_seed, faults, notes)
-        _fold_bias(tensors, faults, notes)
+        seed = _hash_seed(config, changed, hash_seed, faults, notes)
+        _fold_bias(changed, faults, notes)
     files: dict[str, bytes] = {}
     try:
         files = tokenizer_files(tokenizer, config.max_length or context) | {TOKENIZER: tokenizer.serialise()}
@@ -66,9 +65,9 @@ def to_transformers(
         raise ConfigError("transformers cannot compute what this model does", faults)
     if getattr(tokenizer, "model", None) is not None:
         files["spiece.model"] = tokenizer.model  # type: ignore[attr-defined]
-    config, tensors = _with_positions(config, tensors, context, notes)
+    config, changed = _with_positions(config, changed, context, notes)
     content = _fields(config) | {"hash_seed": seed, "eos_token_id": tokenizer.end}
-    return Outgoing(content, _renamed(config, tensors), files, notes)
+    return Outgoing(content, _renamed(config, changed), files, notes)
 
 
 def shape_faults(config: ReformerConfig) -> list[str]:
