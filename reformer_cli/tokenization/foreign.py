@@ -167,8 +167,15 @@ def losses(tokenizer: Tokenizer, text: str) -> str:
     spaces = Counter(dict.fromkeys(SPACES.values(), 0))
     for char, name in SPACES.items():
         spaces[name] += lost.pop(char, 0)
+    # A line break that became a space would make up for one that went.
+    spaces["spaces"] = max(spaces["spaces"], _repeated(text) - _repeated(back))
     found = [f"{n:,} {name}" for name, n in spaces.items() if n]
     if lost:
         most = ", ".join(f"{char!r} {n:,}" for char, n in lost.most_common(5))
         found.append(f"{lost.total():,} other characters ({most}{', ...' if len(lost) > 5 else ''})")
     return ", ".join(found) or "the order of its characters"
+
+
+def _repeated(text: str) -> int:
+    """Spaces that follow a space."""
+    return len(re.findall("(?<= ) ", text))
