@@ -84,6 +84,7 @@ def test_a_model_of_another_program_keeps_its_ids(reformer: Program, spiece: Pat
         (["encode", "--text", "a", "--tokenizer", "missing.model"], "no file 'missing.model'"),
         (["encode", "--text", "a", "--tokenizer", "."], "cannot read"),
         (["encode", "--text", "a", "--tokenizer", "bad.model"], "not a sentencepiece model"),
+        (["encode", "latin.txt"], "byte 1 (line 1) is 0xe9; convert it: iconv"),
         (["decode", "bad.ids"], "word 2, 'x', is no token"),
         (["decode", "far.ids"], "word 1, '99999999', is no token"),
         (["train", "TEXT", "--output", "bad.model"], "bad.model exists"),
@@ -98,6 +99,7 @@ def test_a_model_of_another_program_keeps_its_ids(reformer: Program, spiece: Pat
 def test_mistakes(arguments: list[str], said: str, reformer: Program, run: Path, text: Path, spiece: Path) -> None:
     Path("bad.model").write_bytes(b"nonsense")
     Path("bad.ids").write_text("1 x 3")
+    Path("latin.txt").write_bytes(b"h\xe9")
     Path("far.ids").write_text("99999999")
     names = {"TEXT": str(text), "SPIECE": str(spiece), "RUN/tokenizer.model": str(run / "tokenizer.model")}
     given = [names.get(a, a) for a in arguments]
