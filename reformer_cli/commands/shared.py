@@ -97,7 +97,7 @@ def load_model(run: Run, device: str) -> ReformerLM:
 
 def read_text(path: str) -> str:
     """A text file, or standard input for `-`, as UTF-8. Raises UserError for anything else."""
-    from reformer_cli.tokenization.corpus import decode
+    from reformer_cli.tokenization.decoding import decode
 
     try:
         data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()

@@ -81,18 +81,20 @@ def train(
     encoding: Annotated[str, typer.Option(help="Encoding of the corpus files.")] = "utf-8",
 ) -> None:
     """Train a BPE tokenizer that loses nothing of any text; use it with reformer train --tokenizer FILE."""
-    from reformer_cli.tokenization.bpe import choose_vocab_size, train_bpe
-    from reformer_cli.tokenization.corpus import read_corpus
-    from reformer_cli.tokenization.shards import split
+    from reformer_cli.config import resolve
+    from reformer_cli.tokenization.corpus import absolute
+    from reformer_cli.tokenization.scan import scanned
+    from reformer_cli.tokenization.shards import options_of
+    from reformer_cli.tokenization.vocabulary import tokenizer_for
 
     _check_new(output)
-    documents = read_corpus(corpus, encoding)
-    n_characters = sum(len(d.text) for d in documents)
-    size = vocab_size or choose_vocab_size(n_characters)
-    say(f"training a tokenizer of {size:,} tokens on {n_characters:,} characters ...")
-    made = train_bpe((split(d.text, held_out)[0] for d in documents), size)
+    data = {"corpus": absolute(corpus), "tokenizer": "bpe", "encoding": encoding, "held_out": held_out}
+    config = resolve({"data": data | ({"vocab_size": vocab_size} if vocab_size else {})}, 320).data
+    with scanned(config.corpus, options_of(config), config.processes, say) as scan:
+        scan.check(config.faulty)
+        made = tokenizer_for(config, scan, say)
     write_file(output, made.serialise())
-    smaller = f" (the text has no more than that for {size:,})" if made.vocab_size < size else ""
+    smaller = " (the text has no more)" if vocab_size and made.vocab_size < vocab_size else ""
     say(f"{output}: {made.vocab_size:,} tokens{smaller}")
 
 

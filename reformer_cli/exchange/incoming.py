@@ -18,7 +18,7 @@ from reformer_cli.exchange.names import HEAD_BIASES, MASKS, Row, rows
 from reformer_cli.exchange.origin import Origin
 from reformer_cli.files import as_size, write_folder
 from reformer_cli.runs import Run
-from reformer_cli.tokenization.tokenizer import Tokenizer, read_tokenizer
+from reformer_cli.tokenization.tokenizer import Tokenizer, tokenizer_of
 
 # Ours, where the folder is an export of ours, before theirs.
 TOKENIZERS = ("reformer_tokenizer.model", "spiece.model", "tokenizer.model")
@@ -150,13 +150,13 @@ def find_tokenizer(folder: Path, mapped: Mapped, given: str | None, notes: list[
     """The tokenizer that goes with a folder. Raises UserError where there is none, or not of the model's size."""
     size = mapped.model.vocab_size
     if given in CODINGS:
-        found = read_tokenizer(f'{{"kind": "{given}"}}'.encode(), given)
+        found = tokenizer_of(f'{{"kind": "{given}"}}'.encode(), given)
     elif given is not None:
         found = _read_file(Path(given), mapped, notes)
     elif path := next((folder / name for name in TOKENIZERS if (folder / name).is_file()), None):
         found = _read_file(path, mapped, notes)
     elif size == 258:
-        found = read_tokenizer(b'{"kind": "bytes+2"}', "bytes+2")
+        found = tokenizer_of(b'{"kind": "bytes+2"}', "bytes+2")
         notes.append("no tokenizer, and 258 tokens: bytes + 2, as in the enwik8 model")
     else:
         other = " (tokenizer.json cannot be read)" if (folder / "tokenizer.json").is_file() else ""

@@ -17,7 +17,7 @@ import sentencepiece
 from reformer_cli.errors import UserError
 from reformer_cli.tokenization.bpe import AnotherProgramsError
 from reformer_cli.tokenization.spm_model import ModelFacts, read_facts
-from reformer_cli.tokenization.tokenizer import Ids, StreamDecoder, Tokenizer, read_bounded, read_tokenizer
+from reformer_cli.tokenization.tokenizer import Ids, StreamDecoder, Tokenizer, read_bounded, tokenizer_of
 
 KIND = "sentencepiece"
 HEADER = b'{"kind": "sentencepiece"'
@@ -153,7 +153,7 @@ def open_any(path: Path) -> Tokenizer:
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
     try:
-        return read_tokenizer(data, str(path))
+        return tokenizer_of(data, str(path))
     except AnotherProgramsError:
         return SentencePieceTokenizer(data, str(path))
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import codecs
 import hashlib
 import json
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -15,6 +17,10 @@ from reformer_cli.errors import UserError
 
 Ids = npt.NDArray[np.int32]
 LARGEST = 2**26  # bytes of a tokenizer file
+CHUNK = 50_000  # characters, or up to twice as many, that are encoded at once
+SAFE = re.compile(
+    r"(?<=\n)|(?<=[^ ])(?= )"
+)  # where text can be cut: no token crosses a line's end or begins before a space
 
 
 class Tokenizer(Protocol):
@@ -99,6 +105,25 @@ class ByteTokenizer:
         return json.dumps({"kind": self.kind}).encode()
 
 
+def safe_pieces(pieces: Iterable[str]) -> Iterator[str]:
+    """The same text in pieces of which the tokens, one after another, are those of the whole.
+
+    Where they are cut depends on the text alone. A line without spaces is cut after 2 * CHUNK characters.
+    """
+    waiting = ""
+    for piece in pieces:
+        waiting += piece
+        start = 0
+        while len(waiting) - start > 2 * CHUNK:
+            found = SAFE.search(waiting, start + CHUNK, start + 2 * CHUNK)
+            stop = found.start() if found else start + 2 * CHUNK
+            yield waiting[start:stop]
+            start = stop
+        waiting = waiting[start:]
+    if waiting:
+        yield waiting
+
+
 def digest(tokenizer: Tokenizer) -> str:
     """SHA-256 of a tokenizer."""
     return hashlib.sha256(tokenizer.serialise()).hexdigest()
@@ -110,7 +135,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
         data = read_bounded(path)
     except FileNotFoundError:
         raise UserError(f"{path} is missing", "the run is not complete") from None
-    return read_tokenizer(data, str(path))
+    return tokenizer_of(data, str(path))
 
 
 def read_bounded(path: Path) -> bytes:
@@ -120,7 +145,7 @@ def read_bounded(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def read_tokenizer(data: bytes, where: str) -> Tokenizer:
+def tokenizer_of(data: bytes, where: str = "the tokenizer") -> Tokenizer:
     """The tokenizer that some `serialise` wrote. Raises UserError for other bytes."""
     from reformer_cli.tokenization.shifted_bytes import ShiftedByteTokenizer
 

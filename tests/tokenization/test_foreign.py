@@ -18,7 +18,7 @@ from reformer_cli.tokenization.corpus import python_reference
 from reformer_cli.tokenization.foreign import SentencePieceTokenizer, losses, open_any, read_foreign
 from reformer_cli.tokenization.shifted_bytes import ShiftedByteTokenizer
 from reformer_cli.tokenization.spm_model import read_facts
-from reformer_cli.tokenization.tokenizer import load_tokenizer, read_tokenizer
+from reformer_cli.tokenization.tokenizer import load_tokenizer, tokenizer_of
 
 
 @lru_cache
@@ -48,7 +48,7 @@ def test_bytes_and_two_as_the_enwik8_models_page_codes_them() -> None:
     tokenizer = ShiftedByteTokenizer()
     assert tokenizer.encode("In 1965, é").tolist() == [b + 2 for b in "In 1965, é".encode()]
     assert tokenizer.decode([0, 75, 112, 1, 0]) == "In"
-    assert read_tokenizer(tokenizer.serialise(), "x").kind == "bytes+2"
+    assert tokenizer_of(tokenizer.serialise(), "x").kind == "bytes+2"
 
 
 @pytest.mark.parametrize("kind", ["bpe", "unigram"])
