@@ -36,6 +36,6 @@ def test_the_other_pieces_run_after_it(tmp_path: Path) -> None:
 def test_the_readmes_piece_runs(tmp_path: Path) -> None:
     """With tokens and targets of some kind before it."""
     readme = (PAGE.parents[1] / "README.md").read_text("utf-8")
-    (code,) = re.findall(r"```python\n(.*?)```", readme, re.S)
+    code = re.findall(r"```python\n(.*?)```", readme, re.S)[0]
     before = "import torch\ntokens = torch.randint(320, (1, 50))\ntargets, state = tokens, None\n"
     run(before + code, tmp_path)
