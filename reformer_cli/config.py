@@ -291,9 +291,11 @@ def _build(settings: Mapping[str, Mapping[str, Any]], vocab_size: Any, faults: l
     if "data" in parts and "model" in parts:
         limit, context = parts["model"].max_length, parts["data"].context
         if limit is not None and context > limit:
+            shape = parts["model"].axial_shape
+            larger = [-(-context // (limit // shape[0])), *shape[1:]]
             faults.append(
-                f"data.context {context} exceeds the {limit} positions of model.axial_shape "
-                f"{list(parts['model'].axial_shape)}; lower the one or raise the other"
+                f"data.context {context} exceeds the {limit} positions of model.axial_shape {list(shape)}; lower it, "
+                f"do without (model.positions: none), or let the first axis grow (model.axial_shape: {larger})"
             )
     if (train := parts.get("train")) is not None and train.steps and train.minutes:
         faults.append(f"train.steps {train.steps} and train.minutes {train.minutes:g} exclude each other; give one")
