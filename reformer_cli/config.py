@@ -75,6 +75,9 @@ class TrainConfig:
     eval_tokens: int = Field(
         default=16_384, ge=1, description="held-out tokens a validation during the run scores at most"
     )
+    eval_context: bool = Field(
+        default=False, description="at each validation, also log held-out bits/byte by how much context is seen"
+    )
     save_every_minutes: float = Field(default=5.0, gt=0, description="minutes between checkpoints")
     keep: int = Field(default=2, ge=1, description="checkpoints kept")
     sample_tokens: int = Field(default=0, ge=0, description="tokens of a sample printed at each validation")

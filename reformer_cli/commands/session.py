@@ -11,17 +11,21 @@ if TYPE_CHECKING:
     from reformer_cli.runs import Run
     from reformer_cli.tokenization.batches import Batches
     from reformer_cli.tokenization.shards import Prepared
+    from reformer_cli.tokenization.synthetic import DuplicateBatches
     from reformer_cli.training.distributed import World
     from reformer_cli.training.loop import Hooks
 
 STATISTICS_TOKENS, STATISTICS_NEAREST = 4096, 16  # of the hash, at each validation
 
 
-def batches_of(config: RunConfig, prepared: Prepared) -> Batches:
+def batches_of(config: RunConfig, prepared: Prepared) -> Batches | DuplicateBatches:
     """What the steps of a run read. Raises UserError for a text that is too short."""
     from reformer_cli.tokenization.batches import Batches
+    from reformer_cli.tokenization.synthetic import DuplicateBatches, find
 
     data, train = config.data, config.train
+    if (source := find(data.corpus)) is not None:
+        return DuplicateBatches(source, data.context, train.batch, train.seed)
     return Batches(prepared.tokens, prepared.tokenizer.end, data.context, train.batch, train.seed)
 
 
@@ -102,6 +106,7 @@ class Session:
             part = self._score(self.model, mine, self.config.train.eval_tokens)
             tokens, n_bytes, nats = self.world.sum([part.tokens, part.bytes, part.nats])
             buckets = self._effective_buckets()
+            by_context = self._by_context() if self.config.train.eval_context and self.world.chief else {}
             sample = self._sample() if self.config.train.sample_tokens and self.world.chief else ""
         score = Score(int(tokens), n_bytes, 0, 0, nats)
         step = self.trainer.progress.step
@@ -111,6 +116,8 @@ class Session:
             "held_out_tokens": score.tokens,
         }
         record |= {"effective_buckets": buckets, "peak_bytes": peak_memory(self.world.device)}
+        if by_context:
+            record["held_out_bits_per_byte_by_context"] = by_context
         self._log(record)
         self.display.say(f"step {step:,}  held out {score.bits_per_byte:.3f} bits/byte")
         if sample:
@@ -164,6 +171,15 @@ class Session:
             return []
         found = hash_statistics(self.model, text[None].to(self.world.device), nearest=STATISTICS_NEAREST, queries=1)
         return [round(float(s.effective_buckets.mean()), 1) for s in found]
+
+    def _by_context(self) -> dict[str, float]:
+        """Held-out bits/byte at several contexts, the longest of which is a training step's."""
+        from reformer_cli.evaluation.curve import held_out_by_context
+
+        windows, lengths = [(w.prefix, w.scored) for w in self.windows], self.prepared.tokenizer.byte_lengths()
+        return held_out_by_context(
+            self.model, windows, lengths, self.config.train.eval_tokens, self.config.data.context
+        )
 
     def _sample(self) -> str:
         import numpy as np

@@ -90,7 +90,7 @@ def _train(world: World, make_ready: Callable[[], Ready]) -> None:
     """The chief makes ready, the others open what it made."""
     from reformer_cli.commands.session import Session
     from reformer_cli.runs import Run
-    from reformer_cli.tokenization.shards import prepared_before
+    from reformer_cli.tokenization.synthetic import prepared_before
 
     ready: list[Ready] = []
 
@@ -112,8 +112,7 @@ def _begun(path: Path | None, source: str | None, sets: list[str], world: World)
     from reformer_cli.commands.session import batches_of
     from reformer_cli.config import load_config, resolve
     from reformer_cli.runs import Run
-    from reformer_cli.tokenization.corpus import absolute
-    from reformer_cli.tokenization.shards import load_or_prepare
+    from reformer_cli.tokenization.synthetic import absolute, amount, find, load_or_prepare
     from reformer_cli.training.forecast import count_parameters
     from reformer_cli.training.precision import pick_precision
 
@@ -123,6 +122,8 @@ def _begun(path: Path | None, source: str | None, sets: list[str], world: World)
         train["minutes"] = MINUTES
     settings["data"]["corpus"] = absolute(settings["data"].get("corpus", ()))
     prepared = load_or_prepare(resolve(settings, 320).data, say)
+    if (made := find(settings["data"]["corpus"])) is not None:
+        settings["data"].setdefault("context", made.context)
     if source is None:
         settings = _chosen(settings, prepared, world)
     if train.get("precision", "auto") == "auto":
@@ -138,8 +139,7 @@ def _begun(path: Path | None, source: str | None, sets: list[str], world: World)
     run = Run.create(path, config, prepared.tokenizer)
     say(
         f"{run.path}: {n / 1e6:.2f} M parameters, {prepared.tokenizer.vocab_size:,} tokens of vocabulary, "
-        f"{len(prepared.tokens.train):,} training tokens ({prepared.tokens.bytes_per_token:.2f} bytes each), "
-        f"{len(prepared.tokens.held_out):,} held out"
+        + amount(config.data, prepared)
     )
     return run, prepared, None
 
@@ -204,7 +204,7 @@ def _resumed(path: Path | None, sets: list[str], world: World) -> Ready:
     from reformer_cli.config import load_config, resolve, to_yaml
     from reformer_cli.files import write_file
     from reformer_cli.runs import CONFIG, Run
-    from reformer_cli.tokenization.shards import load_or_prepare
+    from reformer_cli.tokenization.synthetic import load_or_prepare
 
     run = Run.open(path)
     changed = load_config(None, sets)
