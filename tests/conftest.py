@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 import torch
 
-torch.set_num_threads(2)
+# Two, so that what threads share is tested; one is faster where others use the machine.
+torch.set_num_threads(int(os.environ.get("TEST_THREADS", "2")))
 
 
 @pytest.fixture(autouse=True)

@@ -5,14 +5,18 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reformer.config import ReformerConfig
 from reformer.fused import squared_relu_mlp
 from reformer.positions import Rotary
+
+if TYPE_CHECKING:
+    from reformer.native.decode import Tape
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,20 @@ class Context:
         return self.rotary.phase(here) if self.rotary is not None else None
 
 
+@dataclass(frozen=True)
+class Progress:
+    """Where decoding is. starts: int64 [batch], tokens that each row has seen; counts: int64 [batch], how many of the
+    new ones are real; rotary: positions of the new ones."""
+
+    rotary: Rotary | None
+    starts: Tensor
+    counts: Tensor
+
+    def phase(self, new: int) -> Tensor | None:
+        """The rotary positions of the new tokens, row after row."""
+        return self.rotary.phase(slice(0, new)) if self.rotary is not None else None
+
+
 class Branch(nn.Module, ABC):
     """A sub-layer: what it adds to a stream, given the other one."""
 
@@ -37,8 +55,13 @@ class Branch(nn.Module, ABC):
         return None
 
     @abstractmethod
-    def step(self, x: Tensor, context: Context, state: Any) -> Tensor:
+    def step(self, x: Tensor, progress: Progress, state: Any) -> Tensor:
         """What to add for new tokens x [batch, new, d_model], given the state of those before; updates it."""
+
+    def record(self, tape: Tape, source: int, state: Any) -> Tensor | None:
+        """Append to a tape what `step` does with stream `source`, and return what is to be added; None where a tape has
+        no operation for it."""
+        return None
 
 
 class Pointwise(Branch):
@@ -48,7 +71,7 @@ class Pointwise(Branch):
     def forward(self, x: Tensor) -> Tensor:
         """[batch, length, d_model] -> [batch, length, d_model]."""
 
-    def step(self, x: Tensor, context: Context, state: Any) -> Tensor:
+    def step(self, x: Tensor, progress: Progress, state: Any) -> Tensor:
         added: Tensor = self(x)
         return added
 
@@ -90,6 +113,13 @@ def make_norm(config: ReformerConfig, width: int) -> Callable[[Tensor], Tensor]:
     return _RMSNorm(width)
 
 
+def record_norm(norm: Callable[[Tensor], Tensor], tape: Tape, *streams: int, concat: bool = False) -> Tensor:
+    """What `make_norm` made, on a tape."""
+    if isinstance(norm, nn.LayerNorm):
+        return tape.norm(streams, norm.weight, norm.bias, norm.eps, concat=concat)
+    return tape.norm(streams, None, None, torch.finfo(torch.float32).eps, concat=concat)
+
+
 class _RMSNorm(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -125,3 +155,7 @@ class FeedForward(Pointwise):
             h = F.relu(h) if self.kind == "relu" else F.gelu(h)
         added: Tensor = self.output(h)
         return added
+
+    def record(self, tape: Tape, source: int, state: Any) -> Tensor | None:
+        h = tape.matmul(record_norm(self.norm, tape, source), self.widen.weight, self.widen.bias)
+        return tape.matmul(tape.activate(self.kind, h), self.output.weight, self.output.bias)

@@ -10,11 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reformer.attention import make_attention
-from reformer.backend import rows_for
-from reformer.branch import Context, FeedForward, Mixing, make_norm
+from reformer.backend import choose, rows_for
+from reformer.branch import Context, FeedForward, Mixing, Progress, make_norm, record_norm
 from reformer.config import ReformerConfig
+from reformer.errors import NumericalError
 from reformer.loss import UNSCORED
-from reformer.positions import AxialPositions, Rotary
+from reformer.native.decode import MOST_TOKENS, Tape
+from reformer.positions import AxialPositions, Rotary, speeds
 from reformer.precision import wide
 from reformer.reversible import Source, reversible, reversible_loss
 from reformer.state import State
@@ -101,12 +103,12 @@ class ReformerLM(nn.Module):
         """What tokens start as: [vocab_size, d_model]. Rows have unit mean square under norm: rms."""
         return F.rms_norm(self.embedding, (self.config.d_model,)) if self.config.norm == "rms" else self.embedding
 
-    def rotary(self, start: int = 0) -> Rotary | None:
-        """Rotary positions of the tokens from `start` on, where the model has them."""
+    def rotary(self, starts: Tensor | None = None) -> Rotary | None:
+        """Rotary positions, where the model has them; starts: int64 [batch], where rows begin; None: at 0."""
         c = self.config
         if c.positions != "rotary":
             return None
-        return Rotary(c.d_head, c.rotary_base, self.embedding.dtype, self.embedding.device, start)
+        return Rotary(c.d_head, c.rotary_base, self.embedding.dtype, self.embedding.device, starts)
 
     def _check_tokens(self, tokens: Tensor, start: int) -> None:
         if tokens.dim() != 2:
@@ -152,44 +154,93 @@ class ReformerLM(nn.Module):
 
     def start(self, batch: int) -> State:
         """The state before any token."""
-        return State(batch, 0, [c.branch.start(batch) for c in self.trunk.couplings])
+        starts = torch.zeros(batch, dtype=torch.int64, device=self.embedding.device)
+        return State(starts, [c.branch.start(batch) for c in self.trunk.couplings])
 
     @torch.no_grad()
-    def _advance(self, tokens: Tensor, state: State) -> Tensor:
+    def _advance(self, tokens: Tensor, state: State, counts: Tensor) -> Tensor:
         """Merged streams of new tokens; the state moves on. The same fixed-point arithmetic as in training."""
         trunk = self.trunk
-        streams = Source(tokens, self.axial, state.position).begin(trunk, self.table())
-        context = Context(self.rotary(state.position))
+        progress = Progress(self.rotary(state.starts), state.starts, counts)
+        streams = Source(tokens, self.axial, state.starts).begin(trunk, self.table())
         for c, layer in zip(trunk.couplings, state.layers, strict=True):
-            trunk.add_(streams[c.target], c.branch.step(trunk.read(streams[c.source]), context, layer), c.name)
-        state.position += tokens.shape[1]
+            trunk.add_(streams[c.target], c.branch.step(trunk.read(streams[c.source]), progress, layer), c.name)
+        state.starts += counts
         return merge(trunk, streams, self.config.merge == "concat")
 
     def _begin(self, tokens: Tensor, state: State | None) -> State:
         state = state if state is not None else self.start(tokens.shape[0])
-        self._check_tokens(tokens, state.position)
+        self._check_tokens(tokens, state.position if self.config.max_length is not None else 0)
         if tokens.shape[0] != state.batch:
             raise ValueError(f"the state is for a batch of {state.batch}, the tokens are {tokens.shape[0]} rows")
         return state
 
     @torch.no_grad()
-    def extend(self, tokens: Tensor, state: State | None = None, last_only: bool = False) -> tuple[Tensor, State]:
+    def extend(
+        self, tokens: Tensor, state: State | None = None, last_only: bool = False, counts: Tensor | None = None
+    ) -> tuple[Tensor, State]:
         """Logits for new tokens after those already in `state` (None: none), as `forward` over all of them gives.
 
-        tokens: int64 [batch, n], any n >= 1. Returns ([batch, n, vocab_size], or [batch, 1, vocab_size] with
-        last_only; state). The state is updated in place and returned; `state.clone()` branches. No gradients.
+        tokens: int64 [batch, n], any n >= 1. counts: int64 [batch], how many of each row's are real, the others filling
+        up at the end; None: all. Returns ([batch, n, vocab_size], or [batch, 1, vocab_size] of the last real ones with
+        last_only; state). The state is updated in place and returned; `state.clone()` branches. No gradients. Pattern
+        `published` is decoded by the ring rule (attention/published.py): its chunks depend on the future.
         """
         state = self._begin(tokens, state)
         if tokens.shape[1] == 0:
             raise ValueError("extend needs at least one token")
+        if counts is None and (logits := self._by_tape(tokens, state)) is not None:
+            return logits[:, -1:] if last_only else logits, state
+        left = counts if counts is not None else torch.full_like(state.starts, tokens.shape[1])
         found: list[Tensor] = []
+        last = None
         for part in tokens.split(max(1, EXTEND_AT_ONCE // tokens.shape[0]), 1):
-            h = self._advance(part, state)
-            if last_only:
-                found = [h[:, -1:]]
+            now = left.clamp(0, part.shape[1])
+            h = self._advance(part, state, now)
+            if last_only:  # of a row that ended in an earlier slice, what it was then
+                index = (now - 1).clamp_min(0)[:, None, None].expand(-1, 1, h.shape[2])
+                newest = h.gather(1, index)
+                last = newest if last is None else torch.where((now > 0)[:, None, None], newest, last)
             else:
                 found.append(self.head(h))
-        return (self.head(found[0]) if last_only else torch.cat(found, 1)), state
+            left = left - now
+        return (self.head(last) if last is not None else torch.cat(found, 1)), state
+
+    def _by_tape(self, tokens: Tensor, state: State) -> Tensor | None:
+        """Logits of a few tokens from C in one call; None where that cannot be."""
+        if tokens.numel() > MOST_TOKENS:
+            return None
+        if state.tape is None and not state.untaped:
+            state.tape = self._record(state)
+            state.untaped = state.tape is None
+        if state.tape is None:
+            return None
+        logits, bad = state.tape.run(tokens.contiguous(), state.starts)
+        if bad is not None:
+            raise NumericalError(self.trunk.couplings[bad].name, "values leave the range of the residual streams")
+        state.starts += tokens.shape[1]
+        return logits
+
+    def _record(self, state: State) -> Tape | None:
+        """The model as a list of operations in C, over this state's rings."""
+        c = self.config
+        axial = list(self.axial.tables) if self.axial is not None else []
+        fits = self.embedding.dtype == torch.float32 and state.batch <= MOST_TOKENS and len(axial) <= 3
+        if not fits or choose(c.backend, self.embedding) != "native":
+            return None
+        tape = Tape(state.batch, c.d_model, c.stream_bits)
+        tape.embed(self.table().detach().contiguous(), axial)
+        if c.positions == "rotary":
+            tape.turns = tape.phase(speeds(c.d_head, c.rotary_base, self.embedding.device))
+        for n, (coupling, layer) in enumerate(zip(self.trunk.couplings, state.layers, strict=True)):
+            added = coupling.branch.record(tape, coupling.source, layer)
+            if added is None:
+                return None
+            tape.add(coupling.target, added, n)
+        h = record_norm(self.head.norm, tape, 0, 1, concat=c.merge == "concat")
+        logits = tape.matmul(h, self.head.weight, self.head.bias)
+        tape.finish(tape.activate("softcap", logits, c.softcap) if c.softcap else logits)
+        return tape
 
     @torch.no_grad()
     def score(self, tokens: Tensor, targets: Tensor, state: State | None = None) -> tuple[Tensor, State]:
@@ -201,7 +252,8 @@ class ReformerLM(nn.Module):
         found = []
         step = max(1, EXTEND_AT_ONCE // tokens.shape[0])
         for part, aims in zip(tokens.split(step, 1), targets.split(step, 1), strict=True):
-            logits = wide(self.head(self._advance(part, state)))
+            h = self._advance(part, state, torch.full_like(state.starts, part.shape[1]))
+            logits = wide(self.head(h))
             found.append(F.cross_entropy(logits.transpose(1, 2), aims, ignore_index=UNSCORED, reduction="none"))
         return torch.cat(found, 1), state
 

@@ -13,37 +13,44 @@ from reformer.precision import wide
 
 @dataclass(frozen=True)
 class Rotary:
-    """Rotary positions (RoFormer, arXiv 2104.09864, section 3.2) of the tokens from `start` on."""
+    """Rotary positions (RoFormer, arXiv 2104.09864, section 3.2). starts: int64 [rows], where each row of a batch
+    begins; None: all at 0."""
 
     d_head: int
     base: float
     dtype: torch.dtype
     device: torch.device
-    start: int = 0
+    starts: Tensor | None = None
 
     def phase(self, here: slice) -> Tensor:
-        """Complex [tokens, d_head / 2], by which pair n of a vector at position t turns: exp(i t base^(-2n/d_head)).
+        """Complex [tokens, d_head / 2], by which pair n of a vector at position t turns: exp(i t base^(-2n/d_head)); of
+        the rows of `starts` one after the other.
 
         A slice's first position is turned in float64, since at the ten-millionth token float32 would be off by a whole
         turn; the others are that times a table, which is less work than sines and cosines and nothing to keep.
         """
         exact = self.dtype == torch.float64
-        first = _turns(self.d_head, self.base, self.start + here.start, 1, self.device)
+        starts = self.starts if self.starts is not None else torch.zeros(1, dtype=torch.int64, device=self.device)
+        first = _turns(starts + here.start, speeds(self.d_head, self.base, self.device))
         table = _table(self.d_head, self.base, here.stop - here.start, self.device, exact)
-        return table * first.to(table.dtype)
+        return (first.to(table.dtype)[:, None] * table).flatten(0, 1)
 
 
-def _turns(d_head: int, base: float, start: int, n: int, device: torch.device) -> Tensor:
-    """exp(i t base^(-2n/d_head)) of n positions, complex128."""
+def speeds(d_head: int, base: float, device: torch.device) -> Tensor:
+    """base^(-2n/d_head) of pair n: float64 [d_head / 2], radians a token."""
     half = d_head // 2
-    speed = base ** -(torch.arange(half, dtype=torch.float64, device=device) / half)
-    angle = torch.arange(start, start + n, dtype=torch.float64, device=device)[:, None] * speed
+    return base ** -(torch.arange(half, dtype=torch.float64, device=device) / half)
+
+
+def _turns(positions: Tensor, speed: Tensor) -> Tensor:
+    """exp(i position speed), complex128 [positions, speeds]."""
+    angle = positions.double()[:, None] * speed
     return torch.polar(torch.ones_like(angle), angle)
 
 
 @lru_cache(maxsize=16)
 def _table(d_head: int, base: float, n: int, device: torch.device, exact: bool) -> Tensor:
-    turns = _turns(d_head, base, 0, n, device)
+    turns = _turns(torch.arange(n, device=device), speeds(d_head, base, device))
     return turns if exact else turns.to(torch.complex64)
 
 
@@ -63,7 +70,7 @@ class AxialPositions(nn.Module):
         self.tables = nn.ParameterList(nn.Parameter(torch.empty(n, d)) for n, d in zip(shape, dims, strict=True))
 
     def forward(self, positions: Tensor) -> Tensor:
-        """int64 [length] -> [length, d_model]; row-major over the grid."""
+        """int64 [..] -> [.., d_model]; row-major over the grid."""
         parts: list[Tensor] = []
         rest = positions
         for size, table in zip(reversed(self.shape), reversed(list(self.tables)), strict=True):

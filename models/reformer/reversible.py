@@ -25,19 +25,20 @@ from reformer.trunk import Trunk, add_up, merge
 class Source:
     """What both streams start as, made slice by slice: rows of a table [vocab_size, d_model] by token, plus positions.
 
-    tokens: int64 [batch, length]; start: how many tokens came before.
+    tokens: int64 [batch, length]; starts: int64 [batch], how many came before; None: none.
     """
 
     tokens: Tensor
     axial: AxialPositions | None
-    start: int = 0
+    starts: Tensor | None = None
 
     def rows(self, table: Tensor, here: slice) -> Tensor:
         """[batch, slice, d_model]."""
         x = F.embedding(self.tokens[:, here], table)
         if self.axial is None:
             return x
-        return x + self.axial(torch.arange(self.start + here.start, self.start + here.stop, device=x.device))
+        positions = torch.arange(here.start, here.stop, device=x.device)
+        return x + self.axial(positions if self.starts is None else self.starts[:, None] + positions)
 
     def begin(self, trunk: Trunk, table: Tensor) -> list[Tensor]:
         """The streams."""

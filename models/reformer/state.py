@@ -1,281 +1,180 @@
-"""What decoding keeps: the last W keys and values of every bucket and round, and local windows. Bounded, exact.
+"""What decoding keeps: rings of the last keys and values of a window, and (bucket_state.py) of every bucket.
 
-Updated in place by `extend`. Rows (batch x heads) are independent. An entry is stored once, whichever rounds
-can still reach it, and dropped when none can.
+Updated in place by `extend`. Rows (batch x heads) are independent and may be at different positions: row b of a batch
+has seen starts[b] tokens, and counts[b] of the new ones are real.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+import mmap
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from reformer.config import ReformerConfig
+from reformer.config import Backend, ReformerConfig
+from reformer.ops.bucket_attention.attend import attend_new
+from reformer.ops.bucket_attention.recent import Recent, Round, flat_order
 
+if TYPE_CHECKING:
+    from reformer.native.decode import Tape
+
+LARGE = 2**20  # bytes, from which a ring's memory is asked for page by page
 FIRST_CAPACITY = 256
+
+
+def reserve(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Zeros. On a CPU they take memory where they are written: most buckets of a short text are never touched."""
+    size = math.prod(shape) * dtype.itemsize
+    if device.type != "cpu" or size < LARGE:
+        return torch.zeros(*shape, dtype=dtype, device=device)
+    memory = mmap.mmap(-1, size)
+    if hasattr(mmap, "MADV_NOHUGEPAGE"):
+        memory.madvise(mmap.MADV_NOHUGEPAGE)
+    return torch.frombuffer(memory, dtype=dtype).view(*shape)
 
 
 @dataclass
 class WindowState:
-    """Keys and values of the last window - 1 tokens or more (all of them where window is None), oldest first."""
+    """The last `window` keys and values [batch, heads, window, d_head]; token t lies at t modulo window. chunk: what is
+    seen begins at the chunk before the own one (pattern published); 0: all of the window is seen."""
 
-    keys: Tensor  # [batch, heads, capacity, d_head]
+    keys: Tensor
     values: Tensor
-    filled: int
-    window: int | None
+    chunk: int
 
     @classmethod
-    def empty(cls, batch: int, heads: int, d_head: int, window: int | None, like: Tensor) -> WindowState:
-        shape = (batch, heads, FIRST_CAPACITY, d_head)
-        return cls(like.new_empty(shape), like.new_empty(shape), 0, window)
+    def empty(cls, batch: int, heads: int, d_head: int, window: int, like: Tensor, chunk: int = 0) -> WindowState:
+        shape = (batch, heads, window, d_head)
+        return cls(reserve(shape, like.dtype, like.device), reserve(shape, like.dtype, like.device), chunk)
 
-    def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """File new keys and values [batch, heads, new, d_head]; returns all that the new ones may see, and them."""
-        new = k.shape[2]
-        kept = self.filled if self.window is None else min(self.filled, self.window - 1)
-        if self.filled + new > self.keys.shape[2]:
-            # Moving the window to the front once in a while makes a step's cost flat, not each step's cost small.
-            capacity = max(FIRST_CAPACITY, 2 * (kept + new))
-            for name in ("keys", "values"):
-                old = getattr(self, name)
-                moved = old.new_empty(*old.shape[:2], capacity, old.shape[3])
-                moved[:, :, :kept] = old[:, :, self.filled - kept : self.filled]
-                setattr(self, name, moved)
-            self.filled = kept
-        first, last = self.filled - kept, self.filled + new
-        self.keys[:, :, self.filled : last] = k
-        self.values[:, :, self.filled : last] = v
-        self.filled = last
-        return self.keys[:, :, first:last], self.values[:, :, first:last]
+    def advance(self, q: Tensor, k: Tensor, v: Tensor, starts: Tensor, counts: Tensor, backend: Backend) -> Tensor:
+        """What new tokens [batch, heads, new, d_head] read; they are filed."""
+        if q.shape[2] == 1:
+            return self.one(q, k, v, starts, counts)
+        window, new = self.keys.shape[2], q.shape[2]
+        times = starts[:, None] + torch.arange(1 - window, 0, device=q.device)
+        index = (times % window)[:, None, :, None].expand(-1, k.shape[1], -1, k.shape[3])
+        keys, values = torch.cat([self.keys.gather(2, index), k], 2), torch.cat([self.values.gather(2, index), v], 2)
+        now = starts[:, None] + torch.arange(new, device=q.device)
+        first = (now // self.chunk - 1).clamp_min(0) * self.chunk if self.chunk else torch.zeros_like(now)
+        reach = torch.cat([torch.ones_like(times), (now - first + 1).clamp_max(window)], 1).to(torch.int32)
+        batch, heads, length, _ = keys.shape
+        whole = flat_order(batch, heads, length, q.device).flatten()
+        layout = Recent([Round(whole, reach.repeat_interleave(heads, 0).view(-1), None, window)], 64, itself=True)
+        out = attend_new(q, keys, values, layout, alone=False, backend=backend)
+        place = torch.arange(new, device=q.device)
+        b, i = ((place < counts[:, None]) & (place >= counts[:, None] - window)).nonzero(as_tuple=True)
+        self.keys[b, :, now[b, i] % window] = k[b, :, i]
+        self.values[b, :, now[b, i] % window] = v[b, :, i]
+        return out
+
+    def one(self, q: Tensor, k: Tensor, v: Tensor, starts: Tensor, counts: Tensor) -> Tensor:
+        """`advance` of one token a row, in few operations of fixed shapes."""
+        window, rows = self.keys.shape[2], torch.arange(len(starts), device=q.device)
+        slots, real = starts % window, counts[:, None, None] > 0
+        for ring, new in ((self.keys, k), (self.values, v)):
+            ring[rows, :, slots] = torch.where(real, new[:, :, 0], ring[rows, :, slots])
+        age = (starts[:, None] - torch.arange(window, device=q.device)) % window
+        first = (starts // self.chunk - 1).clamp_min(0) * self.chunk if self.chunk else torch.zeros_like(starts)
+        seen = (starts[:, None] - age >= first[:, None])[:, None, None]
+        return F.scaled_dot_product_attention(q, self.keys, self.values, attn_mask=seen, scale=1.0)
 
 
 @dataclass
-class BucketState:
-    """Entries of the rows (batch x heads) that some round can still reach, oldest first, and rings of their indices.
+class GrowingState:
+    """All keys and values so far [batch, heads, capacity, d_head], for heads that see everything."""
 
-    Round r sees a token and the window - 1 before it in its bucket: rings[r][row, bucket] holds those.
-    pending: with `values: next`, the newest entry's value is the next token's and is not known yet.
-    """
-
-    heads: int
-    keys: Tensor  # [rows, capacity, d_head]
-    values: Tensor  # [rows, capacity, d_head]
-    buckets: Tensor  # int32 [rows, rounds, capacity]
-    filled: Tensor  # int64 [rows]: entries
-    rings: list[Tensor]  # per round int32 [rows, n_buckets, window - 1], -1 where empty
-    counts: list[Tensor]  # per round int64 [rows, n_buckets]: tokens ever filed
-    pending: bool
-    most: int = 0  # upper bound of `filled`
+    keys: Tensor
+    values: Tensor
 
     @classmethod
-    def empty(
-        cls,
-        batch: int,
-        heads: int,
-        d_head: int,
-        sizes: Sequence[int],
-        windows: Sequence[int],
-        like: Tensor,
-        *,
-        pending: bool,
-    ) -> BucketState:
-        rows, device = batch * heads, like.device
-        rings = [
-            torch.full((rows, n, w - 1), -1, dtype=torch.int32, device=device)
-            for n, w in zip(sizes, windows, strict=True)
-        ]
-        counts = [torch.zeros(rows, n, dtype=torch.int64, device=device) for n in sizes]
-        blank = like.new_zeros(rows, FIRST_CAPACITY, d_head)
-        ids = torch.zeros(rows, len(sizes), FIRST_CAPACITY, dtype=torch.int32, device=device)
-        return cls(heads, blank, blank.clone(), ids, counts[0].new_zeros(rows), rings, counts, pending)
+    def empty(cls, batch: int, heads: int, d_head: int, like: Tensor) -> GrowingState:
+        return cls(*(like.new_zeros(batch, heads, FIRST_CAPACITY, d_head) for _ in range(2)))
+
+    def advance(self, q: Tensor, k: Tensor, v: Tensor, starts: Tensor, counts: Tensor) -> Tensor:
+        """What new tokens [batch, heads, new, d_head] read; they are filed."""
+        new = q.shape[2]
+        longest = int(starts.max()) + new
+        if longest > self.keys.shape[2]:
+            more = max(longest, 2 * self.keys.shape[2]) - self.keys.shape[2]
+            self.keys, self.values = (F.pad(x, (0, 0, 0, more)) for x in (self.keys, self.values))
+        now = starts[:, None] + torch.arange(new, device=q.device)
+        b, i = (torch.arange(new, device=q.device) < counts[:, None]).nonzero(as_tuple=True)
+        self.keys[b, :, now[b, i]], self.values[b, :, now[b, i]] = k[b, :, i], v[b, :, i]
+        seen = torch.arange(longest, device=q.device) <= now[..., None]
+        keys, values = self.keys[:, :, :longest], self.values[:, :, :longest]
+        return F.scaled_dot_product_attention(q, keys, values, attn_mask=seen[:, None], scale=1.0)
+
+
+@dataclass
+class State:
+    """All that a model keeps of the tokens it has seen. starts: int64 [batch], how many; layers: one state a branch."""
+
+    starts: Tensor
+    layers: list[Any]
+    tape: Tape | None = field(default=None, repr=False)  # the same as a list of operations in C, where that can be
+    untaped: bool = field(default=False, repr=False)  # it was found that it cannot be
 
     @property
-    def rows(self) -> Tensor:
-        return torch.arange(len(self.filled), device=self.filled.device)
+    def batch(self) -> int:
+        return len(self.starts)
 
-    def one(self, q: Tensor, k: Tensor, v: Tensor, buckets: Tensor) -> Tensor:
-        """One new token: look up, then file. q, k, v: [batch, heads, 1, d_head]; returns the same shape."""
-        shape = v.shape
-        q, k, v = (x.flatten(0, 1) for x in (q, k, v))
-        ids = buckets.flatten(1).long()  # [rounds, rows]
-        rows = self.rows
-        self.complete(v)
-        found = [ring[rows, ids[r]] for r, ring in enumerate(self.rings)]
-        hidden = [f < 0 for f in found]
-        for r in range(1, len(found)):
-            for before in found[:r]:  # seen in an earlier round: counts once
-                hidden[r] |= (found[r][:, :, None] == before[:, None, :]).any(-1)
-        index, mask = torch.cat(found, 1).clamp_min_(0).long(), torch.cat(hidden, 1)
-        flat = (index + (rows * self.keys.shape[1])[:, None]).view(-1)
-        width = index.shape[1]
-        key = self.keys.flatten(0, 1).index_select(0, flat).view(len(rows), width, -1)
-        value = self.values.flatten(0, 1).index_select(0, flat).view(len(rows), width, -1)
-        scores = torch.bmm(q, key.transpose(1, 2)).masked_fill_(mask[:, None], -torch.inf)
-        alone = mask.all(-1)[:, None, None]
-        weights = torch.softmax(scores.masked_fill(alone, 0.0), -1)
-        out = torch.bmm(weights, value) if width else torch.zeros_like(v)
-        out = torch.where(alone, torch.zeros_like(v) if self.pending else v, out)
-        self.file(k.view(shape), self.readable(v.view(shape)), buckets)
-        return out.view(shape)
+    @property
+    def position(self) -> int:
+        """Tokens seen by the row that has seen most."""
+        return int(self.starts.max())
 
-    def complete(self, v: Tensor) -> None:
-        """The newest entry's value is the first of the new tokens' [rows, new, d_head]: k_{t-1} goes with v_t."""
-        if self.pending and self.most:
-            rows = self.rows
-            has = (self.filled > 0)[:, None]
-            last = (self.filled - 1).clamp_min(0)
-            self.values[rows, last] = torch.where(has, v[:, 0].to(self.values.dtype), self.values[rows, last])
+    @property
+    def nbytes(self) -> int:
+        """Bytes in use."""
+        return sum(layer.nbytes if hasattr(layer, "nbytes") else _nbytes(layer) for layer in self.layers)
 
-    def readable(self, v: Tensor) -> Tensor:
-        """What is read at each new token [batch, heads, new, d_head]: its own value, or its successor's."""
-        return torch.cat([v[:, :, 1:], torch.zeros_like(v[:, :, :1])], 2) if self.pending else v
+    def clone(self) -> State:
+        """An independent copy: extending one leaves the other."""
+        return self.rows(torch.arange(self.batch, device=self.starts.device))
 
-    def reachable(self, v: Tensor, buckets: Tensor) -> tuple[Tensor, Tensor, Tensor, int]:
-        """The entries that new tokens in these buckets [rounds, batch, heads, new] can reach, oldest first.
-
-        Returns keys and values [batch, heads, n, d_head], buckets int32 [rounds, batch, heads, n], and n. Rows
-        with fewer are filled up with entries in a bucket of their own.
-        """
-        batch = v.shape[0]
-        self.complete(v.flatten(0, 1))
-        wanted = torch.zeros(self.keys.shape[:2], dtype=torch.bool, device=v.device)
-        rows = self.rows[:, None]
-        for ring, ids in zip(self.rings, buckets.flatten(1, 2), strict=True):
-            index = ring[rows, ids.long()].flatten(1)
-            mark = torch.zeros(wanted.shape[0], wanted.shape[1] + 1, dtype=torch.bool, device=v.device)
-            mark.scatter_(1, torch.where(index < 0, wanted.shape[1], index).long(), True)
-            wanted |= mark[:, :-1]
-        n = int(wanted.sum(1).max())
-        order = torch.argsort(~wanted, dim=1, stable=True)[:, :n]
-        real = wanted.gather(1, order)
-        keys, values = self.keys[rows, order], self.values[rows, order]
-        known = self.buckets.gather(2, order[:, None].expand(-1, len(self.rings), -1))
-        known = torch.where(real[:, None], known, max(ring.shape[1] for ring in self.rings))
-        split = (batch, self.heads)
-        return keys.unflatten(0, split), values.unflatten(0, split), known.unflatten(0, split).permute(2, 0, 1, 3), n
-
-    def file(self, k: Tensor, read: Tensor, buckets: Tensor) -> None:
-        """Store new keys and what is read at them [batch, heads, new, d_head], and put them into their rings."""
-        k, read, ids = k.flatten(0, 1), read.flatten(0, 1), buckets.flatten(1, 2).long()
-        new = k.shape[1]
-        if self.most + new > self.keys.shape[1]:
-            self.compact(new)
-        index = self.filled[:, None] + torch.arange(new, device=k.device)  # [rows, new]
-        rows = self.rows[:, None]
-        self.keys[rows, index], self.values[rows, index] = k.to(self.keys.dtype), read.to(self.values.dtype)
-        self.buckets[rows, :, index] = ids.permute(1, 2, 0).to(torch.int32)
-        for ring, count, ids_r in zip(self.rings, self.counts, ids, strict=True):
-            capacity, total = ring.shape[2], torch.zeros_like(count)
-            ones = torch.ones_like(ids_r)
-            total.scatter_add_(1, ids_r, ones)
-            if capacity:
-                nth = torch.zeros_like(ids_r) if new == 1 else _occurrence(ids_r)
-                # nth: how many of its bucket came before it in this call; later ones overwrite the rest.
-                stays = nth >= total.gather(1, ids_r) - capacity
-                slot = (count.gather(1, ids_r) + nth) % capacity
-                r, c = stays.nonzero(as_tuple=True)
-                ring[r, ids_r[r, c], slot[r, c]] = index[r, c].to(torch.int32)
-            count += total
-        self.filled += new
-        self.most += new
-
-    def compact(self, new: int) -> None:
-        """Drop what no round can reach, and make room for `new` more. Amortised: at least half is free afterwards."""
-        width = self.keys.shape[1]
-        alive = torch.zeros(len(self.filled), width + 1, dtype=torch.bool, device=self.keys.device)
-        for ring in self.rings:
-            index = ring.flatten(1).long()
-            alive.scatter_(1, torch.where(index < 0, width, index), True)
-        if self.pending:
-            alive.scatter_(1, (self.filled - 1)[:, None].clamp_min(0), (self.filled > 0)[:, None])
-        alive = alive[:, :width]
-        live = alive.sum(1)
-        most = int(live.max())
-        capacity = max(width, FIRST_CAPACITY)
-        while capacity < 2 * most + new:
-            capacity *= 2
-        order = torch.argsort(~alive, dim=1, stable=True)[:, :most]
-        place = torch.cat([alive.cumsum(1) - 1, torch.full_like(live, -1)[:, None]], 1)  # old index -> new; -1 stays -1
-        rows = self.rows[:, None]
-        for name in ("keys", "values"):
-            old = getattr(self, name)
-            moved = old.new_zeros(len(old), capacity, old.shape[2])
-            moved[:, :most] = old[rows, order]
-            setattr(self, name, moved)
-        ids = self.buckets.new_zeros(*self.buckets.shape[:2], capacity)
-        ids[:, :, :most] = self.buckets.gather(2, order[:, None].expand(-1, ids.shape[1], -1))
-        self.buckets = ids
-        for r, ring in enumerate(self.rings):
-            index = ring.flatten(1).long()
-            self.rings[r] = place.gather(1, torch.where(index < 0, width, index)).to(torch.int32).view(ring.shape)
-        self.filled, self.most = live, most
+    def rows(self, index: Tensor) -> State:
+        """An independent state whose rows are these, which may repeat: one prompt, many continuations."""
+        return State(self.starts[index], [_rows(layer, index) for layer in self.layers])
 
 
-def _occurrence(ids: Tensor) -> Tensor:
-    """For each element of rows [rows, n]: how many equal ones stand before it."""
-    ordered, order = torch.sort(ids, dim=1, stable=True)
-    place = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
-    starts = torch.ones_like(ids, dtype=torch.bool)
-    starts[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
-    first = torch.where(starts, place, 0).cummax(1).values
-    return torch.empty_like(ids).scatter_(1, order, place - first)
+def _tensors(layer: Any) -> Iterator[tuple[str, Tensor]]:
+    if layer is not None:
+        for f in dataclasses.fields(layer):
+            value = getattr(layer, f.name)
+            if isinstance(value, Tensor):
+                yield f.name, value
+
+
+def _nbytes(layer: Any) -> int:
+    return sum(t.numel() * t.element_size() for _, t in _tensors(layer))
+
+
+def _rows(layer: Any, index: Tensor) -> Any:
+    if layer is None or hasattr(layer, "rows"):
+        return layer if layer is None else layer.rows(index)
+    return dataclasses.replace(layer, **{name: t[index] for name, t in _tensors(layer)})
 
 
 def largest_state(config: ReformerConfig, tokens: int, batch: int) -> int:
     """Bytes that decoding may hold after so many tokens, in float32: an upper bound, exact for what grows."""
     pair = 2 * config.d_head * 4  # a key and a value
     total = 0
+    published = config.pattern == "published"
     for n in range(config.n_layers):
         kind = config.layers[n % len(config.layers)]
         local, lsh = {"mixed": config.head_split, "lsh": (0, config.n_heads)}.get(kind, (config.n_heads, 0))
-        window = tokens if kind == "full" else min(tokens, config.local_window)
-        rings = math.prod(config.n_buckets) * sum(
-            config.windows[r % len(config.windows)] for r in range(config.n_hashes)
-        )
-        # Twice what is alive: room to file new entries before the dead ones are dropped.
-        total += local * 2 * window * pair + lsh * (2 * min(tokens, rings + config.local_round) * pair + 4 * rings)
+        window = 2 * tokens if kind == "full" else config.local_window * (1 + published)
+        windows = [config.windows[r % len(config.windows)] * (1 + published) for r in range(config.n_hashes)]
+        slots = math.prod(config.n_buckets) * sum(windows) + config.local_round
+        rounds = len(windows) + bool(config.local_round)
+        used = min(slots, rounds * tokens)
+        buckets = math.prod(config.n_buckets) * len(windows)
+        total += local * window * pair + lsh * (used * (pair + 8 + 4 * rounds) + 8 * buckets)
     return batch * total
-
-
-@dataclass
-class State:
-    """All that a model keeps of the tokens it has seen. position: how many; layers: one state a branch."""
-
-    batch: int
-    position: int
-    layers: list[Any]
-
-    def tensors(self) -> Iterator[Tensor]:
-        for layer in self.layers:
-            if layer is not None:
-                for field in dataclasses.fields(layer):
-                    value = getattr(layer, field.name)
-                    yield from (t for t in (value if isinstance(value, list) else [value]) if isinstance(t, Tensor))
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes held."""
-        return sum(t.numel() * t.element_size() for t in self.tensors())
-
-    def clone(self) -> State:
-        """An independent copy: extending one leaves the other."""
-        return State(self.batch, self.position, [_clone(layer) for layer in self.layers])
-
-
-def _clone(layer: Any) -> Any:
-    if layer is None:
-        return None
-    copies = {}
-    for field in dataclasses.fields(layer):
-        value = getattr(layer, field.name)
-        if isinstance(value, list):
-            value = [t.clone() for t in value]
-        elif isinstance(value, Tensor):
-            value = value.clone()
-        copies[field.name] = value
-    return type(layer)(**copies)

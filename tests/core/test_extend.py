@@ -5,8 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 from core.models import CAUSAL, VARIANTS, small, tokens
-from reformer import ReformerLM
+from reformer import ReformerLM, native
+from reformer.bucket_state import BucketState
 from torch import Tensor
+
+needs_compiler = pytest.mark.skipif(native.library() is None, reason=native.problem())
+BACKENDS = ["torch", pytest.param("native", marks=needs_compiler)]
 
 
 def in_pieces(model: ReformerLM, ids: Tensor, step: int) -> Tensor:
@@ -20,20 +24,90 @@ def in_pieces(model: ReformerLM, ids: Tensor, step: int) -> Tensor:
 @pytest.mark.parametrize("variant", CAUSAL)
 @pytest.mark.parametrize("step", [1, 7, 1000])
 def test_pieces_give_the_logits_of_one_forward(variant: str, step: int) -> None:
-    # Entries are dropped and windows moved several times: the first capacity is 256.
-    model, ids = small(torch.float64, **VARIANTS[variant]), tokens({1: 600, 7: 900, 1000: 1500}[step])
+    # Rings of 16 and 20 go round several times, and what grows outgrows its first 256.
+    model, ids = small(torch.float64, **VARIANTS[variant]), tokens({1: 300, 7: 600, 1000: 1500}[step])
     with torch.no_grad():
         whole = model(ids)
     # Groups of heads are rounded to the streams' unit one by one, which decoding need not do.
     assert (in_pieces(model, ids, step) - whole).abs().max() < (1e-5 if model.config.head_group else 1e-12)
 
 
-def test_float32_to_rounding() -> None:
-    model, ids = small(), tokens(400)
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("variant", [*CAUSAL, "layer norm, axial"])
+def test_float32_to_rounding(variant: str, backend: str) -> None:
+    """A few tokens go through a list of operations in C where there is one, more through the large products."""
+    changes = VARIANTS.get(variant, VARIANTS["full, layer norm, axial"] | {"layers": ("mixed",)})
+    model, ids = small(backend=backend, **changes), tokens(100)
     with torch.no_grad():
         whole = model(ids)
-    for step in (1, 7, 100):
-        assert (in_pieces(model, ids, step) - whole).abs().max() < 2e-5
+    for steps in ([1] * 100, [7] * 14 + [2], [70, 1, 1, 3, 1, 24]):
+        state, found = None, []
+        for part in ids.split(steps, 1):
+            logits, state = model.extend(part, state)
+            found.append(logits)
+        assert (torch.cat(found, 1) - whole).abs().max() < 2e-6 * max(10, float(whole.abs().max()))
+        taped = backend == "native" and "full" not in changes.get("layers", ())
+        assert (state.tape is not None) == (taped and (1 in steps or 7 in steps))
+
+
+@needs_compiler
+def test_both_backends_keep_the_same_state() -> None:
+    """A session begun with one goes on with the other."""
+    states = []
+    for backend in ("native", "torch"):
+        model, state = small(backend=backend, n_hashes=2, windows=(5, 3)), None
+        for part in tokens(120).split([1, 50, 1, 1, 60, 7], 1):
+            _, state = model.extend(part, state)
+        states.append(state)
+    one, other = states
+    for a, b in zip(one.layers, other.layers, strict=True):
+        if isinstance(a, BucketState):
+            assert torch.equal(a.times, b.times)
+            assert torch.equal(a.ids, b.ids)
+            assert torch.equal(a.counts, b.counts)
+            assert (a.pairs - b.pairs).abs().max() < 1e-5
+        elif a is not None:
+            assert (a.keys - b.keys).abs().max() < 1e-5
+    with torch.no_grad():
+        more = [small(backend=b).extend(tokens(9, seed=4), s)[0] for b, s in (("torch", one), ("native", other))]
+    assert (more[0] - more[1]).abs().max() < 2e-5
+
+
+@pytest.mark.parametrize("variant", [*VARIANTS, "published alone"])
+@pytest.mark.parametrize("dtype", [torch.float64, pytest.param(torch.float32, marks=needs_compiler)])
+def test_rows_of_different_lengths(variant: str, dtype: torch.dtype) -> None:
+    """Peers gather the first row's past for all of them, and forget the padding."""
+    model = small(dtype, **VARIANTS.get(variant, {"pattern": "published", "values": "same", "positions": "none"}))
+    lengths, close = [3, 90, 41], 1e-12 if dtype == torch.float64 else 2e-5
+    prompts, more = tokens(90, batch=3), tokens(10, batch=3, seed=8)
+    logits, state = model.extend(prompts, last_only=True, counts=torch.tensor(lengths))
+    assert state.starts.tolist() == lengths
+    joint = [logits, *(model.extend(part, state)[0] for part in more.split([1, 1, 5, 3], 1))]
+    for row, n in enumerate(lengths):
+        first, alone = model.extend(prompts[row : row + 1, :n], last_only=True)
+        apart = [first, *(model.extend(part, alone)[0] for part in more[row : row + 1].split([1, 1, 5, 3], 1))]
+        for a, b in zip(joint, apart, strict=True):
+            assert (a[row] - b[0]).abs().max() < close
+
+
+def test_a_row_may_have_nothing_new() -> None:
+    model, ids = small(torch.float64), tokens(40)
+    _, state = model.extend(ids)
+    model.extend(tokens(5, seed=3), state, counts=torch.tensor([0, 5]))
+    model.extend(tokens(1, seed=4), state, counts=torch.tensor([1, 0]))
+    assert state.starts.tolist() == [41, 45]
+    wanted, _ = model.extend(torch.cat([ids[:1], tokens(1, seed=4)[:1], ids[:1, :6]], 1))
+    assert (model.extend(ids[:, :6], state)[0][0] - wanted[0, -6:]).abs().max() < 1e-12
+
+
+def test_one_prompt_many_continuations() -> None:
+    model = small()
+    _, state = model.extend(tokens(70, batch=1))
+    many, alone = state.rows(torch.tensor([0, 0, 0])), state.clone()
+    more = tokens(20, batch=3, seed=2)
+    found = torch.cat([model.extend(part, many)[0] for part in more.split(1, 1)], 1)
+    assert (found[1] - model.extend(more[1:2], alone)[0][0]).abs().max() < 2e-5
+    assert state.position == 70  # untouched
 
 
 @pytest.mark.parametrize("variant", CAUSAL)
@@ -83,15 +157,30 @@ def test_documents_of_a_pack_can_change_places() -> None:
             assert (one - other).abs().max() < 1e-12
 
 
-def test_published_at_once_is_one_forward_and_goes_on() -> None:
-    """Chunks move with later text; the newest token must see what it would see as the last one of the text."""
-    model, ids = small(torch.float64, **VARIANTS["published"] | {"n_layers": 1}), tokens(100)
+def test_published_local_heads_decode_exactly() -> None:
+    """Their chunks do not move: a token sees its chunk and the one before, in both."""
+    model, ids = small(torch.float64, **VARIANTS["published"] | {"layers": ("local",)}), tokens(100)
     with torch.no_grad():
-        logits, state = model.extend(ids[:, :70])
-        assert (logits - model(ids[:, :70])).abs().max() < 1e-12
-        for n in range(70, 100):
-            logits, state = model.extend(ids[:, n : n + 1], state)
-            assert (logits[:, 0] - model(ids[:, : n + 1])[:, -1]).abs().max() < 1e-12
+        whole = model(ids)
+        for step in (1, 7, 100):
+            assert (in_pieces(model, ids, step) - whole).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, pytest.param(torch.float32, marks=needs_compiler)])
+def test_published_hashed_heads_decode_by_the_ring_rule(dtype: torch.dtype) -> None:
+    """Any pieces give the same; while all of the text is in one bucket's reach, it is what the chunks show."""
+    changes = VARIANTS["published"] | {"layers": ("lsh",)}
+    model, ids = small(dtype, **changes), tokens(100)
+    found = [in_pieces(model, ids, step) for step in (1, 7, 100)]
+    for other in found[1:]:
+        assert (found[0] - other).abs().max() < (1e-12 if dtype == torch.float64 else 2e-5)
+    one = small(torch.float64, **changes | {"n_layers": 1})
+    for branch in (c.branch for c in one.trunk.couplings):
+        if hasattr(branch, "rotations"):
+            branch.rotations.zero_()  # every vector falls into the first bucket
+    with torch.no_grad():
+        short = tokens(16)  # two chunks of 8
+        assert (in_pieces(one, short, 1) - one(short)).abs().max() < 1e-12
 
 
 def test_state_is_bounded_and_clones_are_apart() -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING
+
 import torch.nn.functional as F
 from torch import Tensor
 
 from reformer.attention.local import LocalHeads
-from reformer.branch import Context
-from reformer.state import WindowState
+from reformer.branch import Context, Progress
+from reformer.state import GrowingState
+
+if TYPE_CHECKING:
+    from reformer.native.decode import Tape
 
 
 class FullHeads(LocalHeads):
@@ -27,13 +31,12 @@ class FullHeads(LocalHeads):
         seen = (d[:, :, None] == d[:, None, :]).tril()[:, None]
         return F.scaled_dot_product_attention(q, k, v, attn_mask=seen, scale=1.0), None
 
-    def start(self, batch: int) -> WindowState:
-        like = self.project.weight
-        return WindowState.empty(batch, self.heads, self.config.d_head, None, like)
+    def start(self, batch: int) -> GrowingState:  # type: ignore[override]
+        return GrowingState.empty(batch, self.heads, self.config.d_head, self.project.weight)
 
-    def step(self, x: Tensor, context: Context, state: WindowState) -> Tensor:
-        q, k, v = self.split(x, context.phase(slice(0, x.shape[1])), self.all)
-        keys, values = state.append(k, v)
-        new, total = x.shape[1], keys.shape[2]
-        seen = torch.ones(new, total, dtype=torch.bool, device=x.device).tril(total - new)
-        return self.joined(F.scaled_dot_product_attention(q, keys, values, attn_mask=seen, scale=1.0), self.all)
+    def step_mix(self, parts: tuple[Tensor, ...], progress: Progress, state: GrowingState) -> Tensor:  # type: ignore[override]
+        q, k, v = parts
+        return state.advance(q, k, v, progress.starts, progress.counts)
+
+    def record(self, tape: Tape, source: int, state: GrowingState) -> None:
+        return None  # it grows with the text: there is no operation of a fixed price

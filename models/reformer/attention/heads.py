@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Any
+
 import torch
 from torch import Tensor, nn
 
-from reformer.branch import Mixing, make_norm
+from reformer.branch import Mixing, Progress, make_norm, record_norm
 from reformer.config import ReformerConfig
 from reformer.fused import linear, project
+
+if TYPE_CHECKING:
+    from reformer.native.decode import Tape
 
 
 class Heads(Mixing):
@@ -39,6 +45,29 @@ class Heads(Mixing):
             lengths = lengths[:, group] if lengths is not None else None
         found = project(flat, weight, self.parts, n, lengths, turns, rms=self.rms, backend=self.config.backend)
         return tuple(part.unflatten(0, x.shape[:2]).transpose(1, 2) for part in found)
+
+    def step(self, x: Tensor, progress: Progress, state: Any) -> Tensor:
+        parts = self.split(x, progress.phase(x.shape[1]), self.all)
+        return self.joined(self.step_mix(parts, progress, state), self.all)
+
+    @abstractmethod
+    def step_mix(self, parts: tuple[Tensor, ...], progress: Progress, state: Any) -> Tensor:
+        """What new tokens read [batch, heads, new, d_head]; the state takes them in."""
+
+    def record(self, tape: Tape, source: int, state: Any) -> Tensor | None:
+        y = tape.matmul(record_norm(self.norm, tape, source), self.recorded_weight())
+        if (lengths := self.lengths()) is not None:
+            phase = tape.turns if self.turned else None
+            tape.heads(y, lengths, phase, self.parts, self.heads, self.config.d_head)
+        return tape.matmul(self.record_mix(tape, y, state), self.output.weight)
+
+    def recorded_weight(self) -> Tensor:
+        """The projections, with whatever constant `mix` applies to their results."""
+        return self.project.weight
+
+    @abstractmethod
+    def record_mix(self, tape: Tape, y: Tensor, state: Any) -> Tensor:
+        """On a tape: what new tokens read, [rows, heads * d_head], given y [rows, parts * heads * d_head]."""
 
     def joined(self, out: Tensor, group: slice) -> Tensor:
         """[batch, heads of group, length, d_head] -> [batch, length, d_model]."""

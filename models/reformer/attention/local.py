@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
 from reformer.attention.heads import Heads
-from reformer.branch import Context
+from reformer.branch import Context, Progress
 from reformer.config import ReformerConfig
 from reformer.ops.bucket_attention.attend import attend
 from reformer.ops.bucket_attention.recent import Recent, make_recent, make_window
 from reformer.state import WindowState
+
+if TYPE_CHECKING:
+    from reformer.native.decode import Tape
 
 
 class LocalHeads(Heads):
@@ -43,15 +48,9 @@ class LocalHeads(Heads):
         like = self.project.weight
         return WindowState.empty(batch, self.heads, self.config.d_head, self.config.local_window, like)
 
-    def step(self, x: Tensor, context: Context, state: WindowState) -> Tensor:
-        q, k, v = self.split(x, context.phase(slice(0, x.shape[1])), self.all)
-        keys, values = state.append(k, v)
-        if x.shape[1] == 1:
-            keys, values = keys[:, :, -self.config.local_window :], values[:, :, -self.config.local_window :]
-            weights = torch.softmax(q @ keys.transpose(-1, -2), -1)
-            return self.joined(weights @ values, self.all)
-        before = keys.shape[2] - x.shape[1]
-        q = torch.cat([q.new_zeros(*q.shape[:2], before, q.shape[3]), q], 2)
-        layout = self.layout(q, None)
-        out = attend(q, keys, values, layout, alone=False, backend=self.config.backend)
-        return self.joined(out[:, :, before:], self.all)
+    def step_mix(self, parts: tuple[Tensor, ...], progress: Progress, state: WindowState) -> Tensor:
+        q, k, v = parts
+        return state.advance(q, k, v, progress.starts, progress.counts, self.config.backend)
+
+    def record_mix(self, tape: Tape, y: Tensor, state: WindowState) -> Tensor:
+        return tape.window(y, state)

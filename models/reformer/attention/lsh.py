@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from reformer.attention.heads import Heads
-from reformer.branch import Context
+from reformer.branch import Context, Progress
+from reformer.bucket_state import BucketState
 from reformer.config import ReformerConfig
 from reformer.ops.bucket_attention.attend import attend
 from reformer.ops.bucket_attention.recent import make_recent
 from reformer.ops.lsh_hash import lsh_hash, rotation_width
 from reformer.precision import wide
-from reformer.state import BucketState
+
+if TYPE_CHECKING:
+    from reformer.native.decode import Tape
 
 LEAST_TEMPERATURE = 1e-3
 CENTRE_RATE = 0.02  # share of the running mean that a training pass renews
@@ -74,23 +78,14 @@ class LSHHeads(Heads):
         return out, routing
 
     def start(self, batch: int) -> BucketState:
-        like = self.project.weight
-        return BucketState.empty(
-            batch, self.heads, self.config.d_head, self.sizes, self.windows, like, pending=self.config.values == "next"
-        )
+        same, like = self.config.values == "same", self.project.weight
+        return BucketState.empty(batch, self.heads, self.config.d_head, self.sizes, self.windows, like, next=not same)
 
-    def step(self, x: Tensor, context: Context, state: BucketState) -> Tensor:
-        k, v = self.split(x, None, self.all)
-        buckets = self.buckets(k, self.all)
-        if x.shape[1] == 1:
-            return self.joined(state.one(k, k, v, buckets), self.all)
-        keys, values, known, before = state.reachable(v, buckets)
-        together = torch.cat([known, buckets.to(known.dtype)], -1)
-        layout = make_recent(together, self.windows, block=self.config.block, itself=False)
-        q = torch.cat([k.new_zeros(*k.shape[:2], before, k.shape[3]), k], 2)
-        new_values = state.readable(v)
-        same = self.config.values == "same"
-        k_all, v_all = torch.cat([keys, k], 2), torch.cat([values, new_values], 2)
-        out = attend(q, k_all, v_all, layout, alone=same, backend=self.config.backend)
-        state.file(k, new_values, buckets)
-        return self.joined(out[:, :, before:], self.all)
+    def step_mix(self, parts: tuple[Tensor, ...], progress: Progress, state: BucketState) -> Tensor:
+        k, v = parts
+        ids = self.buckets(k, self.all)
+        return state.advance(k, k, v, ids, progress.starts, progress.counts, self.config.backend)
+
+    def record_mix(self, tape: Tape, y: Tensor, state: BucketState) -> Tensor:
+        c, centre = self.config, self.centre * self.lengths()[0, :, None]
+        return tape.buckets(y, state, self.rotations, centre, c.n_buckets, local_round=bool(c.local_round), unit=False)

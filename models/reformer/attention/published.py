@@ -1,24 +1,30 @@
 """Heads as in the released Reformers: chunks of a sorted sequence (pattern `published`), to run their checkpoints.
 
-What they see depends on later text (design section 2): `extend` gives new tokens what these heads give the last ones of
-the text so far, and leaves what earlier tokens saw as it was. Chunks mix buckets, so packed documents see each other.
+What hashed heads see depends on later text (design section 2), so that they cannot be decoded exactly: `extend` gives a
+token the last ones of its own buckets (the ring rule), as often as it meets them. Local heads are exact in both. Chunks
+mix buckets, so packed documents see each other.
 """
 
 from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from reformer.attention.heads import Heads
-from reformer.branch import Context
+from reformer.branch import Context, Progress
+from reformer.bucket_state import BucketState
 from reformer.config import ReformerConfig
 from reformer.ops.bucket_attention.attend import attend
 from reformer.ops.bucket_attention.published import make_published
 from reformer.ops.lsh_hash import lsh_hash, rotation_width
 from reformer.state import WindowState
+
+if TYPE_CHECKING:
+    from reformer.native.decode import Tape
 
 EPSILON = 1e-6  # of the keys' normalisation, as released
 
@@ -51,21 +57,6 @@ class PublishedHeads(Heads):
             routing = self.buckets(q.detach(), group)
         return self.attended(q, k, v, routing, delta), routing
 
-    def start(self, batch: int) -> WindowState:
-        # All of the text: chunk boundaries move with every token, so that any earlier one can come into reach.
-        return WindowState.empty(batch, self.heads, self.config.d_head, None, self.project.weight)
-
-    def step(self, x: Tensor, context: Context, state: WindowState) -> Tensor:
-        q, k, v = self.queries_keys_values(self.split(x, None, self.all))
-        before = state.filled
-        keys, values = state.append(q if self.shared else k, v)
-        if self.shared:
-            queries, keys = keys, unit(keys)
-        else:
-            queries = torch.cat([q.new_zeros(*q.shape[:2], before, q.shape[3]), q], 2)
-        out = self.attended(queries, keys, values, self.buckets(queries, self.all))
-        return self.joined(out[:, :, before:], self.all)
-
 
 class PublishedLocalHeads(PublishedHeads):
     """Own queries and keys; every position sees its chunk and the one before, itself included."""
@@ -82,6 +73,22 @@ class PublishedLocalHeads(PublishedHeads):
 
     def buckets(self, q: Tensor, group: slice) -> Tensor:
         return torch.zeros(1, *q.shape[:3], dtype=torch.uint8, device=q.device)
+
+    def start(self, batch: int) -> WindowState:
+        like, chunk = self.project.weight, self.chunk
+        return WindowState.empty(batch, self.heads, self.config.d_head, 2 * chunk, like, chunk)
+
+    def step_mix(self, parts: tuple[Tensor, ...], progress: Progress, state: WindowState) -> Tensor:
+        q, k, v = self.queries_keys_values(parts)
+        return state.advance(q, k, v, progress.starts, progress.counts, self.config.backend)
+
+    def recorded_weight(self) -> Tensor:
+        weight = self.project.weight.detach().clone()
+        weight.view(3, -1, weight.shape[1])[1] /= math.sqrt(self.config.d_head)
+        return weight
+
+    def record_mix(self, tape: Tape, y: Tensor, state: WindowState) -> Tensor:
+        return tape.window(y, state)
 
 
 class PublishedLSHHeads(PublishedHeads):
@@ -102,6 +109,21 @@ class PublishedLSHHeads(PublishedHeads):
 
     def buckets(self, q: Tensor, group: slice) -> Tensor:
         return lsh_hash(q, self.rotations[group], self.config.n_buckets)
+
+    def start(self, batch: int) -> BucketState:
+        # The ring rule: of every bucket as many of the last tokens as a query can meet in two chunks.
+        c = self.config
+        sizes, windows = [math.prod(c.n_buckets)] * c.n_hashes, [2 * self.chunk] * c.n_hashes
+        like = self.project.weight
+        return BucketState.empty(batch, self.heads, c.d_head, sizes, windows, like, next=False, each=False)
+
+    def step_mix(self, parts: tuple[Tensor, ...], progress: Progress, state: BucketState) -> Tensor:
+        q, k, v = self.queries_keys_values(parts)
+        ids = self.buckets(q, self.all)
+        return state.advance(q, k, v, ids, progress.starts, progress.counts, self.config.backend)
+
+    def record_mix(self, tape: Tape, y: Tensor, state: BucketState) -> Tensor:
+        return tape.buckets(y, state, self.rotations, None, self.config.n_buckets, local_round=False, unit=True)
 
 
 def unit(x: Tensor) -> Tensor:

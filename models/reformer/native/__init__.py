@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-SOURCES = ("attention.c", "rows.c")
+SOURCES = ("attention.c", "rows.c", "state.c", "decode.c")
 # No -ffast-math: -inf and NaN mean something here, and sums keep the order they are written in.
 FLAGS = ["-O3", "-fPIC", "-shared", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"]
 # The best that compiles is taken: some compilers lack OpenMP, some name the processor otherwise.

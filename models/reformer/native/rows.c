@@ -23,20 +23,13 @@ INLINE void put(void *x, int64_t at, int half, float value) {
         ((float *)x)[at] = value;
 }
 
-/* Sum of a * b over the first n numbers; both may be read, and are 0, up to whole vectors. */
-INLINE float dot(const float *a, const float *b, int64_t n) {
-    vec sum = {0};
-    for (int64_t c = 0; c < n; c += LANES) sum += AT(a + c) * AT(b + c);
-    return total(sum);
-}
-
 /* out = x / rms(x); inverse: 1 / rms(x). */
 void rows_normalise(const void *x, void *out, float *inverse, int64_t n, int64_t d, float eps, int64_t half,
                     int64_t half_out, int64_t threads) {
     ROWS_IN_PARALLEL(n) {
         float buffer[padded(d)];
         load_row(x, row, d, half, buffer);
-        float scale = 1 / sqrtf(dot(buffer, buffer, d) / d + eps);
+        float scale = 1 / sqrtf(products(buffer, buffer, d) / d + eps);
         for (int64_t c = 0; c < d; c++) buffer[c] *= scale;
         store_row(out, row, d, half_out, buffer);
         inverse[row] = scale;
@@ -50,7 +43,7 @@ void rows_normalise_back(const void *dy, const void *y, const float *inverse, vo
         float g[padded(d)], at[padded(d)];
         load_row(dy, row, d, half, g);
         load_row(y, row, d, half, at);
-        float along = dot(g, at, d) / d;
+        float along = products(g, at, d) / d;
         for (int64_t c = 0; c < d; c++) g[c] = inverse[row] * (g[c] - along * at[c]);
         store_row(dx, row, d, half_out, g);
     }
@@ -76,7 +69,7 @@ void rows_split(const void *raw, void *const *out, float *length, const float *s
             for (int64_t h = 0; h < heads; h++) {
                 load_row(raw, (row * parts + p) * heads + h, d, half, x);
                 if (scale && p < parts - 1) {
-                    float was = fmaxf(sqrtf(dot(x, x, d)), TINY), factor = scale[p * heads + h] / was;
+                    float was = fmaxf(sqrtf(products(x, x, d)), TINY), factor = scale[p * heads + h] / was;
                     length[(row * (parts - 1) + p) * heads + h] = was;
                     for (int64_t c = 0; c < d; c++) x[c] *= factor;
                     if (phase) rotate(x, phase + row % n_phases * d, d, 1);
@@ -101,7 +94,7 @@ void rows_split_back(void *const *grad, void *const *out, const float *length, c
                         /* y = s u with u of unit length: d_raw = (s g - y (y . g) / s) / length */
                         load_row(out[p], row * heads + h, d, half, y);
                         float s = scale[p * heads + h], was = length[(row * (parts - 1) + p) * heads + h];
-                        float along = dot(g, y, d);
+                        float along = products(g, y, d);
                         d_scale[(chunk * (parts - 1) + p) * heads + h] += along / s;
                         for (int64_t c = 0; c < d; c++) g[c] = (s * g[c] - along / s * y[c]) / was;
                         if (phase) rotate(g, phase + row % n_phases * d, d, -1);

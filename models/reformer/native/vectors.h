@@ -32,11 +32,32 @@ INLINE int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 INLINE vec all(float x) { return x - (vec){0}; }
 INLINE vec choose(ivec which, vec a, vec b) { return (vec)((which & (ivec)a) | (~which & (ivec)b)); }
 INLINE vec larger(vec a, vec b) { return choose(b > a, b, a); } /* a NaN in a stays */
+INLINE vec smaller(vec a, vec b) { return choose(b < a, b, a); }
 
+/* Sum of a vector's lanes, half onto half. */
 INLINE float total(vec x) {
-    float sum = 0;
-    for (int n = 0; n < LANES; n++) sum += x[n];
-    return sum;
+    float lane[LANES];
+    memcpy(lane, &x, sizeof lane);
+    for (int half = LANES / 2; half > 0; half /= 2)
+        for (int n = 0; n < half; n++) lane[n] += lane[n + half];
+    return lane[0];
+}
+
+/* Sum of a * b over n numbers. */
+INLINE float products(const float *a, const float *b, int64_t n) {
+    vec sum[4] = {{0}};
+    int64_t c = 0;
+    for (; c + 4 * LANES <= n; c += 4 * LANES)
+        for (int k = 0; k < 4; k++) sum[k] += AT(a + c + k * LANES) * AT(b + c + k * LANES);
+    for (; c + LANES <= n; c += LANES) sum[0] += AT(a + c) * AT(b + c);
+    float rest = 0;
+    for (; c < n; c++) rest += a[c] * b[c];
+    return total((sum[0] + sum[1]) + (sum[2] + sum[3])) + rest;
+}
+
+/* to += factor * from, of n numbers. */
+INLINE void add_scaled(float *to, const float *from, float factor, int64_t n) {
+    for (int64_t c = 0; c < n; c++) to[c] += factor * from[c];
 }
 
 /* e^x to 2e-7 for x <= 88, 0 below -87 (Cody and Waite's reduction, Cephes' polynomial). */

@@ -90,6 +90,19 @@ def attend(
     return out
 
 
+def attend_new(q: Tensor, k: Tensor, v: Tensor, layout: Recent, *, alone: bool, backend: Backend = "auto") -> Tensor:
+    """`attend` for the last positions only, without gradients: q [batch, heads, new, d_head], k and v of all."""
+    new, before = q.shape[2], k.shape[2] - q.shape[2]
+    if choose(backend, q, k, v) != "native" or len({q.dtype, k.dtype, v.dtype}) > 1:
+        whole = torch.cat([q.new_zeros(*q.shape[:2], before, q.shape[3]), q], 2)
+        return attend(whole, k, v, layout, alone=alone, backend="torch")[:, :, before:]
+    out, lse = native.forward_new(_flat(q), _flat(k), _flat(v), layout, q.shape[1], k.shape[2], new)
+    if alone:
+        own = _flat(v[:, :, before:])
+        out = torch.where((lse == -torch.inf)[:, None], own.to(out.dtype), out)
+    return _shaped(out, v[:, :, before:])
+
+
 def bucket_attention(
     q: Tensor,
     k: Tensor,

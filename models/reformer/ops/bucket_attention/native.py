@@ -38,6 +38,22 @@ def forward_pass(q: Tensor, k: Tensor, v: Tensor, layout: Recent, shift: int) ->
     return out, lse
 
 
+def forward_new(
+    q: Tensor, k: Tensor, v: Tensor, layout: Recent, heads: int, length: int, new: int
+) -> tuple[Tensor, Tensor]:
+    """`forward_pass` for the last `new` of `length` positions of each row: q, and what is returned, have only those."""
+    out = v.new_empty(len(q), v.shape[1], dtype=_sums(v, layout))
+    lse = v.new_empty(len(q), dtype=torch.float32)
+    before = length - new
+    for r, now in enumerate(layout.rounds):
+        batch_row, head = now.order // (length * heads), now.order % heads
+        time = now.order // heads % length
+        places = (time >= before).nonzero()[:, 0]
+        rows = ((batch_row * new + time - before) * heads + head)[places]
+        _call("attention_forward", layout, r, q, k, v, 0, out=out, lse=lse, places=places, rows=rows)
+    return out, lse
+
+
 def backward_pass(
     q: Tensor, k: Tensor, v: Tensor, lse: Tensor, delta: Tensor, d_out: Tensor,
     layout: Recent, shift: int, *, once: bool,
@@ -61,7 +77,7 @@ def _sums(v: Tensor, layout: Recent) -> torch.dtype:
 
 
 def _earlier(layout: Recent, r: int) -> Iterator[tuple[Tensor, int]]:
-    for before in layout.rounds[:r]:
+    for before in layout.earlier(r):
         assert before.u is not None
         yield before.u, before.window
 
@@ -72,12 +88,12 @@ def _call(
     lib = library()
     assert lib is not None
     now, earlier = layout.rounds[r], list(_earlier(layout, r))
-    u = (ctypes.c_void_p * max(1, r))(*(pointer(x) for x, _ in earlier))
-    windows = (ctypes.c_int64 * max(1, r))(*(window for _, window in earlier))
+    u = (ctypes.c_void_p * (len(earlier) + 1))(*(pointer(x) for x, _ in earlier))
+    windows = (ctypes.c_int64 * (len(earlier) + 1))(*(window for _, window in earlier))
     numbers: dict[str, Any] = {
         "u": ctypes.addressof(u), "u_windows": ctypes.addressof(windows), "n_places": len(now.order),
-        "n_queries": len(now.order), "shift": shift, "window": now.window, "d": q.shape[1], "d_value": v.shape[1],
-        "half": v.dtype == torch.bfloat16, "half_out": _sums(v, layout) == torch.bfloat16, "n_earlier": r,
+        "n_queries": len(q), "shift": shift, "window": now.window, "d": q.shape[1], "d_value": v.shape[1],
+        "half": v.dtype == torch.bfloat16, "half_out": _sums(v, layout) == torch.bfloat16, "n_earlier": len(earlier),
         "wide": bool(earlier) and earlier[0][0].dtype == torch.int64, "itself": layout.itself, "shared": q is k,
         "first": r == 0, "threads": threads(),
     }  # fmt: skip

@@ -68,15 +68,21 @@ def make_round(buckets: Tensor, window: int, u_dtype: torch.dtype | None) -> Rou
 
 @dataclass(frozen=True)
 class Recent:
-    """block: sorted queries worked on together. itself: a position sees itself as it sees others."""
+    """block: sorted queries worked on together. itself: a position sees itself as it sees others. union: a pair counts
+    once, in whichever rounds it is seen, else as often as it is seen."""
 
     rounds: list[Round]
     block: int
     itself: bool
+    union: bool = True
 
     @property
     def n_rounds(self) -> int:
         return len(self.rounds)
+
+    def earlier(self, r: int) -> list[Round]:
+        """Rounds in which a pair of round r may have been seen already."""
+        return self.rounds[:r] if self.union else []
 
     def slices(self, r: int) -> Iterator[Slice]:
         """Cut round r into slices. A pair that an earlier round already shows is hidden: the union is exact."""
@@ -96,7 +102,7 @@ class Recent:
             reach = now.reach.index_select(0, key_places[back * m :]).view(-1, m)
             hidden = columns <= (rows - reach)[..., None]
             hidden |= future
-            for before in self.rounds[:r]:
+            for before in self.earlier(r):
                 assert before.u is not None
                 u = before.u.index_select(0, keys)
                 # |u_i - u_j| < window implies u_i > u_j here: both are in one bucket of that round, and j is earlier.
@@ -105,20 +111,26 @@ class Recent:
             yield Slice(keys, hidden, min(stop, total) - start)
 
 
-def make_recent(buckets: Tensor, windows: Sequence[int], *, block: int, itself: bool) -> Recent:
+def make_recent(buckets: Tensor, windows: Sequence[int], *, block: int, itself: bool, union: bool = True) -> Recent:
     """buckets: integer [rounds, batch, heads, length], one window a round."""
     last, largest = len(buckets) - 1, buckets[0].numel() * (max(windows) + 1)
     u_dtype = torch.int32 if largest <= LARGEST_INT32 else torch.int64
     rounds = [
         make_round(b, w, u_dtype if r < last else None) for r, (b, w) in enumerate(zip(buckets, windows, strict=True))
     ]
-    return Recent(rounds, block, itself)
+    return Recent(rounds, block, itself, union)
+
+
+def flat_order(batch: int, heads: int, length: int, device: torch.device) -> Tensor:
+    """int64 [rows, length]: the flat positions of each row, token by token in memory (see `sort_rows`)."""
+    places = torch.arange(batch * length * heads, device=device)
+    return places.view(batch, length, heads).transpose(1, 2).reshape(batch * heads, length)
 
 
 def make_window(
     batch: int, heads: int, length: int, window: int, device: torch.device, *, block: int, itself: bool
 ) -> Recent:
     """The local round alone, in which all of a row is one bucket: nothing to sort."""
-    order = torch.arange(batch * length * heads, device=device).view(batch, length, heads).transpose(1, 2).reshape(-1)
+    order = flat_order(batch, heads, length, device).flatten()
     reach = torch.arange(1, length + 1, dtype=torch.int32, device=device).clamp_max_(window).repeat(batch * heads)
     return Recent([Round(order, reach, None, window)], block, itself)
