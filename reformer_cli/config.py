@@ -75,12 +75,23 @@ class TrainConfig:
     eval_tokens: int = Field(
         default=16_384, ge=1, description="held-out tokens a validation during the run scores at most"
     )
-    eval_context: bool = Field(
-        default=False, description="at each validation, also log held-out bits/byte by how much context is seen"
-    )
     save_every_minutes: float = Field(default=5.0, gt=0, description="minutes between checkpoints")
     keep: int = Field(default=2, ge=1, description="checkpoints kept")
     sample_tokens: int = Field(default=0, ge=0, description="tokens of a sample printed at each validation")
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class EvalConfig:
+    """What is measured while training, beside validations; see docs/evaluation.md."""
+
+    every: int | None = Field(
+        default=None, ge=1, description="steps between evaluations, whose figures go to metrics.jsonl; null: none"
+    )
+    tests: tuple[Literal["perplexity", "context", "recall"], ...] = Field(
+        default=("perplexity", "context", "recall"), min_length=1, description="the evaluate commands to run"
+    )
+    tokens: int = Field(default=16_384, ge=1, description="held-out tokens that perplexity and context score at most")
+    longest: int = Field(default=4096, ge=64, le=2**27, description="how far back recall is tested, in tokens")
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -90,11 +101,12 @@ class RunConfig:
     model: ReformerConfig
     data: DataConfig = Field(default_factory=DataConfig)
     train: TrainConfig = Field(default_factory=TrainConfig)
+    eval: EvalConfig = Field(default_factory=EvalConfig)
     version: int = VERSION
     corpus_digest: str = ""
 
 
-SECTIONS: dict[str, Any] = {"model": ReformerConfig, "data": DataConfig, "train": TrainConfig}
+SECTIONS: dict[str, Any] = {"model": ReformerConfig, "data": DataConfig, "train": TrainConfig, "eval": EvalConfig}
 Settings = dict[str, dict[str, Any]]
 
 

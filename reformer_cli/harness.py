@@ -3,7 +3,8 @@
     from lm_eval import simple_evaluate
     simple_evaluate(model=ReformerHarness("runs/novel"), tasks=["lambada_openai"])
 
-or `reformer evaluate harness`. Texts of any length are read whole: there is no window and no truncation.
+or `reformer evaluate harness`. Texts of any length are read whole: there is no window and no truncation. What is scored
+is what generation follows (of pattern `published`, the ring rule).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import torch
 from lm_eval.api.model import LM
 from reformer.state import State
 
-from reformer_cli.evaluation.likelihood import encoded, reader_of, score_pieces
+from reformer_cli.evaluation.likelihood import Unlimited, encoded, score_pieces
 from reformer_cli.runs import Run
 from reformer_cli.sampling.config import SamplingConfig
 from reformer_cli.sampling.engine import generate
@@ -48,7 +49,7 @@ class ReformerHarness(LM):  # type: ignore[misc]  # the harness has no annotatio
         """Of each (text,): its log-probability, every token given all before it."""
         found = []
         for request in requests:
-            reader = reader_of(self.model, torch.tensor([self.tokenizer.end]), None)
+            reader = Unlimited(self.model, torch.tensor([self.tokenizer.end]))
             found.append(-score_pieces(reader, encoded(self.tokenizer, [request.args[0]])).score.nats)
         return found
 

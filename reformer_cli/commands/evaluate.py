@@ -28,7 +28,7 @@ from reformer_cli.errors import UserError
 if TYPE_CHECKING:
     from reformer import ReformerLM
 
-    from reformer_cli.evaluation.likelihood import Tally
+    from reformer_cli.evaluation.likelihood import Reading, Tally
     from reformer_cli.runs import Run
     from reformer_cli.tokenization.pieces import Facts
     from reformer_cli.tokenization.tokenizer import Ids, Tokenizer
@@ -60,6 +60,14 @@ def perplexity(
     rounds: Annotated[
         int | None, typer.Option(min=1, max=64, help="Hash rounds instead of those that the model was trained with.")
     ] = None,
+    likelihood: Annotated[
+        str | None,
+        typer.Option(
+            metavar="decoding|forward",
+            help="As generation computes it, or by passes as in training, of --context tokens (default: the trained "
+            "context). They differ for pattern published alone, of which forward is the default.",
+        ),
+    ] = None,
     json: JsonOption = False,
     csv: CsvOption = False,
     plot: PlotOption = None,
@@ -69,34 +77,39 @@ def perplexity(
 
     Files are scored whole, as they are, however long; each figure comes with its 95 % bootstrap interval.
     """
+    from reformer_cli.evaluation.likelihood import DECODING, FORWARD, reading_of
     from reformer_cli.evaluation.rounds import with_rounds
 
     begin(json, csv, plot)
     if plot is not None and not by_position:
         raise UserError("--plot draws the figures by position", "add --by-position")
+    if likelihood not in (None, DECODING, FORWARD):
+        raise UserError(f"--likelihood {likelihood!r} is not known", f"use {DECODING} or {FORWARD}")
     opened, tokenizer, model = open_run(run, device)
     if rounds is not None:
         model = with_rounds(model, rounds)
+    reading = reading_of(model.config, opened.config.data.context, context, likelihood)
     found: dict[str, Tally] = {}
-    for name, tally in _scored(opened, model, tokenizer, files or [], context):
+    for name, tally in _scored(opened, model, tokenizer, files or [], reading):
         found[name] = tally
         if not (json or csv):
             typer.echo(table(name, [tally]))
-    _print(found, context, rounds, by_position, json, csv)
+    rule = reading.rule(model.config)
+    settings = {"context": reading.context, "likelihood": FORWARD if reading.forward else DECODING, "rounds": rounds}
+    _print(found, settings | {"rule": rule}, by_position, json, csv)
+    if not json:
+        (say if csv else typer.echo)(("" if csv else "\n") + rule)
     if plot is not None:
         from reformer_cli.evaluation.plots import plot_positions
 
         plot_positions({name: _record([tally], True)["by_position"] for name, tally in found.items()}, plot)
 
 
-def _print(
-    found: dict[str, Tally], context: int | None, rounds: int | None, by_position: bool, json: bool, csv: bool
-) -> None:
+def _print(found: dict[str, Tally], settings: dict[str, Any], by_position: bool, json: bool, csv: bool) -> None:
     """All texts together, and what is printed after all of them."""
     everything = list(found.values())
     if json:
         each = {name: _record([tally], by_position) for name, tally in found.items()}
-        settings = {"context": context, "rounds": rounds}
         typer.echo(json_.dumps(_record(everything, by_position) | settings | {"files": each}))
     elif csv:
         rows = [row for name, tally in found.items() for row in _rows(name, [tally], by_position)]
@@ -159,15 +172,15 @@ def _position_table(tallies: list[Tally]) -> str:
 
 
 def _scored(
-    run: Run, model: ReformerLM, tokenizer: Tokenizer, files: list[str], context: int | None
+    run: Run, model: ReformerLM, tokenizer: Tokenizer, files: list[str], reading: Reading
 ) -> Iterator[tuple[str, Tally]]:
     """Each text with its sums; without files, what the run held out, after as much text as a training step reads."""
     import torch
 
-    from reformer_cli.evaluation.likelihood import encoded, reader_of, score_pieces
+    from reformer_cli.evaluation.likelihood import encoded, score_pieces
     from reformer_cli.tokenization.pieces import check_readable, facts_of, read_pieces, size_of
 
-    limit = model.config.max_length
+    limit, context = model.config.max_length, reading.context
     if limit is not None and (context or 0) > limit:
         raise UserError(f"--context {context:,} exceeds the {limit:,} positions of this model")
     for name in files:
@@ -176,7 +189,7 @@ def _scored(
         pieces: Iterable[tuple[Ids, Facts]] = encoded(tokenizer, read_pieces(name))
         if limit is not None and context is None:
             pieces = _fitting(pieces, name, limit)
-        reader = reader_of(model, torch.tensor([tokenizer.end]), context)
+        reader = reading.reader(model, torch.tensor([tokenizer.end]))
         with Bar(f"scoring {name}", size_of(name)) as bar:
             tally = score_pieces(reader, pieces, 0, bar.advance)
         if not tally.score.tokens:
@@ -195,7 +208,7 @@ def _scored(
         ids = w.scored.numpy().astype("int32")
         facts = facts_of(tokenizer.decode(ids), ids, tokenizer.byte_lengths())
         with Bar(f"scoring {w.name}", w.text.bytes) as bar:
-            tally = score_pieces(reader_of(model, w.prefix, context), [(ids, facts)], len(w.prefix), bar.advance)
+            tally = score_pieces(reading.reader(model, w.prefix), [(ids, facts)], len(w.prefix), bar.advance)
         yield f"{w.name} (held out)", tally
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as json_
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -24,10 +23,8 @@ from reformer_cli.commands.shared import DeviceOption, RunOption, say
 from reformer_cli.errors import UserError
 
 if TYPE_CHECKING:
-    from reformer import ReformerLM
-
-    from reformer_cli.evaluation.recall import Alphabet, Outcome, Tokens
-    from reformer_cli.evaluation.rounds import Rounds
+    from reformer_cli.evaluation.recall import Outcome
+    from reformer_cli.evaluation.suite import Haystack
     from reformer_cli.runs import Run
     from reformer_cli.tokenization.tokenizer import Tokenizer
 
@@ -65,6 +62,7 @@ def recall(
     """
     from reformer_cli.evaluation.recall import TESTS, alphabet_of
     from reformer_cli.evaluation.rounds import parse_rounds
+    from reformer_cli.evaluation.suite import lengths_of, outcomes, tokens_to_read
     from reformer_cli.tokenization.synthetic import find
 
     begin(json, csv, plot)
@@ -80,13 +78,15 @@ def recall(
         wanted.remove("needle")
     alphabet = alphabet_of(tokenizer, source)
     haystack = _haystack(opened, tokenizer, text, longest) if "needle" in wanted else None
-    lengths = _lengths(wanted, longest, source.length if source else None, model.config.max_length, haystack)
-    found = {
-        AS_TRAINED if n is None else n if isinstance(n, str) else f"{n} round{'s' if n > 1 else ''}": list(
-            _outcomes(model, n, tokenizer, alphabet, haystack, lengths, seed)
-        )
-        for n in variants
-    }
+    trained = source.length if source is not None else None
+    lengths = lengths_of(wanted, longest, trained, model.config.max_length, haystack, say)
+    if model.config.pattern == "published":
+        say("pattern published: copies are read in one pass, as it was trained; all else by the rule of decoding")
+    found: dict[str, list[Outcome]] = {}
+    for n in variants:
+        with Bar("reading" if n is None else f"reading, rounds {n}", tokens_to_read(lengths)) as bar:
+            name = AS_TRAINED if n is None else n if isinstance(n, str) else f"{n} round{'s' if n > 1 else ''}"
+            found[name] = list(outcomes(model, n, tokenizer, alphabet, haystack, lengths, seed, bar.advance))
     chance = 1 / len(alphabet.symbols)
     if json:
         each = {name: [o.as_dict() for o in outcomes] for name, outcomes in found.items()}
@@ -101,76 +101,22 @@ def recall(
         plot_recall(found, chance, plot)
 
 
-def _haystack(run: Run, tokenizer: Tokenizer, text: str | None, longest: int) -> tuple[Tokens, list[str]]:
-    """Tokens to plant sentences in, at most `longest` of them, and words to make sentences of."""
+def _haystack(run: Run, tokenizer: Tokenizer, text: str | None, longest: int) -> Haystack:
+    """Of a file, or of the run's own text."""
     import numpy as np
 
-    from reformer_cli.evaluation.recall import common_words
+    from reformer_cli.evaluation.suite import end_of_corpus, haystack_of
     from reformer_cli.tokenization.pieces import read_pieces
 
-    if text is not None:
-        held: list[Any] = [np.zeros(0, np.int32)]
-        for piece in read_pieces(text):
-            held.append(tokenizer.encode(piece))
-            if sum(map(len, held)) >= longest:
-                break
-        ids = np.concatenate(held)[:longest]
-    else:
+    if text is None:
         tokens = prepared_text(run, tokenizer, "name a text with --text").tokens
-        entry = max(tokens.documents, key=lambda d: d.held_out.stop - d.train.start)
-        before = tokens.train[entry.train.start + 1 : entry.train.stop]  # without the end-of-text token
-        rest = tokens.held_out[entry.held_out.start : entry.held_out.stop]
-        ids = np.concatenate([before[-longest:], rest])[-longest:]
-    return ids.astype(np.int64), common_words(tokenizer.decode(ids.astype(np.int32)))
-
-
-def _lengths(
-    wanted: list[str], longest: int, trained: int | None, limit: int | None, haystack: tuple[Tokens, list[str]] | None
-) -> dict[str, list[int]]:
-    """How far each test goes: w of copies, distances of pairs, lengths of texts; what does not fit is said."""
-    from reformer_cli.evaluation.recall import NEEDLE_SHORTEST, steps_to
-
-    room = limit if limit is not None else 2**60
-    found = {}
-    if "duplicate" in wanted:
-        lengths = sorted({n for n in [*steps_to(longest), trained or 64] if n <= max(longest, trained or 0)})
-        found["duplicate"] = [n for n in lengths if 2 * n + 3 <= room]
-    if "pairs" in wanted:
-        found["pairs"] = [n for n in steps_to(longest) if 2 * n + 64 <= room]
-    if "needle" in wanted and haystack is not None:
-        most = min(longest, len(haystack[0]) + 1, room - 256)
-        found["needle"] = steps_to(most, NEEDLE_SHORTEST) if most >= NEEDLE_SHORTEST else []
-        if not found["needle"]:
-            say(f"needle left out: it needs {NEEDLE_SHORTEST:,} tokens of text, there are {max(0, most):,}")
-    if limit is not None:
-        say(f"this model has {limit:,} positions: longer tests are left out")
-    return found
-
-
-def _outcomes(
-    model: ReformerLM, rounds: Rounds | None, tokenizer: Tokenizer, alphabet: Alphabet,
-    haystack: tuple[Tokens, list[str]] | None, lengths: dict[str, list[int]], seed: int,
-) -> Iterator[Outcome]:  # fmt: skip
-    """All tests with so many rounds. Full attention is of passes that are not streamed, so of copies alone."""
-    from reformer_cli.evaluation import recall as tests
-    from reformer_cli.evaluation.rounds import FULL, with_rounds
-
-    streamed = rounds != FULL
-    copies = [n for n in lengths.get("duplicate", []) if streamed or 2 * n + 3 <= tests.LONGEST_FORWARD]
-    distances, texts = (lengths.get(name, []) if streamed else [] for name in ("pairs", "needle"))
-    work = sum(map(tests.duplicate_tokens, copies)) + sum(9 * n for n in texts)
-    work += tests.ROWS * max(distances, default=0)
-    if rounds is not None and streamed:
-        model = with_rounds(model, rounds)
-    with Bar("reading" if rounds is None else f"reading, rounds {rounds}", work) as bar:
-        for length in copies:
-            used = model if streamed else with_rounds(model, FULL, 2 * length + 3)
-            yield tests.duplicate(used, alphabet, length, seed, streamed, bar.advance)
-        if distances:
-            yield from tests.pairs(model, alphabet, distances, seed, bar.advance)
-        for length in texts:
-            assert haystack is not None
-            yield from tests.needle(model, tokenizer, *haystack, length, seed, bar.advance)
+        return haystack_of(end_of_corpus(tokens, longest), tokenizer)
+    held: list[Any] = [np.zeros(0, np.int32)]
+    for piece in read_pieces(text):
+        held.append(tokenizer.encode(piece))
+        if sum(map(len, held)) >= longest:
+            break
+    return haystack_of(np.concatenate(held)[:longest], tokenizer)
 
 
 def _report(found: dict[str, list[Outcome]], chance: float) -> str:

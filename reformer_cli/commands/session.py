@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from reformer_cli.config import RunConfig
-    from reformer_cli.evaluation.likelihood import Score
+    from reformer_cli.evaluation.during import Evaluations
+    from reformer_cli.evaluation.likelihood import Reading, Score
     from reformer_cli.runs import Run
     from reformer_cli.tokenization.batches import Batches
     from reformer_cli.tokenization.shards import Prepared
@@ -89,7 +91,7 @@ class Session:
         for window in windows:
             scored = window.scored[:each]
             n_bytes = float(lengths[scored.numpy()].sum())
-            total += Score(len(scored), n_bytes, 0, 0, nats(model, window.prefix, scored, model.config.max_length))
+            total += Score(len(scored), n_bytes, 0, 0, nats(model, window.prefix, scored, self._reading()))
             if limit is not None and total.tokens >= limit:
                 break
         return total
@@ -106,7 +108,6 @@ class Session:
             part = self._score(self.model, mine, self.config.train.eval_tokens)
             tokens, n_bytes, nats = self.world.sum([part.tokens, part.bytes, part.nats])
             buckets = self._effective_buckets()
-            by_context = self._by_context() if self.config.train.eval_context and self.world.chief else {}
             sample = self._sample() if self.config.train.sample_tokens and self.world.chief else ""
         score = Score(int(tokens), n_bytes, 0, 0, nats)
         step = self.trainer.progress.step
@@ -116,8 +117,6 @@ class Session:
             "held_out_tokens": score.tokens,
         }
         record |= {"effective_buckets": buckets, "peak_bytes": peak_memory(self.world.device)}
-        if by_context:
-            record["held_out_bits_per_byte_by_context"] = by_context
         self._log(record)
         self.display.say(f"step {step:,}  held out {score.bits_per_byte:.3f} bits/byte")
         if sample:
@@ -158,6 +157,8 @@ class Session:
             save=self._save,
             log=self._log_step,
             byte_lengths=torch.from_numpy(self.prepared.tokenizer.byte_lengths()),
+            evaluate=self._evaluate,
+            evaluate_every=self.config.eval.every,
         )
 
     def _effective_buckets(self) -> list[float]:
@@ -172,13 +173,34 @@ class Session:
         found = hash_statistics(self.model, text[None].to(self.world.device), nearest=STATISTICS_NEAREST, queries=1)
         return [round(float(s.effective_buckets.mean()), 1) for s in found]
 
-    def _by_context(self) -> dict[str, float]:
-        """Held-out bits/byte at several contexts, the longest of which is a training step's."""
-        from reformer_cli.evaluation.curve import held_out_by_context
+    def _evaluate(self) -> None:
+        """What `eval.every` asks for; the other processes wait."""
+        began = time.monotonic()
+        with self.trainer.gathered():
+            found = self._evaluations().of(self.model) if self.world.chief else {}
+        self.world.wait()
+        if self.world.chief:
+            found["seconds"] = round(time.monotonic() - began, 1)
+            step = self.trainer.progress.step
+            self._log({"step": step, "evaluation": found})
+            self.display.say(f"step {step:,}  evaluated in {found['seconds']} s. {found.get('verdict', '')}".rstrip())
 
-        windows, lengths = [(w.prefix, w.scored) for w in self.windows], self.prepared.tokenizer.byte_lengths()
-        return held_out_by_context(
-            self.model, windows, lengths, self.config.train.eval_tokens, self.config.data.context
+    def _evaluations(self) -> Evaluations:
+        from reformer_cli.evaluation.during import Evaluations
+        from reformer_cli.tokenization.synthetic import find
+
+        return Evaluations(
+            self.config.eval, self.prepared.tokenizer, self.prepared.tokens, self.windows, self._reading(),
+            find(self.config.data.corpus),
+        )  # fmt: skip
+
+    def _reading(self) -> Reading:
+        """Everything before a token where that can be, else as much as positions or training allow."""
+        from reformer_cli.evaluation.likelihood import reading_of
+
+        model = self.config.model
+        return reading_of(
+            model, self.config.data.context, None if model.pattern == "published" else model.max_length, None
         )
 
     def _sample(self) -> str:

@@ -201,7 +201,7 @@ def say_choice(key: str, value: Any, reason: str) -> None:
 
 def _resumed(path: Path | None, sets: list[str], world: World) -> Ready:
     """Go on from the newest whole checkpoint; only how long to train may change."""
-    from reformer_cli.config import load_config, resolve, to_yaml
+    from reformer_cli.config import SECTIONS, load_config, resolve, to_yaml
     from reformer_cli.files import write_file
     from reformer_cli.runs import CONFIG, Run
     from reformer_cli.tokenization.synthetic import load_or_prepare
@@ -211,7 +211,7 @@ def _resumed(path: Path | None, sets: list[str], world: World) -> Ready:
     fixed = [f"{section}.{name}" for section in ("model", "data") for name in changed[section]]
     if fixed:
         raise UserError(
-            f"--resume cannot change {', '.join(fixed)}", "only train.* settings; start a new run for others"
+            f"--resume cannot change {', '.join(fixed)}", "only train.* and eval.*; start a new run for others"
         )
     tokenizer = run.tokenizer()
     prepared = load_or_prepare(run.config.data, say, tokenizer, run.config.corpus_digest)
@@ -221,12 +221,13 @@ def _resumed(path: Path | None, sets: list[str], world: World) -> Ready:
             "put the old text back, or start a new run",
         )
     step, folder, _ = run.whole_checkpoint()
-    if changed["train"]:
-        settings = {name: dataclasses.asdict(getattr(run.config, name)) for name in ("model", "data", "train")}
+    if changed["train"] or changed["eval"]:
+        settings = {name: dataclasses.asdict(getattr(run.config, name)) for name in SECTIONS}
         for one, other in (("steps", "minutes"), ("minutes", "steps")):
             if changed["train"].get(one):
                 settings["train"][other] = None
         settings["train"] |= changed["train"]
+        settings["eval"] |= changed["eval"]
         run.config = resolve(settings, tokenizer.vocab_size, run.config.corpus_digest)
         write_file(run.path / CONFIG, to_yaml(run.config))
     backend_reason(run.config.model, world.device)

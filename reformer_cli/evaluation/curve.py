@@ -194,19 +194,3 @@ def _names(curve: Curve) -> str:
                 f"instead of {curve.bits(0, where)[0]:.2f}"
             )
     return best or "; rare names from beyond the shortest context are not shown to gain"
-
-
-def held_out_by_context(
-    model: ReformerLM, windows: Sequence[tuple[Tensor, Tensor]], byte_lengths: Numbers, limit: int, longest: int
-) -> dict[str, float]:
-    """Bits/byte by context, for metrics.jsonl: of at most `limit` tokens of windows (prefix, scored), after `longest`
-    tokens of the prefix; "all" sees these and all that was scored before."""
-    each, room = max(1, limit // len(windows)), model.config.max_length
-    passages = []
-    for prefix, scored in windows:
-        part = scored[: each if room is None else min(each, max(1, room // 2))]
-        before = longest if room is None else min(longest, max(1, room - len(part)))
-        passages.append(Passage(prefix[-before:], part, byte_lengths[part.numpy()]))
-    contexts = choose_contexts(max(len(p.prefix) for p in passages))
-    curve = context_curve(model, passages, contexts)
-    return {"all" if c is None else str(c): curve.bits(n)[0] for n, c in enumerate(contexts)}

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 import torch
-from reformer import ReformerLM
+from reformer import ReformerConfig, ReformerLM
 from reformer.state import State
 from torch import Tensor
 
@@ -20,7 +20,7 @@ from reformer_cli.tokenization.tokenizer import Ids, Tokenizer
 
 AT_ONCE = 4096  # tokens scored at a time
 
-FIRST_TOKEN_RULE = "the first token is scored too, given the end-of-text token alone"
+DECODING, FORWARD = "decoding", "forward"
 
 TOKENS, BYTES, CHARACTERS, WORDS, NATS = range(5)  # columns of sums
 COLUMNS = 5
@@ -118,10 +118,13 @@ class Unlimited:
 
 class Limited:
     """Every token sees the half of a context before it, and less than the whole: the text is taken in stretches of half
-    a context, each read anew after the half before it; at the beginning of a text, there is less to see."""
+    a context, each read anew after the half before it; at the beginning of a text, there is less to see.
 
-    def __init__(self, model: ReformerLM, prefix: Tensor, context: int) -> None:
-        self.model = model
+    forward: each is read by one pass, as in training; else as decoding reads, which is the same but for pattern
+    `published`."""
+
+    def __init__(self, model: ReformerLM, prefix: Tensor, context: int, forward: bool = False) -> None:
+        self.model, self.forward = model, forward
         self.half = max(1, context // 2)
         self.before = context - self.half
         self.at_once = self.half * max(1, AT_ONCE // context)
@@ -147,27 +150,60 @@ class Limited:
         targets = tokens[:, 1:].clone()
         targets[:, : seen - 1] = -100
         with torch.inference_mode():
-            nats, _ = self.model.score(tokens[:, :-1], targets)
+            inputs = tokens[:, :-1]
+            nats = self.model.score_forward(inputs, targets) if self.forward else self.model.score(inputs, targets)[0]
         return nats[:, seen - 1 :].double().cpu()
 
 
-def reader_of(model: ReformerLM, prefix: Tensor, context: int | None) -> Reader:
-    """What scores tokens after a prefix [m >= 1]; context: None, or a limit of at least 2 on what a token sees."""
-    return Unlimited(model, prefix) if context is None else Limited(model, prefix, context)
+@dataclass(frozen=True)
+class Reading:
+    """How texts are read. context: a token sees at least half of it and less than the whole, see `Limited`; None:
+    everything before it. forward: by passes as in training, of which only contexts can be taken."""
+
+    context: int | None = None
+    forward: bool = False
+
+    def reader(self, model: ReformerLM, prefix: Tensor) -> Reader:
+        """What scores tokens after a prefix [m >= 1]."""
+        if self.context is None:
+            return Unlimited(model, prefix)
+        return Limited(model, prefix, self.context, self.forward)
+
+    def rule(self, config: ReformerConfig) -> str:
+        """What is scored given what, in words."""
+        sees = "everything before it"
+        if self.context is not None:
+            half = max(1, self.context // 2)
+            sees = f"{self.context - half:,} to {self.context - 1:,} tokens before it (fewer where a text begins)"
+        text = f"Each token is scored once, given {sees}; a file's first one, given the end-of-text token alone."
+        if config.pattern == "published":
+            text += "\nPattern published has two likelihoods: this is that of "
+            text += (
+                "the forward pass, as trained and released" if self.forward else "decoding, which generation follows"
+            )
+            text += f" (--likelihood {DECODING if self.forward else FORWARD} gives the other)."
+        return text
+
+
+def reading_of(config: ReformerConfig, trained: int, context: int | None, likelihood: str | None) -> Reading:
+    """What is meant by a context and a likelihood (DECODING, FORWARD) that may be left out. trained: tokens that a
+    training step reads in one piece.
+
+    Loss, decoding and perplexity are one function but for pattern `published`, where training's is preferred.
+    """
+    forward = (likelihood or (FORWARD if config.pattern == "published" else DECODING)) == FORWARD
+    return Reading(trained if forward and context is None else context, forward)
 
 
 def nats(
     model: ReformerLM,
     prefix: Tensor,
     scored: Tensor,
-    context: int | None = None,
+    reading: Reading,
     progress: Callable[[int], None] | None = None,
 ) -> float:
-    """Total nats of tokens scored [n], given prefix [m >= 1] and each other; streamed, bounded memory.
-
-    context: each token sees at least half of it and less than the whole, see `Limited`; None: everything before it.
-    """
-    reader, total = reader_of(model, prefix, context), 0.0
+    """Total nats of tokens scored [n], given prefix [m >= 1] and each other; in bounded memory."""
+    reader, total = reading.reader(model, prefix), 0.0
     for part in scored.split(reader.at_once):
         if len(part):
             total += float(reader.score(part).sum())

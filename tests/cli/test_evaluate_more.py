@@ -55,13 +55,69 @@ def test_context_mistakes(reformer: Program, run: Path) -> None:
     assert "no file 'none.txt'" in reformer(*options, "none.txt").error
 
 
-def test_training_logs_the_context_curve(reformer: Program, text: Path) -> None:
-    sets = ["--set", "eval_context=true", "--set", "eval_every=2", "--set", "eval_tokens=300"]
-    assert reformer("train", text, *TINY, *sets, "--steps", 4, "--run", "curve").status == 0
+def test_evaluations_during_training_and_at_its_end(reformer: Program, text: Path) -> None:
+    sets = [part for setting in ("eval.every=2", "eval.tokens=300", "eval.longest=64") for part in ("--set", setting)]
+    assert reformer("train", text, *TINY, *sets, "--steps", 5, "--run", "curve").status == 0
     lines = [json.loads(line) for line in Path("curve/metrics.jsonl").read_text().splitlines()]
-    curves = [line["held_out_bits_per_byte_by_context"] for line in lines if "held_out_tokens" in line]
-    assert len(curves) == 2
-    assert all(set(curve) == {"4", "16", "all"} and min(curve.values()) > 0 for curve in curves)
+    found = {line["step"]: line["evaluation"] for line in lines if "evaluation" in line}
+    assert list(found) == [2, 4, 5]
+    for record in found.values():
+        assert record["perplexity"]["tokens"] == 300
+        assert set(record["context"]) == {"8", "all"}
+        assert {o["test"] for o in record["recall"]} == {"duplicate", "pairs"}  # there are too few words for needles
+        assert "tokens" in record["verdict"]
+    # The last weights are the best ones here; the commands say the same of them.
+    again = json.loads(
+        reformer("evaluate", "recall", "--run", "curve", "--longest", 64, "--test", "pairs", "--json").out
+    )
+    best = {json.dumps([o for o in r["recall"] if o["test"] == "pairs"]) for r in found.values()}
+    assert json.dumps(again["rounds"]["as trained"]) in best
+
+
+def test_evaluations_can_begin_with_a_resumed_run(reformer: Program, run: Path) -> None:
+    sets = ["--set", "eval.every=1", "--set", "eval.tests=[perplexity]"]
+    assert reformer("train", "--resume", "--run", run, "--steps", 8, *sets).status == 0
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "evaluation" in line] == [7, 8]
+    assert all(set(line["evaluation"]) == {"perplexity", "seconds"} for line in lines if "evaluation" in line)
+    error = reformer("train", "--resume", "--run", run, "--set", "eval.tests=[bleu]").error
+    assert "eval.tests" in error
+    assert (
+        "--resume cannot change data.context" in reformer("train", "--resume", "--run", run, "--set", "context=9").error
+    )
+
+
+def test_published_runs_say_which_likelihood_they_are_scored_by(reformer: Program, text: Path) -> None:
+    published = [
+        "pattern=published",
+        "values=same",
+        "positions=none",
+        "layers=[local,lsh]",
+        "windows=[8]",
+        "local_window=8",
+    ]
+    sets = [part for setting in [*published, "n_layers=2", "eval.every=2"] for part in ("--set", setting)]
+    assert reformer("train", text, *TINY, *sets, "--steps", 2, "--run", "p").status == 0
+    options = ["evaluate", "perplexity", "--run", "p", text]
+    by_pass = json.loads(reformer(*options, "--json").out)
+    assert (by_pass["likelihood"], by_pass["context"]) == ("forward", 32)
+    decoded = json.loads(reformer(*options, "--likelihood", "decoding", "--json").out)
+    assert (decoded["likelihood"], decoded["context"]) == ("decoding", None)
+    assert decoded["nats_per_token"] != by_pass["nats_per_token"]
+    assert "this is that of the forward pass, as trained" in reformer(*options).out
+    assert "the forward pass, as trained" in reformer(*options, "--csv").err
+    assert "use decoding or forward" in reformer(*options, "--likelihood", "exact").error
+    # Validation is of the same likelihood as the command gives.
+    lines = [json.loads(line) for line in Path("p/metrics.jsonl").read_text().splitlines()]
+    logged = [line["held_out_bits_per_byte"] for line in lines if "held_out_bits_per_byte" in line][-1]
+    held_out = json.loads(reformer("evaluate", "perplexity", "--run", "p", "--json").out)
+    assert held_out["bits_per_byte"] == pytest.approx(logged, rel=1e-6)
+    for command in ("context", "recall"):
+        result = reformer(
+            "evaluate", command, "--run", "p", *(["--longest", 64, "--test", "pairs"] * (command == "recall"))
+        )
+        assert result.status == 0
+        assert "pattern published" in result.err
 
 
 def test_recall_of_a_text_run(reformer: Program, run: Path, text: Path) -> None:

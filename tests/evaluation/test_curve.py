@@ -13,11 +13,10 @@ from reformer_cli.evaluation.curve import (
     Passage,
     choose_contexts,
     context_curve,
-    held_out_by_context,
     tokens_to_read,
     verdict,
 )
-from reformer_cli.evaluation.likelihood import nats
+from reformer_cli.evaluation.likelihood import Reading, nats
 from reformer_cli.evaluation.words import NEW, NO_WORD, Recurrence
 
 
@@ -30,7 +29,7 @@ def test_every_context_is_what_perplexity_gives_with_it() -> None:
     contexts = [8, 32, None]
     curve = context_curve(model, passages, contexts, read.append)
     for n, context in enumerate(contexts):
-        wanted = sum(nats(model, p.prefix, p.scored, context) for p in passages)
+        wanted = sum(nats(model, p.prefix, p.scored, Reading(context)) for p in passages)
         assert curve.nats[n].sum() == pytest.approx(wanted, rel=1e-6)
         assert curve.bits(n)[0] == pytest.approx(wanted / math.log(2) / 220, rel=1e-6)
     assert sum(read) == pytest.approx(tokens_to_read(passages, contexts), abs=len(passages))
@@ -75,12 +74,3 @@ def test_bands_hold_what_their_edges_say() -> None:
     counts = {str(b): int(curve.in_band(b, False).sum()) for b in curve.bands()}
     assert counts == {"1 - 255": 4000, "256 - 1,023": 0, "1,024 or more": 8000, "never before": 4000}
     assert [int(curve.in_band(b, True).sum()) for b in curve.bands()] == [0, 0, 4000, 0]
-
-
-def test_training_logs_the_curve_within_a_models_positions() -> None:
-    # A validation once asked an axial model for more positions than it has.
-    model = small(positions="axial", axial_shape=(8, 8), axial_dims=(16, 16), layers=("lsh",))
-    window = (tokens(500)[0], tokens(300, seed=1)[0])
-    found = held_out_by_context(model, [window], np.ones(50), 1000, 1000)
-    assert set(found) == {"4", "16", "all"}
-    assert all(math.isfinite(v) and v > 0 for v in found.values())
