@@ -13,8 +13,17 @@ from pathlib import Path
 from reformer_cli.config import SECTIONS, config_names, describe
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ["", "train", "generate", "evaluate", "evaluate perplexity"]
-COMMANDS += ["plan", "config", "config list", "config show", "config validate"]
+COMMANDS = ["", "train", "generate", "evaluate", "evaluate perplexity", "evaluate context"]
+COMMANDS += [
+    "evaluate recall",
+    "evaluate attention",
+    "evaluate harness",
+    "plan",
+    "config",
+    "config list",
+    "config show",
+    "config validate",
+]
 NOTE = "<!-- Made by `make docs`; do not edit. -->"
 
 

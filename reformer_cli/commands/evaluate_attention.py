@@ -53,12 +53,11 @@ def attention(
     import torch
 
     from reformer_cli.evaluation.attention import look
-    from reformer_cli.evaluation.rounds import with_rounds
+    from reformer_cli.evaluation.rounds import check_hashed, with_rounds
 
     begin(json, csv, plot)
     opened, tokenizer, model = open_run(run, device)
-    if not {"mixed", "lsh"} & set(model.config.layers):
-        raise UserError(f"this model has no LSH heads (layers: {', '.join(model.config.layers)})")
+    check_hashed(model.config, "there is nothing to look at")
     if rounds is not None:
         model = with_rounds(model, rounds)
     ids = _text(opened, tokenizer, text, min(tokens, model.config.max_length or tokens))

@@ -61,7 +61,7 @@ def recall(
     token is right if it is the likeliest one.
     """
     from reformer_cli.evaluation.recall import TESTS, alphabet_of
-    from reformer_cli.evaluation.rounds import parse_rounds
+    from reformer_cli.evaluation.rounds import check_hashed, parse_rounds
     from reformer_cli.evaluation.suite import lengths_of, outcomes, tokens_to_read
     from reformer_cli.tokenization.synthetic import find
 
@@ -71,6 +71,8 @@ def recall(
         raise UserError(f"--test {wrong[0]} is not known", f"use {', '.join(TESTS)}")
     variants = parse_rounds(rounds) if rounds is not None else [None]
     opened, tokenizer, model = open_run(run, device)
+    if rounds is not None:
+        check_hashed(model.config)
     source = find(opened.config.data.corpus)
     if source is not None and text is None and "needle" in wanted:
         if test:

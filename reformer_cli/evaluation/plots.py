@@ -68,7 +68,8 @@ def plot_curve(curve: Curve, title: str, path: Path) -> None:
                 bits = [curve.bits(k, where)[0] for k in range(len(places))]
                 axes[at].plot(places, bits, marker="o", color=f"C{n}", label=str(band))
         axes[at].set(title="rare names" if names else "words", ylabel="bits per byte")
-        axes[at].legend(fontsize="small", title="last seen, in tokens")
+        if axes[at].lines:
+            axes[at].legend(fontsize="small", title="last seen, in tokens")
     for each in axes:
         each.set_xscale("log", base=4)
         each.set_xticks(places, labels, rotation=30)

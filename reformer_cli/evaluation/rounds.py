@@ -34,6 +34,12 @@ def parse_rounds(text: str) -> list[Rounds]:
     return found
 
 
+def check_hashed(config: ReformerConfig, hint: str = "leave --rounds out") -> None:
+    """Raises UserError for a model without LSH heads."""
+    if not {"mixed", "lsh"} & set(config.layers):
+        raise UserError(f"this model has no LSH heads (layers: {', '.join(config.layers)})", hint)
+
+
 def with_rounds(model: ReformerLM, rounds: Rounds, length: int = LONGEST) -> ReformerLM:
     """The same weights with `rounds` hash rounds in every LSH head.
 
@@ -44,8 +50,7 @@ def with_rounds(model: ReformerLM, rounds: Rounds, length: int = LONGEST) -> Ref
     one bucket for every new token. Raises UserError for a model without LSH heads or too long a text.
     """
     config = model.config
-    if not {"mixed", "lsh"} & set(config.layers):
-        raise UserError(f"this model has no LSH heads (layers: {', '.join(config.layers)})", "leave --rounds out")
+    check_hashed(config)
     config = _full(config, length) if rounds == FULL else dataclasses.replace(config, n_hashes=int(rounds))
     with torch.device("meta"):
         other = ReformerLM(config)

@@ -95,12 +95,12 @@ def test_needles_are_found_where_planted_and_not_elsewhere() -> None:
     tokenizer = ByteTokenizer()
     text = tokenizer.encode(TEXT).astype(np.int64)
     words = [f"{a}{b}{c}rt" for a in "bcdfghjk" for b in ("aem", "ion", "ust", "ila", "oxe", "yra") for c in "lmn"]
-    found = needle(oracle(n=14), tokenizer, text, words, 1500, seed=0)
+    found = needle(oracle(n=20), tokenizer, text, words, 1500, seed=0)
     assert [o.depth for o in found] == [0.0, 0.25, 0.5, 0.75, 1.0]
     assert all(o.share == 1.0 for o in found)
     assert all(o.right_without is not None and o.right_without / o.asked < 0.2 for o in found)
     assert [o.distance for o in found] == [1500, 1125, 750, 375, 0]
-    near = needle(oracle(n=14, reach=800), tokenizer, text, words, 1500, seed=0)
+    near = needle(oracle(n=20, reach=800), tokenizer, text, words, 1500, seed=0)
     assert [o.share > 0.9 for o in near] == [False, False, True, True, True]
 
 
