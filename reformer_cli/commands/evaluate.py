@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json as json_
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -29,10 +29,11 @@ if TYPE_CHECKING:
     from reformer import ReformerLM
 
     from reformer_cli.evaluation.likelihood import Reading, Tally
-    from reformer_cli.runs import Run
+    from reformer_cli.tokenization.batches import Window
     from reformer_cli.tokenization.pieces import Facts
     from reformer_cli.tokenization.tokenizer import Ids, Tokenizer
 
+MOST_TABLES = 3  # texts with a table each; more have a line each
 app = typer.Typer(help="Measure a trained model.", rich_markup_mode=None)
 LABELS = {
     "nats_per_token": ("nats/token", 4),
@@ -89,20 +90,33 @@ def perplexity(
     if rounds is not None:
         model = with_rounds(model, rounds)
     reading = reading_of(model.config, opened.config.data.context, context, likelihood)
+    windows = [] if files else held_out(opened, tokenizer, reading.context or opened.config.data.context)
+    if windows:
+        say(f"scoring the held-out last part of {len(windows)} {'text' if len(windows) == 1 else 'texts'}")
+    show = table if len(files or windows) <= MOST_TABLES else line
     found: dict[str, Tally] = {}
-    for name, tally in _scored(opened, model, tokenizer, files or [], reading):
-        found[name] = tally
-        if not (json or csv):
-            typer.echo(table(name, [tally]))
     rule = reading.rule(model.config)
     settings = {"context": reading.context, "likelihood": FORWARD if reading.forward else DECODING, "rounds": rounds}
-    _print(found, settings | {"rule": rule}, by_position, json, csv)
-    if not json:
-        (say if csv else typer.echo)(("" if csv else "\n") + rule)
+    try:
+        for name, tally in _scored(model, tokenizer, files or [], windows, reading):
+            found[name := _unlike(name, found)] = tally
+            if not (json or csv):
+                typer.echo(show(name, [tally]))
+    finally:  # what is wrong with a later file does not cost the figures of those before it
+        if found:
+            _print(found, settings | {"rule": rule}, by_position, json, csv)
     if plot is not None:
         from reformer_cli.evaluation.plots import plot_positions
 
         plot_positions({name: _record([tally], True)["by_position"] for name, tally in found.items()}, plot)
+
+
+def _unlike(name: str, others: Container[str]) -> str:
+    """The name, or with a number where it is taken: a file may be named twice."""
+    n = 2
+    while (numbered := f"{name} ({n})") in others:
+        n += 1
+    return numbered if name in others else name
 
 
 def _print(found: dict[str, Tally], settings: dict[str, Any], by_position: bool, json: bool, csv: bool) -> None:
@@ -114,11 +128,21 @@ def _print(found: dict[str, Tally], settings: dict[str, Any], by_position: bool,
     elif csv:
         rows = [row for name, tally in found.items() for row in _rows(name, [tally], by_position)]
         write_csv(rows + (_rows("total", everything, by_position) if len(found) > 1 else []))
+        say(settings["rule"])
     else:
         if len(found) > 1:
             typer.echo(table("total", everything))
         if by_position:
             typer.echo("\n" + _position_table(everything))
+        typer.echo("\n" + settings["rule"])
+
+
+def line(name: str, tallies: list[Tally]) -> str:
+    """The chief figures of one text among many."""
+    record = _record(tallies, False)
+    interval = span(record["intervals"]["bits_per_byte"])
+    bits = f"{record['bits_per_byte']:.4f} bits/byte{f' ({interval})' if interval else ''}"
+    return f"{name}: {record['tokens']:,} tokens, {bits}, perplexity {record['perplexity']:,.2f}"
 
 
 def table(name: str, tallies: list[Tally]) -> str:
@@ -172,9 +196,9 @@ def _position_table(tallies: list[Tally]) -> str:
 
 
 def _scored(
-    run: Run, model: ReformerLM, tokenizer: Tokenizer, files: list[str], reading: Reading
+    model: ReformerLM, tokenizer: Tokenizer, files: list[str], windows: list[Window], reading: Reading
 ) -> Iterator[tuple[str, Tally]]:
-    """Each text with its sums; without files, what the run held out, after as much text as a training step reads."""
+    """Each text with its sums."""
     import torch
 
     from reformer_cli.evaluation.likelihood import encoded, score_pieces
@@ -195,10 +219,6 @@ def _scored(
         if not tally.score.tokens:
             raise UserError(f"{name} is empty", "there is nothing to score")
         yield name, tally
-    if files:
-        return
-    windows = held_out(run, tokenizer, context or run.config.data.context)
-    say(f"scoring the held-out last part of {len(windows)} {'text' if len(windows) == 1 else 'texts'}")
     for w in windows:
         if limit is not None and context is None and len(w.prefix) + len(w.scored) > limit:
             raise UserError(

@@ -151,22 +151,31 @@ def named(context: Context) -> str:
 
 
 def verdict(curve: Curve) -> str:
-    """What the curve says, in one line."""
+    """What the curve says, in one line: the shortest context that saves over the first one, and over which no longer
+    one is shown to save."""
     contexts, last = curve.contexts, len(curve.contexts) - 1
     if last == 0:
         return "The text is too short to compare contexts."
-    gains = [curve.saved(k - 1, k) for k in range(1, last + 1)]
-    if gains[0][1] is None:
+    if curve.saved(0, 1)[1] is None:
         return f"Too few tokens to tell use from chance ({len(curve.bytes):,} scored): score a longer text."
-    helped = [k for k, (_, found) in enumerate(gains, 1) if found is not None and found[0] > 0]
-    reach = max(helped, default=0)
-    if reach == 0:
+    helpful = [k for k in range(1, last + 1) if _shown(curve, 0, k)]
+    if not helpful:
         return f"No use of more than {contexts[0]:,} tokens of context is shown: {_change(curve, 0, last)}."
-    so_far = f"{named(contexts[reach])} tokens of context" if contexts[reach] is not None else "all that came before"
-    text = f"{so_far[0].upper()}{so_far[1:]} is used: {_change(curve, 0, reach)}"
+    enough = (k for k in helpful if not any(_shown(curve, k, longer) for longer in range(k + 1, last + 1)))
+    reach = next(enough, helpful[-1])
+    so_far = (
+        f"{named(contexts[reach])} tokens of context are" if contexts[reach] is not None else "All that came before is"
+    )
+    text = f"{so_far} used: {_change(curve, 0, reach)}"
     if reach < last:
-        text += f"; beyond that nothing is gained: {_change(curve, reach, last)}"
+        text += f"; beyond that no gain is shown: {_change(curve, reach, last)}"
     return f"{text}{_names(curve)}."
+
+
+def _shown(curve: Curve, short: int, long: int) -> bool:
+    """Whether the longer context's saving is beyond chance."""
+    _, found = curve.saved(short, long)
+    return found is not None and found[0] > 0
 
 
 def _change(curve: Curve, short: int, long: int) -> str:
@@ -174,8 +183,9 @@ def _change(curve: Curve, short: int, long: int) -> str:
     assert found is not None
     verb = "saves" if amount >= 0 else "costs"
     low, high = found if amount >= 0 else (-found[1], -found[0])
+    share = abs(amount) / curve.bits(short)[0]
     text = f"{named(curve.contexts[long])} instead of {named(curve.contexts[short])} {verb} {abs(amount):.4f} bits/byte"
-    return f"{text} (95 %: {low:.4f} to {high:.4f})"
+    return f"{text}, {share:.1%} (95 %: {low:.4f} to {high:.4f})"
 
 
 def _names(curve: Curve) -> str:

@@ -47,32 +47,42 @@ def plot_positions(texts: Mapping[str, Sequence[Mapping[str, Any]]], path: Path)
 
 
 def plot_curve(curve: Curve, title: str, path: Path) -> None:
-    """Bits/byte against context: overall, and by how far back a word last occurred, for all words and rare names."""
+    """Bits/byte against context of all tokens; and what context saves by how far back a word last occurred, for all
+    words and for rare names."""
     places = [float(c) for c in curve.contexts if c is not None]
-    places.append(max(float(curve.seen[1]), places[-1] * 2 if places else 1))
-    labels = [named(c) for c in curve.contexts]
-    words = curve.recurrence is not None
-    figure = Figure(figsize=(12 if words else 5, 4.5), layout="constrained")
-    axes = figure.subplots(1, 3 if words else 1, squeeze=False)[0]
-    points = [curve.bits(n) for n in range(len(places))]
-    axes[0].plot(places, [p[0] for p in points], marker="o", color="black")
-    if all(p[1] is not None for p in points):
-        low, high = zip(*(p[1] for p in points if p[1] is not None), strict=True)
-        axes[0].fill_between(places, low, high, alpha=0.15, color="black", label="95 % interval")
+    places.append(max(float(curve.seen[1]), places[-1] * 3 if places else 1))
+    bands = curve.bands() if curve.recurrence is not None else []
+    figure = Figure(figsize=(13 if bands else 5, 4.8), layout="constrained")
+    axes = figure.subplots(1, 3 if bands else 1, squeeze=False)[0]
+    bits = [curve.bits(n)[0] for n in range(len(places))]
+    axes[0].plot(places, bits, marker="o", color="black")
+    differences = [curve.saved(0, n)[1] for n in range(len(places))]
+    if all(d is not None for d in differences):
+        low, high = zip(*((bits[0] - d[1], bits[0] - d[0]) for d in differences if d is not None), strict=True)
+        label = f"95 % interval of what is saved over {named(curve.contexts[0])}"
+        axes[0].fill_between(places, low, high, alpha=0.15, color="black", label=label)
         axes[0].legend(fontsize="small")
     axes[0].set(title="all tokens", ylabel="bits per byte")
-    for at, names in ((1, False), (2, True)) if words else ():
-        for n, band in enumerate(curve.bands()):
+    for at, names in ((1, False), (2, True)) if bands else ():
+        for n, band in enumerate(bands):
             where = curve.in_band(band, names)
             if where.any():
-                bits = [curve.bits(k, where)[0] for k in range(len(places))]
-                axes[at].plot(places, bits, marker="o", color=f"C{n}", label=str(band))
-        axes[at].set(title="rare names" if names else "words", ylabel="bits per byte")
-        if axes[at].lines:
-            axes[at].legend(fontsize="small", title="last seen, in tokens")
+                saved = [curve.saved(0, k, where)[0] for k in range(len(places))]
+                axes[at].plot(places, saved, marker="o", color=f"C{n}", label=f"{band} ({int(where.sum()):,} tokens)")
+        kind = "rare names" if names else "words"
+        axes[at].set(title=f"{kind}: saved over {named(curve.contexts[0])}", ylabel="bits per byte saved")
+        axes[at].axhline(0, color="grey", linestyle=":")
+        if len(axes[at].lines) > 1:
+            axes[at].legend(
+                fontsize="x-small",
+                title="last seen, in tokens",
+                loc="upper center",
+                bbox_to_anchor=(0.5, -0.3),
+                ncols=2,
+            )
     for each in axes:
         each.set_xscale("log", base=4)
-        each.set_xticks(places, labels, rotation=30)
+        each.set_xticks(places, [named(c) for c in curve.contexts], rotation=45, ha="right", rotation_mode="anchor")
         each.minorticks_off()
         each.set_xlabel("tokens of context")
         each.grid(alpha=0.3)
@@ -105,16 +115,19 @@ def plot_recall(outcomes: Mapping[str, Sequence[Outcome]], chance: float, path: 
 def _needles(figure: Figure, axes: Axes, outcomes: Sequence[Outcome], rounds: str) -> None:
     found = [o for o in outcomes if o.test == "needle"]
     lengths, depths = sorted({o.length for o in found}), sorted({o.depth for o in found if o.depth is not None})
-    grid = np.full((len(depths), len(lengths)), np.nan)
+    grid = np.full((2, len(depths), len(lengths)), np.nan)
     for o in found:
         if o.depth is not None:
-            grid[depths.index(o.depth), lengths.index(o.length)] = o.share
-    image = axes.imshow(grid, vmin=0, vmax=1, cmap="viridis", aspect="auto")
-    for (y, x), share in np.ndenumerate(grid):
-        axes.text(x, y, f"{share:.0%}", ha="center", va="center", color="white" if share < 0.6 else "black")
+            grid[:, depths.index(o.depth), lengths.index(o.length)] = o.share, (o.right_without or 0) / o.asked
+    image = axes.imshow(grid[0], vmin=0, vmax=1, cmap="viridis", aspect="auto")
+    for (y, x), share in np.ndenumerate(grid[0]):
+        text = f"{share:.0%} ({grid[1, y, x]:.0%})"
+        axes.text(x, y, text, ha="center", va="center", color="white" if share < 0.6 else "black")
     axes.set_xticks(range(len(lengths)), [f"{n:,}" for n in lengths])
     axes.set_yticks(range(len(depths)), [f"{d:.0%}" for d in depths])
-    axes.set(title=f"planted sentence ({rounds})", xlabel="tokens of text", ylabel="depth (0 %: its beginning)")
+    axes.set(
+        title=f"planted sentence, {rounds} (not planted)", xlabel="tokens of text", ylabel="depth (0 %: its beginning)"
+    )
     figure.colorbar(image, ax=axes, label="share of its end right")
 
 

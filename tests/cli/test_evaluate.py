@@ -102,6 +102,31 @@ def test_several_files_in_csv_have_a_total(reformer: Program, run: Path, text: P
     assert int(rows[2]["tokens"]) == int(rows[0]["tokens"]) + int(rows[1]["tokens"])
 
 
+def test_a_bad_file_does_not_cost_the_figures_of_those_before_it(reformer: Program, run: Path, text: Path) -> None:
+    Path("bad.txt").write_bytes(b"fine so far\n" * 99 + b"\xff\xfe")
+    options = ["evaluate", "perplexity", "--run", run, text, "bad.txt"]
+    result = reformer(*options, "--json")
+    assert "bad.txt is not utf-8: byte 1188 (line 100)" in result.error
+    assert list(json.loads(result.out)["files"]) == [str(text)]
+    assert "bits/byte" in reformer(*options).out
+
+
+def test_files_of_one_name_are_all_counted(reformer: Program, run: Path, text: Path) -> None:
+    once = json.loads(reformer("evaluate", "perplexity", "--run", run, text, "--json").out)
+    twice = json.loads(reformer("evaluate", "perplexity", "--run", run, text, text, "--json").out)
+    assert list(twice["files"]) == [str(text), f"{text} (2)"]
+    assert twice["tokens"] == 2 * once["tokens"]
+    assert twice["bits_per_byte"] == pytest.approx(once["bits_per_byte"])
+
+
+def test_many_texts_have_a_line_each(reformer: Program, run: Path) -> None:
+    for n in range(4):
+        Path(f"{n}.txt").write_text("The cat sat.\n" * (n + 1))
+    out = reformer("evaluate", "perplexity", "--run", run, "0.txt", "1.txt", "2.txt", "3.txt").out.splitlines()
+    assert [row.split(":")[0] for row in out[:4]] == ["0.txt", "1.txt", "2.txt", "3.txt"]
+    assert out[4].startswith("total (95 % interval")
+
+
 def test_rounds_are_an_override(reformer: Program, run: Path, text: Path) -> None:
     as_trained, same, more = (
         json.loads(reformer("evaluate", "perplexity", "--run", run, text, "--json", *options).out)["bits_per_byte"]

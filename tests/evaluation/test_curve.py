@@ -58,15 +58,24 @@ def made(gains: list[float], noise: float = 0.3, n: int = 20_000) -> Curve:
 def test_verdict_names_the_last_context_that_helps() -> None:
     # A gain of 0.05 nats shows through noise that is six times as large, since the same tokens are compared.
     text = verdict(made([0.05, 0.05, 0.0]))
-    assert text.startswith("4,096 tokens of context is used: 4,096 instead of 256 saves 0.0")
-    assert "beyond that nothing is gained" in text
+    assert text.startswith("4,096 tokens of context are used: 4,096 instead of 256 saves 0.0")
+    assert "beyond that no gain is shown" in text
 
 
 def test_verdict_where_everything_helps_nothing_helps_or_more_hurts() -> None:
     assert verdict(made([0.05, 0.05, 0.05])).startswith("All that came before is used: all before instead of 256 saves")
     assert verdict(made([0.0, 0.0, 0.0])).startswith("No use of more than 256 tokens of context is shown")
-    assert "beyond that nothing is gained: all before instead of 1,024 costs 0.0" in verdict(made([0.2, -0.1, -0.1]))
+    assert "beyond that no gain is shown: all before instead of 1,024 costs 0.0" in verdict(made([0.2, -0.1, -0.1]))
     assert verdict(made([0.2, 0.2], n=100)).startswith("Too few tokens")
+
+
+def test_verdict_does_not_contradict_itself() -> None:
+    # Two gains too small to show one by one show together: it once said "nothing is gained: saves 0.0019 (0.0002 to".
+    curve = made([0.05, 0.006, 0.006, 0.0], noise=0.3)
+    assert curve.saved(1, 2)[1][0] < 0 < curve.saved(1, 4)[1][0]  # type: ignore[index]
+    text = verdict(curve)
+    assert not text.startswith("1,024 tokens")
+    assert "no gain is shown" not in text or "(95 %: -" in text.split("no gain is shown")[1]
 
 
 def test_bands_hold_what_their_edges_say() -> None:
