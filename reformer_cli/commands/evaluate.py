@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_
 from collections.abc import Container, Iterable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,6 +18,7 @@ from reformer_cli.commands.scoring import (
     begin,
     held_out,
     open_run,
+    print_json,
     span,
     write_csv,
 )
@@ -124,7 +124,7 @@ def _print(found: dict[str, Tally], settings: dict[str, Any], by_position: bool,
     everything = list(found.values())
     if json:
         each = {name: _record([tally], by_position) for name, tally in found.items()}
-        typer.echo(json_.dumps(_record(everything, by_position) | settings | {"files": each}))
+        print_json(_record(everything, by_position) | settings | {"files": each})
     elif csv:
         rows = [row for name, tally in found.items() for row in _rows(name, [tally], by_position)]
         write_csv(rows + (_rows("total", everything, by_position) if len(found) > 1 else []))

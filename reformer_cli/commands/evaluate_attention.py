@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json as json_
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,6 +15,7 @@ from reformer_cli.commands.scoring import (
     begin,
     held_out,
     open_run,
+    print_json,
     write_csv,
 )
 from reformer_cli.commands.shared import DeviceOption, RunOption
@@ -82,7 +82,7 @@ def attention(
     records = [_record(r) for r in reach]
     if json:
         listed = [dataclasses.asdict(s) | {"text": _around(tokenizer, ids, s.position)} for s in seen]
-        typer.echo(json_.dumps({"tokens": len(ids), "token": position, "layers": records, "reached": listed}))
+        print_json({"tokens": len(ids), "token": position, "layers": records, "reached": listed})
     elif csv:
         write_csv(records)
     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -17,6 +16,7 @@ from reformer_cli.commands.scoring import (
     begin,
     held_out,
     open_run,
+    print_json,
     span,
     write_csv,
 )
@@ -67,7 +67,7 @@ def context(
         curve = context_curve(model, passages, chosen, bar.advance)
     title = ", ".join(names)
     if json:
-        typer.echo(json_.dumps({"texts": names, **_record(curve)}))
+        print_json({"texts": names, **_record(curve)})
     elif csv:
         write_csv(_rows(curve))
     else:

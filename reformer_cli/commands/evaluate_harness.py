@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import json as json_
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from reformer_cli.commands.scoring import CsvOption, JsonOption, aligned, begin, write_csv
+from reformer_cli.commands.scoring import CsvOption, JsonOption, aligned, begin, print_json, write_csv
 from reformer_cli.commands.shared import DeviceOption, RunOption, pick_device
 from reformer_cli.errors import UserError
 
@@ -49,7 +48,7 @@ def harness(
         if isinstance(value, float) and "_stderr" not in metric
     ]
     if json:
-        typer.echo(json_.dumps({"tasks": rows}))
+        print_json({"tasks": rows})
     elif csv:
         write_csv(rows or [{"task": None, "metric": None, "value": None, "stderr": None}])
     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -17,6 +16,7 @@ from reformer_cli.commands.scoring import (
     begin,
     open_run,
     prepared_text,
+    print_json,
     write_csv,
 )
 from reformer_cli.commands.shared import DeviceOption, RunOption, say
@@ -92,7 +92,7 @@ def recall(
     chance = 1 / len(alphabet.symbols)
     if json:
         each = {name: [o.as_dict() for o in outcomes] for name, outcomes in found.items()}
-        typer.echo(json_.dumps({"seed": seed, "symbols": len(alphabet.symbols), "chance": chance, "rounds": each}))
+        print_json({"seed": seed, "symbols": len(alphabet.symbols), "chance": chance, "rounds": each})
     elif csv:
         write_csv([{"rounds": name} | o.as_dict() for name, outcomes in found.items() for o in outcomes])
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json as json_
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -91,6 +92,13 @@ def write_csv(rows: Sequence[Mapping[str, Any]]) -> None:
     table = csv.DictWriter(sys.stdout, list(rows[0]), lineterminator="\n")
     table.writeheader()
     table.writerows(rows)
+
+
+def print_json(record: Mapping[str, Any]) -> None:
+    """One object to stdout."""
+    from reformer_cli.evaluation.blocks import finite
+
+    typer.echo(json_.dumps(finite(record), allow_nan=False))
 
 
 def span(found: tuple[float, float] | None, digits: int = 4) -> str:

@@ -11,7 +11,7 @@ from reformer import ReformerLM
 
 from reformer_cli.config import EvalConfig
 from reformer_cli.errors import UserError
-from reformer_cli.evaluation.blocks import Blocks
+from reformer_cli.evaluation.blocks import Blocks, finite
 from reformer_cli.evaluation.curve import Passage, choose_contexts, context_curve, verdict
 from reformer_cli.evaluation.likelihood import Reading, pooled, score_pieces
 from reformer_cli.evaluation.recall import TESTS, alphabet_of
@@ -44,7 +44,8 @@ class Evaluations:
             found |= self._context(model)
         if "recall" in self.config.tests:
             found |= self._recall(model)
-        return found
+        record: dict[str, Any] = finite(found)
+        return record
 
     def _perplexity(self, model: ReformerLM) -> dict[str, Any]:
         lengths, blocks = self.tokenizer.byte_lengths(), list[Blocks]()

@@ -119,6 +119,15 @@ def test_files_of_one_name_are_all_counted(reformer: Program, run: Path, text: P
     assert twice["bits_per_byte"] == pytest.approx(once["bits_per_byte"])
 
 
+def test_a_text_without_words_is_no_number_in_json(reformer: Program, run: Path) -> None:
+    # exp(nats of 3,000 characters / 1 word) overflows, and JSON has no infinity.
+    Path("long.txt").write_text("a" * 3000)
+    result = reformer("evaluate", "perplexity", "--run", run, "long.txt", "--json")
+    assert "Infinity" not in result.out
+    assert json.loads(result.out)["word_perplexity"] is None
+    assert "word perplexity" in reformer("evaluate", "perplexity", "--run", run, "long.txt").out
+
+
 def test_many_texts_have_a_line_each(reformer: Program, run: Path) -> None:
     for n in range(4):
         Path(f"{n}.txt").write_text("The cat sat.\n" * (n + 1))
