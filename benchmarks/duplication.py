@@ -2,7 +2,7 @@
 
     python benchmarks/duplication.py [--trained 1 2 4 8 full] [--folder DIR] [--set key=value ...]
 
-Trains a run of `--config duplicate` for each number of rounds, unless DIR has it, and evaluates each with every number.
+Trains a run of `--config duplicate` for each number of rounds, or goes on with the one in DIR; evaluates each with all.
 Prints our table beside the published one; appends to results.csv. What `full` trains is `--set local_round=1024`: every
 LSH head sees all that came before.
 """
@@ -28,9 +28,11 @@ PUBLISHED = {
 
 
 def trained(rounds: str, folder: Path, sets: list[str]) -> Path:
-    """The run of so many rounds, trained if it is not there yet."""
+    """The run of so many rounds, trained to its end."""
     run = folder / f"rounds-{rounds}"
-    if not (run / "model.safetensors").exists():
+    if (run / "checkpoints").is_dir():  # interrupted, or done, which takes a validation to find out
+        reformer("train", "--resume", "--run", str(run))
+    else:
         chosen = ["local_round=1024", "n_hashes=1"] if rounds == "full" else [f"n_hashes={rounds}"]
         options = [part for setting in [*chosen, *sets] for part in ("--set", setting)]
         reformer("train", "--config", "duplicate", "--run", str(run), *options)

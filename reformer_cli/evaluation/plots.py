@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from reformer_cli.evaluation.attention import LayerView, Reach
 from reformer_cli.evaluation.curve import Curve, named
@@ -21,7 +21,7 @@ COUNT = FuncFormatter(lambda x, _: f"{x:,.0f}")
 
 def save(figure: Figure, path: Path) -> None:
     """Write a picture; the ending says of which kind."""
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, dpi=120, bbox_inches="tight")  # legends below the axes too
 
 
 def plot_positions(texts: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
@@ -165,11 +165,13 @@ class AttentionPicture:
             shown = np.ma.masked_equal(raster, 0)
             image = axes[0].imshow(shown, cmap="viridis", extent=(0, n, n, 0), interpolation="nearest")
             axes[0].set(title=f"{layer}: who sees whom", xlabel="earlier token", ylabel="token")
-            figure.colorbar(image, ax=axes[0], label="rounds and heads that see it")
+            whole = MaxNLocator(integer=True)
+            figure.colorbar(image, ax=axes[0], label="rounds and heads that see it", ticks=whole)
             for r, row in enumerate(sizes):
                 axes[1].plot(np.arange(1, len(row) + 1), row, label=f"round {r}")
             axes[1].axhline(n / sizes.shape[1], color="grey", linestyle=":", label="all alike")
             axes[1].set(title="tokens in each bucket", xlabel="bucket, fullest first", yscale="symlog")
+            axes[1].set_ylim(bottom=0)
             axes[1].legend(fontsize="small")
             names = [f"round {r.round}" if r.round is not None else "together" for r in reach]
             axes[2].bar(names, [r.top_found for r in reach], color=[*["C0"] * (len(reach) - 1), "C1"])
