@@ -28,7 +28,7 @@ BINS, BIN_FACTOR = 16, 4  # positions: 0-15, 16-63, 64-255, ...
 
 
 def _per(column: int, units: float = 1.0) -> Callable[[Numbers], Numbers]:
-    return lambda sums: sums[..., NATS] / units / np.maximum(1, sums[..., column])
+    return lambda sums: sums[..., NATS] / units / np.where(sums[..., column] > 0, sums[..., column], np.nan)
 
 
 def _exp_of(figure: Callable[[Numbers], Numbers]) -> Callable[[Numbers], Numbers]:

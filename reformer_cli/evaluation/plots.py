@@ -21,7 +21,7 @@ COUNT = FuncFormatter(lambda x, _: f"{x:,.0f}")
 
 def save(figure: Figure, path: Path) -> None:
     """Write a picture; the ending says of which kind."""
-    figure.savefig(path, dpi=120, bbox_inches="tight")  # legends below the axes too
+    figure.savefig(path, dpi=120)
 
 
 def plot_positions(texts: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
@@ -52,7 +52,7 @@ def plot_curve(curve: Curve, title: str, path: Path) -> None:
     places = [float(c) for c in curve.contexts if c is not None]
     places.append(max(float(curve.seen[1]), places[-1] * 3 if places else 1))
     bands = curve.bands() if curve.recurrence is not None else []
-    figure = Figure(figsize=(13 if bands else 5, 4.8), layout="constrained")
+    figure = Figure(figsize=(13 if bands else 5, 5.5 if bands else 4.8), layout="constrained")
     axes = figure.subplots(1, 3 if bands else 1, squeeze=False)[0]
     bits = [curve.bits(n)[0] for n in range(len(places))]
     axes[0].plot(places, bits, marker="o", color="black")
@@ -63,23 +63,19 @@ def plot_curve(curve: Curve, title: str, path: Path) -> None:
         axes[0].fill_between(places, low, high, alpha=0.15, color="black", label=label)
         axes[0].legend(fontsize="small")
     axes[0].set(title="all tokens", ylabel="bits per byte")
+    shown: dict[str, Any] = {}  # band -> its line
     for at, names in ((1, False), (2, True)) if bands else ():
         for n, band in enumerate(bands):
             where = curve.in_band(band, names)
             if where.any():
                 saved = [curve.saved(0, k, where)[0] for k in range(len(places))]
-                axes[at].plot(places, saved, marker="o", color=f"C{n}", label=f"{band} ({int(where.sum()):,} tokens)")
+                (shown[str(band)],) = axes[at].plot(places, saved, marker="o", color=f"C{n}")
         kind = "rare names" if names else "words"
         axes[at].set(title=f"{kind}: saved over {named(curve.contexts[0])}", ylabel="bits per byte saved")
         axes[at].axhline(0, color="grey", linestyle=":")
-        if len(axes[at].lines) > 1:
-            axes[at].legend(
-                fontsize="x-small",
-                title="last seen, in tokens",
-                loc="upper center",
-                bbox_to_anchor=(0.5, -0.3),
-                ncols=2,
-            )
+    if shown:
+        title_of = "word last seen, in tokens"
+        figure.legend(shown.values(), shown, title=title_of, loc="outside lower center", ncols=5, fontsize="small")
     for each in axes:
         each.set_xscale("log", base=4)
         each.set_xticks(places, [named(c) for c in curve.contexts], rotation=45, ha="right", rotation_mode="anchor")

@@ -125,7 +125,13 @@ def test_a_text_without_words_is_no_number_in_json(reformer: Program, run: Path)
     result = reformer("evaluate", "perplexity", "--run", run, "long.txt", "--json")
     assert "Infinity" not in result.out
     assert json.loads(result.out)["word_perplexity"] is None
-    assert "word perplexity" in reformer("evaluate", "perplexity", "--run", run, "long.txt").out
+    Path("blank.txt").write_text(" \n\n")
+    assert (
+        json.loads(reformer("evaluate", "perplexity", "--run", run, "blank.txt", "--json").out)["word_perplexity"]
+        is None
+    )
+    for name in ("long.txt", "blank.txt"):
+        assert "word perplexity" in reformer("evaluate", "perplexity", "--run", run, name).out
 
 
 def test_many_texts_have_a_line_each(reformer: Program, run: Path) -> None:
