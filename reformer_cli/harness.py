@@ -13,16 +13,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from lm_eval.api.model import LM
 from reformer.state import State
 
 from reformer_cli.evaluation.likelihood import Unlimited, encoded, score_pieces
 from reformer_cli.runs import Run
-from reformer_cli.sampling.config import SamplingConfig
-from reformer_cli.sampling.engine import generate
-from reformer_cli.sampling.text import TextStream
+from reformer_cli.sampling.make import generate
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
@@ -92,16 +89,14 @@ class ReformerHarness(LM):  # type: ignore[misc]  # the harness has no annotatio
         until = settings.get("until") or []
         stops: Sequence[str] = [until] if isinstance(until, str) else until
         sampled = bool(settings.get("do_sample", settings.get("temperature", 0)))
-        config = SamplingConfig(
+        made = generate(
+            self.model,
+            self.tokenizer,
+            context,
+            stop=stops,
             max_tokens=int(settings.get("max_gen_toks", MAX_TOKENS)),
             temperature=float(settings.get("temperature", 1.0)) if sampled else 0.0,
             top_p=float(settings.get("top_p", 1.0)),
             top_k=int(settings.get("top_k", 0)),
         )
-        ids = np.concatenate([[self.tokenizer.end], self.tokenizer.encode(context)]).tolist()
-        stream, text = TextStream(self.tokenizer.stream(), stops), ""
-        for (token,) in generate(self.model, ids, config, end=self.tokenizer.end):
-            if token is None or stream.ended:
-                break
-            text += stream.push(token)
-        return text + stream.finish()
+        return "".join(made)
