@@ -19,6 +19,7 @@ COMMANDS += [
     "evaluate attention",
     "evaluate harness",
     "plan",
+    "corpus",
     "config",
     "config list",
     "config show",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -90,7 +90,9 @@ def perplexity(
     if rounds is not None:
         model = with_rounds(model, rounds)
     reading = reading_of(model.config, opened.config.data.context, context, likelihood)
-    windows = [] if files else held_out(opened, tokenizer, reading.context or opened.config.data.context)
+    windows: Sequence[Window] = (
+        [] if files else held_out(opened, tokenizer, reading.context or opened.config.data.context)
+    )
     if windows:
         say(f"scoring the held-out last part of {len(windows)} {'text' if len(windows) == 1 else 'texts'}")
     show = table if len(files or windows) <= MOST_TABLES else line
@@ -196,7 +198,7 @@ def _position_table(tallies: list[Tally]) -> str:
 
 
 def _scored(
-    model: ReformerLM, tokenizer: Tokenizer, files: list[str], windows: list[Window], reading: Reading
+    model: ReformerLM, tokenizer: Tokenizer, files: list[str], windows: Sequence[Window], reading: Reading
 ) -> Iterator[tuple[str, Tally]]:
     """Each text with its sums."""
     import torch

@@ -111,7 +111,7 @@ def _haystack(run: Run, tokenizer: Tokenizer, text: str | None, longest: int) ->
     from reformer_cli.tokenization.pieces import read_pieces
 
     if text is None:
-        tokens = prepared_text(run, tokenizer, "name a text with --text").tokens
+        tokens = prepared_text(run, tokenizer).tokens
         return haystack_of(end_of_corpus(tokens, longest), tokenizer)
     held: list[Any] = [np.zeros(0, np.int32)]
     for piece in read_pieces(text):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from reformer import ReformerLM
 
     from reformer_cli.runs import Run
-    from reformer_cli.tokenization.batches import Window
+    from reformer_cli.tokenization.batches import Windows
     from reformer_cli.tokenization.shards import Prepared
     from reformer_cli.tokenization.tokenizer import Tokenizer
 
@@ -64,24 +64,19 @@ def open_run(run: Path | None, device: str) -> tuple[Run, Tokenizer, ReformerLM]
     return opened, opened.tokenizer(), load_model(opened, pick_device(device))
 
 
-def prepared_text(run: Run, tokenizer: Tokenizer, instead: str) -> Prepared:
-    """The text that a run was trained on. Raises UserError where it has changed, saying what to do instead."""
+def prepared_text(run: Run, tokenizer: Tokenizer) -> Prepared:
+    """The text that a run was trained on. Raises UserError where it has changed."""
     from reformer_cli.tokenization.synthetic import load_or_prepare
 
-    prepared = load_or_prepare(run.config.data, say, tokenizer, run.config.corpus_digest)
-    if run.config.corpus_digest and prepared.digest != run.config.corpus_digest:
-        raise UserError(
-            f"the corpus {', '.join(run.config.data.corpus)} has changed since the run trained on it", instead
-        )
-    return prepared
+    return load_or_prepare(run.config.data, say, tokenizer, run.config.corpus_digest)
 
 
-def held_out(run: Run, tokenizer: Tokenizer, context: int | None) -> list[Window]:
+def held_out(run: Run, tokenizer: Tokenizer, context: int | None) -> Windows:
     """What a run never trained on, each part after up to `context` tokens of its document (None: all of them)."""
     from reformer_cli.tokenization.batches import held_out_windows
 
-    prepared = prepared_text(run, tokenizer, "name the files to score")
-    windows = list(held_out_windows(prepared.tokens, len(prepared.tokens.train) if context is None else context))
+    prepared = prepared_text(run, tokenizer)
+    windows = held_out_windows(prepared.tokens, len(prepared.tokens.train) if context is None else context)
     if not windows:
         raise UserError("the run held nothing out (data.held_out is 0)", "name the files to score")
     return windows

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from reformer_cli.evaluation.curve import Passage, choose_contexts, context_curv
 from reformer_cli.evaluation.likelihood import Reading, pooled, score_pieces
 from reformer_cli.evaluation.recall import TESTS, alphabet_of
 from reformer_cli.evaluation.suite import Haystack, end_of_corpus, haystack_of, lengths_of, outcomes
-from reformer_cli.tokenization.batches import Window
+from reformer_cli.tokenization.batches import Windows
 from reformer_cli.tokenization.pieces import facts_of
 from reformer_cli.tokenization.shards import TokenSet
 from reformer_cli.tokenization.synthetic import Duplicate
@@ -27,13 +26,14 @@ class Evaluations:
     """One run's text and settings; windows: what was held out, after as much as a training step reads. `of` a model."""
 
     def __init__(
-        self, config: EvalConfig, tokenizer: Tokenizer, tokens: TokenSet, windows: Sequence[Window], reading: Reading,
+        self, config: EvalConfig, tokenizer: Tokenizer, tokens: TokenSet, windows: Windows, reading: Reading,
         source: Duplicate | None,
     ) -> None:  # fmt: skip
         self.config, self.tokenizer, self.tokens = config, tokenizer, tokens
         self.reading, self.source = reading, source
-        each = max(1, config.tokens // max(1, len(windows)))
-        self.windows = [(w.prefix, w.scored[:each]) for w in windows[: config.tokens]]
+        some = windows.some(config.tokens)
+        each = max(1, config.tokens // max(1, len(some)))
+        self.windows = [(w.prefix, w.scored[:each]) for w in some]
 
     def of(self, model: ReformerLM) -> dict[str, Any]:
         """The record; without held-out text, recall alone."""
@@ -77,7 +77,7 @@ class Evaluations:
 
     def _haystack(self) -> Haystack | None:
         """None where there is no text, or too little to make sentences of."""
-        if self.source is not None or not self.tokens.documents:
+        if self.source is not None:
             return None
         try:
             return haystack_of(end_of_corpus(self.tokens, self.config.longest), self.tokenizer)

@@ -24,9 +24,11 @@ def haystack_of(ids: Tokens, tokenizer: Tokenizer) -> Haystack:
 
 def end_of_corpus(tokens: TokenSet, longest: int) -> Tokens:
     """The last tokens, at most `longest`, of the document of which most was held out."""
-    entry = max(tokens.documents, key=lambda d: d.held_out.stop - d.held_out.start)
-    before = tokens.train[entry.train.start + 1 : entry.train.stop]  # without the end-of-text token
-    rest = tokens.held_out[entry.held_out.start : entry.held_out.stop]
+    if not len(tokens.parts):
+        return tokens.train[1:][-longest:].astype(np.int64)
+    held = max(tokens.parts, key=lambda h: h.part.stop - h.part.start)
+    before = tokens.train[held.before + 1 : held.before_stop]  # without the end-of-text token
+    rest = tokens.held_out[held.part.start : held.part.stop]
     return np.concatenate([before[-longest:], rest])[-longest:].astype(np.int64)
 
 

@@ -16,7 +16,7 @@ from reformer_cli.config import DataConfig
 from reformer_cli.errors import UserError
 from reformer_cli.tokenization import corpus, shards
 from reformer_cli.tokenization.batches import Batch
-from reformer_cli.tokenization.shards import Entry, Part, Prepared, TokenSet
+from reformer_cli.tokenization.shards import HeldOut, Part, Prepared, TokenSet
 from reformer_cli.tokenization.tokenizer import ByteTokenizer, Tokenizer
 
 DUPLICATE = "duplicate:"
@@ -56,12 +56,10 @@ class Duplicate:
         """Held-out sequences as documents: 0 w 0 to read, w to score."""
         half, count = self.length + 2, max(1, min(MOST_HELD_OUT, HELD_OUT_TOKENS // self.length))
         rows = np.stack([self.held_out(n) for n in range(count)])
-        entries = []
-        for n in range(count):
-            parts = (_part(n, half), _part(n, self.length))
-            entries.append(Entry(f"sequence {n + 1}", *parts))
-        tokens = TokenSet(rows[:, :half].reshape(-1), rows[:, half:].reshape(-1), tuple(entries))
-        return Prepared(ByteTokenizer(), tokens, str(self))
+        tokenizer = ByteTokenizer()
+        parts = [HeldOut(f"sequence {n + 1}", _part(n, self.length), n * half, (n + 1) * half) for n in range(count)]
+        before, after = rows[:, :half].reshape(-1), rows[:, half:].reshape(-1)
+        return Prepared(tokenizer, TokenSet(before, after, tokenizer.end, parts, count, before.size), str(self))
 
 
 def _part(n: int, length: int) -> Part:

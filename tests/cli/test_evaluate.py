@@ -8,6 +8,7 @@ import importlib.util
 import io
 import json
 import math
+import shutil
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 import torch
 from cli.conftest import TINY, Program
 
+from reformer_cli.files import cache_folder
 from reformer_cli.runs import Run
 from reformer_cli.tokenization import pieces
 
@@ -214,7 +216,11 @@ def test_a_changed_corpus_is_noticed(reformer: Program, run: Path, text: Path) -
     text.write_text("Something else.\n" * 100)
     assert "has changed since" in reformer("evaluate", "perplexity", "--run", run).error
     text.unlink()
-    assert "no file or folder" in reformer("evaluate", "perplexity", "--run", run).error
+    result = reformer("evaluate", "perplexity", "--run", run)  # its tokens are in the cache
+    assert result.status == 0
+    assert "text.txt is gone; going on with its tokens" in result.err
+    shutil.rmtree(cache_folder())
+    assert "its tokens are no longer in the cache" in reformer("evaluate", "perplexity", "--run", run).error
 
 
 def test_models_with_numbered_positions_say_what_they_can_read(reformer: Program, text: Path) -> None:
