@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from reformer_cli.errors import UserError
 
 if TYPE_CHECKING:
     from reformer_cli.config import RunConfig
@@ -12,9 +17,17 @@ if TYPE_CHECKING:
     from reformer_cli.tokenization.batches import Batches
     from reformer_cli.tokenization.shards import Prepared
     from reformer_cli.training.distributed import World
-    from reformer_cli.training.loop import Hooks
+    from reformer_cli.training.loop import Ending, Hooks
+    from reformer_cli.training.reading import Reading, Stage
+    from reformer_cli.training.watch import DivergedError
 
 STATISTICS_TOKENS, STATISTICS_NEAREST = 4096, 16  # of the hash, at each validation
+
+
+def result_of(tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's result, from what its checkpoint holds: the running mean where there is one, else the last weights."""
+    own = {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
+    return own | {name.removeprefix("average."): t for name, t in tensors.items() if name.startswith("average.")}
 
 
 def batches_of(config: RunConfig, prepared: Prepared) -> Batches:
@@ -25,6 +38,28 @@ def batches_of(config: RunConfig, prepared: Prepared) -> Batches:
     return Batches(prepared.tokens, prepared.tokenizer.end, data.context, train.batch, train.seed)
 
 
+def reading_of(config: RunConfig, prepared: Prepared) -> Reading:
+    """The batches of all contexts that the run goes through."""
+    from reformer_cli.training.reading import Reading, stages_of
+
+    data, train = config.data, config.train
+    stages = stages_of(data, train)
+
+    def make(stage: Stage, n: int) -> Batches:
+        # Another order in each stage: with the same one a later stage would begin with what an earlier one began with.
+        own: dict[str, Any] = {"batch": stage.batch, "seed": (train.seed + n) % 2**63, "context_schedule": ()}
+        return batches_of(
+            dataclasses.replace(
+                config,
+                data=dataclasses.replace(data, context=stage.context),
+                train=dataclasses.replace(train, **own),
+            ),
+            prepared,
+        )
+
+    return Reading(stages, make)
+
+
 class Session:
     """One call of the command, in one of the processes of a job; checkpoint: the folder it goes on from."""
 
@@ -32,38 +67,71 @@ class Session:
         from reformer import ReformerLM
 
         from reformer_cli.tokenization.batches import held_out_windows
+        from reformer_cli.writer import Writer
 
         self.world, self.run, self.prepared, self.checkpoint = world, run, prepared, checkpoint
         self.config = run.config
-        self.batches = batches_of(run.config, prepared)
+        self.reading = reading_of(run.config, prepared)
+        self.writer = Writer(run.config.train.background_saves)
         self.windows = list(held_out_windows(prepared.tokens, run.config.data.context))
         self.model = ReformerLM(run.config.model).to(world.device)
 
     def train(self) -> None:
         """Train until done or interrupted, and say what came of it."""
-        from reformer_cli.runs import checkpoint_meta, read_checkpoint
+        from reformer_cli.training.board import board_of
         from reformer_cli.training.loop import Trainer
-        from reformer_cli.training.metrics import Display, as_time
+        from reformer_cli.training.metrics import Display
+        from reformer_cli.training.watch import DivergedError
 
-        with Display(self.world.device, silent=not self.world.chief) as self.display:
-            self.trainer = Trainer(self.model, self.config.train, self._hooks(), self.world)
-            if (folder := self.checkpoint) is not None:
-                together = self.world.size > 1
-                self.trainer.restore(
-                    lambda tensors: read_checkpoint(folder, tensors, together), checkpoint_meta(folder)
-                )
-            finished = self.trainer.run()
-            progress = self.trainer.progress
-            epochs = self.batches.epoch_of(progress.step)
-            done = f"{progress.step:,} steps, {as_time(progress.seconds)}, {epochs:.1f} epochs"
-            if finished:
-                self.display.say(f"finished: {done}")
-                if self.world.chief:
-                    self._conclude()
-                return
-            if progress.best is None:
-                self._save_best()
-            self.display.say(f"stopped after {done}; saved. Go on with: reformer train --resume --run {self.run.path}")
+        board = board_of(self.run.path, self.world.chief and self.config.train.tensorboard)
+        with Display(self.world.device, silent=not self.world.chief) as self.display, board as self.board:
+            self.trainer = Trainer(self.model, self.config.train, self.reading, self._hooks(), self.world)
+            if self.checkpoint is not None:
+                self._restore(self.checkpoint)
+            try:
+                ending = self.trainer.run()
+                self.writer.collect(final=True)
+            except DivergedError as error:
+                raise self._diverged(error) from None
+            self._say(ending)
+
+    def _restore(self, folder: Path) -> None:
+        from reformer_cli.checkpoints import read_meta, read_tensors, tensor_names
+
+        together, names = self.world.size > 1, tensor_names(folder)
+        self.trainer.restore(lambda tensors: read_tensors(folder, tensors, together), names, read_meta(folder))
+
+    def _diverged(self, error: DivergedError) -> UserError:
+        """With what is still good."""
+        from reformer_cli.training.watch import DivergedError
+
+        with suppress(DivergedError):  # the same may be found in what was to be written
+            self.writer.collect()
+        good = self.run.checkpoints.newest_whole() if self.world.chief else None
+        last = f"the last good checkpoint is {good}" if good is not None else "there is no checkpoint yet"
+        return UserError(
+            f"training diverged at step {error.step:,} ({error.what})",
+            f"{last}; lower train.learning_rate {self.config.train.learning_rate:g}",
+        )
+
+    def _say(self, ending: Ending) -> None:
+        from reformer_cli.training.metrics import as_time
+
+        progress, path = self.trainer.progress, self.run.path
+        epochs = self.reading.epochs(progress.step, progress.stages)
+        done = f"{progress.step:,} steps, {as_time(progress.seconds)}, {epochs:.1f} epochs"
+        if progress.skipped:
+            done += f", {progress.skipped} of the steps left out"
+        if ending == "interrupted":
+            self.display.say(f"stopped after {done}; saved. Go on with: reformer train --resume --run {path}")
+            return
+        if ending == "patience":
+            best = f"{progress.best:.3f} bits/byte at step {progress.best_step:,}" if progress.best is not None else "-"
+            self.display.say(f"stopped after {done}: {progress.stale} validations without a better one than {best}")
+        else:
+            self.display.say(f"finished: {done}")
+        if self.world.chief:
+            self._conclude()
 
     def _conclude(self) -> None:
         """The best weights' score on all that was held out."""
@@ -114,30 +182,50 @@ class Session:
         self._log(record)
         self.display.say(f"step {step:,}  held out {score.bits_per_byte:.3f} bits/byte")
         if sample:
+            self._log({"step": step, "sample": sample})
             self.display.say(sample)
         return score.bits_per_byte
 
     def _log(self, record: dict[str, Any]) -> None:
         if self.world.chief:
             self.run.log(record)
+            self.board.log(record)
 
     def _log_step(self, record: dict[str, Any], seconds: float) -> None:
+        from reformer_cli.training.metrics import peak_memory
+
+        record["peak_bytes"] = peak_memory(self.world.device)
         self._log(record)
         self.display.step(record, self.trainer.share, self.trainer.progress.seconds)
 
-    def _save_best(self) -> None:
-        weights = self.trainer.weights()
-        if self.world.chief:
-            self.run.save_weights(weights)
+    def _save(self, tensors: dict[str, Any], meta: dict[str, Any], best: bool) -> None:
+        """A checkpoint, and before it, if this is the best so far, the run's result.
 
-    def _save(self, tensors: dict[str, Any], meta: dict[str, Any]) -> None:
-        step = int(meta["step"])
+        In this order: a run that is killed between the two takes the steps since the last checkpoint once more, and
+        finds the best again.
+        """
+        from reformer_cli.training.watch import check_finite
+
+        run, progress = self.run, self.trainer.progress
+        step, best_step = progress.step, progress.best_step
+        meta = meta | {"metrics": run.metrics_size()}
         if self.world.size > 1 and self.config.train.shard:
-            self.run.save_checkpoint_together(step, tensors, meta, self.world.chief, self.world.wait)
-        else:
-            if self.world.chief:
-                self.run.save_checkpoint(step, tensors, meta)
-            self.world.wait()
+            weights = self.trainer.weights() if best else {}
+            check_finite(step, tensors)
+            if best and self.world.chief:
+                run.save_weights(weights)
+            run.checkpoints.save_together(step, tensors, meta, best_step, self.world.chief, self.world.wait)
+        elif self.world.chief:
+            background = self.config.train.background_saves
+            copy = {name: t.detach().to("cpu", copy=background) for name, t in tensors.items()}
+
+            def write() -> None:
+                check_finite(step, copy)
+                if best:
+                    run.save_weights(result_of(copy))
+                run.checkpoints.save(step, copy, meta, best_step)
+
+            self.writer.submit(write)
 
     def _hooks(self) -> Hooks:
         import torch
@@ -145,11 +233,11 @@ class Session:
         from reformer_cli.training.loop import Hooks
 
         return Hooks(
-            batch_at=self.batches.batch_at,
             validate=self._validate,
-            save_best=self._save_best,
             save=self._save,
+            busy=lambda: self.writer.busy,
             log=self._log_step,
+            warn=lambda text: self.display.say(f"warning: {text}"),
             byte_lengths=torch.from_numpy(self.prepared.tokenizer.byte_lengths()),
         )
 

@@ -99,21 +99,26 @@ def _train(world: World, make_ready: Callable[[], Ready]) -> None:
         run, _, checkpoint = ready[0]
         return json.dumps([str(run.path), str(checkpoint or "")])
 
-    path, checkpoint = json.loads(world.told(decide))
-    if not world.chief:
-        run = Run.open(Path(path))
-        prepared = prepared_before(run.config.data, run.tokenizer(), run.config.corpus_digest)
-        ready.append((run, prepared, Path(checkpoint) if checkpoint else None))
-    Session(world, *ready[0]).train()
+    try:
+        path, checkpoint = json.loads(world.told(decide))
+        if not world.chief:
+            run = Run.open(Path(path))
+            prepared = prepared_before(run.config.data, run.tokenizer(), run.config.corpus_digest)
+            ready.append((run, prepared, Path(checkpoint) if checkpoint else None))
+        Session(world, *ready[0]).train()
+    finally:
+        for run, _, _ in ready:
+            run.unlock()
 
 
 def _begun(path: Path | None, source: str | None, sets: list[str], world: World) -> Ready:
     """A new run: everything that can be wrong is found before anything is written."""
-    from reformer_cli.commands.session import batches_of
+    from reformer_cli.commands.session import reading_of
     from reformer_cli.config import load_config, resolve
     from reformer_cli.runs import Run
     from reformer_cli.tokenization.corpus import absolute
     from reformer_cli.tokenization.shards import load_or_prepare
+    from reformer_cli.training.board import check_board
     from reformer_cli.training.forecast import count_parameters
     from reformer_cli.training.precision import pick_precision
 
@@ -133,7 +138,8 @@ def _begun(path: Path | None, source: str | None, sets: list[str], world: World)
     say_choice("backend", backend, reason)
     config = _fitted(settings, config, world)
     _check_world(config, world)
-    batches_of(config, prepared)
+    reading_of(config, prepared).check()
+    check_board(config.train.tensorboard)
     n = count_parameters(config.model)
     run = Run.create(path, config, prepared.tokenizer)
     say(
@@ -146,10 +152,16 @@ def _begun(path: Path | None, source: str | None, sets: list[str], world: World)
 
 def _check_world(config: RunConfig, world: World) -> None:
     """Whether so many processes can share the work."""
-    if config.train.batch % world.size:
+    parts = world.size * config.train.accumulate
+    if config.train.batch % parts:
+        each = f" in {config.train.accumulate} parts each" if config.train.accumulate > 1 else ""
         raise UserError(
-            f"train.batch {config.train.batch} contexts a step cannot be shared by {world.size} processes",
-            f"set it to a multiple of {world.size}",
+            f"train.batch {config.train.batch} contexts a step cannot be shared by {world.size} processes{each}",
+            f"set it to a multiple of {parts}",
+        )
+    if config.train.shard and world.size > 1 and config.train.optimizer != "adamw":
+        raise UserError(
+            f"train.shard does not go with train.optimizer {config.train.optimizer}", "use adamw, or no train.shard"
         )
     if world.size == 1 and config.train.shard:
         say("warning: train.shard has no effect on one process; start it with torchrun")
@@ -200,19 +212,24 @@ def say_choice(key: str, value: Any, reason: str) -> None:
 
 
 def _resumed(path: Path | None, sets: list[str], world: World) -> Ready:
-    """Go on from the newest whole checkpoint; only how long to train may change."""
-    from reformer_cli.config import load_config, resolve, to_yaml
-    from reformer_cli.files import write_file
-    from reformer_cli.runs import CONFIG, Run
-    from reformer_cli.tokenization.shards import load_or_prepare
+    """Go on from the newest whole checkpoint; only how to train may change, not what."""
+    from reformer_cli.runs import Run
 
     run = Run.open(path)
-    changed = load_config(None, sets)
-    fixed = [f"{section}.{name}" for section in ("model", "data") for name in changed[section]]
-    if fixed:
-        raise UserError(
-            f"--resume cannot change {', '.join(fixed)}", "only train.* settings; start a new run for others"
-        )
+    run.lock()
+    try:
+        return _gone_on(run, sets, world)
+    except BaseException:
+        run.unlock()
+        raise
+
+
+def _gone_on(run: Run, sets: list[str], world: World) -> Ready:
+    from reformer_cli.checkpoints import read_meta
+    from reformer_cli.tokenization.shards import load_or_prepare
+    from reformer_cli.training.board import check_board
+
+    changes = _changes(run, sets)
     tokenizer = run.tokenizer()
     prepared = load_or_prepare(run.config.data, say, tokenizer, run.config.corpus_digest)
     if prepared.digest != run.config.corpus_digest:
@@ -220,17 +237,58 @@ def _resumed(path: Path | None, sets: list[str], world: World) -> Ready:
             f"the corpus {', '.join(run.config.data.corpus)} has changed since {run.path} began",
             "put the old text back, or start a new run",
         )
-    step, folder, _ = run.whole_checkpoint()
-    if changed["train"]:
-        settings = {name: dataclasses.asdict(getattr(run.config, name)) for name in ("model", "data", "train")}
-        for one, other in (("steps", "minutes"), ("minutes", "steps")):
-            if changed["train"].get(one):
-                settings["train"][other] = None
-        settings["train"] |= changed["train"]
-        run.config = resolve(settings, tokenizer.vocab_size, run.config.corpus_digest)
-        write_file(run.path / CONFIG, to_yaml(run.config))
+    checkpoint = run.checkpoints.newest_whole()
+    if changes:
+        _change(run, changes, tokenizer.vocab_size)
     backend_reason(run.config.model, world.device)
     _check_world(run.config, world)
-    run.forget_after(step)
-    say(f"{run.path}: going on after step {step:,}")
-    return run, prepared, folder
+    check_board(run.config.train.tensorboard)
+    run.clean()
+    if checkpoint is None:
+        run.forget_after(0)
+        say(f"{run.path}: stopped before its first checkpoint; starting at its beginning")
+    else:
+        meta = read_meta(checkpoint)
+        run.forget_after(int(meta["metrics"]))
+        say(f"{run.path}: going on after step {int(meta['progress']['step']):,}")
+    return run, prepared, checkpoint
+
+
+# Settings of training that a run keeps: others would read other text, or have another state.
+KEPT = {
+    "batch": "train.accumulate takes less memory with the same batch",
+    "context_schedule": "start a new run",
+    "optimizer": "start a new run",
+    "seed": "start a new run",
+}
+
+
+def _changes(run: Run, sets: list[str]) -> dict[str, Any]:
+    """The settings of training that are to be others from now on. Raises UserError for what cannot change."""
+    from reformer_cli.config import load_config
+
+    changed = load_config(None, sets)
+    if fixed := [f"{section}.{name}" for section in ("model", "data") for name in changed[section]]:
+        raise UserError(
+            f"--resume cannot change {', '.join(fixed)}", "only train.* settings; start a new run for others"
+        )
+    train: dict[str, Any] = changed["train"]
+    before = dataclasses.asdict(run.config.train)
+    for name in KEPT.keys() & train.keys():
+        if _as_yaml(train[name]) != _as_yaml(before[name]):
+            raise UserError(f"--resume cannot change train.{name} {_as_yaml(before[name])}", KEPT[name])
+    return train
+
+
+def _change(run: Run, changes: dict[str, Any], vocab_size: int) -> None:
+    from reformer_cli.config import resolve, to_yaml
+    from reformer_cli.files import write_file
+    from reformer_cli.runs import CONFIG
+
+    settings = {name: dataclasses.asdict(getattr(run.config, name)) for name in ("model", "data", "train")}
+    for one, other in (("steps", "minutes"), ("minutes", "steps")):
+        if changes.get(one):
+            settings["train"][other] = None
+    settings["train"] |= changes
+    run.config = resolve(settings, vocab_size, run.config.corpus_digest)
+    write_file(run.path / CONFIG, to_yaml(run.config))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 import time
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -38,6 +39,7 @@ class Display:
         self.task = self.progress.add_task("starting", total=1.0)
         self.smooth: dict[str, float] = {}
         self.last_line = time.monotonic()
+        self.gone = False  # whatever showed our lines
 
     def __enter__(self) -> Display:
         if self.live:
@@ -48,11 +50,17 @@ class Display:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self.live:
-            self.progress.stop()
+            with suppress(OSError):
+                self.progress.stop()
 
     def say(self, text: str) -> None:
         """A line that stays."""
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        if self.gone:
+            return
+        try:
+            self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        except OSError:  # the terminal was closed, or what read us: no reason to lose a run
+            self.gone = True
 
     def step(self, record: dict[str, Any], share: float, seconds: float) -> None:
         """A step was done: its record as in metrics.jsonl, the share of the run that is done, seconds so far."""
@@ -61,8 +69,11 @@ class Display:
             if value is not None:
                 self.smooth[name] = SMOOTHING * self.smooth.get(name, value) + (1 - SMOOTHING) * value
         text = self.line(record["step"], record["gradient_norm"], share, seconds)
-        if self.live:
-            self.progress.update(self.task, description=text, completed=share)
+        if self.live and not self.gone:
+            try:
+                self.progress.update(self.task, description=text, completed=share)
+            except OSError:
+                self.gone = True
         elif time.monotonic() - self.last_line >= EVERY_SECONDS:
             self.last_line = time.monotonic()
             self.say(text)
