@@ -38,7 +38,7 @@ def parse(text: str, where: str, sections: Iterable[str]) -> dict[str, Any]:
     try:
         content = parse_value(text)
     except ValueError as error:
-        raise UserError(f"{where} is not plain YAML: {error}") from None
+        raise UserError(f"{where} is not YAML of plain values: {error}") from None
     if content is None:
         return {}
     if not isinstance(content, dict):

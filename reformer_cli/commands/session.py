@@ -81,6 +81,7 @@ class Session:
         from reformer_cli.training.board import board_of
         from reformer_cli.training.loop import Trainer
         from reformer_cli.training.metrics import Display
+        from reformer_cli.training.progress import seed_generators
         from reformer_cli.training.watch import DivergedError
 
         board = board_of(self.run.path, self.world.chief and self.config.train.tensorboard)
@@ -88,6 +89,8 @@ class Session:
             self.trainer = Trainer(self.model, self.config.train, self.reading, self._hooks(), self.world)
             if self.checkpoint is not None:
                 self._restore(self.checkpoint)
+            else:
+                seed_generators(self.config.train.seed)
             try:
                 ending = self.trainer.run()
                 self.writer.collect(final=True)

@@ -68,6 +68,13 @@ def random_states() -> dict[str, Any]:
     return found
 
 
+def seed_generators(seed: int) -> None:
+    """Where a run begins: what draws from the global generators is then the same in each."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
 def restore_random_states(states: dict[str, Any]) -> None:
     """Set them as `random_states` found them. Raises ValueError, TypeError, KeyError or RuntimeError for others."""
     version, values, gauss = states["python"]
