@@ -15,9 +15,8 @@ import sys
 import time
 from pathlib import Path
 
-import safetensors.torch
 import torch._dynamo  # noqa: F401  (what the first optimiser step imports)
-from safetensors import safe_open
+from safetensors.torch import load_file, save
 
 import reformer_cli.commands.session
 import reformer_cli.evaluation.likelihood
@@ -59,10 +58,8 @@ def contents(run: Path) -> dict[str, str]:
     newest = max((run / "checkpoints").glob("step-*"))
     found = {}
     for path in (newest / "tensors.safetensors", run / "model.safetensors"):
-        with safe_open(path, framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118: it is no mapping
-                data = safetensors.torch.save({"": file.get_tensor(name)})
-                found[f"{path.name}: {name}"] = hashlib.sha256(data).hexdigest()
+        for name, tensor in load_file(path).items():
+            found[f"{path.name}: {name}"] = hashlib.sha256(save({"": tensor})).hexdigest()
     meta = json.loads((newest / "meta.json").read_text())["meta"]
     progress = {name: value for name, value in meta["progress"].items() if name != "seconds"}
     found["progress"] = json.dumps(progress)

@@ -56,7 +56,7 @@ def test_fifty_kills(text: Path, tmp_path: Path) -> None:
 
 @contextmanager
 def small_files(size: int) -> Iterator[None]:
-    """The system refuses files beyond so many bytes, as a full disk does. Python ignores the signal that comes with it."""
+    """The system refuses files beyond so many bytes, as a full disk does. (Python ignores the signal of that.)"""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
