@@ -17,7 +17,7 @@ PAGE = "report.html"
 
 
 def report(
-    run: Annotated[Path | None, typer.Argument(metavar="[RUN]", help="Run directory; default: the newest.")] = None,
+    run: Annotated[Path | None, typer.Argument(metavar="RUN", help="Run directory; default: the newest.")] = None,
     run_option: RunOption = None,
     output: Annotated[
         str | None, typer.Option("--output", metavar="FILE", help=f"Where to; default {PAGE} in the run; - is stdout.")
