@@ -106,11 +106,14 @@ class Session:
 
     def _diverged(self, error: DivergedError) -> UserError:
         """With what is still good."""
+        from reformer_cli.training.distributed import OtherProcessFailed
         from reformer_cli.training.watch import DivergedError
 
+        if not self.world.chief:
+            return OtherProcessFailed(error.what)
         with suppress(DivergedError):  # the same may be found in what was to be written
             self.writer.collect()
-        good = self.run.checkpoints.newest_whole() if self.world.chief else None
+        good = self.run.checkpoints.newest_whole()
         last = f"the last good checkpoint is {good}" if good is not None else "there is no checkpoint yet"
         return UserError(
             f"training diverged at step {error.step:,} ({error.what})",
@@ -262,6 +265,7 @@ class Session:
         from reformer_cli.sampling.config import SamplingConfig
         from reformer_cli.sampling.engine import generate
 
-        tokenizer, settings = self.prepared.tokenizer, SamplingConfig(max_tokens=self.config.train.sample_tokens)
+        tokens = min(self.config.train.sample_tokens, self.model.config.max_length or self.config.train.sample_tokens)
+        tokenizer, settings = self.prepared.tokenizer, SamplingConfig(max_tokens=tokens)
         drawn = [t[0] for t in generate(self.model, [tokenizer.end], settings, end=tokenizer.end) if t[0] is not None]
         return tokenizer.decode(np.array(drawn, np.int32))

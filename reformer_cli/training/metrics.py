@@ -58,7 +58,7 @@ class Display:
         if self.gone:
             return
         try:
-            self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            self.console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
         except OSError:  # the terminal was closed, or what read us: no reason to lose a run
             self.gone = True
 
@@ -87,6 +87,11 @@ class Display:
             f"grad {norm if norm is not None else float('nan'):.2f}  "
             f"{as_size(peak_memory(self.device))}  ETA {as_time(left)}"
         )
+
+
+def printable(text: str) -> str:
+    """Without what could command a terminal: a young model writes any character."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def as_time(seconds: float) -> str:

@@ -10,7 +10,7 @@ from core.models import small, tokens
 
 from reformer_cli.config import TrainConfig
 from reformer_cli.training import precision
-from reformer_cli.training.metrics import as_time
+from reformer_cli.training.metrics import as_time, printable
 from reformer_cli.training.optim import OPTIMIZERS, make_optimizers, optimizer_tensors, prime
 from reformer_cli.training.plan import choose
 from reformer_cli.training.schedule import learning_rate
@@ -85,3 +85,7 @@ def test_precision_is_what_measures_faster(ratio: float, wanted: str, monkeypatc
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (61.2, "1:01"), (3725, "1:02:05")])
 def test_times(seconds: float, text: str) -> None:
     assert as_time(seconds) == text
+
+
+def test_samples_do_not_command_the_terminal() -> None:
+    assert printable("a\x1b[2Jb\x07\r\n\tü") == "a\ufffd[2Jb\ufffd\ufffd\n\tü"
