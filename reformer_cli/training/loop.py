@@ -224,24 +224,27 @@ class Trainer:
 
     def _gradients(self, read: Read) -> tuple[float, float, str]:
         """(loss, norm of the gradient, what is wrong with them, if anything) of this process's rows and all others'."""
-        mean, size = 0.0, self.config.accumulate
+        size = self.config.accumulate
+        total = torch.zeros((), dtype=torch.float64, device=self.device)
         rows = [
             [None] * size if x is None else list(self.world.share(x).chunk(size))
             for x in (read.batch.tokens, read.batch.targets, read.batch.documents)
         ]
         for n, part in enumerate(zip(*rows, strict=True)):
-            with self._averaged_later() if n < size - 1 else nullcontext():
+            with self.world.unaveraged(self.loss) if n < size - 1 else nullcontext():
                 loss, problem = self._part(n, part, read.scored)
             if problem:
                 return math.nan, math.nan, problem
-            mean += loss
-        norm = float(whole(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)))
+            total += loss
+        length = whole(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip))
         self.world.average_(self.centres)
-        return mean, norm, "" if math.isfinite(norm) else f"gradient norm {norm}"
+        mean, norm = torch.stack([total, length.double()]).tolist()  # the device is waited for once
+        problem = "" if math.isfinite(norm) else f"gradient norm {norm}"
+        return mean, norm, problem if math.isfinite(mean) else f"loss {mean}"
 
-    def _part(self, n: int, rows: tuple[Tensor | None, ...], scored: int) -> tuple[float, str]:
+    def _part(self, n: int, rows: tuple[Tensor | None, ...], scored: int) -> tuple[Tensor | float, str]:
         """Add a part's gradient; (what it adds to the batch's mean loss, what is wrong with it, if anything)."""
-        low, problem, loss, mean = self.config.precision == "bfloat16", "", math.nan, None
+        low, problem, mean = self.config.precision == "bfloat16", "", None
         of_step = (self.config.seed * 1_000_003 + self.progress.step) * self.world.size + self.world.rank
         tokens, targets, documents = (x.to(self.device, non_blocking=True) if x is not None else None for x in rows)
         assert targets is not None
@@ -250,31 +253,18 @@ class Trainer:
         try:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=low):
                 mean = self.loss(tokens, targets, documents, of_step * self.config.accumulate + n) * weight
-            loss = float(mean.detach())
         except NumericalError as error:
             problem = str(error)
-        (total,) = self.world.sum([loss])
-        if not math.isfinite(total) or mean is None:  # in one process or another: none goes on to backward
-            return math.nan, problem or f"loss {total / self.world.size}"
+        loss: Tensor | float = mean.detach() if mean is not None else math.nan
+        if self.world.size > 1:
+            (total,) = self.world.sum([float(loss)])
+            loss = total / self.world.size
+            if not problem and not math.isfinite(loss):  # in another process: none goes on to backward
+                problem = f"loss {loss}"
+        if mean is None or problem:
+            return math.nan, problem
         mean.backward()
-        return total / self.world.size, ""
-
-    @contextmanager
-    def _averaged_later(self) -> Iterator[None]:
-        """Gradients stay this process's own: the last part's backward averages the sum."""
-        parts: Any = self.loss
-        if isinstance(parts, nn.parallel.DistributedDataParallel):
-            with parts.no_sync():
-                yield
-            return
-        sharded = self.world.size > 1 and self.config.shard
-        if sharded:
-            parts.set_requires_gradient_sync(False)
-        try:
-            yield
-        finally:
-            if sharded:
-                parts.set_requires_gradient_sync(True)
+        return loss, ""
 
     def _skip(self, problem: str) -> None:
         for optimizer in self.optimizers:
