@@ -37,6 +37,7 @@ class Writer:
         def work() -> None:
             try:
                 job()
+                self._failures = 0
             except BaseException as error:
                 self._error = error
 
@@ -56,7 +57,6 @@ class Writer:
             self._thread = None
         error, self._error = self._error, None
         if error is None:
-            self._failures = 0
             return
         reason = why_not_written(error)
         if reason is None:

@@ -93,7 +93,6 @@ class Session:
                 seed_generators(self.config.train.seed)
             try:
                 ending = self.trainer.run()
-                self.writer.collect(final=True)
             except DivergedError as error:
                 raise self._diverged(error) from None
             self._say(ending)
@@ -241,6 +240,7 @@ class Session:
         return Hooks(
             validate=self._validate,
             save=self._save,
+            finish=lambda: self.writer.collect(final=True),
             busy=lambda: self.writer.busy,
             log=self._log_step,
             warn=lambda text: self.display.say(f"warning: {text}"),

@@ -21,13 +21,13 @@ class Average:
     def update(self, steps: int) -> None:
         """After step number `steps`. Early on the mean is of few steps, so that it does not remember the beginning."""
         decay = min(self.decay, (1 + steps) / (10 + steps))
-        torch._foreach_lerp_(list(self.mean.values()), list(self.state.values()), 1 - decay)
+        torch._foreach_lerp_(_own(self.mean), _own(self.state), 1 - decay)
 
     @torch.no_grad()
     def reset(self) -> None:
         """Begin anew at the model's weights."""
-        for name, t in self.state.items():
-            self.mean[name].copy_(t)
+        for mean, t in zip(_own(self.mean), _own(self.state), strict=True):
+            mean.copy_(t)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
@@ -41,5 +41,10 @@ class Average:
 
     @torch.no_grad()
     def _set(self, tensors: Mapping[str, Tensor]) -> None:
-        for name, t in self.state.items():
-            t.copy_(tensors[name])
+        for t, other in zip(_own(self.state), _own(tensors), strict=True):
+            t.copy_(other)
+
+
+def _own(tensors: Mapping[str, Tensor]) -> list[Tensor]:
+    """The parts of them that this process holds: all, unless they are sharded."""
+    return [getattr(t, "to_local", lambda t=t: t)() for t in tensors.values()]

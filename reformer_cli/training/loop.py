@@ -33,11 +33,12 @@ Ending = Literal["finished", "interrupted", "patience"]
 @dataclass(frozen=True)
 class Hooks:
     """What the loop calls: validate() gives held-out bits/byte or None; save gets a checkpoint's tensors and meta and
-    whether it is the best; busy says that saving would have to wait; log a step's figures and seconds; warn a line. All
-    but busy, log and warn are called in every process of a job."""
+    whether it is the best; finish waits until all is saved; busy says that saving would have to wait; log gets a step's
+    figures and seconds; warn a line. All but busy, log and warn are called in every process of a job."""
 
     validate: Callable[[], float | None]
     save: Callable[[dict[str, Tensor], dict[str, Any], bool], None]
+    finish: Callable[[], None]
     busy: Callable[[], bool]
     log: Callable[[dict[str, Any], float], None]
     warn: Callable[[str], None]
@@ -150,6 +151,7 @@ class Trainer:
                 # Where nothing was validated yet, or nothing can be, the latest weights are the run's result.
                 best = self._validate() if ending == "finished" else self.progress.best is None
                 self._save(best)
+            self.hooks.finish()  # here, where a first Ctrl-C waits for it and a second does not
         return ending
 
     def _ending(self, interrupted: bool) -> Ending | None:
@@ -230,12 +232,17 @@ class Trainer:
             [None] * size if x is None else list(self.world.share(x).chunk(size))
             for x in (read.batch.tokens, read.batch.targets, read.batch.documents)
         ]
+        before, sums = [c.clone() for c in self.centres], [torch.zeros_like(c) for c in self.centres]
         for n, part in enumerate(zip(*rows, strict=True)):
             with self.world.unaveraged(self.loss) if n < size - 1 else nullcontext():
                 loss, problem = self._part(n, part, read.scored)
             if problem:
                 return math.nan, math.nan, problem
             total += loss
+            if size > 1:  # as if the batch had come in one piece: each part moves the means from where they were
+                for centre, old, s in zip(self.centres, before, sums, strict=True):
+                    s += centre / size
+                    centre.copy_(s if n == size - 1 else old)
         length = whole(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip))
         self.world.average_(self.centres)
         mean, norm = torch.stack([total, length.double()]).tolist()  # the device is waited for once
