@@ -69,6 +69,7 @@ class Checkpoints:
         for folder in found:
             try:
                 read_meta(folder)
+                tensor_names(folder)
                 if _digests(folder) != _content(folder)["sha256"]:
                     raise ValueError("the checksum differs")
                 return folder
@@ -110,6 +111,8 @@ def read_meta(folder: Path) -> dict[str, Any]:
     kinds = {"progress": dict, "random": dict, "metrics": int}
     if not isinstance(meta, dict) or any(not isinstance(meta.get(name), kind) for name, kind in kinds.items()):
         raise ValueError(f"{META} lacks {', '.join(kinds)}")
+    if not isinstance(meta["progress"].get("step"), int):
+        raise ValueError(f"{META} names no step")
     return meta
 
 

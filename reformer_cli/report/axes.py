@@ -41,7 +41,7 @@ def time_ticks(low: float, high: float, most: int = 6) -> list[float]:
 
 def byte_ticks(low: float, high: float, most: int = 6) -> list[float]:
     """Round in the unit that they are written in."""
-    unit = 1024.0 ** min(3, max(0, int(math.log2(max(1.0, high))) // 10))
+    unit = 1024.0 ** min(3, max(0, int(math.log2(max(1.0, high / 4))) // 10))
     return [n * unit for n in ticks(low / unit, high / unit, most)]
 
 

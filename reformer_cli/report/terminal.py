@@ -26,8 +26,8 @@ def plot(records: Records, width: int, height: int = 16) -> str:
     for column, y in enumerate(_between(training.tokens, training.y, x0, x1, 2 * columns)):
         now = round((y1 - y) / (y1 - y0) * (4 * height - 1))
         start = now if before is None else before + (now > before) - (now < before)
-        for row in range(min(start, now), max(start, now) + 1):  # without gaps where the line is steep
-            cells[row // 4][column // 2] |= BITS[row % 4][column % 2]
+        for dot in range(min(start, now), max(start, now) + 1):  # without gaps where the line is steep
+            cells[dot // 4][column // 2] |= BITS[dot % 4][column % 2]
         before = now
     rows = [[chr(BRAILLE + cell) if cell else " " for cell in row] for row in cells]
     for x, y in zip(held_out.tokens, held_out.y, strict=True):

@@ -135,7 +135,8 @@ def test_a_read_only_directory(reformer: Program, run: Path, text: Path, tmp_pat
     Path(os.environ["XDG_CACHE_HOME"]).chmod(0o755)
     Path(os.environ["XDG_CACHE_HOME"]).parent.chmod(0o755)
     assert reformer("generate", "--run", run, "--prompt", "The", "--max-tokens", 3).status == 0  # all is imported now
-    (run / ".lock").chmod(0o444)
+    for file in run.rglob("*.*"):
+        file.chmod(0o755 if file.is_dir() else 0o444)
     run.chmod(0o555)
     try:
         with as_nobody():
@@ -388,7 +389,7 @@ def test_tensors_that_do_not_fit(reformer: Program, run: Path, change: object, m
     "change",
     [
         {"step": "x"}, {"step": -1}, {"step": 10**30}, {"seconds": None}, {"extra": 1}, {"stages": [[]]},
-        {"stages": "x" * 10},
+        {"stages": "x" * 10}, {"best": "low"},
     ],
 )  # fmt: skip
 def test_progress_that_is_none(reformer: Program, run: Path, change: dict) -> None:
