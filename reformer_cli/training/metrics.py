@@ -28,12 +28,18 @@ def peak_memory(device: str) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """rich would end the program when what reads our lines goes away; a run goes on without them."""
+        self.quiet = True
+
+
 class Display:
     """Shows records of steps; `with` it. silent: shows nothing."""
 
     def __init__(self, device: str, silent: bool = False) -> None:
         self.device, self.silent = device, silent
-        self.console = Console(stderr=True, quiet=silent)
+        self.console = _Console(stderr=True, quiet=silent)
         self.live = self.console.is_terminal and not silent
         self.progress = Progress(TextColumn("{task.description}"), BarColumn(20), console=self.console)
         self.task = self.progress.add_task("starting", total=1.0)
