@@ -169,13 +169,13 @@ class Session:
         from reformer_cli.training.metrics import peak_memory
 
         if not self.windows:
+            self._show_sample()
             return None
         with self.trainer.gathered():
             mine = self.windows[self.world.rank :: self.world.size]
             part = self._score(self.model, mine, self.config.train.eval_tokens)
             tokens, n_bytes, nats = self.world.sum([part.tokens, part.bytes, part.nats])
             buckets = self._effective_buckets()
-            sample = self._sample() if self.config.train.sample_tokens and self.world.chief else ""
         score = Score(int(tokens), n_bytes, 0, 0, nats)
         step = self.trainer.progress.step
         record: dict[str, Any] = {
@@ -186,10 +186,17 @@ class Session:
         record |= {"effective_buckets": buckets, "peak_bytes": peak_memory(self.world.device)}
         self._log(record)
         self.display.say(f"step {step:,}  held out {score.bits_per_byte:.3f} bits/byte")
-        if sample:
-            self._log({"step": step, "sample": sample})
-            self.display.say(sample)
+        self._show_sample()
         return score.bits_per_byte
+
+    def _show_sample(self) -> None:
+        if not self.config.train.sample_tokens:
+            return
+        with self.trainer.gathered():
+            sample = self._sample() if self.world.chief else ""
+        if sample:
+            self._log({"step": self.trainer.progress.step, "sample": sample})
+            self.display.say(sample)
 
     def _log(self, record: dict[str, Any]) -> None:
         if self.world.chief:

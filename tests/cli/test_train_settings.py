@@ -190,3 +190,10 @@ def test_tensorboard(reformer: Program, text: Path) -> None:
     assert [e.step for e in events.Scalars("loss")] == [1, 2, 3, 4]
     assert [e.step for e in events.Scalars("held_out_bits_per_byte")] == [2, 4]
     assert "sample/text_summary" in events.Tags()["tensors"]
+
+
+def test_samples_are_written_with_and_without_held_out_text(reformer: Program, text: Path) -> None:
+    for run, share in (("some", 0.05), ("none", 0)):
+        more = sets("sample_tokens=6", "eval_every=2", f"held_out={share}")
+        assert reformer("train", text, *TINY, *more, "--steps", 4, "--run", run).status == 0
+        assert [r["step"] for r in records(run) if "sample" in r] == [2, 4]
