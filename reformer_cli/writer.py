@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 
 from reformer_cli.errors import UserError, warn, why_not_written
@@ -15,11 +14,11 @@ class Writer:
     """Does one job at a time, in a thread where `background`, else at once.
 
     A job that fails for want of space or the like is reported, and training goes on: the next may succeed. After
-    MOST_FAILURES in a row, and at the end of the run, it is an error. waited: seconds that jobs kept training waiting.
+    MOST_FAILURES in a row, and at the end of the run, it is an error. tell: shows a warning.
     """
 
-    def __init__(self, background: bool) -> None:
-        self.background, self.waited = background, 0.0
+    def __init__(self, background: bool, tell: Callable[[str], None] = warn) -> None:
+        self.background, self.tell = background, tell
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
         self._failures = 0
@@ -31,7 +30,6 @@ class Writer:
 
     def submit(self, job: Callable[[], None]) -> None:
         """Do it after the one under way."""
-        before = time.perf_counter()
         self.collect()
 
         def work() -> None:
@@ -48,7 +46,6 @@ class Writer:
         else:
             work()
             self.collect()
-        self.waited += time.perf_counter() - before
 
     def collect(self, final: bool = False) -> None:
         """Wait for the job under way and see what became of it. Raises UserError for one that could not be written."""
@@ -67,4 +64,4 @@ class Writer:
                 f"a checkpoint could not be written: {reason}",
                 "the last one is whole; make room, then go on with --resume",
             )
-        warn(f"a checkpoint could not be written: {reason}; training goes on, and the next is tried as usual")
+        self.tell(f"a checkpoint could not be written: {reason}; training goes on, and the next is tried as usual")

@@ -72,7 +72,7 @@ class Session:
         self.world, self.run, self.prepared, self.checkpoint = world, run, prepared, checkpoint
         self.config = run.config
         self.reading = reading_of(run.config, prepared)
-        self.writer = Writer(run.config.train.background_saves)
+        self.writer = Writer(run.config.train.background_saves, self._warn)
         self.windows = list(held_out_windows(prepared.tokens, run.config.data.context))
         self.model = ReformerLM(run.config.model).to(world.device)
 
@@ -198,6 +198,9 @@ class Session:
             self._log({"step": self.trainer.progress.step, "sample": sample})
             self.display.say(sample)
 
+    def _warn(self, text: str) -> None:
+        self.display.say(f"warning: {text}")
+
     def _log(self, record: dict[str, Any]) -> None:
         if self.world.chief:
             self.run.log(record)
@@ -250,7 +253,7 @@ class Session:
             finish=lambda: self.writer.collect(final=True),
             busy=lambda: self.writer.busy,
             log=self._log_step,
-            warn=lambda text: self.display.say(f"warning: {text}"),
+            warn=self._warn,
             byte_lengths=torch.from_numpy(self.prepared.tokenizer.byte_lengths()),
         )
 
