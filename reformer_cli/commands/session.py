@@ -270,12 +270,7 @@ class Session:
         return [round(float(s.effective_buckets.mean()), 1) for s in found]
 
     def _sample(self) -> str:
-        import numpy as np
+        from reformer_cli.sampling.make import generate
 
-        from reformer_cli.sampling.config import SamplingConfig
-        from reformer_cli.sampling.engine import generate
-
-        tokens = min(self.config.train.sample_tokens, self.model.config.max_length or self.config.train.sample_tokens)
-        tokenizer, settings = self.prepared.tokenizer, SamplingConfig(max_tokens=tokens)
-        drawn = [t[0] for t in generate(self.model, [tokenizer.end], settings, end=tokenizer.end) if t[0] is not None]
-        return tokenizer.decode(np.array(drawn, np.int32))
+        wanted, most = self.config.train.sample_tokens, self.model.config.max_length
+        return "".join(generate(self.model, self.prepared.tokenizer, max_tokens=min(wanted, most or wanted)))
