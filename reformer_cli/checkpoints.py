@@ -65,16 +65,19 @@ class Checkpoints:
 
         None where no checkpoint was ever written. Raises UserError where all are damaged.
         """
+        from reformer_cli.training.progress import progress_of
+
         found = self.all()
         for folder in found:
             try:
-                read_meta(folder)
+                progress_of(read_meta(folder)["progress"])
                 tensor_names(folder)
                 if _digests(folder) != _content(folder)["sha256"]:
                     raise ValueError("the checksum differs")
                 return folder
             except Exception as error:
-                warn(f"checkpoint {folder} is damaged ({error or type(error).__name__}); trying the one before")
+                what = " ".join(str(error).split())[:300] or type(error).__name__
+                warn(f"checkpoint {folder} is damaged ({what}); trying the one before")
         if found:
             raise UserError(
                 f"none of the {len(found)} checkpoints under {self.folder} is whole", "start anew with another --run"
@@ -111,8 +114,6 @@ def read_meta(folder: Path) -> dict[str, Any]:
     kinds = {"progress": dict, "random": dict, "metrics": int}
     if not isinstance(meta, dict) or any(not isinstance(meta.get(name), kind) for name, kind in kinds.items()):
         raise ValueError(f"{META} lacks {', '.join(kinds)}")
-    if not isinstance(meta["progress"].get("step"), int):
-        raise ValueError(f"{META} names no step")
     return meta
 
 
