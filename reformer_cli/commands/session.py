@@ -193,7 +193,7 @@ class Session:
         if not self.config.train.sample_tokens:
             return
         with self.trainer.gathered():
-            sample = self._sample() if self.world.chief else ""
+            sample = self._sampled() if self.world.chief else ""
         if sample:
             self._log({"step": self.trainer.progress.step, "sample": sample})
             self.display.say(sample)
@@ -268,6 +268,13 @@ class Session:
             return []
         found = hash_statistics(self.model, text[None].to(self.world.device), nearest=STATISTICS_NEAREST, queries=1)
         return [round(float(s.effective_buckets.mean()), 1) for s in found]
+
+    def _sampled(self) -> str:
+        try:
+            return self._sample()
+        except Exception as error:  # whatever it is: no reason to lose a run
+            self._warn(f"no sample could be drawn ({type(error).__name__}: {error})")
+            return ""
 
     def _sample(self) -> str:
         from reformer_cli.sampling.make import generate

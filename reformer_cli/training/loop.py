@@ -137,13 +137,14 @@ class Trainer:
     def run(self) -> Ending:
         """Train to the end. Raises DivergedError."""
         saved, first = time.monotonic(), self.progress.step
+        marked = saved
         with interruptible() as interrupted, closing(self.ahead):
             while (ending := self._ending(interrupted.is_set())) is None:
-                began = time.monotonic()
                 self._step()
                 best = self._validation_due() and self._validate()
                 due = time.monotonic() - saved > 60 * self.config.save_every_minutes and not self.hooks.busy()
-                self.progress.seconds, due = self._agreed(self.progress.seconds + time.monotonic() - began, due)
+                before, marked = marked, time.monotonic()  # from here to here, so that what saving takes counts too
+                self.progress.seconds, due = self._agreed(self.progress.seconds + marked - before, due)
                 if (due or best) and self.share < 1.0:
                     self._save(best)
                     saved = time.monotonic()
