@@ -15,9 +15,11 @@ def faults_of(parts: Mapping[str, Any]) -> list[str]:
     if data is not None and model is not None:
         limit, context = model.max_length, data.context
         if limit is not None and context > limit:
+            shape = model.axial_shape
+            larger = [-(-context // (limit // shape[0])), *shape[1:]]
             faults.append(
-                f"data.context {context} exceeds the {limit} positions of model.axial_shape "
-                f"{list(model.axial_shape)}; lower the one or raise the other"
+                f"data.context {context} exceeds the {limit} positions of model.axial_shape {list(shape)}; lower it, "
+                f"do without (model.positions: none), or let the first axis grow (model.axial_shape: {larger})"
             )
     if train is not None:
         faults += _of_training(train)

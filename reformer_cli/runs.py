@@ -44,7 +44,7 @@ class Run:
     def create(cls, path: Path | None, config: RunConfig, tokenizer: Tokenizer) -> Run:
         """Make the directory with its config and tokenizer, and lock it; None: runs/NAME-DATE. Refuses one that is a
         run already."""
-        path = path or _new_path(config.data.corpus)
+        path = path or new_path(config.data.corpus)
         check_new(path)
         path.mkdir(parents=True, exist_ok=True)
         run = cls(path, config)
@@ -182,7 +182,8 @@ def _of_a_start(path: Path) -> bool:
     return path.name in (TOKENIZER, LOCK) or (path.name.startswith(".") and path.name.endswith(".part"))
 
 
-def _new_path(corpus: tuple[str, ...]) -> Path:
+def new_path(corpus: tuple[str, ...]) -> Path:
+    """runs/NAME-DATE, which nothing has yet."""
     stem = Path(corpus[0]).name.split(".")[0].replace(":", "-").strip("-") if corpus else ""
     name = f"{stem or 'text'}-{time.strftime('%Y%m%d-%H%M%S')}"
     path, n = RUNS / name, 1

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from reformer_cli.config import RunConfig, Settings
     from reformer_cli.runs import Run
     from reformer_cli.tokenization.shards import Prepared
+    from reformer_cli.tokenization.tokenizer import Tokenizer
     from reformer_cli.training.distributed import World
+    from reformer_cli.transfer import Start
 
 MINUTES = 10.0  # of a run where nothing says how long
 
@@ -44,12 +46,26 @@ def train(
         typer.Option(metavar="NAME|FILE", help="A recipe (reformer config list) or YAML file; none: sizes are chosen."),
     ] = None,
     run: RunOption = None,
+    from_: Annotated[
+        Path | None,
+        typer.Option(
+            "--from", metavar="RUN", help="Begin with a run's weights, tokenizer and model settings, imported ones too."
+        ),
+    ] = None,
+    tokenizer: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A tokenizer file (reformer tokenize train, import) instead of a new one."),
+    ] = None,
     set_: SetOption = None,
     steps: Annotated[int | None, typer.Option(help="Stop after so many steps.")] = None,
     minutes: Annotated[float | None, typer.Option(help=f"Stop after so many minutes; default {MINUTES:g}.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with --run, or with the newest run.")] = False,
     seed: Annotated[int | None, typer.Option(help="Seed of the weights, the order of the text and dropout.")] = None,
     encoding: Annotated[str | None, typer.Option(help="Encoding of the corpus files; default utf-8.")] = None,
+    validation: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE", help="Validate on this text, not on a held-out share of the corpus; repeatable."),
+    ] = None,
     device: DeviceOption = "auto",
 ) -> None:
     """Train a model on a text. Ctrl-C finishes the step, saves, and says how to go on.
@@ -63,23 +79,35 @@ def train(
     if steps is not None and minutes is not None:
         raise UserError(f"--steps {steps} and --minutes {minutes:g} exclude each other", "give one of them")
     given: dict[str, Any] = {"train.steps": steps, "train.minutes": minutes, "train.seed": seed, "model.seed": seed}
-    given |= {"data.encoding": encoding, "data.corpus": corpus or None}
-    sets = [*(set_ or ()), *(f"{key}={_as_yaml(value)}" for key, value in given.items() if value is not None)]
+    given |= {"data.encoding": encoding, "data.corpus": corpus or None, "data.validation": validation or None}
+    sets = [*(set_ or ()), *(f"{key}={as_yaml(value)}" for key, value in given.items() if value is not None)]
     if not resume:  # the option wins over what a recipe says of the other
         sets += ["train.minutes=null"] if steps is not None else ["train.steps=null"] if minutes is not None else []
     where = pick_device(device)
     if resume:
-        others = [name for name, value in (("--config", config), ("CORPUS", corpus)) if value]
+        named = (("--config", config), ("CORPUS", corpus), ("--validation", validation), ("--from", from_))
+        others = [name for name, value in (*named, ("--tokenizer", tokenizer)) if value]
         if others or seed is not None:
             raise UserError(f"--resume goes on with what the run has; it takes no {' or '.join(others or ['--seed'])}")
     elif run is not None and int(os.environ.get("RANK", "0")) == 0:
         check_new(run)
+    if from_ is not None and tokenizer is not None:
+        raise UserError(f"--from {from_} brings its own tokenizer", "leave out --tokenizer")
     with world_of(where) as world:
-        _train(world, (lambda: _resumed(run, sets, world)) if resume else (lambda: _begun(run, config, sets, world)))
+
+        def ready() -> Ready:
+            from reformer_cli.commands.resuming import resumed
+
+            return resumed(run, sets, world) if resume else _begun(run, config, sets, world, from_, tokenizer)
+
+        _train(world, ready)
 
 
-def _as_yaml(value: Any) -> str:
-    return json.dumps(list(value) if isinstance(value, (list, tuple)) else value)
+def as_yaml(value: Any) -> str:
+    """As `--set key=value` reads it back."""
+    text = json.dumps(list(value) if isinstance(value, (list, tuple)) else value, ensure_ascii=False)
+    # In YAML, unlike JSON, two escapes never make one character; and names of files can hold halves of characters.
+    return "".join(c if " " <= c <= "~" else f"\\U{ord(c):08x}" for c in text)
 
 
 # A run that is ready to train, its text, and the folder of the checkpoint it goes on from.
@@ -89,6 +117,7 @@ Ready = tuple["Run", "Prepared", "Path | None"]
 def _train(world: World, make_ready: Callable[[], Ready]) -> None:
     """The chief makes ready, the others open what it made."""
     from reformer_cli.commands.session import Session
+    from reformer_cli.exchange.origin import Origin
     from reformer_cli.runs import Run
     from reformer_cli.tokenization.shards import prepared_before
 
@@ -97,39 +126,53 @@ def _train(world: World, make_ready: Callable[[], Ready]) -> None:
     def decide() -> str:
         ready.append(make_ready())
         run, _, checkpoint = ready[0]
-        return json.dumps([str(run.path), str(checkpoint or "")])
+        # A run that began with another's weights has them still, until its first checkpoint.
+        given = checkpoint is None and Origin.read(run.path) is not None
+        return json.dumps([str(run.path), str(checkpoint or ""), given])
 
     try:
-        path, checkpoint = json.loads(world.told(decide))
+        path, checkpoint, given = json.loads(world.told(decide))
         if not world.chief:
             run = Run.open(Path(path))
             prepared = prepared_before(run.config.data, run.tokenizer(), run.config.corpus_digest)
             ready.append((run, prepared, Path(checkpoint) if checkpoint else None))
-        Session(world, *ready[0]).train()
+        session = Session(world, *ready[0])
+        if given:
+            session.model.load_state_dict(session.run.load_model(world.device).state_dict())
+        session.train()
     finally:
         for run, _, _ in ready:
             run.unlock()
 
 
-def _begun(path: Path | None, source: str | None, sets: list[str], world: World) -> Ready:
-    """A new run: everything that can be wrong is found before anything is written."""
+def _begun(
+    path: Path | None, source: str | None, sets: list[str], world: World, from_: Path | None, file: Path | None
+) -> Ready:
+    """A new run: everything that can be wrong is found before anything is written. from_: the run whose weights it
+    begins with; file: a tokenizer's."""
+    import torch
+
     from reformer_cli.commands.session import reading_of
-    from reformer_cli.config import load_config, resolve
+    from reformer_cli.config import resolve
     from reformer_cli.runs import Run
     from reformer_cli.tokenization.corpus import absolute
     from reformer_cli.tokenization.shards import load_or_prepare
     from reformer_cli.training.board import check_board
     from reformer_cli.training.forecast import count_parameters
     from reformer_cli.training.precision import pick_precision
+    from reformer_cli.transfer import SAMPLE
 
-    settings = load_config(source, sets)
+    settings, tokenizer, start = _asked(source, sets, from_, file)
     train = settings["train"]
     if not train.get("steps") and not train.get("minutes"):
         train["minutes"] = MINUTES
-    settings["data"]["corpus"] = absolute(settings["data"].get("corpus", ()))
-    prepared = load_or_prepare(resolve(settings, 320).data, say)
+    for texts in ("corpus", "validation"):
+        settings["data"][texts] = absolute(settings["data"].get(texts, ()))
+    # With --from, the context is chosen once the text is known: until then the model's settings cannot be checked.
+    known = settings if start is None else {"data": settings["data"]}
+    prepared = load_or_prepare(resolve(known, 320).data, say, tokenizer)
     if source is None:
-        settings = _chosen(settings, prepared, world)
+        settings = _chosen(settings, prepared, world, start)
     if train.get("precision", "auto") == "auto":
         train["precision"], reason = pick_precision(world.device)
         say_choice("train.precision", train["precision"], reason)
@@ -137,11 +180,13 @@ def _begun(path: Path | None, source: str | None, sets: list[str], world: World)
     backend, reason = backend_reason(config.model, world.device)
     say_choice("backend", backend, reason)
     config = _fitted(settings, config, world)
-    _check_world(config, world)
+    check_world(config, world)
     reading_of(config, prepared).check()
     check_board(config.train.tensorboard)
     n = count_parameters(config.model)
     run = Run.create(path, config, prepared.tokenizer)
+    if start is not None:
+        start.begin(run, torch.from_numpy(prepared.tokens.train[:SAMPLE].astype("int64")))
     say(
         f"{run.path}: {n / 1e6:.2f} M parameters, {prepared.tokenizer.vocab_size:,} tokens of vocabulary, "
         f"{len(prepared.tokens.train):,} training tokens ({prepared.tokens.bytes_per_token:.2f} bytes each), "
@@ -150,7 +195,26 @@ def _begun(path: Path | None, source: str | None, sets: list[str], world: World)
     return run, prepared, None
 
 
-def _check_world(config: RunConfig, world: World) -> None:
+def _asked(
+    source: str | None, sets: list[str], from_: Path | None, file: Path | None
+) -> tuple[Settings, Tokenizer | None, Start | None]:
+    """The settings, the tokenizer if it is given, and the run that this one begins with."""
+    from reformer_cli.config import load_config
+    from reformer_cli.tokenization.foreign import open_any
+    from reformer_cli.transfer import Start
+
+    if from_ is not None:
+        start = Start(from_)
+        return start.settings(lambda base: load_config(source, sets, base)), start.tokenizer, start
+    settings = load_config(source, sets)
+    if file is None:
+        return settings, None, None
+    if named := [f"data.{name}" for name in ("tokenizer", "vocab_size") if settings["data"].get(name)]:
+        raise UserError(f"--tokenizer {file} and {' and '.join(named)} exclude each other", "give one of them")
+    return settings, open_any(file), None
+
+
+def check_world(config: RunConfig, world: World) -> None:
     """Whether so many processes can share the work."""
     parts = world.size * config.train.accumulate
     if config.train.batch % parts:
@@ -167,13 +231,14 @@ def _check_world(config: RunConfig, world: World) -> None:
         say("warning: train.shard has no effect on one process; start it with torchrun")
 
 
-def _chosen(settings: Settings, prepared: Prepared, world: World) -> Settings:
+def _chosen(settings: Settings, prepared: Prepared, world: World, start: Start | None) -> Settings:
     """The plan's choices under what the user set; printed with their reasons."""
     from reformer_cli.training.plan import choose
 
     minutes, steps = (settings["train"].get(name) for name in ("minutes", "steps"))
     memory = free_memory(world.device)
-    for c in choose(len(prepared.tokens.train), world.device, memory, minutes, steps, world.size):
+    choices = choose(len(prepared.tokens.train), world.device, memory, minutes, steps, world.size)
+    for c in start.suited(choices, settings) if start is not None else choices:
         section, name = c.key.split(".")
         if name not in settings[section]:
             settings[section][name] = c.value
@@ -209,86 +274,3 @@ def _fitted(settings: Settings, config: RunConfig, world: World) -> RunConfig:
 
 def say_choice(key: str, value: Any, reason: str) -> None:
     say(f"  {f'{key} = {value}':30} {reason}")
-
-
-def _resumed(path: Path | None, sets: list[str], world: World) -> Ready:
-    """Go on from the newest whole checkpoint; only how to train may change, not what."""
-    from reformer_cli.runs import Run
-
-    run = Run.open(path)
-    run.lock()
-    try:
-        return _gone_on(run, sets, world)
-    except BaseException:
-        run.unlock()
-        raise
-
-
-def _gone_on(run: Run, sets: list[str], world: World) -> Ready:
-    from reformer_cli.checkpoints import read_meta
-    from reformer_cli.tokenization.shards import load_or_prepare
-    from reformer_cli.training.board import check_board
-
-    changes = _changes(run, sets)
-    tokenizer = run.tokenizer()
-    prepared = load_or_prepare(run.config.data, say, tokenizer, run.config.corpus_digest)
-    if prepared.digest != run.config.corpus_digest:
-        raise UserError(
-            f"the corpus {', '.join(run.config.data.corpus)} has changed since {run.path} began",
-            "put the old text back, or start a new run",
-        )
-    checkpoint = run.checkpoints.newest_whole()
-    if changes:
-        _change(run, changes, tokenizer.vocab_size)
-    backend_reason(run.config.model, world.device)
-    _check_world(run.config, world)
-    check_board(run.config.train.tensorboard)
-    run.clean()
-    if checkpoint is None:
-        run.forget_after(0)
-        say(f"{run.path}: stopped before its first checkpoint; starting at its beginning")
-    else:
-        meta = read_meta(checkpoint)
-        run.forget_after(int(meta["metrics"]))
-        say(f"{run.path}: going on after step {int(meta['progress']['step']):,}")
-    return run, prepared, checkpoint
-
-
-# Settings of training that a run keeps: others would read other text, or have another state.
-KEPT = {
-    "batch": "train.accumulate takes less memory with the same batch",
-    "context_schedule": "start a new run",
-    "optimizer": "start a new run",
-    "seed": "start a new run",
-}
-
-
-def _changes(run: Run, sets: list[str]) -> dict[str, Any]:
-    """The settings of training that are to be others from now on. Raises UserError for what cannot change."""
-    from reformer_cli.config import load_config
-
-    changed = load_config(None, sets)
-    if fixed := [f"{section}.{name}" for section in ("model", "data") for name in changed[section]]:
-        raise UserError(
-            f"--resume cannot change {', '.join(fixed)}", "only train.* settings; start a new run for others"
-        )
-    train: dict[str, Any] = changed["train"]
-    before = dataclasses.asdict(run.config.train)
-    for name in KEPT.keys() & train.keys():
-        if _as_yaml(train[name]) != _as_yaml(before[name]):
-            raise UserError(f"--resume cannot change train.{name} {_as_yaml(before[name])}", KEPT[name])
-    return train
-
-
-def _change(run: Run, changes: dict[str, Any], vocab_size: int) -> None:
-    from reformer_cli.config import resolve, to_yaml
-    from reformer_cli.files import write_file
-    from reformer_cli.runs import CONFIG
-
-    settings = {name: dataclasses.asdict(getattr(run.config, name)) for name in ("model", "data", "train")}
-    for one, other in (("steps", "minutes"), ("minutes", "steps")):
-        if changes.get(one):
-            settings["train"][other] = None
-    settings["train"] |= changes
-    run.config = resolve(settings, vocab_size, run.config.corpus_digest)
-    write_file(run.path / CONFIG, to_yaml(run.config))

@@ -1,10 +1,12 @@
-"""What a tokenizer is, the byte tokenizer, and reading either kind back from a run."""
+"""What a tokenizer is, the byte tokenizer, and reading any kind back from a run."""
 
 from __future__ import annotations
 
 import codecs
 import hashlib
 import json
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -15,13 +17,18 @@ from reformer_cli.errors import UserError
 
 Ids = npt.NDArray[np.int32]
 LARGEST = 2**26  # bytes of a tokenizer file
+CHUNK = 50_000  # characters, or up to twice as many, that are encoded at once
+SAFE = re.compile(
+    r"(?<=\n)|(?<=[^ ])(?= )"
+)  # where text can be cut: no token crosses a line's end or begins before a space
 
 
 class Tokenizer(Protocol):
-    """Text <-> token ids without loss: decode(encode(x)) == x for every text."""
+    """Text <-> token ids; lossless: decode(encode(x)) == x for every text."""
 
     kind: str
     vocab_size: int
+    lossless: bool
     end: int  # id of the token that separates documents; no text encodes to it
 
     def encode(self, text: str) -> Ids:
@@ -79,6 +86,7 @@ class ByteTokenizer:
     kind = "bytes"
     vocab_size = 257
     end = 256
+    lossless = True
 
     def encode(self, text: str) -> Ids:
         return np.frombuffer(text.encode("utf-8"), dtype=np.uint8).astype(np.int32)
@@ -97,6 +105,25 @@ class ByteTokenizer:
         return json.dumps({"kind": self.kind}).encode()
 
 
+def safe_pieces(pieces: Iterable[str]) -> Iterator[str]:
+    """The same text in pieces of which the tokens, one after another, are those of the whole.
+
+    Where they are cut depends on the text alone. A line without spaces is cut after 2 * CHUNK characters.
+    """
+    waiting = ""
+    for piece in pieces:
+        waiting += piece
+        start = 0
+        while len(waiting) - start > 2 * CHUNK:
+            found = SAFE.search(waiting, start + CHUNK, start + 2 * CHUNK)
+            stop = found.start() if found else start + 2 * CHUNK
+            yield waiting[start:stop]
+            start = stop
+        waiting = waiting[start:]
+    if waiting:
+        yield waiting
+
+
 def digest(tokenizer: Tokenizer) -> str:
     """SHA-256 of a tokenizer."""
     return hashlib.sha256(tokenizer.serialise()).hexdigest()
@@ -105,13 +132,27 @@ def digest(tokenizer: Tokenizer) -> str:
 def load_tokenizer(path: Path) -> Tokenizer:
     """Read tokenizer.model, which may come from anyone. Raises UserError if it is missing or damaged."""
     try:
-        if path.stat().st_size > LARGEST:
-            raise UserError(f"{path} has {path.stat().st_size} bytes, a tokenizer at most {LARGEST}")
-        data = path.read_bytes()
+        data = read_bounded(path)
     except FileNotFoundError:
         raise UserError(f"{path} is missing", "the run is not complete") from None
-    if data == ByteTokenizer().serialise():
-        return ByteTokenizer()
+    return tokenizer_of(data, str(path))
+
+
+def read_bounded(path: Path) -> bytes:
+    """A tokenizer file's content. Raises UserError if it is too large, FileNotFoundError if it is not there."""
+    if (size := path.stat().st_size) > LARGEST:
+        raise UserError(f"{path} has {size} bytes, a tokenizer at most {LARGEST}")
+    return path.read_bytes()
+
+
+def tokenizer_of(data: bytes, where: str = "the tokenizer") -> Tokenizer:
+    """The tokenizer that some `serialise` wrote. Raises UserError for other bytes."""
+    from reformer_cli.tokenization.shifted_bytes import ShiftedByteTokenizer
+
+    for plain in (ByteTokenizer(), ShiftedByteTokenizer()):
+        if data == plain.serialise():
+            return plain
+    from reformer_cli.tokenization import foreign
     from reformer_cli.tokenization.bpe import BPETokenizer
 
-    return BPETokenizer(data, str(path))
+    return foreign.read_foreign(data, where) if data.startswith(foreign.HEADER) else BPETokenizer(data, where)
