@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from reformer_cli.commands.shared import backend_reason, say
 from reformer_cli.commands.train import as_yaml, check_world
 from reformer_cli.errors import UserError
 
 if TYPE_CHECKING:
+    from reformer_cli.config import Settings
     from reformer_cli.runs import Run
     from reformer_cli.tokenization.shards import Prepared
     from reformer_cli.training.distributed import World
@@ -31,7 +32,7 @@ def resumed(path: Path | None, sets: list[str], world: World) -> tuple[Run, Prep
 
 def _gone_on(run: Run, sets: list[str], world: World) -> tuple[Run, Prepared, Path | None]:
     from reformer_cli.checkpoints import read_meta
-    from reformer_cli.tokenization.shards import load_or_prepare
+    from reformer_cli.tokenization.synthetic import load_or_prepare
     from reformer_cli.training.board import check_board
 
     if not run.config.data.corpus:
@@ -47,7 +48,7 @@ def _gone_on(run: Run, sets: list[str], world: World) -> tuple[Run, Prepared, Pa
             "put the old text back, or start a new run",
         )
     checkpoint = run.checkpoints.newest_whole()
-    if changes:
+    if changes["train"] or changes["eval"]:
         _change(run, changes, tokenizer.vocab_size)
     backend_reason(run.config.model, world.device)
     check_world(run.config, world)
@@ -72,32 +73,33 @@ KEPT = {
 }
 
 
-def _changes(run: Run, sets: list[str]) -> dict[str, Any]:
-    """The settings of training that are to be others from now on. Raises UserError for what cannot change."""
+def _changes(run: Run, sets: list[str]) -> Settings:
+    """The settings that are to be others from now on. Raises UserError for what cannot change."""
     from reformer_cli.config import load_config
 
     changed = load_config(None, sets)
     if fixed := [f"{section}.{name}" for section in ("model", "data") for name in changed[section]]:
         raise UserError(
-            f"--resume cannot change {', '.join(fixed)}", "only train.* settings; start a new run for others"
+            f"--resume cannot change {', '.join(fixed)}", "only train.* and eval.*; start a new run for others"
         )
-    train: dict[str, Any] = changed["train"]
+    train = changed["train"]
     before = dataclasses.asdict(run.config.train)
     for name in KEPT.keys() & train.keys():
         if as_yaml(train[name]) != as_yaml(before[name]):
             raise UserError(f"--resume cannot change train.{name} {as_yaml(before[name])}", KEPT[name])
-    return train
+    return changed
 
 
-def _change(run: Run, changes: dict[str, Any], vocab_size: int) -> None:
-    from reformer_cli.config import resolve, to_yaml
+def _change(run: Run, changes: Settings, vocab_size: int) -> None:
+    from reformer_cli.config import SECTIONS, resolve, to_yaml
     from reformer_cli.files import write_file
     from reformer_cli.runs import CONFIG
 
-    settings = {name: dataclasses.asdict(getattr(run.config, name)) for name in ("model", "data", "train")}
+    settings = {name: dataclasses.asdict(getattr(run.config, name)) for name in SECTIONS}
     for one, other in (("steps", "minutes"), ("minutes", "steps")):
-        if changes.get(one):
+        if changes["train"].get(one):
             settings["train"][other] = None
-    settings["train"] |= changes
+    settings["train"] |= changes["train"]
+    settings["eval"] |= changes["eval"]
     run.config = resolve(settings, vocab_size, run.config.corpus_digest)
     write_file(run.path / CONFIG, to_yaml(run.config))

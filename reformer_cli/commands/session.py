@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -12,10 +13,13 @@ from reformer_cli.errors import UserError
 
 if TYPE_CHECKING:
     from reformer_cli.config import RunConfig
+    from reformer_cli.evaluation.during import Evaluations
+    from reformer_cli.evaluation.likelihood import Reading as Seen
     from reformer_cli.evaluation.likelihood import Score
     from reformer_cli.runs import Run
     from reformer_cli.tokenization.batches import Batches, Windows
     from reformer_cli.tokenization.shards import Prepared
+    from reformer_cli.tokenization.synthetic import DuplicateBatches
     from reformer_cli.training.distributed import World
     from reformer_cli.training.loop import Ending, Hooks
     from reformer_cli.training.reading import Reading, Stage
@@ -30,11 +34,14 @@ def result_of(tensors: Mapping[str, Any]) -> dict[str, Any]:
     return own | {name.removeprefix("average."): t for name, t in tensors.items() if name.startswith("average.")}
 
 
-def batches_of(config: RunConfig, prepared: Prepared) -> Batches:
+def batches_of(config: RunConfig, prepared: Prepared) -> Batches | DuplicateBatches:
     """What the steps of a run read. Raises UserError for a text that is too short."""
     from reformer_cli.tokenization.batches import Batches
+    from reformer_cli.tokenization.synthetic import DuplicateBatches, find
 
     data, train = config.data, config.train
+    if (source := find(data.corpus)) is not None:
+        return DuplicateBatches(source, data.context, train.batch, train.seed)
     return Batches(prepared.tokens, prepared.tokenizer.end, data.context, train.batch, train.seed)
 
 
@@ -45,7 +52,7 @@ def reading_of(config: RunConfig, prepared: Prepared) -> Reading:
     data, train = config.data, config.train
     stages = stages_of(data, train)
 
-    def make(stage: Stage, n: int) -> Batches:
+    def make(stage: Stage, n: int) -> Batches | DuplicateBatches:
         # Another order in each stage: with the same one a later stage would begin with what an earlier one began with.
         own: dict[str, Any] = {"batch": stage.batch, "seed": (train.seed + n) % 2**63, "context_schedule": ()}
         return batches_of(
@@ -159,7 +166,7 @@ class Session:
         for window in windows:
             scored = window.scored[:each]
             n_bytes = float(lengths[scored.numpy()].sum())
-            total += Score(len(scored), n_bytes, 0, 0, nats(model, window.prefix, scored, model.config.max_length))
+            total += Score(len(scored), n_bytes, 0, 0, nats(model, window.prefix, scored, self._reading()))
             if limit is not None and total.tokens >= limit:
                 break
         return total
@@ -256,6 +263,8 @@ class Session:
             log=self._log_step,
             warn=self._warn,
             byte_lengths=torch.from_numpy(self.prepared.tokenizer.byte_lengths()),
+            evaluate=self._evaluate,
+            evaluate_every=self.config.eval.every,
         )
 
     def _effective_buckets(self) -> list[float]:
@@ -269,6 +278,36 @@ class Session:
             return []
         found = hash_statistics(self.model, text[None].to(self.world.device), nearest=STATISTICS_NEAREST, queries=1)
         return [round(float(s.effective_buckets.mean()), 1) for s in found]
+
+    def _evaluate(self) -> None:
+        """What `eval.every` asks for; the other processes wait."""
+        began = time.monotonic()
+        with self.trainer.gathered():
+            found = self._evaluations().of(self.model) if self.world.chief else {}
+        self.world.wait()
+        if self.world.chief:
+            found["seconds"] = round(time.monotonic() - began, 1)
+            step = self.trainer.progress.step
+            self._log({"step": step, "evaluation": found})
+            self.display.say(f"step {step:,}  evaluated in {found['seconds']} s. {found.get('verdict', '')}".rstrip())
+
+    def _evaluations(self) -> Evaluations:
+        from reformer_cli.evaluation.during import Evaluations
+        from reformer_cli.tokenization.synthetic import find
+
+        return Evaluations(
+            self.config.eval, self.prepared.tokenizer, self.prepared.tokens, self.windows, self._reading(),
+            find(self.config.data.corpus),
+        )  # fmt: skip
+
+    def _reading(self) -> Seen:
+        """Everything before a token where that can be, else as much as positions or training allow."""
+        from reformer_cli.evaluation.likelihood import reading_of
+
+        model = self.config.model
+        return reading_of(
+            model, self.config.data.context, None if model.pattern == "published" else model.max_length, None
+        )
 
     def _sampled(self) -> str:
         try:

@@ -119,7 +119,7 @@ def _train(world: World, make_ready: Callable[[], Ready]) -> None:
     from reformer_cli.commands.session import Session
     from reformer_cli.exchange.origin import Origin
     from reformer_cli.runs import Run
-    from reformer_cli.tokenization.shards import prepared_before
+    from reformer_cli.tokenization.synthetic import prepared_before
 
     ready: list[Ready] = []
 
@@ -155,8 +155,7 @@ def _begun(
     from reformer_cli.commands.session import reading_of
     from reformer_cli.config import resolve
     from reformer_cli.runs import Run
-    from reformer_cli.tokenization.corpus import absolute
-    from reformer_cli.tokenization.shards import load_or_prepare
+    from reformer_cli.tokenization.synthetic import absolute, amount, find, load_or_prepare
     from reformer_cli.training.board import check_board
     from reformer_cli.training.forecast import count_parameters
     from reformer_cli.training.precision import pick_precision
@@ -171,6 +170,8 @@ def _begun(
     # With --from, the context is chosen once the text is known: until then the model's settings cannot be checked.
     known = settings if start is None else {"data": settings["data"]}
     prepared = load_or_prepare(resolve(known, 320).data, say, tokenizer)
+    if (made := find(settings["data"]["corpus"])) is not None:
+        settings["data"].setdefault("context", made.context)
     if source is None:
         settings = _chosen(settings, prepared, world, start)
     if train.get("precision", "auto") == "auto":
@@ -189,8 +190,7 @@ def _begun(
         start.begin(run, torch.from_numpy(prepared.tokens.train[:SAMPLE].astype("int64")))
     say(
         f"{run.path}: {n / 1e6:.2f} M parameters, {prepared.tokenizer.vocab_size:,} tokens of vocabulary, "
-        f"{len(prepared.tokens.train):,} training tokens ({prepared.tokens.bytes_per_token:.2f} bytes each), "
-        f"{len(prepared.tokens.held_out):,} held out"
+        + amount(config.data, prepared)
     )
     return run, prepared, None
 

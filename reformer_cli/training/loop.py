@@ -32,9 +32,10 @@ Ending = Literal["finished", "interrupted", "patience"]
 
 @dataclass(frozen=True)
 class Hooks:
-    """What the loop calls: validate() gives held-out bits/byte or None; save gets a checkpoint's tensors and meta and
-    whether it is the best; finish waits until all is saved; busy says that saving would have to wait; log gets a step's
-    figures and seconds; warn a line. All but busy, log and warn are called in every process of a job."""
+    """What the loop calls: validate() gives held-out bits/byte or None; evaluate() is called every so many steps and at
+    the end (None: never); save gets a checkpoint's tensors and meta and whether it is the best; finish waits until all
+    is saved; busy says that saving would have to wait; log gets a step's figures and seconds; warn a line. All but busy,
+    log and warn are called in every process of a job."""
 
     validate: Callable[[], float | None]
     save: Callable[[dict[str, Tensor], dict[str, Any], bool], None]
@@ -43,6 +44,8 @@ class Hooks:
     log: Callable[[dict[str, Any], float], None]
     warn: Callable[[str], None]
     byte_lengths: Tensor
+    evaluate: Callable[[], None]
+    evaluate_every: int | None = None
 
 
 @dataclass(frozen=True)
@@ -142,6 +145,8 @@ class Trainer:
             while (ending := self._ending(interrupted.is_set())) is None:
                 self._step()
                 best = self._validation_due() and self._validate()
+                if (every := self.hooks.evaluate_every) and self.progress.step % every == 0 and self.share < 1.0:
+                    self._evaluate()
                 due = time.monotonic() - saved > 60 * self.config.save_every_minutes and not self.hooks.busy()
                 before, marked = marked, time.monotonic()  # from here to here, so that what saving takes counts too
                 self.progress.seconds, due = self._agreed(self.progress.seconds + marked - before, due)
@@ -151,6 +156,8 @@ class Trainer:
             if self.progress.step > first or not self.progress.step:
                 # Where nothing was validated yet, or nothing can be, the latest weights are the run's result.
                 best = self._validate() if ending == "finished" else self.progress.best is None
+                if ending == "finished" and self.hooks.evaluate_every:
+                    self._evaluate()
                 self._save(best)
             self.hooks.finish()  # here, where a first Ctrl-C waits for it and a second does not
         return ending
@@ -301,6 +308,11 @@ class Trainer:
             progress.best, progress.best_step = found, progress.step
         progress.stale = 0 if better else progress.stale + 1
         return better
+
+    def _evaluate(self) -> None:
+        self.model.eval()
+        with self.average.in_place() if self.average is not None else nullcontext():
+            self.hooks.evaluate()
 
     def _save(self, best: bool) -> None:
         self.hooks.save(self.tensors(), {"progress": plain(self.progress), "random": random_states()}, best)
