@@ -34,8 +34,8 @@ Ending = Literal["finished", "interrupted", "patience"]
 class Hooks:
     """What the loop calls: validate() gives held-out bits/byte or None; evaluate() is called every so many steps and at
     the end (None: never); save gets a checkpoint's tensors and meta and whether it is the best; finish waits until all
-    is saved; busy says that saving would have to wait; log gets a step's figures and seconds; warn a line. All but busy,
-    log and warn are called in every process of a job."""
+    is saved; busy says that saving would have to wait; log gets a step's figures and seconds; warn a line. All but
+    busy, log and warn are called in every process of a job."""
 
     validate: Callable[[], float | None]
     save: Callable[[dict[str, Tensor], dict[str, Any], bool], None]
