@@ -48,8 +48,8 @@ def sort_rows(buckets: Tensor) -> tuple[Tensor, Tensor]:
     return ids, order
 
 
-def make_round(buckets: Tensor, window: int, u_dtype: torch.dtype | None) -> Round:
-    """The sorted view of one round; buckets: integer [batch, heads, length]; u_dtype: None where u is not wanted."""
+def make_round(buckets: Tensor, window: int, u: Tensor | None) -> Round:
+    """The sorted view of one round; buckets: integer [batch, heads, length]; u: what it is written to, if wanted."""
     length, total = buckets.shape[2], buckets.numel()
     ids, order = (x.view(-1) for x in sort_rows(buckets))
     place = torch.arange(total, dtype=torch.int32, device=buckets.device)
@@ -58,23 +58,24 @@ def make_round(buckets: Tensor, window: int, u_dtype: torch.dtype | None) -> Rou
     starts[::length] = True
     first = torch.where(starts, place, 0).cummax(0).values
     reach = (place - first + 1).clamp_max(window)
-    u = None
-    if u_dtype is not None:
-        segment = starts.cumsum(0, dtype=u_dtype)
-        u = torch.empty(total, dtype=u_dtype, device=buckets.device)
-        u[order] = place.to(u_dtype) + segment * window
+    if u is not None:
+        segment = starts.cumsum(0, dtype=u.dtype)
+        u[order] = place.to(u.dtype) + segment * window
     return Round(order, reach, u, window)
 
 
 @dataclass(frozen=True)
 class Recent:
     """block: sorted queries worked on together. itself: a position sees itself as it sees others. union: a pair counts
-    once, in whichever rounds it is seen, else as often as it is seen."""
+    once, in whichever rounds it is seen, else as often as it is seen. u: of all rounds but the last, one tensor [rounds
+    - 1, T], of which each round's is a row; windows: int32 [rounds], on the device; None where there is one round."""
 
     rounds: list[Round]
     block: int
     itself: bool
     union: bool = True
+    u: Tensor | None = None
+    windows: Tensor | None = None
 
     @property
     def n_rounds(self) -> int:
@@ -113,12 +114,15 @@ class Recent:
 
 def make_recent(buckets: Tensor, windows: Sequence[int], *, block: int, itself: bool, union: bool = True) -> Recent:
     """buckets: integer [rounds, batch, heads, length], one window a round."""
-    last, largest = len(buckets) - 1, buckets[0].numel() * (max(windows) + 1)
-    u_dtype = torch.int32 if largest <= LARGEST_INT32 else torch.int64
+    last, total = len(buckets) - 1, buckets[0].numel()
+    u_dtype = torch.int32 if total * (max(windows) + 1) <= LARGEST_INT32 else torch.int64
+    u = torch.empty(last, total, dtype=u_dtype, device=buckets.device) if last else None
     rounds = [
-        make_round(b, w, u_dtype if r < last else None) for r, (b, w) in enumerate(zip(buckets, windows, strict=True))
+        make_round(b, w, u[r] if u is not None and r < last else None)
+        for r, (b, w) in enumerate(zip(buckets, windows, strict=True))
     ]
-    return Recent(rounds, block, itself, union)
+    sizes = torch.tensor(windows, dtype=torch.int32, device=buckets.device) if last else None
+    return Recent(rounds, block, itself, union, u, sizes)
 
 
 def flat_order(batch: int, heads: int, length: int, device: torch.device) -> Tensor:
