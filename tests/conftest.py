@@ -12,6 +12,10 @@ import torch
 torch.set_num_threads(int(os.environ.get("TEST_THREADS", "2")))
 
 
+if not torch.cuda.is_available():  # before triton is imported: its interpreter runs the kernels
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
+
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or leaves anything in the user's cache."""

@@ -17,7 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from reformer.kernels import on
+from reformer.kernels import interpreted, on
 from reformer.ops.bucket_attention.blocks import Layout
 from reformer.ops.bucket_attention.published import Published
 from reformer.ops.bucket_attention.recent import Recent
@@ -36,22 +36,38 @@ class Tiling:
     stages: int
 
 
-# What `benchmarks/gpu.py --parts tilings` times. Which is used is a rule and no measurement at run time: backward must
-# rebuild the very bits of forward, and a run resumed elsewhere those of the run before.
-TILINGS = (
-    Tiling(64, 32, 4, 2),
-    Tiling(64, 64, 4, 2),
-    Tiling(64, 64, 4, 3),
-    Tiling(128, 32, 4, 2),
-    Tiling(128, 64, 8, 2),
-)
+# Which is used is a rule and no measurement at run time: backward must rebuild the very bits of forward, and a run
+# resumed elsewhere those of the run before. The rule was made from what the compiler reports (none of these spills
+# registers on compute capability 9.0; LOG.md); `benchmarks/gpu.py --parts tilings` times the list.
+TILINGS = {
+    "64 x 64": Tiling(64, 64, 4, 2),
+    "64 x 64, 3 stages": Tiling(64, 64, 4, 3),
+    "64 x 64, 8 warps": Tiling(64, 64, 8, 2),
+    "64 x 32, 8 warps": Tiling(64, 32, 8, 2),
+    "32 x 32": Tiling(32, 32, 4, 2),
+    "64 x 32, 1 stage": Tiling(64, 32, 8, 1),
+    "32 x 16": Tiling(32, 16, 4, 1),
+}
 
 
-def tiling(d: int, window: int, dtype: torch.dtype) -> Tiling:
-    """The tiling for heads of width d and a window. The rule is an estimate: nothing was measured on a GPU yet."""
-    if d > 64 or dtype == torch.float32:
-        return TILINGS[0]
-    return TILINGS[4] if window > 128 else TILINGS[1]
+def tiling(d: int, dtype: torch.dtype) -> Tiling:
+    """The tiling for heads of width d."""
+    if dtype == torch.float32:  # multiplied without tensor cores, in many registers
+        return TILINGS["64 x 32, 1 stage" if d <= 64 else "32 x 16"]
+    return TILINGS["64 x 64" if d <= 64 else "64 x 32, 8 warps" if d <= 128 else "32 x 32"]
+
+
+# The interpreter keeps bfloat16 as uint16, and its dot multiplies those integers (triton 3.6, 3.7).
+WIDEN: tl.constexpr = tl.constexpr(interpreted())
+
+
+@triton.jit
+def _dot(a, b):
+    """a @ b in float32; float32 is not rounded to tf32."""
+    if WIDEN:
+        a = a.to(tl.float32)
+        b = b.to(tl.float32)
+    return tl.dot(a, b, input_precision="ieee")
 
 
 @triton.jit
@@ -144,7 +160,7 @@ def _forward(
         key = _rows(k, index_j, index_j >= 0, D, BLOCK_D)
         read = index_j + shift
         value = _rows(v, read, (index_j >= 0) & (read < n_rows), DV, BLOCK_DV)
-        scores = tl.dot(query, tl.trans(key), input_precision="ieee")
+        scores = _dot(query, tl.trans(key))
         seen = _seen(
             i, j, index, index_j, reach_i, remainder, chunk, u, windows, u_stride, RECENT, ITSELF, EARLIER
         )  # fmt: skip
@@ -154,7 +170,7 @@ def _forward(
         weights = tl.exp(scores - floor[:, None])
         shrink = tl.exp(peak - floor)
         total = total * shrink + tl.sum(weights, 1)
-        summed = summed * shrink[:, None] + tl.dot(weights.to(v.dtype.element_ty), value, input_precision="ieee")
+        summed = summed * shrink[:, None] + _dot(weights.to(v.dtype.element_ty), value)
         peak = higher
     # One round's output and logsumexp; 0 and -inf where nothing is seen. NaN stays what it is.
     nothing = total == 0.0
@@ -209,14 +225,14 @@ def _backward(
         key = _rows(k, index_j, index_j >= 0, D, BLOCK_D)
         read = index_j + shift
         value = _rows(v, read, (index_j >= 0) & (read < n_rows), DV, BLOCK_DV)
-        scores = tl.dot(query, tl.trans(key), input_precision="ieee")
+        scores = _dot(query, tl.trans(key))
         seen = _seen(
             i, j, index, index_j, reach_i, remainder, chunk, u, windows, u_stride, RECENT, ITSELF, EARLIER
         )  # fmt: skip
         weights = tl.where(seen, tl.exp(scores - lse_i[:, None]), 0.0)
-        d_weights = tl.dot(upper, tl.trans(value), input_precision="ieee")
+        d_weights = _dot(upper, tl.trans(value))
         d_scores = tl.where(seen, weights * (d_weights - delta_i[:, None]), 0.0)
-        d_query += tl.dot(d_scores.to(low_type), key, input_precision="ieee")
+        d_query += _dot(d_scores.to(low_type), key)
     if not SHARED:
         rows = dq + index[:, None] * D + column[None, :]
         if not FIRST:
@@ -229,9 +245,9 @@ def _backward(
         high = BLOCK + window - 1
         if SCAN > 0:
             far = BLOCK + tl.arange(0, SCAN)
-            real = (far < end) & (far < high)
-            begins = far - tl.load(reach + first + far, mask=real, other=0) + 1
-            high = BLOCK + tl.sum(((begins < BLOCK) & real).to(tl.int32), 0)
+            possible = (far < end) & (far < high)
+            begins = far - tl.load(reach + first + far, mask=possible, other=0) + 1
+            high = BLOCK + tl.sum(((begins < BLOCK) & possible).to(tl.int32), 0)
     else:
         low = -remainder
         high = (_chunk(BLOCK - 1, remainder, chunk) + 2) * chunk - remainder
@@ -250,19 +266,19 @@ def _backward(
         index_j = tl.load(order + first + j, mask=inner, other=-1)
         real = index_j >= 0
         reach_j = tl.load(reach + first + j, mask=inner, other=0) if RECENT else j
-        query = _rows(q, index_j, real, D, BLOCK_D)
-        upper = _rows(d_out, index_j, real, DV, BLOCK_DV)
+        other = _rows(q, index_j, real, D, BLOCK_D)
+        above = _rows(d_out, index_j, real, DV, BLOCK_DV)
         lse_j = tl.load(lse + index_j, mask=real, other=0.0)
         delta_j = tl.load(delta + index_j, mask=real, other=0.0)
-        scores = tl.dot(query, tl.trans(key), input_precision="ieee")
+        scores = _dot(other, tl.trans(key))
         seen = _seen(
             j, i, index_j, index, reach_j, remainder, chunk, u, windows, u_stride, RECENT, ITSELF, EARLIER
         )  # fmt: skip
         weights = tl.where(seen, tl.exp(scores - lse_j[:, None]), 0.0)
-        d_value += tl.dot(tl.trans(weights.to(low_type)), upper, input_precision="ieee")
-        d_weights = tl.dot(upper, tl.trans(value), input_precision="ieee")
+        d_value += _dot(tl.trans(weights.to(low_type)), above)
+        d_weights = _dot(above, tl.trans(value))
         d_scores = tl.where(seen, weights * (d_weights - delta_j[:, None]), 0.0)
-        d_key += tl.dot(tl.trans(d_scores.to(low_type)), query, input_precision="ieee")
+        d_key += _dot(tl.trans(d_scores.to(low_type)), other)
     rows = dk + index[:, None] * D + column[None, :]
     wide = tl.arange(0, BLOCK_DV)
     value_rows = dv + read[:, None] * DV + wide[None, :]
@@ -331,7 +347,7 @@ def _launch(
         (lines, n_places), chunk, window = order.shape, layout.chunk, layout.chunk
         owned, n_earlier = n_places - 2 * chunk, 0
         reach = u = windows = order  # not read
-    t = tiles or tiling(max(d, dv), window, v.dtype)
+    t = tiles or tiling(max(d, dv), v.dtype)
     shared = (order, reach, u, windows, len(v), shift, n_places, owned, chunk, u.shape[-1])
     named = {
         "D": d, "DV": dv, "BLOCK_D": max(16, triton.next_power_of_2(d)), "BLOCK_DV": max(16, triton.next_power_of_2(dv)),

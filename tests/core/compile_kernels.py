@@ -1,0 +1,68 @@
+"""Compile every kernel for a compute capability, and print what each takes: python tests/core/compile_kernels.py 90
+
+Run without TRITON_INTERPRET. Needs no GPU.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import triton
+from reformer.ops.bucket_attention import kernel as attention
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
+Case = tuple[str, Any, dict[str, str], dict[str, Any], dict[str, int]]
+
+
+def attention_cases() -> Iterator[Case]:
+    for d, dtype, recent, earlier in (
+        (64, torch.bfloat16, True, 0),
+        (64, torch.bfloat16, True, 2),
+        (128, torch.bfloat16, True, 0),
+        (32, torch.float16, False, 0),
+        (64, torch.float32, True, 0),
+        (128, torch.float32, True, 1),
+    ):
+        t, low, sums = attention.tiling(d, dtype), NAMES[dtype], "fp32" if earlier else NAMES[dtype]
+        pointers = dict.fromkeys(("q", "k", "v", "d_out"), low) | dict.fromkeys(("out", "dq", "dk", "dv"), sums)
+        pointers |= {"lse": "fp32", "delta": "fp32", "order": "i64", "reach": "i32", "u": "i32", "windows": "i32"}
+        fixed = {
+            "D": d, "DV": d, "BLOCK_D": d, "BLOCK_DV": d, "BLOCK": t.block, "TILE": t.tile, "RECENT": recent,
+            "ITSELF": False, "EARLIER": earlier, "FIRST": not earlier,
+        }  # fmt: skip
+        options = {"num_warps": t.warps, "num_stages": t.stages}
+        name = f"attention {d} {low} {'recent' if recent else 'published'} round {earlier}"
+        yield f"{name} forward", attention._forward, pointers, fixed, options
+        yield f"{name} backward", attention._backward, pointers, fixed | {"SCAN": 64, "SHARED": recent}, options
+
+
+def build(case: Case, capability: int) -> str:
+    """One line: registers of a thread, shared memory, what is spilled."""
+    name, function, pointers, fixed, options = case
+    kind = {n: "constexpr" if n in fixed else f"*{pointers[n]}" if n in pointers else "i32" for n in function.arg_names}
+    aligned = {(i,): [["tt.divisibility", 16]] for i, n in enumerate(function.arg_names) if n in pointers}
+    source = ASTSource(function, kind, fixed, aligned)
+    compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+    (tool,) = Path(triton.__file__).parent.rglob("cuobjdump")
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        Path(file.name).write_bytes(compiled.asm["cubin"])
+        usage = subprocess.run([tool, "-res-usage", file.name], capture_output=True, text=True, check=True).stdout
+    found = dict(re.findall(r"(REG|STACK):(\d+)", usage))
+    memory = f"{found['REG']} registers, {compiled.metadata.shared} bytes shared, {found['STACK']} bytes spilled"
+    return f"{name}, sm_{capability}: {memory}"
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as cache:
+        triton.knobs.cache.dir = cache
+        for one in attention_cases():
+            print(build(one, int(sys.argv[1])), flush=True)
