@@ -16,6 +16,7 @@ from typing import Any
 import torch
 import triton
 from reformer.ops.bucket_attention import kernel as attention
+from reformer.ops.lsh_hash import kernel as lsh
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
@@ -45,6 +46,16 @@ def attention_cases() -> Iterator[Case]:
         yield f"{name} backward", attention._backward, pointers, fixed | {"SCAN": 64, "SHARED": recent}, options
 
 
+def hash_cases() -> Iterator[Case]:
+    for d, dtype, factors in ((64, torch.bfloat16, (64, 128)), (128, torch.float32, (512, 512))):
+        pointers = {"x": NAMES[dtype], "rotations": "fp32", "centre": "fp32", "buckets": "i16"}
+        fixed = {
+            "D": d, "BLOCK_D": d, "BLOCK": lsh.BLOCK, "COLUMNS": lsh.MOST_COLUMNS, "FACTORS": factors, "N_FACTORS": len(factors),
+            "CENTRED": True,
+        }  # fmt: skip
+        yield f"hash {d} {NAMES[dtype]} {factors}", lsh._hash, pointers, fixed, {"num_warps": lsh.WARPS, "num_stages": 1}
+
+
 def build(case: Case, capability: int) -> str:
     """One line: registers of a thread, shared memory, what is spilled."""
     name, function, pointers, fixed, options = case
@@ -64,5 +75,5 @@ def build(case: Case, capability: int) -> str:
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as cache:
         triton.knobs.cache.dir = cache
-        for one in attention_cases():
+        for one in (*attention_cases(), *hash_cases()):
             print(build(one, int(sys.argv[1])), flush=True)

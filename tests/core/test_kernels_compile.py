@@ -24,4 +24,5 @@ def test_kernels_compile(capability: int) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     lines = done.stdout.splitlines()
     assert len(lines) > 10
-    assert [x for x in lines if not x.endswith(" 0 bytes spilled")] == []
+    spilled = [int(x.split()[-3]) for x in lines]
+    assert max(spilled) < 512, lines  # a stack of kilobytes is a kernel that waits for its own registers

@@ -46,7 +46,7 @@ class PublishedHeads(Heads):
 
     def attended(self, q: Tensor, k: Tensor, v: Tensor, buckets: Tensor, delta: Tensor | None = None) -> Tensor:
         layout = make_published(buckets, self.chunk, self.config.chunk_multiple, itself=not self.shared)
-        return attend(q, k, v, layout, alone=self.shared, delta=delta)
+        return attend(q, k, v, layout, alone=self.shared, delta=delta, backend=self.config.backend)
 
     def mix(
         self, parts: tuple[Tensor, ...], context: Context, group: slice, routing: Tensor | None = None,
@@ -108,7 +108,7 @@ class PublishedLSHHeads(PublishedHeads):
         return q, unit(q), v
 
     def buckets(self, q: Tensor, group: slice) -> Tensor:
-        return lsh_hash(q, self.rotations[group], self.config.n_buckets)
+        return lsh_hash(q, self.rotations[group], self.config.n_buckets, backend=self.config.backend)
 
     def start(self, batch: int) -> BucketState:
         # The ring rule: of every bucket as many of the last tokens as a query can meet in two chunks.

@@ -46,14 +46,14 @@ TILINGS = {
     "64 x 32, 8 warps": Tiling(64, 32, 8, 2),
     "32 x 32": Tiling(32, 32, 4, 2),
     "64 x 32, 1 stage": Tiling(64, 32, 8, 1),
-    "32 x 16": Tiling(32, 16, 4, 1),
+    "32 x 16, 8 warps": Tiling(32, 16, 8, 1),
 }
 
 
 def tiling(d: int, dtype: torch.dtype) -> Tiling:
     """The tiling for heads of width d."""
     if dtype == torch.float32:  # multiplied without tensor cores, in many registers
-        return TILINGS["64 x 32, 1 stage" if d <= 64 else "32 x 16"]
+        return TILINGS["64 x 32, 1 stage" if d <= 64 else "32 x 16, 8 warps"]
     return TILINGS["64 x 64" if d <= 64 else "64 x 32, 8 warps" if d <= 128 else "32 x 32"]
 
 
