@@ -46,7 +46,12 @@ def _listed(things: Iterable[object]) -> str:
 
 
 def rows_for(backend: Backend, x: Tensor) -> ModuleType:
-    """The passes over rows like x (reformer/rows.py or its native twin), products being taken as autocast says now."""
+    """The passes over rows like x (reformer/rows.py or one of its twins), products being taken as autocast says now."""
+    name = choose(backend, x)
+    if name == "triton":
+        from reformer.kernels import rows as kernel_rows
+
+        return kernel_rows
     if backend == "auto" and product_dtype(x) not in NATIVE_DTYPES:
         return rows
-    return native_rows if choose(backend, x) == "native" else rows
+    return native_rows if name == "native" else rows

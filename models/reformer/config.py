@@ -64,7 +64,7 @@ class ReformerConfig:
     )
     backend: Backend = Field(
         default="auto",
-        description="native (C, compiled on first use for this CPU), triton (kernels for a GPU), torch (PyTorch alone), "
+        description="native (C, compiled on first use for this CPU), triton (kernels for a GPU), torch (PyTorch alone) "
         "or auto: what can be",
     )
     feed_forward: Literal["squared_relu", "relu", "gelu", "swiglu"] = Field(

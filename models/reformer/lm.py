@@ -14,7 +14,7 @@ from reformer.backend import choose, rows_for
 from reformer.branch import Context, FeedForward, Mixing, Progress, make_norm, record_norm
 from reformer.config import ReformerConfig
 from reformer.errors import NumericalError
-from reformer.loss import UNSCORED
+from reformer.loss import UNSCORED, squash, summed_nats
 from reformer.native.decode import MOST_TOKENS, Tape
 from reformer.positions import AxialPositions, Rotary, speeds
 from reformer.precision import wide
@@ -31,15 +31,21 @@ class Head(nn.Module):
     def __init__(self, config: ReformerConfig, tied: nn.Parameter | None) -> None:
         super().__init__()
         width = config.d_model * (2 if config.merge == "concat" else 1)
-        self.softcap = config.softcap
+        self.softcap, self.backend = config.softcap, config.backend
         self.norm = make_norm(config, width)
         self.weight = tied if tied is not None else nn.Parameter(torch.empty(config.vocab_size, width))
         self.bias = nn.Parameter(torch.empty(config.vocab_size)) if config.norm == "layer" else None
 
     def forward(self, h: Tensor) -> Tensor:
+        return squash(self.unsquashed(h), self.softcap)
+
+    def unsquashed(self, h: Tensor) -> Tensor:
         with torch.autocast(h.device.type, enabled=False):  # half precision would blur the loss itself
-            logits = F.linear(self.norm(h), self.weight, self.bias)
-        return self.softcap * torch.tanh(logits / self.softcap) if self.softcap else logits
+            return F.linear(self.norm(h), self.weight, self.bias)
+
+    def nats(self, h: Tensor, targets: Tensor) -> Tensor:
+        """Summed over the scored ones of targets [batch, n], given h [batch, n, d]."""
+        return summed_nats(self.unsquashed(h).flatten(0, 1), targets.flatten(), self.softcap, self.backend)
 
 
 class ReformerLM(nn.Module):
@@ -165,6 +171,7 @@ class ReformerLM(nn.Module):
         streams = Source(tokens, self.axial, state.starts).begin(trunk, self.table())
         for c, layer in zip(trunk.couplings, state.layers, strict=True):
             trunk.add_(streams[c.target], c.branch.step(trunk.read(streams[c.source]), progress, layer), c.name)
+        trunk.settle()
         state.starts += counts
         return merge(trunk, streams, self.config.merge == "concat")
 

@@ -63,7 +63,10 @@ class WindowState:
         keys, values = torch.cat([self.keys.gather(2, index), k], 2), torch.cat([self.values.gather(2, index), v], 2)
         now = starts[:, None] + torch.arange(new, device=q.device)
         first = (now // self.chunk - 1).clamp_min(0) * self.chunk if self.chunk else torch.zeros_like(now)
-        reach = torch.cat([torch.ones_like(times), (now - first + 1).clamp_max(window)], 1).to(torch.int32)
+        before = torch.arange(1, window, device=q.device).expand_as(
+            times
+        )  # not read; it must not fall behind the new ones
+        reach = torch.cat([before, (now - first + 1).clamp_max(window)], 1).to(torch.int32)
         batch, heads, length, _ = keys.shape
         whole = flat_order(batch, heads, length, q.device).flatten()
         layout = Recent([Round(whole, reach.repeat_interleave(heads, 0).view(-1), None, window)], 64, itself=True)

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 import triton
+from reformer.ops.bucket_attention import gpu
 from reformer.ops.bucket_attention import kernel as attention
 from reformer.ops.lsh_hash import kernel as lsh
 from triton.backends.compiler import GPUTarget
@@ -33,12 +34,12 @@ def attention_cases() -> Iterator[Case]:
         (64, torch.float32, True, 0),
         (128, torch.float32, True, 1),
     ):
-        t, low, sums = attention.tiling(d, dtype), NAMES[dtype], "fp32" if earlier else NAMES[dtype]
+        t, low, sums = gpu.tiling(d, dtype), NAMES[dtype], "fp32" if earlier else NAMES[dtype]
         pointers = dict.fromkeys(("q", "k", "v", "d_out"), low) | dict.fromkeys(("out", "dq", "dk", "dv"), sums)
         pointers |= {"lse": "fp32", "delta": "fp32", "order": "i64", "reach": "i32", "u": "i32", "windows": "i32"}
         fixed = {
             "D": d, "DV": d, "BLOCK_D": d, "BLOCK_DV": d, "BLOCK": t.block, "TILE": t.tile, "RECENT": recent,
-            "ITSELF": False, "EARLIER": earlier, "FIRST": not earlier,
+            "ITSELF": 0, "EARLIER": earlier, "FIRST": not earlier,
         }  # fmt: skip
         options = {"num_warps": t.warps, "num_stages": t.stages}
         name = f"attention {d} {low} {'recent' if recent else 'published'} round {earlier}"
@@ -50,10 +51,16 @@ def hash_cases() -> Iterator[Case]:
     for d, dtype, factors in ((64, torch.bfloat16, (64, 128)), (128, torch.float32, (512, 512))):
         pointers = {"x": NAMES[dtype], "rotations": "fp32", "centre": "fp32", "buckets": "i16"}
         fixed = {
-            "D": d, "BLOCK_D": d, "BLOCK": lsh.BLOCK, "COLUMNS": lsh.MOST_COLUMNS, "FACTORS": factors, "N_FACTORS": len(factors),
-            "CENTRED": True,
+            "D": d, "BLOCK_D": d, "BLOCK": lsh.BLOCK, "COLUMNS": lsh.MOST_COLUMNS, "FACTORS": factors,
+            "N_FACTORS": len(factors), "CENTRED": True,
         }  # fmt: skip
-        yield f"hash {d} {NAMES[dtype]} {factors}", lsh._hash, pointers, fixed, {"num_warps": lsh.WARPS, "num_stages": 1}
+        yield (
+            f"hash {d} {NAMES[dtype]} {factors}",
+            lsh._hash,
+            pointers,
+            fixed,
+            {"num_warps": lsh.WARPS, "num_stages": 1},
+        )
 
 
 def build(case: Case, capability: int) -> str:

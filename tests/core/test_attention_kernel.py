@@ -13,8 +13,8 @@ devices = pytest.mark.parametrize("device", DEVICES)
 
 
 @pytest.fixture
-def kernel(monkeypatch: pytest.MonkeyPatch):
-    return pytest.importorskip("reformer.ops.bucket_attention.kernel")
+def gpu():
+    return pytest.importorskip("reformer.ops.bucket_attention.gpu")
 
 
 def computed(backend: str, x: list[Tensor], g: Tensor, buckets: Tensor, windows: list[int], **how) -> list[Tensor]:
@@ -50,7 +50,7 @@ def check(
 @pytest.mark.parametrize("length", [1, 2, 131])
 @pytest.mark.parametrize("n_buckets", [1, 9])
 @pytest.mark.parametrize(("values", "itself"), [("same", "alone"), ("same", "always"), ("next", "alone")])
-def test_recent(kernel, device: str, length: int, n_buckets: int, values: str, itself: str) -> None:
+def test_recent(gpu, device: str, length: int, n_buckets: int, values: str, itself: str) -> None:
     for windows in ([7], [40, 1, 200]):
         check(device, torch.float32, (2, 2, length, 8), n_buckets, windows, values=values, itself=itself)
 
@@ -58,7 +58,7 @@ def test_recent(kernel, device: str, length: int, n_buckets: int, values: str, i
 @devices
 @pytest.mark.parametrize("length", [1, 64, 131])
 @pytest.mark.parametrize("itself", ["alone", "always"])
-def test_published(kernel, device: str, length: int, itself: str) -> None:
+def test_published(gpu, device: str, length: int, itself: str) -> None:
     for rounds, chunk, n_buckets in ((1, 32, 5), (3, 5, 1), (2, 40, 1000)):
         shape = (1, 2, length, 8)
         check(device, torch.float32, shape, n_buckets, [chunk] * rounds, pattern="published", itself=itself)
@@ -67,35 +67,35 @@ def test_published(kernel, device: str, length: int, itself: str) -> None:
 @devices
 @pytest.mark.parametrize("dtype", [torch.float32, *LOW])
 @pytest.mark.parametrize("d", [32, 48, 64, 128])
-def test_widths_and_types(kernel, device: str, dtype: torch.dtype, d: int) -> None:
+def test_widths_and_types(gpu, device: str, dtype: torch.dtype, d: int) -> None:
     check(device, dtype, (1, 2, 150, d), 3, [32, 64], values="next", shared=d == 64)
     check(device, dtype, (1, 1, 100, d), 3, [32], pattern="published")
 
 
 @devices
-def test_windows_wider_than_what_is_scanned(kernel, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_windows_wider_than_what_is_scanned(gpu, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond, a block meets every query up to the window instead of looking for the last that sees it."""
     check(device, torch.float32, (1, 1, 700, 8), 2, [512])
-    monkeypatch.setattr(kernel, "MOST_SCANNED", 16)
+    monkeypatch.setattr(gpu, "MOST_SCANNED", 16)
     check(device, torch.float32, (1, 1, 300, 8), 2, [100, 20])
 
 
 @devices
-def test_every_tiling(kernel, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for tiles in kernel.TILINGS.values():
-        monkeypatch.setattr(kernel, "tiling", lambda *_, t=tiles: t)
+def test_every_tiling(gpu, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for tiles in gpu.TILINGS.values():
+        monkeypatch.setattr(gpu, "tiling", lambda *_, t=tiles: t)
         check(device, torch.bfloat16, (1, 2, 150, 64), 3, [32, 64], values="next", shared=True)
 
 
 @devices
-def test_documents_folded_into_buckets(kernel, device: str) -> None:
+def test_documents_folded_into_buckets(gpu, device: str) -> None:
     # Ids beyond 16 bits, of which most are empty.
     check(device, torch.float32, (1, 1, 200, 8), 2**20, [9, 9])
     check(device, torch.float32, (1, 1, 200, 8), 2**20, [9, 9], pattern="published")
 
 
 @devices
-def test_gradients_repeat_bit_for_bit(kernel, device: str) -> None:
+def test_gradients_repeat_bit_for_bit(gpu, device: str) -> None:
     # Atomic additions would end in a different order every time.
     found = [check(device, torch.float32, (1, 2, 300, 16), 9, [16, 16], values="next", shared=True) for _ in range(3)]
     for other in found[1:]:
@@ -104,9 +104,7 @@ def test_gradients_repeat_bit_for_bit(kernel, device: str) -> None:
 
 @devices
 @pytest.mark.parametrize("bits", [32, 64])
-def test_u_in_64_bits_where_places_ask_for_it(
-    kernel, device: str, bits: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_u_in_64_bits_where_places_ask_for_it(gpu, device: str, bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
     from reformer.ops.bucket_attention import recent
 
     if bits == 64:
@@ -115,7 +113,7 @@ def test_u_in_64_bits_where_places_ask_for_it(
 
 
 @devices
-def test_rows_beyond_32_bits(kernel, device: str) -> None:
+def test_rows_beyond_32_bits(gpu, device: str) -> None:
     """A million tokens of many heads have more numbers than 2^31. Memory that is never touched costs nothing on a CPU;
     the places lie at the very end of it."""
     from reformer.ops.bucket_attention.recent import Recent, make_window
@@ -127,9 +125,9 @@ def test_rows_beyond_32_bits(kernel, device: str) -> None:
     (now,) = plain.rounds
     far = Recent([type(now)(now.order + (total - length), now.reach, None, 8)], 64, True)
     x = [torch.randn(length, d, dtype=torch.bfloat16).to(device) for _ in range(4)]
-    out, lse = kernel.forward_pass(*x[:3], plain, 0)
+    out, lse = gpu.forward_pass(*x[:3], plain, 0)
     delta = (out.float() * x[3].float()).sum(1)
-    wanted = kernel.backward_pass(*x[:3], lse, delta, x[3], plain, 0, once=False)
+    wanted = gpu.backward_pass(*x[:3], lse, delta, x[3], plain, 0, once=False)
 
     def at_the_end(rows: Tensor) -> Tensor:
         whole = rows.new_empty(total, *rows.shape[1:])
@@ -137,15 +135,15 @@ def test_rows_beyond_32_bits(kernel, device: str) -> None:
         return whole
 
     q, k, v, g = map(at_the_end, x)
-    far_out, far_lse = kernel.forward_pass(q, k, v, far, 0)
+    far_out, far_lse = gpu.forward_pass(q, k, v, far, 0)
     assert torch.equal(far_out[-length:], out)
-    found = kernel.backward_pass(q, k, v, far_lse, at_the_end(delta), g, far, 0, once=False)
+    found = gpu.backward_pass(q, k, v, far_lse, at_the_end(delta), g, far, 0, once=False)
     for a, b in zip(found, wanted, strict=True):
         assert torch.equal(a[-length:], b)
 
 
 @devices
-def test_what_is_no_number_is_passed_on(kernel, device: str) -> None:
+def test_what_is_no_number_is_passed_on(gpu, device: str) -> None:
     # A maximum that drops NaNs would turn a broken layer into plausible numbers.
     for where in "qv":
         inputs = {name: torch.randn(1, 1, 300, 16, device=device) for name in "qkv"}
@@ -158,12 +156,12 @@ def test_what_is_no_number_is_passed_on(kernel, device: str) -> None:
 
 def test_what_triton_cannot_do_is_refused_and_not_done_otherwise() -> None:
     x, buckets = torch.zeros(1, 1, 10, 4, dtype=torch.float64), torch.zeros(1, 1, 1, 10, dtype=torch.int64)
-    with pytest.raises(ValueError, match="takes float32, bfloat16 or float16 on one GPU, not torch.float64 on cpu"):
+    with pytest.raises(ValueError, match=r"takes float32, bfloat16 or float16 on one GPU, not torch\.float64 on cpu"):
         bucket_attention(x, x, x, buckets, [4], backend="triton")
 
 
 @devices
-def test_a_head_too_wide_is_refused(kernel, device: str) -> None:
+def test_a_head_too_wide_is_refused(gpu, device: str) -> None:
     x, buckets = torch.zeros(1, 1, 10, 512, device=device), torch.zeros(1, 1, 1, 10, dtype=torch.int64, device=device)
     with pytest.raises(ValueError, match="heads up to 256 wide, not 512"):
         bucket_attention(x, x, x, buckets, [4], backend="triton")

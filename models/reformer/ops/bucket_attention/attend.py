@@ -22,13 +22,13 @@ def _passes(backend: Backend, layout: Layout, q: Tensor, k: Tensor, v: Tensor) -
     """The module whose passes serve these inputs. ValueError where backend triton is asked for and cannot be had."""
     name = choose(backend, q, k, v)
     if name == "triton":
-        from reformer.ops.bucket_attention import kernel
+        from reformer.ops.bucket_attention import gpu
 
         width = max(q.shape[-1], v.shape[-1])
-        if width <= kernel.MOST_D:
-            return kernel
+        if width <= gpu.MOST_D:
+            return gpu
         if backend == "triton":
-            raise ValueError(f"backend triton has heads up to {kernel.MOST_D} wide, not {width}; use auto or torch")
+            raise ValueError(f"backend triton has heads up to {gpu.MOST_D} wide, not {width}; use auto or torch")
     fits = isinstance(layout, Recent) and q.dtype == k.dtype == v.dtype
     return native if name == "native" and fits else blocked
 

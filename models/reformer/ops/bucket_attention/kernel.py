@@ -3,59 +3,16 @@
 A program owns a block of consecutive sorted places of one round. Forwards it makes the output rows of their queries,
 merged with those of the rounds before (launches follow one another). Backwards it does both jobs: as queries its
 places meet the keys before them, as keys the queries after them. Each row is so written by one program a round: no
-atomics, the same bits every time. See README.md; the kernels' arithmetic on places is relative to the block, in 32
-bits, that on rows is in 64.
+atomics, the same bits every time. Arithmetic on places is relative to the block, in 32 bits, that on rows in 64.
+gpu.py launches these kernels; README.md has the mathematics.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
-import torch
 import triton
 import triton.language as tl
-from torch import Tensor
 
-from reformer.kernels import interpreted, on
-from reformer.ops.bucket_attention.blocks import Layout
-from reformer.ops.bucket_attention.published import Published
-from reformer.ops.bucket_attention.recent import Recent
-
-MOST_D = 256  # widest head that a program's registers are meant for
-MOST_SCANNED = 1024  # window up to which a block looks for the last query that sees it, instead of assuming the farthest
-
-
-@dataclass(frozen=True)
-class Tiling:
-    """block: places that a program owns; tile: places it meets at a time; warps, stages: Triton's."""
-
-    block: int
-    tile: int
-    warps: int
-    stages: int
-
-
-# Which is used is a rule and no measurement at run time: backward must rebuild the very bits of forward, and a run
-# resumed elsewhere those of the run before. The rule was made from what the compiler reports (none of these spills
-# registers on compute capability 9.0; LOG.md); `benchmarks/gpu.py --parts tilings` times the list.
-TILINGS = {
-    "64 x 64": Tiling(64, 64, 4, 2),
-    "64 x 64, 3 stages": Tiling(64, 64, 4, 3),
-    "64 x 64, 8 warps": Tiling(64, 64, 8, 2),
-    "64 x 32, 8 warps": Tiling(64, 32, 8, 2),
-    "32 x 32": Tiling(32, 32, 4, 2),
-    "64 x 32, 1 stage": Tiling(64, 32, 8, 1),
-    "32 x 16, 8 warps": Tiling(32, 16, 8, 1),
-}
-
-
-def tiling(d: int, dtype: torch.dtype) -> Tiling:
-    """The tiling for heads of width d."""
-    if dtype == torch.float32:  # multiplied without tensor cores, in many registers
-        return TILINGS["64 x 32, 1 stage" if d <= 64 else "32 x 16, 8 warps"]
-    return TILINGS["64 x 64" if d <= 64 else "64 x 32, 8 warps" if d <= 128 else "32 x 32"]
-
+from reformer.kernels import interpreted
 
 # The interpreter keeps bfloat16 as uint16, and its dot multiplies those integers (triton 3.6, 3.7).
 WIDEN: tl.constexpr = tl.constexpr(interpreted())
@@ -74,9 +31,7 @@ def _dot(a, b):
 def _rows(start, index, there, D: tl.constexpr, BLOCK_D: tl.constexpr):
     """Rows of width D of a matrix, by their int64 numbers; zeros where they are not there."""
     column = tl.arange(0, BLOCK_D)
-    return tl.load(
-        start + index[:, None] * D + column[None, :], mask=there[:, None] & (column[None, :] < D), other=0.0
-    )
+    return tl.load(start + index[:, None] * D + column[None, :], mask=there[:, None] & (column[None, :] < D), other=0.0)
 
 
 @triton.jit
@@ -93,10 +48,7 @@ def _seen(
     """Whether queries i, down, see keys j, across: relative places, their rows' numbers (-1: no row) and reach."""
     if RECENT:
         seen = (j[None, :] > i[:, None] - reach[:, None]) & (index_i[:, None] >= 0)
-        if ITSELF:
-            seen = seen & (j[None, :] <= i[:, None])
-        else:
-            seen = seen & (j[None, :] < i[:, None])
+        seen = seen & (j[None, :] < i[:, None] + ITSELF)
         # A pair that an earlier round shows: there |u_i - u_j| < window, and it counts once.
         for e in tl.static_range(EARLIER):
             window = tl.load(windows + e)
@@ -107,10 +59,7 @@ def _seen(
     else:
         back = _chunk(i, remainder, chunk)[:, None] - _chunk(j, remainder, chunk)[None, :]
         seen = ((back == 0) | (back == 1)) & (index_j[None, :] >= 0)
-        if ITSELF:
-            seen = seen & (index_j[None, :] <= index_i[:, None])
-        else:
-            seen = seen & (index_j[None, :] < index_i[:, None])
+        seen = seen & (index_j[None, :] < index_i[:, None] + ITSELF)
     return seen
 
 
@@ -288,70 +237,3 @@ def _backward(
         d_value += tl.load(value_rows, mask=value_inside, other=0.0)
     tl.store(rows, d_key.to(dk.dtype.element_ty), mask=inside)
     tl.store(value_rows, d_value.to(dv.dtype.element_ty), mask=value_inside)
-
-
-def forward_pass(
-    q: Tensor, k: Tensor, v: Tensor, layout: Layout, shift: int, tiles: Tiling | None = None
-) -> tuple[Tensor, Tensor]:
-    """As `blocked.forward_pass`."""
-    out = v.new_empty(len(q), v.shape[1], dtype=_sums(v, layout))
-    lse = v.new_empty(len(q), dtype=torch.float32)
-    for r in range(layout.n_rounds):
-        grid, shared, named, _ = _launch(q, v, layout, r, shift, tiles)
-        with on(q):
-            _forward[grid](q, k, v, out, lse, *shared, **named)
-    return out, lse
-
-
-def backward_pass(
-    q: Tensor, k: Tensor, v: Tensor, lse: Tensor, delta: Tensor, d_out: Tensor,
-    layout: Layout, shift: int, *, once: bool, tiles: Tiling | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """As `blocked.backward_pass`. q is never overwritten: other programs still read it."""
-    sums = _sums(v, layout)
-    dk, dv = torch.empty_like(k, dtype=sums), torch.empty_like(v, dtype=sums)
-    dq = dk if q is k else torch.empty_like(q, dtype=sums)
-    dv[:shift] = 0  # the first values follow no key
-    d_out = d_out.to(v.dtype)
-    for r in range(layout.n_rounds):
-        grid, shared, named, window = _launch(q, v, layout, r, shift, tiles)
-        scan = triton.next_power_of_2(window) if window <= MOST_SCANNED else 0
-        with on(q):
-            _backward[grid](
-                q, k, v, d_out, lse, delta, dq, dk, dv, *shared, window, SCAN=scan, SHARED=q is k, **named
-            )  # fmt: skip
-    return dq, dk, dv
-
-
-def _sums(v: Tensor, layout: Layout) -> torch.dtype:
-    """Rounds are added up in float32; a single one's result is final."""
-    return v.dtype if layout.n_rounds == 1 else torch.float32
-
-
-def _launch(
-    q: Tensor, v: Tensor, layout: Layout, r: int, shift: int, tiles: Tiling | None
-) -> tuple[tuple[int, int], tuple[Any, ...], dict[str, Any], int]:
-    """(grid, arguments that both kernels end with, named ones, window) of a round."""
-    d, dv = q.shape[1], v.shape[1]
-    if isinstance(layout, Recent):
-        now, earlier = layout.rounds[r], layout.earlier(r)
-        order, reach, window, chunk, lines = now.order, now.reach, now.window, 1, 1
-        n_places = owned = len(order)
-        u, windows = (layout.u, layout.windows) if earlier else (reach, reach)  # not read where there is none earlier
-        assert u is not None
-        assert windows is not None
-        n_earlier = len(earlier)
-    else:
-        assert isinstance(layout, Published)
-        order = layout.extended(r)
-        (lines, n_places), chunk, window = order.shape, layout.chunk, layout.chunk
-        owned, n_earlier = n_places - 2 * chunk, 0
-        reach = u = windows = order  # not read
-    t = tiles or tiling(max(d, dv), v.dtype)
-    shared = (order, reach, u, windows, len(v), shift, n_places, owned, chunk, u.shape[-1])
-    named = {
-        "D": d, "DV": dv, "BLOCK_D": max(16, triton.next_power_of_2(d)), "BLOCK_DV": max(16, triton.next_power_of_2(dv)),
-        "BLOCK": t.block, "TILE": t.tile, "RECENT": isinstance(layout, Recent), "ITSELF": layout.itself,
-        "EARLIER": n_earlier, "FIRST": r == 0, "num_warps": t.warps, "num_stages": t.stages,
-    }  # fmt: skip
-    return (triton.cdiv(owned, t.block), lines), shared, named, window

@@ -31,8 +31,8 @@ def bucket_dtype(n_buckets: int) -> torch.dtype:
 def lsh_hash(
     x: Tensor, rotations: Tensor, factors: Sequence[int], centre: Tensor | None = None, backend: Backend = "torch"
 ) -> Tensor:
-    """`lsh_hash_reference` of x - centre; centre: [heads, d_head]. Ids have the smallest type that fits. backend: triton
-    for a GPU, or auto, for triton where it can be had; ValueError where it is asked for and cannot."""
+    """`lsh_hash_reference` of x - centre; centre: [heads, d_head]. Ids have the smallest type that fits. backend:
+    triton for a GPU, or auto, for triton where it can be had; ValueError where it is asked for and cannot."""
     if choose(backend, x) == "triton":
         from reformer.ops.lsh_hash import kernel
 
