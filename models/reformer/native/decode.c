@@ -12,6 +12,7 @@ static int omp_get_thread_num(void) { return 0; }
 static int omp_get_num_threads(void) { return 1; }
 #endif
 
+enum { PANEL = VECTORS * LANES }; /* outputs of a product that are summed at once */
 enum { EMBED, PHASE, NORM, MATMUL, HEADS, WINDOW, BUCKETS, SQUARED_RELU, RELU, GELU, SWIGLU, ADD, SOFTCAP };
 
 /* p, n, x: what they are is said at each operation below; decode.py fills them in. */
@@ -90,16 +91,41 @@ static void norm(const Program *P, const Operation *o) {
     }
 }
 
-/* p: x, weight [out, in], y, bias or NULL; n: in, out, whether y is added to. Threads share the outputs. */
+/* y [rows, out] of a panel's PANEL outputs. A number is summed in the same order whatever the rows beside it are. */
+INLINE void panel(const float *x, const float *weight, float *y, const float *bias, int64_t in, int64_t out, int64_t width,
+                  int rows) {
+    vec sum[ROWS][VECTORS];
+    for (int r = 0; r < rows; r++)
+        for (int v = 0; v < VECTORS; v++) sum[r][v] = all(0);
+    for (int64_t c = 0; c < in; c++)
+        for (int v = 0; v < VECTORS; v++) {
+            vec w = AT(weight + c * PANEL + v * LANES);
+            for (int r = 0; r < rows; r++) sum[r][v] += w * x[r * in + c];
+        }
+    for (int r = 0; r < rows; r++)
+        for (int64_t j = 0; j < width; j++) y[r * out + j] = ((float *)sum[r])[j] + (bias ? bias[j] : 0);
+}
+
+/* p: x, weight [panels, in, PANEL], y, bias or NULL; n: in, out. Threads share the panels. */
 static void matmul(const Program *P, const Operation *o) {
     int64_t in = o->n[0], out = o->n[1], rows = P->batch * P->new_tokens, from, to;
-    const float *weight = o->p[1], *bias = o->p[3];
-    mine(out, &from, &to);
-    for (int64_t j = from; j < to; j++)
-        for (int64_t row = 0; row < rows; row++)
-            ((float *)o->p[2])[row * out + j] =
-                products((const float *)o->p[0] + row * in, weight + j * in, in) + (bias ? bias[j] : 0);
+    mine((out + PANEL - 1) / PANEL, &from, &to);
+    for (int64_t n = from; n < to; n++)
+        for (int64_t row = 0; row < rows; row += ROWS) {
+            int64_t j = n * PANEL, width = least(PANEL, out - j);
+            const float *x = (const float *)o->p[0] + row * in, *weight = (const float *)o->p[1] + j * in;
+            const float *bias = o->p[3] ? (const float *)o->p[3] + j : NULL;
+            float *y = (float *)o->p[2] + row * out + j;
+            switch (rows - row) { /* so that sums stay in registers */
+                case 1: panel(x, weight, y, bias, in, out, width, 1); break;
+                case 2: panel(x, weight, y, bias, in, out, width, 2); break;
+                case 3: panel(x, weight, y, bias, in, out, width, 3); break;
+                default: panel(x, weight, y, bias, in, out, width, ROWS);
+            }
+        }
 }
+
+int64_t panel_width(void) { return PANEL; }
 
 /* p: y [rows, parts, heads, d], lengths [parts - 1, heads], phase [rows, d] or NULL; n: parts, heads, d. In place: vectors
    of all parts but the last are brought to their length, then turned. */

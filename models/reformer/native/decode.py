@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from reformer.native import library, pointer, threads
@@ -32,7 +33,7 @@ KINDS = [
     "add",
     "softcap",
 ]
-MOST_TOKENS = 16  # of all rows, that a tape takes at once; more are faster through the large products
+MOST_TOKENS = 64  # of all rows, that a tape takes at once; far more are faster through the large products
 SHARED = 2**20  # bytes of weights, from which threads share them; below, they would wait for each other longer
 
 
@@ -78,6 +79,15 @@ def _buckets(state: BucketState) -> tuple[_Buckets, list[Any]]:
     addresses = [*(pointer(x) for x in tensors), ctypes.addressof(sizes), ctypes.addressof(capacities)]
     numbers = (state.heads, state.pairs.shape[3], rounds, state.times.shape[1], state.counts.shape[1])
     return _Buckets(*addresses, *numbers, state.next, state.each), [sizes, capacities]
+
+
+def _panels(weight: Tensor) -> Tensor:
+    """[out, in] -> [panels, in, width]: what the outputs of a panel multiply with the same input lies side by side."""
+    lib = library()
+    assert lib is not None
+    width = lib.panel_width()
+    padded = F.pad(weight.detach(), (0, 0, 0, -weight.shape[0] % width))
+    return padded.unflatten(0, (-1, width)).transpose(1, 2).contiguous()
 
 
 def buckets(state: BucketState, q: Tensor, k: Tensor, v: Tensor, ids: Tensor, starts: Tensor, counts: Tensor) -> Tensor:
@@ -153,7 +163,7 @@ class Tape:
     def matmul(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """x [rows, in] @ weight.T + bias."""
         out = self.buffer(weight.shape[0])
-        self.put("matmul", [x, weight, out, bias], [weight.shape[1], weight.shape[0]])
+        self.put("matmul", [x, _panels(weight), out, bias], [weight.shape[1], weight.shape[0]])
         self.weights += weight.numel() * 4
         return out
 
