@@ -1,4 +1,4 @@
-"""Bucket attention on a GPU by the kernels of kernel.py: both patterns, float32, bfloat16 and float16, sums in float32."""
+"""Bucket attention on a GPU by the kernels of kernel.py: both patterns, float32, bfloat16, float16; sums in float32."""
 
 from __future__ import annotations
 
@@ -112,8 +112,13 @@ def _launch(
     t = tiles or tiling(max(d, dv), v.dtype)
     shared = (order, reach, u, windows, len(v), shift, n_places, owned, chunk, u.shape[-1])
     named = {
-        "D": d, "DV": dv, "BLOCK_D": max(16, triton.next_power_of_2(d)),
-        "BLOCK_DV": max(16, triton.next_power_of_2(dv)), "BLOCK": t.block, "TILE": t.tile, "RECENT": isinstance(layout, Recent), "ITSELF": int(layout.itself),
-        "EARLIER": n_earlier, "FIRST": r == 0, "num_warps": t.warps, "num_stages": t.stages,
+        "D": d, "DV": dv, "BLOCK_D": _padded(d), "BLOCK_DV": _padded(dv), "BLOCK": t.block, "TILE": t.tile,
+        "RECENT": isinstance(layout, Recent), "ITSELF": int(layout.itself), "EARLIER": n_earlier, "FIRST": r == 0,
+        "num_warps": t.warps, "num_stages": t.stages,
     }  # fmt: skip
     return (triton.cdiv(owned, t.block), lines), shared, named, window
+
+
+def _padded(d: int) -> int:
+    """Widths that programs work with: powers of two, at least what a product of tiles takes."""
+    return max(16, triton.next_power_of_2(d))
