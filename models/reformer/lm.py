@@ -14,6 +14,7 @@ from reformer.backend import choose, rows_for
 from reformer.branch import Context, FeedForward, Mixing, Progress, make_norm, record_norm
 from reformer.config import ReformerConfig
 from reformer.errors import NumericalError
+from reformer.graph import by_graph
 from reformer.loss import UNSCORED, squash, summed_nats
 from reformer.native.decode import MOST_TOKENS, Tape
 from reformer.positions import AxialPositions, Rotary, speeds
@@ -163,15 +164,20 @@ class ReformerLM(nn.Module):
         starts = torch.zeros(batch, dtype=torch.int64, device=self.embedding.device)
         return State(starts, [c.branch.start(batch) for c in self.trunk.couplings])
 
-    @torch.no_grad()
     def _advance(self, tokens: Tensor, state: State, counts: Tensor) -> Tensor:
-        """Merged streams of new tokens; the state moves on. The same fixed-point arithmetic as in training."""
+        """Merged streams of new tokens; the state moves on."""
         trunk = self.trunk
-        progress = Progress(self.rotary(state.starts), state.starts, counts)
+        h = self.move(trunk, tokens, state, counts)
+        trunk.settle()
+        return h
+
+    @torch.no_grad()
+    def move(self, trunk: Trunk, tokens: Tensor, state: State, counts: Tensor, whole: bool = False) -> Tensor:
+        """`_advance` that leaves it to the caller to settle. The same fixed-point arithmetic as in training."""
+        progress = Progress(self.rotary(state.starts), state.starts, counts, whole)
         streams = Source(tokens, self.axial, state.starts).begin(trunk, self.table())
         for c, layer in zip(trunk.couplings, state.layers, strict=True):
             trunk.add_(streams[c.target], c.branch.step(trunk.read(streams[c.source]), progress, layer), c.name)
-        trunk.settle()
         state.starts += counts
         return merge(trunk, streams, self.config.merge == "concat")
 
@@ -196,7 +202,9 @@ class ReformerLM(nn.Module):
         state = self._begin(tokens, state)
         if tokens.shape[1] == 0:
             raise ValueError("extend needs at least one token")
-        if counts is None and (logits := self._by_tape(tokens, state)) is not None:
+        if counts is None and (logits := self._by_tape(tokens, state)) is None:
+            logits = by_graph(self, tokens, state)
+        if counts is None and logits is not None:
             return logits[:, -1:] if last_only else logits, state
         left = counts if counts is not None else torch.full_like(state.starts, tokens.shape[1])
         found: list[Tensor] = []

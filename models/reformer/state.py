@@ -22,6 +22,7 @@ from reformer.ops.bucket_attention.attend import attend_new
 from reformer.ops.bucket_attention.recent import Recent, Round, flat_order
 
 if TYPE_CHECKING:
+    from reformer.graph import Graph
     from reformer.native.decode import Tape
 
 LARGE = 2**20  # bytes, from which a ring's memory is asked for page by page
@@ -123,6 +124,8 @@ class State:
     layers: list[Any]
     tape: Tape | None = field(default=None, repr=False)  # the same as a list of operations in C, where that can be
     untaped: bool = field(default=False, repr=False)  # it was found that it cannot be
+    graph: Graph | None = field(default=None, repr=False)  # the same as a captured CUDA graph
+    warm: int = field(default=0, repr=False)  # tokens decoded one by one before it is captured
 
     @property
     def batch(self) -> int:

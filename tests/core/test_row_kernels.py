@@ -6,10 +6,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from core.devices import DEVICES
-from core.models import small, tokens
+from core.models import VARIANTS, small, tokens
 from reformer import NumericalError, rows
+from reformer.graph import one_token
 from reformer.loss import UNSCORED, squash, summed_nats
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 CLOSE = {torch.float32: 3e-6, torch.bfloat16: 0.02}  # the interpreter cuts bfloat16 off, where a GPU rounds
 devices = pytest.mark.parametrize("device", DEVICES)
@@ -174,3 +176,47 @@ def test_overflow_names_the_layer_that_began_it(kernels, device: str) -> None:
         model.layers[0][1].output.weight.fill_(float("nan"))
     with pytest.raises(NumericalError, match="layer 0 attention: values"):
         model.loss(tokens(20).to(device), tokens(20).to(device))
+
+
+class _NothingIsAsked(TorchDispatchMode):
+    """Operations whose result the program waits for cannot be captured into a graph."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        assert not any(name in str(func) for name in ("_local_scalar_dense", "nonzero", "unique", "masked_select")), (
+            func
+        )
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("variant", ["default", "next with a local round", "published"])
+@pytest.mark.parametrize("device", DEVICES[:1])
+def test_one_token_waits_for_nothing(kernels, device: str, variant: str) -> None:
+    """What graph.py captures on a GPU, in the interpreter: the same logits as extend's, and no look at a number."""
+    changes = VARIANTS[variant] | {"backend": "triton", "n_layers": 1}
+    model, ids = small(**changes), tokens(12)
+    state = model.extend(ids[:, :9])[1]
+    other = state.clone()
+    for t in range(9, 12):
+        with torch.no_grad(), _NothingIsAsked():
+            found, _, pending = one_token(model, ids[:, t : t + 1], state)
+        assert all(fits for _, fits in pending)
+        assert (found - model.extend(ids[:, t : t + 1], other)[0]).abs().max() < 1e-6
+
+
+def test_the_ban_is_one() -> None:
+    with pytest.raises(AssertionError), _NothingIsAsked():
+        bool(torch.zeros(3).any())
+
+
+@devices
+def test_rebuilt_streams_are_the_very_bits(kernels, device: str) -> None:
+    model, ids = small(backend="triton", n_layers=1).to(device), tokens(75).to(device)
+    source, context = model._begun(ids, None, None)
+    trunk = model.trunk
+    with torch.no_grad():
+        begun = source.begin(trunk, model.table())
+        streams = [s.clone() for s in begun]
+        routings = trunk.run(streams, context)
+        gradients = [torch.randn_like(s, dtype=torch.float32) for s in streams]
+        trunk.run_back(streams, gradients, context, routings)
+    assert all(torch.equal(a, b) for a, b in zip(begun, streams, strict=True))

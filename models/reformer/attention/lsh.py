@@ -85,7 +85,7 @@ class LSHHeads(Heads):
     def step_mix(self, parts: tuple[Tensor, ...], progress: Progress, state: BucketState) -> Tensor:
         k, v = parts
         ids = self.buckets(k, self.all)
-        return state.advance(k, k, v, ids, progress.starts, progress.counts, self.config.backend)
+        return state.advance(k, k, v, ids, progress, self.config.backend)
 
     def record_mix(self, tape: Tape, y: Tensor, state: BucketState) -> Tensor:
         c, centre = self.config, self.centre * self.lengths()[0, :, None]

@@ -120,7 +120,7 @@ class PublishedLSHHeads(PublishedHeads):
     def step_mix(self, parts: tuple[Tensor, ...], progress: Progress, state: BucketState) -> Tensor:
         q, k, v = self.queries_keys_values(parts)
         ids = self.buckets(q, self.all)
-        return state.advance(q, k, v, ids, progress.starts, progress.counts, self.config.backend)
+        return state.advance(q, k, v, ids, progress, self.config.backend)
 
     def record_mix(self, tape: Tape, y: Tensor, state: BucketState) -> Tensor:
         return tape.buckets(y, state, self.rotations, None, self.config.n_buckets, local_round=False, unit=True)
