@@ -109,8 +109,7 @@ def measured(config: RunConfig, device: str, step: Step) -> int:
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     text = torch.randint(config.model.vocab_size, (step.batch, step.context + 1), device=device)
-    low = step.precision == "bfloat16"
-    with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=low):
+    with products_in(step.precision, device):
         loss = model.loss(text[:, :-1], text[:, 1:], dropout_seed=0)
     loss.backward()
     optimizer.step()
