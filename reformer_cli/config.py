@@ -64,8 +64,8 @@ class TrainConfig:
     gradient_clip: float = Field(default=1.0, gt=0, description="largest norm of the gradient")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         default="auto",
-        description="of products while training; auto: bfloat16 where it measures faster, float16 with a scaled loss on "
-        "GPUs without it",
+        description="of products while training; auto: bfloat16 where it measures faster, float16 with a scaled loss "
+        "on GPUs without it",
     )
     shard: bool = Field(
         default=False, description="under torchrun: every process keeps a part of parameters and optimiser (FSDP2)"

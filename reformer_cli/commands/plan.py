@@ -96,6 +96,7 @@ def measured(config: RunConfig, device: str, step: Step) -> int:
 
     from reformer_cli.training.metrics import peak_memory
     from reformer_cli.training.optim import make_optimizer
+    from reformer_cli.training.precision import products_in
 
     keep_freed_memory()
     if step.total > free_memory(device):

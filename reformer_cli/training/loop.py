@@ -20,6 +20,7 @@ from reformer_cli.config import TrainConfig
 from reformer_cli.errors import UserError
 from reformer_cli.training.distributed import World, whole
 from reformer_cli.training.optim import make_optimizer, optimizer_tensors, prime
+from reformer_cli.training.precision import FIRST_SCALE, products_in, rescaled, unscale_
 from reformer_cli.training.schedule import learning_rate
 
 MOST_BAD_STEPS = 5  # in a row, before a run gives up
@@ -46,6 +47,8 @@ class Progress:
     best: float | None = None
     validated: int = 0  # validations done
     bad: int = 0  # steps skipped in a row
+    scale: float = FIRST_SCALE  # of the loss while products are float16
+    steady: int = 0  # steps since the scale last moved
 
 
 @dataclass(frozen=True)
@@ -161,9 +164,10 @@ class Trainer:
             group["lr"] = rate
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
+        scale = progress.scale
         loss, norm, problem = self._gradients(batch)
         if problem:
-            self._skip(problem)
+            self._skip(problem, scale > progress.scale)
         else:
             self.optimizer.step()
             progress.bad = 0
@@ -183,7 +187,7 @@ class Trainer:
 
     def _gradients(self, batch: Batch) -> tuple[float, float, str]:
         """(loss, norm of the gradient, what is wrong with them, if anything) of this process's rows and all others'."""
-        low, problem, loss = self.config.precision == "bfloat16", "", math.nan
+        problem, loss = "", math.nan
         seed = (self.config.seed * 1_000_003 + self.progress.step) * self.world.size + self.world.rank
         rows = [
             self.world.share(x).to(self.device) if x is not None else None
@@ -191,7 +195,7 @@ class Trainer:
         ]
         mean = None
         try:
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=low):
+            with products_in(self.config.precision, self.device.type):
                 mean = self.loss(*rows, seed)
             loss = float(mean.detach())
         except NumericalError as error:
@@ -199,14 +203,21 @@ class Trainer:
         (total,) = self.world.sum([loss])
         if not math.isfinite(total) or mean is None:  # in one process or another: none goes on to backward
             return math.nan, math.nan, problem or f"loss {total / self.world.size}"
-        mean.backward()
+        scale = self.progress.scale if self.config.precision == "float16" else 1.0
+        (mean if scale == 1 else mean * scale).backward()
+        unscale_(self.model.parameters(), scale)
         norm = float(whole(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)))
         self.world.average_([b for name, b in self.model.named_buffers() if name.endswith("centre")])
-        return total / self.world.size, norm, "" if math.isfinite(norm) else f"gradient norm {norm}"
+        problem = "" if math.isfinite(norm) else f"gradient norm {norm}"
+        if self.config.precision == "float16":
+            self.progress.scale, self.progress.steady = rescaled(scale, self.progress.steady, bool(problem))
+            problem += f", loss scale {scale:g}" if problem else ""
+        return total / self.world.size, norm, problem
 
-    def _skip(self, problem: str) -> None:
+    def _skip(self, problem: str, overflow: bool) -> None:
+        """overflow: of float16, which the next step's smaller scale may avoid."""
         self.optimizer.zero_grad(set_to_none=True)
-        self.progress.bad += 1
+        self.progress.bad += not overflow
         if self.progress.bad >= MOST_BAD_STEPS:
             raise UserError(
                 f"training diverged at step {self.progress.step + 1:,} ({problem}; {MOST_BAD_STEPS} times in a row)",

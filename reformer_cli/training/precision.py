@@ -1,5 +1,5 @@
-"""In what precision to take products: by measurement, since a CPU that can do bfloat16 may do it slowly; and what float16
-needs besides, whose smallest numbers are larger than many gradients."""
+"""In what precision to take products: by measurement, since a CPU that can do bfloat16 may do it slowly. And what
+float16 needs besides, whose smallest numbers are larger than many gradients."""
 
 from __future__ import annotations
 
