@@ -85,12 +85,11 @@ def test_times(seconds: float, text: str) -> None:
 
 
 def test_gradients_of_a_scaled_loss_are_those_of_the_loss_where_float16_alone_would_lose_them() -> None:
-    """Each of 4,000 tokens has a share of the gradient that float16 rounds to 0."""
+    """Each of 4,000 tokens has so small a share of the gradient that float16 is left with few digits of it, or none."""
     text, aims = tokens(4000, 1), tokens(4000, 1, seed=1)
     found = []
     for name, scale in (("float32", 1.0), ("float16", 1.0), ("float16", 2.0**16)):
         model = small(n_layers=1, softcap=0.0, layers=("local",))  # a hash would move with the rounding
-        model.head.weight.data *= 0.01  # small gradients
         with products_in(name, "cpu"):
             loss = model.loss(text, aims)
         (loss * scale).backward()
@@ -98,7 +97,8 @@ def test_gradients_of_a_scaled_loss_are_those_of_the_loss_where_float16_alone_wo
         found.append(torch.cat([p.grad.flatten() for n, p in model.named_parameters() if n.startswith("layers")]))
     exact, plain, scaled = found
     lost, kept = ((x - exact).norm() / exact.norm() for x in (plain, scaled))
-    assert kept < 0.05 < lost
+    assert kept < 0.006
+    assert lost > 2 * kept
 
 
 def test_the_scale_halves_at_overflow_and_doubles_when_all_is_well() -> None:
