@@ -83,7 +83,9 @@ def main() -> None:
         sys.exit("there is no GPU here; --dry-run goes through it on a CPU")
     windows = [16] if a.dry_run else WINDOWS
     if a.one:
-        measure(a.parts[0], Bench(a.device, a.lengths, windows, time.perf_counter() + 60 * a.minutes), a.results)
+        least = 0.02 if a.dry_run else 0.5
+        bench = Bench(a.device, a.lengths, windows, time.perf_counter() + 60 * a.minutes, least)
+        measure(a.parts[0], bench, a.results)
         return
     began, failed = time.monotonic(), []
     for n, part in enumerate(a.parts):

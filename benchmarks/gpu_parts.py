@@ -34,6 +34,7 @@ class Bench:
     lengths: list[int]
     windows: list[int]
     ends: float
+    least: float = 0.5  # seconds of a measurement
     taken: dict[str, tuple[int, float]] = field(default_factory=dict)
 
     @property
@@ -41,12 +42,12 @@ class Bench:
         return self.device != "cpu"
 
     def seconds(self, work: Callable[[], Any]) -> float:
-        """Median of one call, warmed up, over about half a second; of a single one where it takes longer than that."""
+        """Median of one call, warmed up, over `least` seconds; of a single one where that takes longer."""
         times: list[float] = []
         began = time.perf_counter()
         work()  # compiles too
         self._wait()
-        while len(times) < 50 and (not times or time.perf_counter() - began < 2 * max(0.5, times[0])):
+        while len(times) < 50 and (not times or time.perf_counter() - began < max(self.least, times[0])):
             start = time.perf_counter()
             if self.gpu:
                 marks = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
@@ -181,51 +182,55 @@ def _sorting(bench: Bench, length: int, window: int) -> list[Row]:
     return [("reformer", f"hash, {length} tokens, window {window}", "sort", seconds, "s")]
 
 
-def _flex(bench: Bench, length: int, window: int) -> list[Row]:
-    """The same pattern in FlexAttention: rows permuted into sorted order before and back after, blocks of 128 that meet
-    themselves and as many before as the window reaches, masked by place and reach. The block mask is made anew each
-    time, since the pattern is the content's; it is timed by itself too."""
+def flex(layout: Recent, device: str) -> tuple[Callable[[], Any], Callable[[Tensor, Tensor, Any], Tensor]]:
+    """One hash round in FlexAttention, as (what makes its block mask, what attends with flat keys, values and that mask):
+    rows permuted into sorted order before and back after; blocks of 128 meet themselves and as many before as the window
+    reaches, masked by place and reach."""
     from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
-    layout = _layout("hash", length, window, bench.device).rounds[0]
-    order, reach, total = layout.order, layout.reach, length * HEADS
-    block = 128
-    n = -(-total // block)
-    back = -(-(window - 1) // block)
-    leaves = [x.requires_grad_() for x in _rows(length, bench.device)[:2]]
-    upper = _rows(length, bench.device)[2]
+    (now,) = layout.rounds
+    order, reach, total, block = now.order, now.reach, len(now.order), 128
+    n, back = -(-total // block), -(-(now.window - 1) // block)
 
     def seen(_b: Tensor, _h: Tensor, i: Tensor, j: Tensor) -> Tensor:
         return (j < i) & (j > i - reach[i])
 
     def mask() -> Any:
-        here = torch.arange(n, device=bench.device, dtype=torch.int32)
-        indices = (here[:, None] - torch.arange(back + 1, device=bench.device, dtype=torch.int32)).clamp_min_(0)
-        counts = (here + 1).clamp_max_(back + 1)
-        columns = torch.zeros(1, 1, n, n, dtype=torch.int32, device=bench.device)
-        columns[0, 0, :, : back + 1] = indices[:, : min(back + 1, n)]
-        return BlockMask.from_kv_blocks(
-            counts.view(1, 1, n), columns, BLOCK_SIZE=block, mask_mod=seen, seq_lengths=(total, total)
-        )  # fmt: skip
+        here = torch.arange(n, device=device, dtype=torch.int32)
+        met = min(back + 1, n)
+        columns = torch.zeros(1, 1, n, n, dtype=torch.int32, device=device)
+        columns[0, 0, :, :met] = (here[:, None] - here[:met]).clamp_min_(0)
+        counts = (here + 1).clamp_max_(met).view(1, 1, n)
+        sizes = {"BLOCK_SIZE": block, "seq_lengths": (total, total)}
+        return BlockMask.from_kv_blocks(counts, columns, mask_mod=seen, **sizes)
 
-    attention = torch.compile(flex_attention) if bench.gpu else flex_attention
-    blocks = mask()
+    attention = torch.compile(flex_attention) if device != "cpu" else flex_attention
+    read = (order + HEADS).clamp_max(total - 1)
 
-    def forward() -> Tensor:
-        k, v = (x.index_select(0, order)[None, None] for x in leaves)
-        value = v.roll(-1, 2)  # stands for the next token's: as many bytes
-        out = attention(k, k, value, block_mask=blocks, scale=1.0)
-        return torch.empty_like(upper).index_copy(0, order, out[0, 0])
+    def attend(k: Tensor, v: Tensor, blocks: Any) -> Tensor:
+        keys, values = k.index_select(0, order)[None, None], v.index_select(0, read)[None, None]
+        out = attention(keys, keys, values, block_mask=blocks, scale=1.0)
+        return torch.empty_like(v).index_copy(0, order, out[0, 0])
 
-    both = bench.seconds(lambda: torch.autograd.grad(forward(), leaves, upper))
+    return mask, attend
+
+
+def _flex(bench: Bench, length: int, window: int) -> list[Row]:
+    """The block mask is timed by itself: the pattern is the content's, so it is made anew for every layer and step."""
+    mask, attend = flex(_layout("hash", length, window, bench.device), bench.device)
+    k, v, upper = _rows(length, bench.device)
+    blocks, case = mask(), f"hash, {length} tokens, window {window}"
     with torch.no_grad():
-        one = bench.seconds(forward)
-    case = f"hash, {length} tokens, window {window}"
-    return [
-        ("FlexAttention", case, "forward", one, "s"),
-        ("FlexAttention", case, "backward", both - one, "s"),
+        forward = bench.seconds(lambda: attend(k, v, blocks))
+    rows: list[Row] = [
+        ("FlexAttention", case, "forward", forward, "s"),
         ("FlexAttention", case, "block mask", bench.seconds(mask), "s"),
     ]
+    if bench.gpu:  # it has no backward on a CPU
+        leaves = [k.requires_grad_(), v.requires_grad_()]
+        both = bench.seconds(lambda: torch.autograd.grad(attend(*leaves, blocks), leaves, upper))
+        rows.append(("FlexAttention", case, "backward", both - forward, "s"))
+    return rows
 
 
 def tilings(bench: Bench) -> Iterator[Row]:
