@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TextIO
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -28,6 +25,10 @@ from reformer_cli.sampling.config import SamplingConfig, help_of
 if TYPE_CHECKING:
     from reformer import ReformerConfig, ReformerLM
 
+    from reformer_cli.commands.writing import Writer
+    from reformer_cli.sampling.engine import Texts
+    from reformer_cli.sampling.history import TextBias
+    from reformer_cli.sampling.make import Made
     from reformer_cli.tokenization.tokenizer import Tokenizer
 
 D = SamplingConfig()
@@ -46,14 +47,35 @@ def generate(
     top_p: Annotated[float, typer.Option(help=help_of("top_p"))] = D.top_p,
     min_p: Annotated[float, typer.Option(help=help_of("min_p"))] = D.min_p,
     repetition_penalty: Annotated[float, typer.Option(help=help_of("repetition_penalty"))] = D.repetition_penalty,
+    repetition_window: Annotated[int, typer.Option(help=help_of("repetition_window"))] = D.repetition_window,
+    no_repeat_ngram: Annotated[int, typer.Option(metavar="N", help=help_of("no_repeat_ngram"))] = D.no_repeat_ngram,
+    bias: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TEXT=NUMBER",
+            help="Add NUMBER to the score of tokens that would complete TEXT (-100: it never appears); repeatable.",
+        ),
+    ] = None,
     stop: Annotated[
         list[str] | None, typer.Option(metavar="TEXT", help="Stop before this text appears; repeatable.")
     ] = None,
     seed: Annotated[int, typer.Option(help=help_of("seed"))] = D.seed,
     samples: Annotated[int, typer.Option(help=help_of("samples"))] = D.samples,
+    beams: Annotated[int, typer.Option(help=help_of("beams"))] = D.beams,
     output: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the text to a file, which grows as it is made.")
     ] = None,
+    session: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Keep what is needed to go on in FILE; where it exists, go on from it as if never stopped.",
+        ),
+    ] = None,
+    json: Annotated[
+        bool,
+        typer.Option("--json", help="One JSON object a line and sample: text, tokens, log-probabilities, timing."),
+    ] = False,
     device: DeviceOption = "auto",
 ) -> None:
     """Go on from a prompt. Text goes to standard output as it is made, everything else to standard error."""
@@ -62,22 +84,34 @@ def generate(
     try:
         config = SamplingConfig(
             max_tokens=max_tokens, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p,
-            repetition_penalty=repetition_penalty, seed=seed, samples=samples,
+            repetition_penalty=repetition_penalty, repetition_window=repetition_window,
+            no_repeat_ngram=no_repeat_ngram, seed=seed, samples=samples, beams=beams,
         )  # fmt: skip
     except ValidationError as error:
         raise option_faults(error) from None
+    biases = _biases(bias or [])
+    _check_beams(config, session)
     text = _prompt(prompt_, prompt, prompt_file)
+    from reformer_cli.commands.writing import Writer
     from reformer_cli.runs import Run
 
     opened = Run.open(run)
     tokenizer = opened.tokenizer()
-    ids = [tokenizer.end, *tokenizer.encode(text).tolist()]
-    check_length(len(ids) + max_tokens, len(ids), opened.config.model.max_length)
+    ids = tokenizer.encode(text).tolist()
+    check_length(1 + len(ids) + max_tokens, 1 + len(ids), opened.config.model.max_length)
     where = pick_device(device)
-    check_memory(opened.config.model, len(ids) + max_tokens, samples, free_memory(where))
+    check_memory(opened.config.model, 1 + len(ids) + max_tokens, max(samples, beams), free_memory(where))
     model = load_model(opened, where)
-    with _open(output) as file:
-        _write(model, tokenizer, ids, text, config, stop or [], file)
+    if opened.config.model.pattern == "published":
+        say("pattern published: its chunks depend on later text, so it is decoded by the ring rule (docs/decoding.md)")
+    from reformer_cli.sampling.history import TextBias
+
+    by_text = TextBias(biases, tokenizer) if biases else None
+    with Writer(output, json, text, stop or [], tokenizer, go_on=session is not None) as writer:
+        if beams > 1:
+            _search(model, tokenizer, ids, config, by_text, writer)
+        else:
+            _draw(model, tokenizer, ids, config, by_text, writer, session)
 
 
 def check_length(total: int, prompt: int, limit: int | None) -> None:
@@ -96,8 +130,34 @@ def check_memory(config: ReformerConfig, tokens: int, samples: int, free: int) -
     if (needed := largest_state(config, tokens, samples)) > free:
         raise UserError(
             f"a text of {tokens:,} tokens needs {as_size(needed)} for {samples} samples, {as_size(free)} are free",
-            "shorten the prompt, or lower --max-tokens or --samples",
+            "shorten the prompt, or lower --max-tokens, --samples or --beams",
         )
+
+
+def _biases(given: list[str]) -> list[tuple[str, float]]:
+    """TEXT=NUMBER; the text may contain `=` too. All faults at once."""
+    found, faults = [], []
+    for one in given:
+        text, _, number = one.rpartition("=")
+        try:
+            value = float(number)
+        except ValueError:
+            value = float("nan")
+        if not text or not abs(value) <= 1e4:
+            faults.append(f"--bias {one!r} is not TEXT=NUMBER with a number from -10000 to 10000")
+        found.append((text, value))
+    if faults:
+        raise UserError("; ".join(faults), "for example --bias 'cat=-100'")
+    return found
+
+
+def _check_beams(config: SamplingConfig, session: Path | None) -> None:
+    if config.beams == 1:
+        return
+    if config.samples > config.beams:
+        raise UserError(f"--samples {config.samples} exceeds --beams {config.beams}", "the search keeps no more texts")
+    if session is not None:
+        raise UserError("--session and --beams exclude each other", "a session goes on from a text that was drawn")
 
 
 def _prompt(dash: str | None, text: str | None, file: str | None) -> str:
@@ -115,68 +175,87 @@ def _prompt(dash: str | None, text: str | None, file: str | None) -> str:
     return read_text(dash or file or "") if dash or file else ""
 
 
-@contextlib.contextmanager
-def _open(output: Path | None) -> Iterator[TextIO]:
-    if output is None:
-        yield sys.stdout
-        return
-    try:
-        file = open(output, "w", encoding="utf-8")  # noqa: SIM115  (closed below; only opening it is the user's mistake)
-    except OSError as error:
-        raise UserError(f"cannot write {output}: {error.strerror}") from None
-    with file:
-        yield file
-
-
-def _write(
+def _draw(
     model: ReformerLM,
     tokenizer: Tokenizer,
     ids: list[int],
-    text: str,
     config: SamplingConfig,
-    stops: list[str],
-    out: TextIO,
+    bias: TextBias | None,
+    writer: Writer,
+    session: Path | None,
 ) -> None:
-    from reformer_cli.sampling.text import TextStream
+    """Draw texts and write them; with a session, go on from it and keep it."""
+    from reformer_cli.sampling.engine import Texts
+    from reformer_cli.sampling.make import make
+    from reformer_cli.sampling.session import save
 
-    streams = [TextStream(tokenizer.stream(), stops) for _ in range(config.samples)]
-    made: list[list[str]] = [[] for _ in streams]
-    single = config.samples == 1
-    if single:
-        _put(out, text)
-    n, began = 0, time.monotonic()
+    texts = Texts(model, config, tokenizer.end, bias)
+    made = _started(texts, tokenizer, ids, writer, session)
+    began, pressed, stands = time.monotonic(), False, False
     try:
-        for tokens in _tokens(model, ids, config, tokenizer.end):
-            n += 1
-            for stream, parts, token in zip(streams, made, tokens, strict=True):
-                if token is not None and not stream.ended:
-                    parts.append(stream.push(token))
-                    if single:
-                        _put(out, parts[-1])
-            if all(stream.ended for stream in streams):
-                break
+        with writer.working(config.max_tokens) as (advance, interrupted):
+            for pieces in make(texts, made):
+                writer.pieces(pieces)
+                advance(1)
+                if pressed := interrupted():
+                    break
+            stands = True
     finally:  # at Ctrl-C too, what there is is kept
-        for stream, parts in zip(streams, made, strict=True):
-            parts.append(stream.finish())
-        if single:
-            _put(out, made[0][-1] + "\n")
-        else:
-            for number, parts in enumerate(made, 1):
-                _put(out, f"=== {number} ===\n{text}{''.join(parts)}\n")
-    seconds = max(time.monotonic() - began, 1e-9)
-    say(f"{n * config.samples:,} tokens, {n * config.samples / seconds:,.0f} tokens/s")
+        for one in made:
+            if (pressed or not stands) and one.finish is None:
+                one.finish = "interrupted"
+        writer.finish(made, time.monotonic() - began)
+    if session is not None:  # not where a second Ctrl-C fell within a token: its state is of no use
+        try:
+            save(session, texts, made)
+        except OSError as error:
+            raise UserError(f"cannot write {session}: {error.strerror}", "the text itself was written") from None
+    if pressed:
+        raise KeyboardInterrupt
 
 
-def _tokens(model: ReformerLM, ids: list[int], config: SamplingConfig, end: int) -> Iterator[list[int | None]]:
-    from reformer_cli.sampling.engine import PREFILL_AT_ONCE, generate
+def _started(texts: Texts, tokenizer: Tokenizer, ids: list[int], writer: Writer, session: Path | None) -> list[Made]:
+    """Texts that have read the prompt, or gone on from a session."""
+    from reformer_cli.sampling.session import load
 
-    def on_prefill(done: int, total: int) -> None:
-        if total > PREFILL_AT_ONCE:
-            say(f"reading the prompt: {done:,} of {total:,} tokens")
+    goes_on = session is not None and session.exists()
+    made = writer.start(texts.config.samples)
+    if goes_on:
+        assert session is not None
+        load(session, texts, made)
+        if ids:
+            made = writer.start(texts.config.samples)
+        elif all(one.finish == "end" for one in made):
+            raise UserError(f"the text in {session} has ended", "give a --prompt that another begins with")
+    new = ids if goes_on else [texts.end, *ids]
+    limit = texts.model.config.max_length
+    check_length(len(texts.histories[0].tokens) + len(new) + texts.config.max_tokens, len(new), limit)
+    writer.begin(goes_on)
+    if new:
+        with writer.reading(len(new)) as advance:
+            texts.read(new, advance)
+    return made
 
-    return generate(model, ids, config, end=end, on_prefill=on_prefill)
 
+def _search(
+    model: ReformerLM,
+    tokenizer: Tokenizer,
+    ids: list[int],
+    config: SamplingConfig,
+    bias: TextBias | None,
+    writer: Writer,
+) -> None:
+    """Look for the likeliest texts and write them."""
+    from reformer_cli.sampling.beam import search
 
-def _put(out: TextIO, text: str) -> None:
-    out.write(text)
-    out.flush()
+    prompt = [tokenizer.end, *ids]
+    made, began = writer.start(config.samples), time.monotonic()
+    writer.begin(False)
+    with writer.reading(len(prompt)) as on_read, writer.working(config.max_tokens, wait=True) as (on_token, _):
+        found = search(model, prompt, config, end=tokenizer.end, bias=bias, on_read=on_read, on_token=on_token)
+    for one, best in zip(made, found, strict=False):
+        for token, sure in zip(best.tokens, best.log_probabilities, strict=True):
+            one.push(token, sure, tokenizer.end)
+    made = made[: len(found)]
+    writer.pieces([one.text for one in made])
+    writer.finish(made, time.monotonic() - began)

@@ -166,11 +166,6 @@ class Session:
         return [round(float(s.effective_buckets.mean()), 1) for s in found]
 
     def _sample(self) -> str:
-        import numpy as np
+        from reformer_cli.sampling.make import generate
 
-        from reformer_cli.sampling.config import SamplingConfig
-        from reformer_cli.sampling.engine import generate
-
-        tokenizer, settings = self.prepared.tokenizer, SamplingConfig(max_tokens=self.config.train.sample_tokens)
-        drawn = [t[0] for t in generate(self.model, [tokenizer.end], settings, end=tokenizer.end) if t[0] is not None]
-        return tokenizer.decode(np.array(drawn, np.int32))
+        return "".join(generate(self.model, self.prepared.tokenizer, max_tokens=self.config.train.sample_tokens))

@@ -2,59 +2,103 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from reformer import ReformerLM
+from reformer.state import State
 from torch import Tensor
 
 from reformer_cli.sampling.config import SamplingConfig
-from reformer_cli.sampling.filters import REMEMBERED, filtered
+from reformer_cli.sampling.filters import narrowed, penalised
+from reformer_cli.sampling.history import History, TextBias
 
 PREFILL_AT_ONCE = 4096  # prompt tokens read at a time
 
 
-def generate(
-    model: ReformerLM,
-    prompt: Sequence[int],
-    config: SamplingConfig,
-    *,
-    end: int,
-    on_prefill: Callable[[int, int], None] | None = None,
-) -> Iterator[list[int | None]]:
-    """Draw tokens after `prompt` (at least one token): each item has one token a sample, None where that text ended.
+@dataclass
+class Drawn:
+    """One more token of every text. log_probabilities: nats, by the model itself, before temperature and filters."""
 
-    on_prefill(done, total) is called as the prompt is read. The model's own random state is not used.
+    tokens: list[int]
+    log_probabilities: list[float]
+
+
+@dataclass
+class Texts:
+    """Texts that are being made, as many as config.samples: where the model is, and what it is about to be told.
+
+    pending: int64 [samples, n], tokens of the texts that the model has not read yet.
     """
-    tokens = torch.as_tensor(list(prompt), device=model.embedding.device)[None]
-    if config.max_tokens == 0:
-        return
-    logits, state = None, None
-    with torch.inference_mode():
-        for part in tokens.split(PREFILL_AT_ONCE, 1):
-            logits, state = model.extend(part.expand(config.samples, -1), state, last_only=True)
-            if on_prefill is not None:
-                on_prefill(state.position, tokens.shape[1])
-    if logits is None:
-        raise ValueError("the prompt needs at least one token")
-    generator = torch.Generator(logits.device).manual_seed(config.seed)
-    recent = tokens[:, -REMEMBERED:].expand(config.samples, -1)
-    ended = [False] * config.samples
-    for n in range(config.max_tokens):
+
+    model: ReformerLM
+    config: SamplingConfig
+    end: int
+    bias: TextBias | None = None
+    state: State | None = None
+    pending: Tensor = field(init=False)
+    histories: list[History] = field(init=False)
+    generator: torch.Generator = field(init=False)
+
+    def __post_init__(self) -> None:
+        device, n = self.model.embedding.device, self.config.samples
+        self.pending = torch.empty(n, 0, dtype=torch.int64, device=device)
+        self.histories = [History(ngram=self.config.no_repeat_ngram, end=self.end, bias=self.bias) for _ in range(n)]
+        self.generator = torch.Generator(device).manual_seed(self.config.seed)
+
+    def read(self, tokens: Sequence[int], on_read: Callable[[int], None] | None = None) -> None:
+        """The texts go on with these, the same for all. All but the last is read; on_read(n) after each slice of n."""
+        new = torch.as_tensor(list(tokens), dtype=torch.int64, device=self.pending.device)
+        self.pending = torch.cat([self.pending, new.expand(self.config.samples, -1)], 1)
+        for history in self.histories:
+            history.extend(tokens)
+        whole, self.pending = self.pending[:, :-1], self.pending[:, -1:]
+        for part in whole.split(PREFILL_AT_ONCE, 1) if whole.shape[1] else ():
+            self._extend(part)
+            if on_read is not None:
+                on_read(part.shape[1])
+
+    def draw(self) -> Drawn:
+        """One more token of each. `read` must have been given at least one."""
+        logits = self.logits()
         with torch.inference_mode():
-            drawn = draw(logits[:, -1].float(), recent, config, generator)
-            recent = torch.cat([recent, drawn[:, None]], 1)[:, -REMEMBERED:]
-        ended = [e or t == end for e, t in zip(ended, drawn.tolist(), strict=True)]
-        yield [None if e else t for e, t in zip(ended, drawn.tolist(), strict=True)]
-        if all(ended) or n + 1 == config.max_tokens:
-            return
+            tokens = choose(penalised(logits, self.histories, self.config), self.config, self.generator)
+            self.pending = tokens[:, None]
+            sure = logits.gather(1, self.pending)[:, 0] - logits.logsumexp(1)
+        drawn = Drawn(tokens.tolist(), sure.tolist())
+        for history, token in zip(self.histories, drawn.tokens, strict=True):
+            history.extend([token])
+        return drawn
+
+    def logits(self) -> Tensor:
+        """Of the next token of each text, float [samples, vocab_size]."""
+        return self._extend(self.pending)
+
+    def branch(self, rows: list[int], tokens: list[int]) -> None:
+        """Text n becomes what text rows[n] was, and goes on with tokens[n]."""
+        device = self.pending.device
+        assert self.state is not None
+        if rows != list(range(self.state.batch)):  # copies what the state holds
+            self.state = self.state.rows(torch.tensor(rows, device=device))
+        used = set[int]()
+        histories = []
+        for row in rows:
+            histories.append(self.histories[row].copy() if row in used else self.histories[row])
+            used.add(row)
+        for history, token in zip(histories, tokens, strict=True):
+            history.extend([token])
+        self.histories, self.pending = histories, torch.tensor(tokens, device=device)[:, None]
+
+    def _extend(self, tokens: Tensor) -> Tensor:
+        """Logits after the last of these, float [samples, vocab_size]."""
         with torch.inference_mode():
-            logits, state = model.extend(drawn[:, None], state)
+            logits, self.state = self.model.extend(tokens, self.state, last_only=True)
+            return logits[:, -1].float()
 
 
-def draw(logits: Tensor, recent: Tensor, config: SamplingConfig, generator: torch.Generator) -> Tensor:
+def choose(logits: Tensor, config: SamplingConfig, generator: torch.Generator) -> Tensor:
     """One token a row: int64 [batch]."""
-    logits = filtered(logits, recent, config)
     if config.temperature == 0:
         return logits.argmax(-1)
-    return torch.multinomial(logits.softmax(-1), 1, generator=generator)[:, 0]
+    return torch.multinomial(narrowed(logits, config).softmax(-1), 1, generator=generator)[:, 0]

@@ -1,19 +1,37 @@
-"""What may be drawn: pure functions of logits [batch, vocab_size]. A new knob: a function, a line in `filtered`."""
+"""What may be drawn: pure functions of logits [batch, vocab_size]. A new knob: a function, and a line below."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from reformer_cli.sampling.config import SamplingConfig
+from reformer_cli.sampling.history import History
 
-REMEMBERED = 256  # tokens the repetition penalty looks back
+
+def bias(logits: Tensor, rows: Sequence[Sequence[tuple[Tensor, float]]]) -> Tensor:
+    """Add a value to the logits of some tokens: per row, pairs of int64 [n] and what is added."""
+    logits = logits.clone()
+    for n, row in enumerate(rows):
+        for tokens, value in row:
+            logits[n, tokens] += value
+    return logits
 
 
 def repetition_penalty(logits: Tensor, recent: Tensor, penalty: float) -> Tensor:
     """Divide positive logits of tokens in recent [batch, n] by the penalty, multiply negative ones (CTRL, 4.1)."""
     found = logits.gather(1, recent)
     return logits.scatter(1, recent, torch.where(found > 0, found / penalty, found * penalty))
+
+
+def forbid(logits: Tensor, rows: Sequence[Sequence[int]]) -> Tensor:
+    """Leave out some tokens of each row."""
+    logits = logits.clone()
+    for n, tokens in enumerate(rows):
+        logits[n, list(tokens)] = -torch.inf
+    return logits
 
 
 def temperature(logits: Tensor, value: float) -> Tensor:
@@ -41,10 +59,21 @@ def min_p(logits: Tensor, share: float) -> Tensor:
     return logits.masked_fill(probabilities < share * probabilities.amax(-1, keepdim=True), -torch.inf)
 
 
-def filtered(logits: Tensor, recent: Tensor, config: SamplingConfig) -> Tensor:
-    """All filters that are on, in the order of SamplingConfig; temperature 0 is left to the caller."""
-    if config.repetition_penalty != 1 and recent.shape[1]:
-        logits = repetition_penalty(logits, recent[:, -REMEMBERED:], config.repetition_penalty)
+def penalised(logits: Tensor, histories: Sequence[History], config: SamplingConfig) -> Tensor:
+    """What depends on the text so far, in the order of SamplingConfig; one history a row."""
+    if any(history.biased for history in histories):
+        logits = bias(logits, [history.biases() for history in histories])
+    if config.repetition_penalty != 1:
+        recent = [history.recent(config.repetition_window) for history in histories]
+        if recent[0]:
+            logits = repetition_penalty(logits, torch.tensor(recent, device=logits.device), config.repetition_penalty)
+    if config.no_repeat_ngram:
+        logits = forbid(logits, [history.repeating() for history in histories])
+    return logits
+
+
+def narrowed(logits: Tensor, config: SamplingConfig) -> Tensor:
+    """What depends on the logits alone, in the order of SamplingConfig; temperature 0 is left to the caller."""
     if config.temperature not in (0, 1):
         logits = temperature(logits, config.temperature)
     if config.top_k:

@@ -41,23 +41,32 @@ class Tokenizer(Protocol):
 
 
 class StreamDecoder:
-    """Text of tokens that arrive one by one; an incomplete UTF-8 sequence waits for its rest."""
+    """Text of tokens that arrive one by one; an incomplete UTF-8 sequence waits for its rest.
+
+    pieces: the bytes of each token; nibbles: the tokens that are half a byte, high half first.
+    """
 
     def __init__(self, pieces: list[bytes], nibbles: dict[int, int]) -> None:
-        self._pieces, self._nibbles = pieces, nibbles
-        self._high: int | None = None
+        self.pieces, self.nibbles = pieces, nibbles
+        self.high: int | None = None  # half a byte that waits for the other
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def feed(self, token: int) -> bytes:
+        """What this token completes."""
+        found, self.high = self.after(token)
+        return found
+
+    def after(self, token: int) -> tuple[bytes, int | None]:
+        """What this token would complete, and the half byte that would then wait."""
+        if (nibble := self.nibbles.get(token)) is None:
+            return self.pieces[token], None
+        if self.high is None:
+            return b"", nibble
+        return bytes([self.high * 16 + nibble]), None
 
     def push(self, token: int) -> str:
         """What can be shown for certain after this token."""
-        if (nibble := self._nibbles.get(token)) is None:
-            self._high = None
-            return self._utf8.decode(self._pieces[token])
-        if self._high is None:
-            self._high = nibble
-            return ""
-        byte, self._high = self._high * 16 + nibble, None
-        return self._utf8.decode(bytes([byte]))
+        return self._utf8.decode(self.feed(token))
 
     def finish(self) -> str:
         """What was still held back; no more tokens come."""

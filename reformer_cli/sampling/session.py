@@ -1,0 +1,103 @@
+"""A text that can be gone on with another day: what `reformer generate --session FILE` keeps, in safetensors.
+
+The decoding state, the tokens, what was shown of them, and the random state, with a fingerprint of the model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from reformer.snapshot import restore_state, state_tensors
+
+from reformer_cli.errors import UserError
+from reformer_cli.files import write_file
+from reformer_cli.sampling.make import Made
+
+if TYPE_CHECKING:
+    from reformer import ReformerLM
+
+    from reformer_cli.sampling.engine import Texts
+
+FORMAT = "reformer session 1"
+
+
+def fingerprint(model: ReformerLM) -> str:
+    """SHA-256 of what decides a model's outputs: its configuration and every weight."""
+    import dataclasses
+
+    found = hashlib.sha256(json.dumps(dataclasses.asdict(model.config), sort_keys=True, default=str).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        found.update(name.encode())
+        found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return found.hexdigest()
+
+
+def save(path: Path, texts: Texts, made: list[Made]) -> None:
+    """Keep everything needed to go on, whole or not at all: an older file stays until this one is complete."""
+    from safetensors.torch import save as to_bytes
+
+    state = texts.state or texts.model.start(len(texts.histories))
+    tensors = {f"state.{name}": t.contiguous() for name, t in state_tensors(state).items()}
+    tensors["tokens"] = torch.tensor([h.tokens for h in texts.histories], dtype=torch.int32)
+    tensors["pending"], tensors["generator"] = texts.pending.cpu(), texts.generator.get_state()
+    tensors["made"] = torch.tensor([len(m.tokens) for m in made])
+    tensors["shown"] = torch.tensor([m.stream.shown for m in made])
+    tensors["ended"] = torch.tensor([m.finish == "end" for m in made])
+    about = {"format": FORMAT, "model": fingerprint(texts.model), "device": texts.pending.device.type}
+    write_file(path, to_bytes(tensors, about))
+
+
+def load(path: Path, texts: Texts, made: list[Made]) -> None:
+    """Stand where `save` was called. Raises UserError for what cannot be gone on with."""
+    from safetensors import safe_open
+
+    about: dict[str, Any] = {}
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
+    except Exception as error:  # the library raises several kinds
+        raise UserError(f"{path} is not a session, or damaged ({_line(error)})", "choose another --session") from None
+    if about.get("format") != FORMAT:
+        raise UserError(f"{path} is not a session of this program", "choose another --session")
+    if about.get("model") != fingerprint(texts.model):
+        raise UserError(
+            f"{path} is another model's session", "give the --run that it was made with, or another --session"
+        )
+    try:
+        _stand(tensors, texts, made, about)
+    except (KeyError, ValueError, RuntimeError, TypeError, IndexError) as error:
+        raise UserError(f"{path} is damaged ({_line(error)})", "choose another --session") from None
+
+
+def _stand(tensors: dict[str, Any], texts: Texts, made: list[Made], about: dict[str, Any]) -> None:
+    tokens, pending, size = tensors["tokens"], tensors["pending"], texts.model.config.vocab_size
+    samples = len(texts.histories)
+    if tokens.shape[0] != samples:
+        raise UserError(f"the session has {tokens.shape[0]} texts, --samples is {samples}", "give the same --samples")
+    if tokens.dtype != torch.int32 or pending.dtype != torch.int64 or list(pending.shape) != [samples, 1]:
+        raise ValueError("tokens of another kind")
+    for ids in (tokens, pending):
+        if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < size:
+            raise ValueError(f"tokens beyond vocab_size {size}")
+    state = {name.removeprefix("state."): t for name, t in tensors.items() if name.startswith("state.")}
+    texts.state = restore_state(texts.model, state)
+    if texts.state.batch != samples or not bool((texts.state.starts == tokens.shape[1] - 1).all()):
+        raise ValueError("its state and its tokens are not of one text")
+    texts.pending = pending.to(texts.pending.device)
+    if about.get("device") == texts.pending.device.type:  # else drawn anew from the seed
+        texts.generator.set_state(tensors["generator"])
+    numbers = [tensors[name].tolist() for name in ("made", "shown", "ended")]
+    for row, history, one, n, shown, ended in zip(tokens.tolist(), texts.histories, made, *numbers, strict=True):
+        if not 0 <= n < len(row) or shown < 0:
+            raise ValueError(f"{n} tokens made of {len(row)}, {shown} characters shown")
+        history.extend(row)
+        one.stand(row[len(row) - n :], shown, ended)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
