@@ -183,9 +183,10 @@ def _sorting(bench: Bench, length: int, window: int) -> list[Row]:
 
 
 def flex(layout: Recent, device: str) -> tuple[Callable[[], Any], Callable[[Tensor, Tensor, Any], Tensor]]:
-    """One hash round in FlexAttention, as (what makes its block mask, what attends with flat keys, values and that mask):
-    rows permuted into sorted order before and back after; blocks of 128 meet themselves and as many before as the window
-    reaches, masked by place and reach."""
+    """One hash round in FlexAttention: (what makes its block mask, what attends with flat keys, values and that mask).
+
+    Rows are permuted into sorted order before and back after; blocks of 128 meet themselves and as many before as the
+    window reaches, masked by place and reach."""
     from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
     (now,) = layout.rounds

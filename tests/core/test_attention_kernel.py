@@ -56,7 +56,7 @@ def test_recent(gpu, device: str, length: int, n_buckets: int, values: str, itse
 
 
 @devices
-@pytest.mark.parametrize("length", [1, 64, 131])
+@pytest.mark.parametrize("length", [1, 131])
 @pytest.mark.parametrize("itself", ["alone", "always"])
 def test_published(gpu, device: str, length: int, itself: str) -> None:
     for rounds, chunk, n_buckets in ((1, 32, 5), (3, 5, 1), (2, 40, 1000)):
@@ -97,9 +97,8 @@ def test_documents_folded_into_buckets(gpu, device: str) -> None:
 @devices
 def test_gradients_repeat_bit_for_bit(gpu, device: str) -> None:
     # Atomic additions would end in a different order every time.
-    found = [check(device, torch.float32, (1, 2, 300, 16), 9, [16, 16], values="next", shared=True) for _ in range(3)]
-    for other in found[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
+    found = [check(device, torch.float32, (1, 2, 300, 16), 9, [16, 16], values="next", shared=True) for _ in range(2)]
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
 
 @devices
