@@ -1,4 +1,4 @@
-"""benchmarks/gpu.py cannot be tried where it is written: every line of it that needs no GPU runs here, at tiny sizes."""
+"""benchmarks/gpu.py cannot be tried where it is written: what of it needs no GPU runs here, at tiny sizes."""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 import triton
+from reformer.kernels import loss, rows
 from reformer.ops.bucket_attention import gpu
 from reformer.ops.bucket_attention import kernel as attention
 from reformer.ops.lsh_hash import kernel as lsh
@@ -22,6 +23,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
+FLOATS = ("eps", "tiny", "units", "unit", "cap")
 Case = tuple[str, Any, dict[str, str], dict[str, Any], dict[str, int]]
 
 
@@ -63,10 +65,27 @@ def hash_cases() -> Iterator[Case]:
         )
 
 
+def row_cases() -> Iterator[Case]:
+    wide = {"x": "fp32", "inverse": "fp32", "dx": "fp32", "lengths": "fp32", "scale": "fp32", "phase": "fp32"}
+    wide |= {"d_scale": "fp32", "stream": "i32", "bad": "i32", "targets": "i64", "nats": "fp32", "logits": "fp32"}
+    low = dict.fromkeys(("dy", "y", "raw", "d_raw", "grad", "h", "square", "d"), "bf16")
+    of_rows, of_heads = rows._of_rows(256), rows._of_rows(64)
+    turned, block = {"SCALED": True, "TURNED": True}, {"BLOCK": rows.FLAT}
+    for function, out, fixed in (
+        (rows._normalise, "bf16", of_rows), (rows._normalise_back, "", of_rows),
+        (rows._split, "bf16", of_heads | turned), (rows._split_back, "bf16", of_heads | turned), (rows._squared_relu, "", block),
+        (rows._squared_relu_back, "", block), (rows._read, "fp32", block), (rows._add, "", block | {"GUARDED": True}),
+        (loss._cross_entropy, "", {"COLUMNS": 512, "CAPPED": True}),
+    ):  # fmt: skip
+        given = {n: t for n, t in (wide | low | {"out": out}).items() if n in function.arg_names}
+        yield f"rows {function.__name__}", function, given, fixed, {"num_warps": 4}
+
+
 def build(case: Case, capability: int) -> str:
     """One line: registers of a thread, shared memory, what is spilled."""
     name, function, pointers, fixed, options = case
     kind = {n: "constexpr" if n in fixed else f"*{pointers[n]}" if n in pointers else "i32" for n in function.arg_names}
+    kind |= {n: "fp32" for n in FLOATS if n in kind and n not in pointers}
     aligned = {(i,): [["tt.divisibility", 16]] for i, n in enumerate(function.arg_names) if n in pointers}
     source = ASTSource(function, kind, fixed, aligned)
     compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
@@ -82,5 +101,5 @@ def build(case: Case, capability: int) -> str:
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as cache:
         triton.knobs.cache.dir = cache
-        for one in (*attention_cases(), *hash_cases()):
+        for one in (*attention_cases(), *hash_cases(), *row_cases()):
             print(build(one, int(sys.argv[1])), flush=True)

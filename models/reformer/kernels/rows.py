@@ -13,7 +13,8 @@ from reformer import rows
 from reformer.kernels import on
 from reformer.rows import TINY
 
-NUMBERS = 4096  # of a program
+NUMBERS = 4096  # of a program that works on rows
+FLAT = 1024  # of one that does not: more would only take registers
 MOST_COLUMNS = 8192  # of a row that one program holds; wider ones are left to PyTorch
 
 
@@ -208,13 +209,13 @@ def split_back(
 def squared_relu_(h: Tensor) -> Tensor:
     square = torch.empty_like(h)
     with on(h):
-        _squared_relu[(triton.cdiv(h.numel(), NUMBERS),)](h, square, h.numel(), BLOCK=NUMBERS)
+        _squared_relu[(triton.cdiv(h.numel(), FLAT),)](h, square, h.numel(), BLOCK=FLAT)
     return square
 
 
 def squared_relu_back_(d: Tensor, h: Tensor) -> Tensor:
     with on(h):
-        _squared_relu_back[(triton.cdiv(h.numel(), NUMBERS),)](d, h, h.numel(), BLOCK=NUMBERS)
+        _squared_relu_back[(triton.cdiv(h.numel(), FLAT),)](d, h, h.numel(), BLOCK=FLAT)
     return d
 
 
@@ -222,7 +223,7 @@ def read(stream: Tensor, bits: int, dtype: torch.dtype) -> Tensor:
     x = torch.empty(stream.shape, dtype=dtype, device=stream.device)
     for part, out in _contiguous(stream, x):
         with on(x):
-            _read[(triton.cdiv(part.numel(), NUMBERS),)](part, out, part.numel(), 2.0**-bits, BLOCK=NUMBERS)
+            _read[(triton.cdiv(part.numel(), FLAT),)](part, out, part.numel(), 2.0**-bits, BLOCK=FLAT)
     return x
 
 
@@ -232,8 +233,8 @@ def add_(stream: Tensor, x: Tensor, bits: int, sign: int, guard: int | None) -> 
     for part, added in _contiguous(stream, x.contiguous()):
         n = part.numel()
         with on(x):
-            _add[(triton.cdiv(n, NUMBERS),)](
-                part, added, bad, n, 2.0**bits, sign, guard or 0, BLOCK=NUMBERS, GUARDED=guarded
+            _add[(triton.cdiv(n, FLAT),)](
+                part, added, bad, n, 2.0**bits, sign, guard or 0, BLOCK=FLAT, GUARDED=guarded
             )  # fmt: skip
     return bad == 0 if guarded else True
 
