@@ -73,7 +73,8 @@ def row_cases() -> Iterator[Case]:
     turned, block = {"SCALED": True, "TURNED": True}, {"BLOCK": rows.FLAT}
     for function, out, fixed in (
         (rows._normalise, "bf16", of_rows), (rows._normalise_back, "", of_rows),
-        (rows._split, "bf16", of_heads | turned), (rows._split_back, "bf16", of_heads | turned), (rows._squared_relu, "", block),
+        (rows._split, "bf16", of_heads | turned), (rows._split_back, "bf16", of_heads | turned),
+        (rows._squared_relu, "", block),
         (rows._squared_relu_back, "", block), (rows._read, "fp32", block), (rows._add, "", block | {"GUARDED": True}),
         (loss._cross_entropy, "", {"COLUMNS": 512, "CAPPED": True}),
     ):  # fmt: skip
