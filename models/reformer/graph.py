@@ -6,6 +6,7 @@ grows have no such form.
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,6 +18,7 @@ from reformer.trunk import Trunk
 if TYPE_CHECKING:
     from reformer.lm import ReformerLM
 
+NEVER = -(2**62)
 WARM = 2  # tokens that are decoded as usual first: kernels are compiled and libraries opened, which capture forbids
 
 
@@ -60,7 +62,12 @@ def by_graph(model: ReformerLM, tokens: Tensor, state: State) -> Tensor | None:
         state.warm += 1
         if state.warm <= WARM:
             return None
-        state.graph, state.warm = Graph(model, tokens, state), 0
+        try:
+            state.graph, state.warm = Graph(model, tokens, state), 0
+        except RuntimeError as error:  # nothing was computed while capturing: the state is as it was
+            state.warm = NEVER
+            warnings.warn(f"decoding goes on without a CUDA graph, slower: {error}", stacklevel=3)
+            return None
     return state.graph.run(tokens)
 
 
