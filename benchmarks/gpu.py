@@ -20,7 +20,8 @@ from pathlib import Path
 
 import record
 import torch
-from gpu_parts import PARTS, Bench
+from gpu_bench import Bench
+from gpu_parts import PARTS
 
 LENGTHS = [4096, 16384, 65536, 262144, 524288, 1048576]
 WINDOWS = [64, 128, 256]
