@@ -30,7 +30,7 @@ def machine(device: str) -> str:
 def versions() -> str:
     """Of what the measured systems are made of."""
     found = []
-    for package in ("torch", "triton", "transformers", "reformer-pytorch"):
+    for package in ("torch", "triton", "transformers", "reformer-pytorch", "sentencepiece"):
         try:
             found.append(f"{package} {version(package)}")
         except PackageNotFoundError:

@@ -14,7 +14,7 @@ from reformer_cli.config import SECTIONS, config_names, describe
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = ["", "train", "generate", "evaluate", "evaluate perplexity"]
-COMMANDS += ["plan", "config", "config list", "config show", "config validate"]
+COMMANDS += ["plan", "corpus", "config", "config list", "config show", "config validate"]
 NOTE = "<!-- Made by `make docs`; do not edit. -->"
 
 

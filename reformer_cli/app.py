@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from reformer_cli.commands import config, evaluate, generate, plan, train
+from reformer_cli.commands import config, corpus, evaluate, generate, plan, train
 
 app = typer.Typer(
     help="Train, sample and score long-document language models: a whole novel in one context.",
@@ -20,6 +20,7 @@ app.command("train")(train.train)
 app.command("generate")(generate.generate)
 app.add_typer(evaluate.app, name="evaluate")
 app.command("plan")(plan.plan)
+app.command("corpus")(corpus.corpus)
 app.add_typer(config.app, name="config")
 
 

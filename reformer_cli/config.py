@@ -26,7 +26,21 @@ class DataConfig:
     """Where the text comes from and how it becomes tokens."""
 
     corpus: tuple[str, ...] = Field(default=(), description="files, folders, -, gutenberg:ID or python-reference")
+    validation: tuple[str, ...] = Field(
+        default=(), description="texts that are validated on instead of a held-out share, named like the corpus"
+    )
     encoding: str = Field(default="utf-8", description="of the corpus files")
+    field: str = Field(default="text", min_length=1, description="what holds the text in rows of .jsonl and .parquet")
+    faulty: Literal["stop", "skip"] = Field(
+        default="stop", description="what to do about files and rows that cannot be read as text"
+    )
+    invalid_bytes: Literal["refuse", "replace"] = Field(
+        default="refuse",
+        description="bytes that are no text in the encoding, and zero bytes: a fault of the text, or U+FFFD for each",
+    )
+    processes: int | None = Field(
+        default=None, ge=1, le=1024, description="that read and tokenise the corpus; null: one a core"
+    )
     tokenizer: Literal["auto", "bytes", "bpe"] = Field(
         default="auto",
         description="bytes, or sentencepiece BPE trained on the corpus; auto: BPE unless the corpus is tiny",
@@ -42,7 +56,8 @@ class DataConfig:
         default=0.05,
         ge=0,
         le=0.5,
-        description="share of each document, at its end, never trained on but used for validation",
+        description="share of the text that is never trained on but used for validation: the end of each document, of "
+        "many short ones whole documents; at most 4,000,000 characters in all; nothing where data.validation is given",
     )
 
 

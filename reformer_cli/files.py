@@ -79,6 +79,11 @@ def _digest(file: object) -> str:  # Python 3.10
     return found.hexdigest()
 
 
+def printable(text: str) -> str:
+    """On one line, with what is no text spelt out: file names can hold anything."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def as_size(count: float) -> str:
     """Bytes for people: 1.5 GiB."""
     for unit in ("B", "KiB", "MiB", "GiB"):

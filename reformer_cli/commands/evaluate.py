@@ -123,7 +123,7 @@ def _held_out(run: Run, model: ReformerLM, tokenizer: Tokenizer, context: int | 
             f"the corpus {', '.join(run.config.data.corpus)} has changed since the run trained on it",
             "name the files to score",
         )
-    windows = list(held_out_windows(prepared.tokens, context or run.config.data.context))
+    windows = held_out_windows(prepared.tokens, context or run.config.data.context)
     if not windows:
         raise UserError("the run held nothing out (data.held_out is 0)", "name the files to score")
     say(f"scoring the held-out last part of {len(windows)} {'text' if len(windows) == 1 else 'texts'}")

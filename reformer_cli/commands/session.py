@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from reformer_cli.config import RunConfig
     from reformer_cli.evaluation.likelihood import Score
     from reformer_cli.runs import Run
-    from reformer_cli.tokenization.batches import Batches
+    from reformer_cli.tokenization.batches import Batches, Windows
     from reformer_cli.tokenization.shards import Prepared
     from reformer_cli.training.distributed import World
     from reformer_cli.training.loop import Hooks
@@ -36,7 +36,8 @@ class Session:
         self.world, self.run, self.prepared, self.checkpoint = world, run, prepared, checkpoint
         self.config = run.config
         self.batches = batches_of(run.config, prepared)
-        self.windows = list(held_out_windows(prepared.tokens, run.config.data.context))
+        self.windows = held_out_windows(prepared.tokens, run.config.data.context)
+        self.probes = self.windows.some(run.config.train.eval_tokens)  # what a validation during the run scores
         self.model = ReformerLM(run.config.model).to(world.device)
 
     def train(self) -> None:
@@ -75,13 +76,13 @@ class Session:
             )
         self.display.say(f"next: reformer generate --run {self.run.path} --prompt 'Once upon a time'")
 
-    def _score(self, model: Any, windows: list[Any], limit: int | None) -> Score:
+    def _score(self, model: Any, windows: Windows, limit: int | None) -> Score:
         """Held-out parts after as much of their documents as a training step reads; at most `limit` tokens."""
         from reformer_cli.evaluation.likelihood import Score, nats
 
         total = Score(0, 0.0, 0, 0, 0.0)
         lengths = self.prepared.tokenizer.byte_lengths()
-        each = None if limit is None else max(1, limit // len(self.windows))
+        each = None if limit is None else max(1, limit // len(self.probes))
         for window in windows:
             scored = window.scored[:each]
             n_bytes = float(lengths[scored.numpy()].sum())
@@ -98,7 +99,7 @@ class Session:
         if not self.windows:
             return None
         with self.trainer.gathered():
-            mine = self.windows[self.world.rank :: self.world.size]
+            mine = self.probes[self.world.rank :: self.world.size]
             part = self._score(self.model, mine, self.config.train.eval_tokens)
             tokens, n_bytes, nats = self.world.sum([part.tokens, part.bytes, part.nats])
             buckets = self._effective_buckets()

@@ -51,6 +51,10 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with --run, or with the newest run.")] = False,
     seed: Annotated[int | None, typer.Option(help="Seed of the weights, the order of the text and dropout.")] = None,
     encoding: Annotated[str | None, typer.Option(help="Encoding of the corpus files; default utf-8.")] = None,
+    validation: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE", help="Validate on this text, not on a held-out share of the corpus; repeatable."),
+    ] = None,
     device: DeviceOption = "auto",
 ) -> None:
     """Train a model on a text. Ctrl-C finishes the step, saves, and says how to go on.
@@ -64,13 +68,13 @@ def train(
     if steps is not None and minutes is not None:
         raise UserError(f"--steps {steps} and --minutes {minutes:g} exclude each other", "give one of them")
     given: dict[str, Any] = {"train.steps": steps, "train.minutes": minutes, "train.seed": seed, "model.seed": seed}
-    given |= {"data.encoding": encoding, "data.corpus": corpus or None}
+    given |= {"data.encoding": encoding, "data.corpus": corpus or None, "data.validation": validation or None}
     sets = [*(set_ or ()), *(f"{key}={_as_yaml(value)}" for key, value in given.items() if value is not None)]
     if not resume:  # the option wins over what a recipe says of the other
         sets += ["train.minutes=null"] if steps is not None else ["train.steps=null"] if minutes is not None else []
     where = pick_device(device)
     if resume:
-        others = [name for name, value in (("--config", config), ("CORPUS", corpus)) if value]
+        others = [n for n, value in (("--config", config), ("CORPUS", corpus), ("--validation", validation)) if value]
         if others or seed is not None:
             raise UserError(f"--resume goes on with what the run has; it takes no {' or '.join(others or ['--seed'])}")
     elif run is not None and int(os.environ.get("RANK", "0")) == 0:
@@ -80,7 +84,9 @@ def train(
 
 
 def _as_yaml(value: Any) -> str:
-    return json.dumps(list(value) if isinstance(value, (list, tuple)) else value)
+    text = json.dumps(list(value) if isinstance(value, (list, tuple)) else value, ensure_ascii=False)
+    # In YAML, unlike JSON, two escapes never make one character; and names of files can hold halves of characters.
+    return "".join(c if " " <= c <= "~" else f"\\U{ord(c):08x}" for c in text)
 
 
 # A run that is ready to train, its text, and the folder of the checkpoint it goes on from.
@@ -122,7 +128,8 @@ def _begun(path: Path | None, source: str | None, sets: list[str], world: World)
     train = settings["train"]
     if not train.get("steps") and not train.get("minutes"):
         train["minutes"] = MINUTES
-    settings["data"]["corpus"] = absolute(settings["data"].get("corpus", ()))
+    for texts in ("corpus", "validation"):
+        settings["data"][texts] = absolute(settings["data"].get(texts, ()))
     prepared = load_or_prepare(resolve(settings, 320).data, say)
     if source is None:
         settings = _chosen(settings, prepared, world)

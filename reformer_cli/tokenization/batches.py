@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from reformer_cli.errors import UserError
-from reformer_cli.tokenization.shards import Part, TokenSet
+from reformer_cli.tokenization.shards import HeldOut, Part, TokenSet
+
+ROUNDS = 6  # of the shuffle
+WORD = 2**64 - 1
+LEAST_SCORED = 512  # held-out tokens of each window that is scored at all, while a run goes on
 
 
 @dataclass(frozen=True)
@@ -33,7 +39,11 @@ class Window:
 
 
 class Batches:
-    """Contexts of the training tokens. An epoch cuts the stream, a ring, at a random offset and shuffles it."""
+    """Contexts of the training tokens. An epoch cuts the stream, a ring, at a random offset and shuffles it.
+
+    So documents longer than a context are cut elsewhere in each epoch, and shorter ones share contexts, told apart by
+    `documents`. Whatever the size of the corpus, a batch takes the memory of its own tokens.
+    """
 
     def __init__(self, tokens: TokenSet, end: int, context: int, batch: int, seed: int) -> None:
         self.tokens, self.end, self.context, self.batch, self.seed = tokens, end, context, batch, seed
@@ -60,26 +70,78 @@ class Batches:
 
     def _context(self, n: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
         epoch, place = divmod(n, self.per_epoch)
-        offset, order = self._epoch(epoch)
-        start = offset + int(order[place]) * self.context
+        keys = _keys(self.seed, epoch)
         train = self.tokens.train
-        return np.take(train, np.arange(start, start + self.context + 1), mode="wrap").astype(np.int64)
+        start = (keys[0] + shuffled(place, self.per_epoch, keys[1:]) * self.context) % len(train)
+        found = train[start : start + self.context + 1].astype(np.int64)
+        missing = self.context + 1 - len(found)
+        return np.concatenate([found, train[:missing].astype(np.int64)]) if missing else found
 
-    def _epoch(self, epoch: int) -> tuple[int, np.ndarray[tuple[int], np.dtype[np.int64]]]:
-        random = np.random.default_rng([self.seed, epoch])
-        return int(random.integers(len(self.tokens.train))), random.permutation(self.per_epoch)
+
+def _keys(seed: int, epoch: int) -> list[int]:
+    """Random numbers of an epoch; of our own making, for numpy's may change with its version and a run must not."""
+    data = hashlib.blake2b(f"{seed} {epoch}".encode(), digest_size=64).digest()
+    return [int.from_bytes(data[n : n + 8], "little") for n in range(0, 8 * (ROUNDS + 1), 8)]
 
 
-def held_out_windows(tokens: TokenSet, context: int) -> Iterator[Window]:
-    """The held-out part of each document with up to `context` tokens of what comes before it."""
-    for document in tokens.documents:
-        part, before = document.held_out, document.train
-        if part.stop > part.start:
-            prefix = tokens.train[max(before.start, before.stop - context) : before.stop]
-            scored = tokens.held_out[part.start : part.stop]
-            yield Window(
-                document.name,
-                torch.from_numpy(prefix.astype(np.int64)),
-                torch.from_numpy(scored.astype(np.int64)),
-                part,
-            )
+def shuffled(place: int, size: int, keys: Sequence[int]) -> int:
+    """Where a place of 0 .. size - 1 goes in the shuffle of the keys: a Feistel network, which needs no list of all."""
+    half = ((size - 1).bit_length() + 1) // 2
+    mask = (1 << half) - 1
+    while True:
+        left, right = place >> half, place & mask
+        for key in keys:
+            left, right = right, left ^ (_mixed(right + key) & mask)
+        place = left << half | right
+        if place < size:  # else once more: it comes back into the range
+            return place
+
+
+def _mixed(x: int) -> int:
+    """The finaliser of splitmix64."""
+    x = (x & WORD ^ (x & WORD) >> 30) * 0xBF58476D1CE4E5B9 & WORD
+    x = (x ^ x >> 27) * 0x94D049BB133111EB & WORD
+    return x ^ x >> 31
+
+
+class Windows(Sequence[Window]):
+    """The held-out part of each document that has one, with up to `context` tokens of what comes before it."""
+
+    def __init__(self, tokens: TokenSet, parts: Sequence[HeldOut], context: int) -> None:
+        self._tokens, self._parts, self._context = tokens, parts, context
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+    def __getitem__(self, n: Any) -> Any:
+        if isinstance(n, slice):
+            return Windows(self._tokens, _Slice(self._parts, range(len(self))[n]), self._context)
+        held: HeldOut = self._parts[n]
+        part, stop = held.part, held.before_stop
+        prefix = self._tokens.train[max(held.before, stop - self._context) : stop].astype(np.int64)
+        if not len(prefix):  # a document that is held out whole
+            prefix = np.array([self._tokens.end], np.int64)
+        scored = self._tokens.held_out[part.start : part.stop].astype(np.int64)
+        return Window(held.name, torch.from_numpy(prefix), torch.from_numpy(scored), part)
+
+    def some(self, tokens: int) -> Windows:
+        """As many as so many tokens score decently, spread evenly; all where they suffice for that."""
+        wanted = max(1, tokens // LEAST_SCORED)
+        stride = -(-len(self) // wanted)
+        return self[stride // 2 :: stride] if stride > 1 else self
+
+
+class _Slice(Sequence[HeldOut]):
+    def __init__(self, parts: Sequence[HeldOut], places: range) -> None:
+        self._parts, self._places = parts, places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, n: Any) -> Any:
+        return self._parts[self._places[n]]
+
+
+def held_out_windows(tokens: TokenSet, context: int) -> Windows:
+    """What to validate on; read as it is asked for, since there may be many."""
+    return Windows(tokens, tokens.parts, context)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import sentencepiece
 
 from reformer_cli.errors import UserError
-from reformer_cli.tokenization.tokenizer import Ids, StreamDecoder
+from reformer_cli.tokenization.tokenizer import Ids, StreamDecoder, safe_pieces
 
 # Private-use characters stand for the symbols; where a text holds them itself, they are spelt out like any rare one.
 NIBBLES = [chr(0xE000 + n) for n in range(16)]
@@ -25,8 +25,28 @@ SPACE = "\u2581"  # sentencepiece's own sign for a space
 UNKNOWN, END = 0, 1
 RESERVED = 2 + len(NIBBLES) + len(SYMBOLS)
 SAMPLE = 8_000_000  # characters that training looks at
-LONGEST = 1_000  # characters handed to sentencepiece at once while training; it skips lines beyond 4,192 bytes
-CHUNK = 100_000  # characters encoded at once, cut after a newline, which no token crosses
+LONGEST = 1_000  # characters handed to sentencepiece at once; while training it skips lines beyond 4,192 bytes
+REMEMBERED, MEMORABLE = 2**18, 40  # words of which the tokens are kept, and the characters they may have
+
+
+# A word with the spaces before it, spaces, or symbols: no token reaches beyond one of these.
+_SIGNS = "".join([*NIBBLES, *SYMBOLS.values()])
+UNITS = re.compile(f"[{_SIGNS}]{{1,{LONGEST}}}| {{0,{LONGEST}}}[^ {_SIGNS}]{{1,{LONGEST}}}| {{1,{LONGEST}}}")
+CROSSING = re.compile(f"[^{SPACE}]{SPACE}")
+
+
+class _Words(dict[str, bytes]):
+    """Unit -> its int32 ids as bytes. Most words of a text have occurred before: much faster than asking anew."""
+
+    def __init__(self, processor: sentencepiece.SentencePieceProcessor) -> None:
+        super().__init__()
+        self._processor = processor
+
+    def __missing__(self, unit: str) -> bytes:
+        ids = np.asarray(self._processor.encode(unit), np.int32).tobytes()
+        if len(unit) <= MEMORABLE:
+            self[unit] = ids
+        return ids
 
 
 class BPETokenizer:
@@ -53,10 +73,18 @@ class BPETokenizer:
         self._pieces = [b"" if n in special else piece.translate(table).encode() for n, piece in enumerate(pieces)]
         alphabet = {piece.translate(table) for n, piece in enumerate(pieces) if len(piece) == 1 and n not in special}
         self._rare = _rare_pattern(alphabet)
+        if any(CROSSING.search(piece) for piece in pieces):
+            raise UserError(f"{where} has tokens of several words", "it was made by another program")
+        self._words = _Words(self._processor)
 
     def encode(self, text: str) -> Ids:
-        parts = [np.asarray(self._processor.encode(_rewrite(part, self._rare)), np.int32) for part in _chunks(text)]
-        return np.concatenate(parts) if parts else np.zeros(0, np.int32)
+        found = [self._encode(part) for part in safe_pieces([text])]
+        return np.frombuffer(b"".join(found), np.int32)
+
+    def _encode(self, text: str) -> bytes:
+        if len(self._words) > REMEMBERED:
+            self._words.clear()
+        return b"".join(map(self._words.__getitem__, UNITS.findall(_rewrite(text, self._rare))))
 
     def decode(self, ids: Ids) -> str:
         stream = self.stream()
@@ -86,12 +114,16 @@ def choose_vocab_size(n_characters: int) -> int:
     return size
 
 
-def train_bpe(texts: Iterable[str], vocab_size: int) -> BPETokenizer:
-    """Train on texts, which fit in memory; a vocabulary the text cannot fill is made smaller.
+def train_bpe(texts: Iterable[str | Iterable[str]], vocab_size: int, characters: int | None = None) -> BPETokenizer:
+    """Train on texts, each whole or in pieces, of so many characters in all.
 
-    At most half the vocabulary are single characters, the most frequent ones. Repeats bit for bit.
+    A vocabulary that they cannot fill is made smaller. At most half of it are single characters, the most
+    frequent ones. Repeats bit for bit.
     """
-    sample = list(_sample(list(texts)))
+    if characters is None:
+        whole = ["".join(text) for text in texts]
+        texts, characters = whole, sum(map(len, whole))
+    sample = list(_sample(texts, characters))
     counts = Counter(char for part in sample for char in part)
     # Control characters upset sentencepiece's text format, and seldom occur.
     usable = [
@@ -150,27 +182,24 @@ def _rewrite(text: str, rare: re.Pattern[str]) -> str:
     return text
 
 
-def _chunks(text: str) -> Iterator[str]:
-    start = 0
-    while start < len(text):
-        stop = min(start + CHUNK, len(text))
-        if stop < len(text):
-            stop = text.find("\n", stop) + 1 or len(text)
-        yield text[start:stop]
-        start = stop
-
-
-def _sample(texts: list[str]) -> Iterator[str]:
-    """Pieces of at most LONGEST characters, evenly spread over all texts, SAMPLE characters in all."""
-    total = sum(map(len, texts))
-    stride = max(1.0, total / SAMPLE)
+def _sample(texts: Iterable[str | Iterable[str]], characters: int) -> Iterator[str]:
+    """Pieces of at most LONGEST characters, evenly spread over all texts, about SAMPLE characters in all."""
+    stride = max(1.0, characters / SAMPLE)
     place = 0.0  # where the next piece starts, counted over all texts
-    offset = 0
+    offset = 0  # of `waiting`
     for text in texts:
-        while place < offset + len(text):
-            start = int(place - offset)
-            piece = text[start : start + LONGEST]
+        waiting = ""
+        for part in [text] if isinstance(text, str) else text:
+            waiting += part
+            while int(place - offset) + LONGEST <= len(waiting):
+                start = int(place - offset)
+                yield waiting[start : start + LONGEST]
+                place += LONGEST * stride
+            cut = min(len(waiting), int(place - offset))
+            waiting, offset = waiting[cut:], offset + cut
+        while place < offset + len(waiting):
+            piece = waiting[int(place - offset) : int(place - offset) + LONGEST]
             yield piece
             place += max(1, len(piece)) * stride
-        offset += len(text)
+        offset += len(waiting)
         place = max(place, float(offset)) if stride == 1.0 else place

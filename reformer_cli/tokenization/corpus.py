@@ -1,74 +1,68 @@
-"""Where text comes from: files, folders, stdin, Project Gutenberg, the built-in text. A format is a row in READERS."""
+"""Where text comes from: files, folders, stdin, Project Gutenberg, the built-in text."""
 
 from __future__ import annotations
 
-import gzip
-import hashlib
 import os
-import re
+import shutil
+import stat
 import sys
-import urllib.error
-import urllib.request
-import zlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from reformer_cli.errors import UserError
-from reformer_cli.files import cache_folder, write_file
+from reformer_cli.files import cache_folder
+from reformer_cli.tokenization import gutenberg, readers
+from reformer_cli.tokenization.decoding import Fault, Options, Replaced
+from reformer_cli.tokenization.decoding import decode as decode  # for those who read a text that is no corpus
+from reformer_cli.tokenization.readers import READERS, UNPACKERS, Document, format_of
 
 BUILT_IN = "python-reference"
-GUTENBERG = "gutenberg:"
-START = re.compile(r"^\*\*\* ?START OF TH(?:E|IS) PROJECT GUTENBERG EBOOK.*$", re.MULTILINE | re.IGNORECASE)
-END = re.compile(r"^\*\*\* ?END OF TH(?:E|IS) PROJECT GUTENBERG EBOOK.*$", re.MULTILINE | re.IGNORECASE)
-LARGEST_DOWNLOAD = 2**28  # bytes
+GUTENBERG = gutenberg.GUTENBERG
+BLOCK = 2**20  # bytes copied at once
 
 
 @dataclass(frozen=True)
-class Document:
-    """One text; documents never see each other."""
+class Source:
+    """A file of a corpus, by its name for people, its path and its format.
+
+    signature: changes with the content; changed: when it last did, in seconds since 1970.
+    """
 
     name: str
-    text: str
+    path: str
+    ending: str
+    packed: str
+    size: int
+    signature: str
+    changed: float
 
 
-def read_gzip(path: Path) -> bytes:
+def documents(source: Source, options: Options, replaced: Replaced | None = None) -> Iterator[Document]:
+    """The documents of a source. Raises Fault for what is not text in its format. replaced: where bytes were none."""
+    if source.ending == BUILT_IN:
+        yield Document(BUILT_IN, [python_reference()])
+        return
+    place = source.path, source.name, source.ending, source.packed
     try:
-        with gzip.open(path) as file:
-            return file.read()
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise UserError(f"{path} is not a whole gzip file ({error})", "unpack or download it again") from None
+        yield from readers.documents(*place, options, replaced or Replaced())
+    except OSError as error:
+        raise Fault(f"cannot read {source.name}: {error.strerror or error}") from None
 
 
-READERS: dict[str, Callable[[Path], bytes]] = {
-    ".txt": Path.read_bytes,
-    ".text": Path.read_bytes,
-    ".md": Path.read_bytes,
-    ".gz": read_gzip,
-}
+@contextmanager
+def sources(specs: Sequence[str], skipped: Callable[[str, str], None]) -> Iterator[Iterator[Source]]:
+    """The files of a corpus, sorted; specs: files, folders, `-`, `gutenberg:ID`, `python-reference`.
 
-
-def read_corpus(specs: Sequence[str], encoding: str = "utf-8") -> list[Document]:
-    """The documents of a corpus; specs: files, folders, `-`, `gutenberg:ID`, `python-reference`.
-
-    Raises UserError for what is missing, empty, binary or not in this encoding, saying where.
+    skipped: told (path, why) of what folders hold besides. Text that comes through a pipe is kept on disk meanwhile.
+    Raises UserError for what is not there.
     """
     if not specs:
         raise UserError("no corpus given", f"name a file or folder, or {BUILT_IN} for the built-in text")
-    found = [document for spec in specs for document in _read(spec, encoding)]
-    if not any(document.text.strip() for document in found):
-        raise UserError(f"the corpus {', '.join(specs)} is empty", "there is nothing to learn from")
-    return [document for document in found if document.text]
-
-
-def digest(documents: Sequence[Document]) -> str:
-    """SHA-256 over the texts and their order: any change of the corpus changes it."""
-    found = hashlib.sha256()
-    for document in documents:
-        data = document.text.encode("utf-8")
-        found.update(len(data).to_bytes(8, "little"))
-        found.update(data)
-    return found.hexdigest()
+    with ExitStack() as stack:
+        yield (source for spec in specs for source in _named(spec, skipped, stack))
 
 
 def absolute(specs: Sequence[str]) -> tuple[str, ...]:
@@ -77,107 +71,112 @@ def absolute(specs: Sequence[str]) -> tuple[str, ...]:
     return tuple(s if s in named or s.startswith(GUTENBERG) else os.path.abspath(s) for s in specs)
 
 
-def _read(spec: str, encoding: str) -> Iterator[Document]:
-    if spec == "-":
-        yield Document("stdin", decode(sys.stdin.buffer.read(), "standard input", encoding))
-    elif spec == BUILT_IN:
-        yield Document(BUILT_IN, python_reference())
+def _named(spec: str, skipped: Callable[[str, str], None], stack: ExitStack) -> Iterator[Source]:
+    if spec == BUILT_IN:
+        yield Source(BUILT_IN, "", BUILT_IN, "", 0, sys.version, 0.0)
     elif spec.startswith(GUTENBERG):
-        yield Document(spec, gutenberg(spec.removeprefix(GUTENBERG)))
-    elif Path(spec).is_dir():
-        files = [
-            p for p in sorted(Path(spec).rglob("*")) if p.suffix in READERS and p.is_file() and not _hidden(p, spec)
-        ]
-        if not files:
-            raise UserError(f"the folder {spec} holds no text files", f"known endings: {' '.join(READERS)}")
-        for path in files:
-            yield _document(path, encoding)
+        yield _source(spec, str(gutenberg.download(spec.removeprefix(GUTENBERG))), (".txt", ""))
+    elif spec == "-":
+        yield _source("standard input", stack.enter_context(_kept(sys.stdin.buffer)), (".txt", ""))
+    elif os.path.isdir(spec):
+        files = _walk(spec, skipped)
+        first = next(files, None)
+        if first is None:
+            known = " ".join([*READERS, *UNPACKERS])
+            raise UserError(f"the folder {spec} holds no text files", f"known endings: {known}")
+        yield first
+        yield from files
     else:
-        yield _document(Path(spec), encoding)
+        yield _file(spec, stack)
 
 
-def _hidden(path: Path, folder: str) -> bool:
-    return any(part.startswith(".") for part in path.relative_to(folder).parts)
-
-
-def _document(path: Path, encoding: str) -> Document:
-    # A file named outright is read whatever its ending; only .gz means anything but plain text.
+def _file(spec: str, stack: ExitStack) -> Source:
+    # A file named outright is read whatever its ending.
+    kind = format_of(os.path.basename(spec)) or (".txt", "")
     try:
-        data = READERS.get(path.suffix, Path.read_bytes)(path)
-    except FileNotFoundError:
+        mode = os.stat(spec).st_mode
+        if stat.S_ISREG(mode):
+            return _source(spec, spec, kind)
+        with open(spec, "rb") as pipe:  # such as a shell's <(zcat book.gz)
+            return _source(spec, stack.enter_context(_kept(pipe)), kind)
+    except (FileNotFoundError, ValueError):
         raise UserError(
-            f"no file or folder {str(path)!r}",
-            f"the built-in text is called {BUILT_IN}, a Gutenberg book {GUTENBERG}2554",
+            f"no file or folder {spec!r}", f"the built-in text is called {BUILT_IN}, a Gutenberg book {GUTENBERG}2554"
         ) from None
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-    return Document(str(path), cut_licence(decode(data, str(path), encoding)))
+        raise UserError(f"cannot read {spec}: {error.strerror}") from None
 
 
-def decode(data: bytes, name: str, encoding: str) -> str:
-    """bytes -> text with \\n line ends and no byte order mark; UserError where they are not text, saying where."""
+def _source(name: str, path: str, kind: tuple[str, str]) -> Source:
+    found = os.stat(path)
+    signature = f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns} {found.st_ino} {found.st_dev}"
+    return Source(name, path, *kind, found.st_size, signature, max(found.st_mtime, found.st_ctime))
+
+
+def _walk(folder: str, skipped: Callable[[str, str], None]) -> Iterator[Source]:
+    """Files of known formats, by name. Held in memory: the names in the folders above, one deep."""
+    waiting = [_listed(folder)]
+    while waiting:
+        name, path, is_folder = next(waiting[-1], ("", "", False))
+        if not name:
+            waiting.pop()
+        elif name.startswith("."):
+            skipped(path, "hidden")
+        elif is_folder:
+            waiting.append(_listed(path))
+        elif (kind := format_of(name)) is None or not os.path.isfile(path):
+            skipped(path, _why(name, path))
+        else:
+            yield _source(path, path, kind)
+
+
+def _listed(folder: str) -> Iterator[tuple[str, str, bool]]:
+    """(name, path, whether it is a folder) of what a folder holds."""
     try:
-        text = data.decode(encoding)
-    except LookupError:
-        raise UserError(f"unknown encoding {encoding!r}", "try utf-8, latin-1, cp1252 or utf-16") from None
-    except UnicodeDecodeError as error:
-        where = error.start
-        if b"\0" in data[:8192]:
-            raise _binary(name, data.index(b"\0"), len(data)) from None
-        line = data.count(b"\n", 0, where) + 1
+        with os.scandir(folder) as entries:
+            found = sorted((e.name, e.is_dir(follow_symlinks=False)) for e in entries)
+    except OSError as error:
         raise UserError(
-            f"{name} is not {encoding}: byte {where} (line {line}) is 0x{data[where]:02x}",
-            "give its encoding, such as --encoding latin-1",
+            f"cannot open the folder {folder}: {error.strerror}", "allow it, or move it elsewhere"
         ) from None
-    if "\0" in text:
-        raise _binary(name, text.index("\0"), len(data))
-    return text.removeprefix("\ufeff").replace("\r\n", "\n")
+    return ((name, os.path.join(folder, name), is_folder) for name, is_folder in found)
 
 
-def _binary(name: str, where: int, size: int) -> UserError:
-    return UserError(f"{name} looks binary: a zero byte at {where} of {size}", "give plain text, or --encoding utf-16")
+def _why(name: str, path: str) -> str:
+    if os.path.islink(path) and not os.path.isfile(path):
+        return "link to a folder" if os.path.isdir(path) else "link to nothing"
+    if not os.path.isfile(path):
+        return "no regular file"
+    ending = os.path.splitext(name)[1]
+    return f"ending {ending}" if ending else "no ending"
 
 
-def cut_licence(text: str) -> str:
-    """A Project Gutenberg text without its licence: what stands between the START and END markers."""
-    start = START.search(text)
-    if start is None:
-        return text
-    end = END.search(text, start.end())
-    return text[start.end() : end.start() if end else len(text)].strip() + "\n"
-
-
-def gutenberg(number: str) -> str:
-    """A book of Project Gutenberg, downloaded once. $REFORMER_GUTENBERG: another server's base address."""
-    if not (number.isascii() and number.isdigit() and len(number) < 10):
-        raise UserError(f"{GUTENBERG}{number} is not a book's number", f"such as {GUTENBERG}2554")
-    cached = cache_folder() / "gutenberg" / f"{number}.txt"
-    if not cached.exists():
-        base = os.environ.get("REFORMER_GUTENBERG", "https://www.gutenberg.org").rstrip("/")
-        address = f"{base}/cache/epub/{number}/pg{number}.txt"
-        data = _download(address, number)
-        text = decode(data, address, "utf-8")
-        if START.search(text) is None:
-            raise UserError(f"{address} is not a Gutenberg text (no START marker)", "is the number right?")
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        write_file(cached, data)
-    return cut_licence(decode(cached.read_bytes(), str(cached), "utf-8"))
-
-
-def _download(address: str, number: str) -> bytes:
-    request = urllib.request.Request(address, headers={"User-Agent": "reformer-cli"})
+@contextmanager
+def _kept(pipe: BinaryIO) -> Iterator[str]:
+    """What comes through a pipe as a file, for it is read twice; then removed, as are those of killed processes."""
+    folder = cache_folder() / "pipes"
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.iterdir():
+        process = old.name.partition("-")[0]
+        if process.isdecimal() and not _alive(int(process)):
+            old.unlink(missing_ok=True)
+    path = folder / f"{os.getpid()}-{id(pipe)}"
     try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            data: bytes = answer.read(LARGEST_DOWNLOAD + 1)
-    except urllib.error.HTTPError as error:
-        hint = "is the number right?" if error.code == 404 else "try again later"
-        raise UserError(f"Project Gutenberg has no book {number} for us (HTTP {error.code}, {address})", hint) from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
-        raise UserError(f"cannot download {address}: {reason}", "download the book by hand and name the file") from None
-    if len(data) > LARGEST_DOWNLOAD:
-        raise UserError(f"{address} is larger than {LARGEST_DOWNLOAD} bytes")
-    return data
+        with open(path, "wb") as file:
+            shutil.copyfileobj(pipe, file, BLOCK)
+        yield str(path)
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def python_reference() -> str:
@@ -185,3 +184,9 @@ def python_reference() -> str:
     from pydoc_data.topics import topics
 
     return "\n\n".join(topics[name].strip() for name in sorted(topics)) + "\n"
+
+
+def gone(specs: Sequence[str]) -> list[str]:
+    """Which of a corpus's files and folders are not there any more, pipes included."""
+    named = [s for s in specs if s != BUILT_IN and not s.startswith(GUTENBERG)]
+    return [s for s in named if s == "-" or not Path(s).exists()]

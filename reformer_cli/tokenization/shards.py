@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +18,21 @@ import numpy.typing as npt
 
 from reformer_cli.config import DataConfig
 from reformer_cli.errors import UserError
-from reformer_cli.files import cache_folder, write_file, write_folder
-from reformer_cli.tokenization import corpus
-from reformer_cli.tokenization.bpe import choose_vocab_size, train_bpe
-from reformer_cli.tokenization.tokenizer import ByteTokenizer, Tokenizer, digest, load_tokenizer
+from reformer_cli.files import cache_folder, put_in_place
+from reformer_cli.progress import shown
+from reformer_cli.tokenization.changes import CHANGED, describe_changes, write_files
+from reformer_cli.tokenization.corpus import gone
+from reformer_cli.tokenization.decoding import Options
+from reformer_cli.tokenization.encode import FILES, PROGRESS, WINDOW, Parts, token_type, tokenise
+from reformer_cli.tokenization.held_out import Everything, Share, share_of
+from reformer_cli.tokenization.parallel import cores
+from reformer_cli.tokenization.scan import Changed, Scan, scanned
+from reformer_cli.tokenization.tokenizer import ByteTokenizer, Tokenizer, digest
+from reformer_cli.tokenization.vocabulary import key, tokenizer_for
 
-VERSION = 1  # of the files and of how text is cut and tokenised: a change makes older ones be made again
-TINY = 50_000  # characters below which `tokenizer: auto` means bytes
+VERSION = 2  # of the files and of how text is cut and tokenised: a change makes older ones be made again
 WORD = re.compile(r"\S+")
+ALONE = 2**24  # bytes of text up to which further processes would take longer to start than they save
 
 
 @dataclass(frozen=True)
@@ -37,25 +47,49 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A document: its training part, which begins with `end`, and its held-out part, which follows on."""
+class HeldOut:
+    """The held-out part of a document; before, before_stop: where its other part is in the training tokens."""
 
     name: str
-    train: Part
-    held_out: Part
+    part: Part
+    before: int
+    before_stop: int
+
+
+class HeldOutParts(Sequence[HeldOut]):
+    """The held-out parts of a corpus, read from disk as they are asked for."""
+
+    def __init__(self, rows: npt.NDArray[Any], names: npt.NDArray[np.uint8]) -> None:
+        self._rows, self._names = rows, names
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, n: Any) -> Any:
+        if isinstance(n, slice):
+            return [self[k] for k in range(*n.indices(len(self)))]
+        n = range(len(self))[n]
+        row = {name: int(self._rows[n][name]) for name in WINDOW.names or ()}
+        begin = int(self._rows[n - 1]["name_stop"]) if n else 0
+        name = self._names[begin : row.pop("name_stop")].tobytes().decode("utf-8", "surrogateescape")
+        before, before_stop = row.pop("before_start"), row.pop("before_stop")
+        return HeldOut(name, Part(**row), before, before_stop)
 
 
 @dataclass(frozen=True)
 class TokenSet:
-    """Tokens of a corpus. train, held_out: memory-mapped [tokens]; documents: where each is in them."""
+    """Tokens of a corpus. train, held_out: memory-mapped [tokens]; in train, `end` begins every document."""
 
     train: npt.NDArray[Any]
     held_out: npt.NDArray[Any]
-    documents: tuple[Entry, ...]
+    end: int
+    parts: HeldOutParts
+    documents: int
+    train_bytes: int
 
     @property
     def bytes_per_token(self) -> float:
-        return sum(d.train.bytes for d in self.documents) / max(1, len(self.train))
+        return self.train_bytes / max(1, len(self.train))
 
 
 @dataclass(frozen=True)
@@ -67,116 +101,158 @@ class Prepared:
     digest: str
 
 
-def split(text: str, held_out: float) -> tuple[str, str]:
-    """(training part, held-out part): cut after the line that the share falls into, or at the very share."""
-    at = round(len(text) * (1 - held_out))
-    line = text.find("\n", at) + 1
-    cut = line if 0 < line < len(text) and line - at < 2000 else at
-    return text[:cut], text[cut:]
+Report = Callable[[str], None]
 
 
 def load_or_prepare(
-    data: DataConfig, report: Callable[[str], None], tokenizer: Tokenizer | None = None, expected: str = ""
+    data: DataConfig, report: Report, tokenizer: Tokenizer | None = None, expected: str = ""
 ) -> Prepared:
     """Read the corpus, and tokenise it unless that was done before; `tokenizer`: the one to use, else one is made.
 
-    expected: digest that the corpus had when the run began; a corpus that came through a pipe is then taken from the
-    tokens alone. Raises UserError for a corpus that cannot be read.
+    expected: digest that the corpus had when the run began; one that is not there any more, such as what came through a
+    pipe, is then taken from its tokens alone. Raises UserError for a corpus that cannot be read or is not the expected.
     """
-    cache = cache_folder()
-    if tokenizer is not None and expected and "-" in data.corpus:
-        tokens = open_tokens(_token_folder(cache, expected, tokenizer, data), expected, tokenizer)
-        if tokens is None:
-            raise UserError("the text that came through standard input is no longer in the cache", f"looked in {cache}")
-        return Prepared(tokenizer, tokens, expected)
-    documents = corpus.read_corpus(data.corpus, data.encoding)
-    found = corpus.digest(documents)
-    if tokenizer is None:
-        tokenizer = _tokenizer(data, documents, found, cache, report)
-    folder = _token_folder(cache, found, tokenizer, data)
-    tokens = open_tokens(folder, found, tokenizer)
-    if tokens is None:
-        report(f"tokenising {sum(len(d.text) for d in documents):,} characters ...")
-        prepare(documents, tokenizer, folder, data.held_out, found)
+    if tokenizer is not None and expected and (missing := gone([*data.corpus, *data.validation])):
+        return _without_text(data, report, tokenizer, expected, missing)
+    with ExitStack() as stack:
+        scans = [stack.enter_context(s) for s in _scans(data, report)]
+        found = _digest(scans)
+        if expected and found != expected:
+            old = None if tokenizer is None else _token_folder(expected, tokenizer, data)
+            raise UserError(
+                f"the corpus {scans[0].name} has changed since the run began{describe_changes(old, scans)}",
+                "put the old text back, or start a new run",
+            )
+        for scan in scans:
+            scan.check(data.faulty)
+            if scan.replaced:
+                first = scan.notes[0] if scan.notes else ""
+                report(f"warning: {scan.replaced:,} invalid bytes became U+FFFD; the first: {first}")
+        parts = _rules(scans, share_of(data))
+        if tokenizer is None:
+            tokenizer = tokenizer_for(data, scans[0], report)
+        folder = _token_folder(found, tokenizer, data)
         tokens = open_tokens(folder, found, tokenizer)
-        assert tokens is not None
+        if tokens is None:
+            prepare(parts, tokenizer, folder, found, report, data.processes)
+            tokens = open_tokens(folder, found, tokenizer)
+            assert tokens is not None
     return Prepared(tokenizer, tokens, found)
 
 
 def prepared_before(data: DataConfig, tokenizer: Tokenizer, digest: str) -> Prepared:
     """What another process has tokenised just now."""
-    tokens = open_tokens(_token_folder(cache_folder(), digest, tokenizer, data), digest, tokenizer)
+    tokens = open_tokens(_token_folder(digest, tokenizer, data), digest, tokenizer)
     if tokens is None:
         raise UserError(f"the tokens are not in the cache {cache_folder()}", "do all processes share it?")
     return Prepared(tokenizer, tokens, digest)
 
 
-def _token_folder(cache: Path, corpus_digest: str, tokenizer: Tokenizer, data: DataConfig) -> Path:
-    return cache / "tokens" / _key(corpus_digest, digest(tokenizer), data.held_out)
+def _without_text(
+    data: DataConfig, report: Report, tokenizer: Tokenizer, expected: str, missing: list[str]
+) -> Prepared:
+    tokens = open_tokens(_token_folder(expected, tokenizer, data), expected, tokenizer)
+    what = "the text that came through standard input" if missing == ["-"] else f"the corpus {', '.join(missing)}"
+    if tokens is None:
+        raise UserError(
+            f"{what} is gone, and its tokens are no longer in the cache {cache_folder()}",
+            "put the text back, or start a new run",
+        )
+    if missing != ["-"]:
+        report(f"warning: {what} is gone; going on with its tokens, which are in the cache {cache_folder()}")
+    return Prepared(tokenizer, tokens, expected)
 
 
-def _tokenizer(
-    data: DataConfig, documents: Sequence[corpus.Document], found: str, cache: Path, report: Callable[[str], None]
-) -> Tokenizer:
-    """The tokenizer the config asks for, trained on the training part alone, or the same one from an earlier run."""
-    n_characters = sum(len(d.text) for d in documents)
-    if data.tokenizer == "bytes" or (data.tokenizer == "auto" and not data.vocab_size and n_characters < TINY):
-        if data.vocab_size not in (None, ByteTokenizer.vocab_size):
-            raise UserError(
-                f"data.vocab_size {data.vocab_size} does not go with bytes: {ByteTokenizer.vocab_size} tokens",
-                "leave it out, or choose tokenizer bpe",
-            )
-        return ByteTokenizer()
-    size = data.vocab_size or choose_vocab_size(n_characters)
-    path = cache / "tokenizers" / f"{_key(found, size, data.held_out)}.model"
-    if path.exists():
-        try:
-            return load_tokenizer(path)
-        except UserError:
-            report(f"{path} is damaged and made again")
-    report(f"training a tokenizer of {size:,} tokens on {n_characters:,} characters ...")
-    tokenizer = train_bpe((split(d.text, data.held_out)[0] for d in documents), size)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_file(path, tokenizer.serialise())
-    return tokenizer
+def options_of(data: DataConfig) -> Options:
+    """How the files of a corpus are read."""
+    return Options(data.encoding, data.field, data.invalid_bytes)
 
 
-def _key(*parts: object) -> str:
-    return hashlib.sha256(repr((VERSION, *parts)).encode()).hexdigest()[:32]
+def _scans(data: DataConfig, report: Report) -> list[Any]:
+    """The corpus, and what it is validated on, to be read."""
+    if "-" in data.corpus and "-" in data.validation:
+        raise UserError("the corpus and the validation text cannot both be standard input", "put one in a file")
+    options = options_of(data)
+    named = [data.corpus, data.validation] if data.validation else [data.corpus]
+    return [scanned(specs, options, data.processes, report) for specs in named]
+
+
+def _digest(scans: Sequence[Scan]) -> str:
+    if len(scans) == 1:
+        return scans[0].digest
+    return hashlib.sha256("".join(scan.digest for scan in scans).encode()).hexdigest()
+
+
+def _rules(scans: Sequence[Scan], share: float) -> Parts:
+    """What of each is held out."""
+    corpus, *validation = scans
+    return [(corpus, Share(share, corpus.documents, corpus.characters)), *((scan, Everything()) for scan in validation)]
+
+
+def _token_folder(corpus_digest: str, tokenizer: Tokenizer, data: DataConfig) -> Path:
+    return cache_folder() / "tokens" / key(VERSION, corpus_digest, digest(tokenizer), share_of(data))
+
+
+def characters(n: float) -> str:
+    """1,234 characters."""
+    return f"{n:,.0f} characters"
 
 
 def prepare(
-    documents: Sequence[corpus.Document], tokenizer: Tokenizer, folder: Path, held_out: float, corpus_digest: str
+    parts: Parts,
+    tokenizer: Tokenizer,
+    folder: Path,
+    found: str,
+    report: Report,
+    processes: int | None = None,
 ) -> None:
-    """Tokenise into `folder`: train.bin, held_out.bin and manifest.json, all of them or none."""
-    dtype = np.dtype("<u2" if tokenizer.vocab_size <= 2**16 else "<i4")
-
-    def fill(aside: Path) -> None:
-        entries, lengths = [], {"train": 0, "held_out": 0}
-        with open(aside / "train.bin", "wb") as train, open(aside / "held_out.bin", "wb") as rest:
-            for document in documents:
-                parts = {}
-                for file, name, text in zip((train, rest), lengths, split(document.text, held_out), strict=True):
-                    ids = tokenizer.encode(text)
-                    if name == "train":
-                        ids = np.concatenate([np.array([tokenizer.end], np.int32), ids])
-                    file.write(ids.astype(dtype).tobytes())
-                    start = lengths[name]
-                    lengths[name] += len(ids)
-                    words = sum(1 for _ in WORD.finditer(text))
-                    parts[name] = Part(start, lengths[name], len(text.encode()), len(text), words)
-                entries.append(Entry(document.name, **parts))
+    """Tokenise into `folder`, which is there complete or not at all; goes on with what a stopped one left beside it."""
+    aside = folder.with_name(f".{folder.name}.part")
+    aside.mkdir(parents=True, exist_ok=True)
+    size = sum(scan.bytes for scan, _ in parts)
+    with _alone(folder, report):
+        if open_tokens(folder, found, tokenizer) is not None:
+            return
+        again = " (going on where that was stopped)" if (aside / PROGRESS).exists() else ""
+        n_characters = sum(scan.characters for scan, _ in parts)
+        report(f"tokenising {n_characters:,} characters{again} ...")
+        alone = size <= ALONE or isinstance(tokenizer, ByteTokenizer)
+        try:
+            with shown("tokenising", n_characters, report, characters) as advance:
+                state = tokenise(parts, tokenizer, aside, 1 if alone else processes or cores(), advance)
+        except Changed:
+            shutil.rmtree(aside)  # what was tokenised is of no text that ever was
+            raise
         manifest = {
             "version": VERSION,
-            "corpus": corpus_digest,
+            "corpus": found,
             "tokenizer": digest(tokenizer),
-            "dtype": dtype.str,
-            "lengths": lengths,
-            "documents": [asdict(e) for e in entries],
+            "kind": tokenizer.kind,
+            "vocab_size": tokenizer.vocab_size,
+            "dtype": token_type(tokenizer).str,
+            "end": tokenizer.end,
+            "sizes": state.sizes,
+            "documents": parts[0][0].documents,
+            "train_bytes": size - state.held_out_bytes,
         }
+        write_files(aside / CHANGED, [scan for scan, _ in parts])
         (aside / "manifest.json").write_text(json.dumps(manifest), "utf-8")
+        (aside / PROGRESS).unlink()
+        put_in_place(aside, folder)
 
-    write_folder(folder, fill)
+
+@contextmanager
+def _alone(folder: Path, report: Report) -> Iterator[None]:
+    """No other process makes the same folder meanwhile."""
+    lock = folder.with_name(f".{folder.name}.lock")
+    with open(lock, "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            report("another process tokenises the same text; waiting for it ...")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+        lock.unlink(missing_ok=True)
 
 
 def open_tokens(folder: Path, corpus_digest: str, tokenizer: Tokenizer) -> TokenSet | None:
@@ -187,13 +263,29 @@ def open_tokens(folder: Path, corpus_digest: str, tokenizer: Tokenizer) -> Token
         if any(manifest[name] != value for name, value in wanted.items()):
             return None
         dtype = np.dtype({"<u2": "<u2", "<i4": "<i4"}[manifest["dtype"]])
+        kinds = (dtype, dtype, WINDOW, np.dtype(np.uint8))
         arrays = []
-        for name, length in manifest["lengths"].items():
-            path = folder / f"{name}.bin"
-            if path.stat().st_size != length * dtype.itemsize:
+        for name, kind in zip(FILES, kinds, strict=True):
+            size = (folder / name).stat().st_size
+            if size != manifest["sizes"][name]:
                 return None
-            arrays.append(np.memmap(path, dtype, "r") if length else np.zeros(0, dtype))
-        entries = [Entry(d["name"], Part(**d["train"]), Part(**d["held_out"])) for d in manifest["documents"]]
+            arrays.append(np.memmap(folder / name, kind, "r") if size else np.zeros(0, kind))
+        parts = HeldOutParts(arrays[2], arrays[3])
+        numbers = (int(manifest["documents"]), int(manifest["train_bytes"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return TokenSet(arrays[0], arrays[1], tuple(entries))
+    return TokenSet(arrays[0], arrays[1], tokenizer.end, parts, *numbers)
+
+
+def tokenised_before(corpus_digest: str) -> list[dict[str, Any]]:
+    """The manifests of all tokens in the cache of a corpus, with the number of its `tokens`."""
+    found = []
+    for path in sorted((cache_folder() / "tokens").glob("*/manifest.json")):
+        try:
+            manifest = json.loads(path.read_text("utf-8"))
+            if manifest["corpus"] == corpus_digest and manifest["version"] == VERSION:
+                n_bytes = manifest["sizes"]["train.bin"] + manifest["sizes"]["held_out.bin"]
+                found.append(manifest | {"tokens": n_bytes // np.dtype(manifest["dtype"]).itemsize})
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return found

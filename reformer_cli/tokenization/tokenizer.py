@@ -5,6 +5,8 @@ from __future__ import annotations
 import codecs
 import hashlib
 import json
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -15,6 +17,10 @@ from reformer_cli.errors import UserError
 
 Ids = npt.NDArray[np.int32]
 LARGEST = 2**26  # bytes of a tokenizer file
+CHUNK = 50_000  # characters, or up to twice as many, that are encoded at once
+SAFE = re.compile(
+    r"(?<=\n)|(?<=[^ ])(?= )"
+)  # where text can be cut: no token crosses a line's end or begins before a space
 
 
 class Tokenizer(Protocol):
@@ -97,6 +103,25 @@ class ByteTokenizer:
         return json.dumps({"kind": self.kind}).encode()
 
 
+def safe_pieces(pieces: Iterable[str]) -> Iterator[str]:
+    """The same text in pieces of which the tokens, one after another, are those of the whole.
+
+    Where they are cut depends on the text alone. A line without spaces is cut after 2 * CHUNK characters.
+    """
+    waiting = ""
+    for piece in pieces:
+        waiting += piece
+        start = 0
+        while len(waiting) - start > 2 * CHUNK:
+            found = SAFE.search(waiting, start + CHUNK, start + 2 * CHUNK)
+            stop = found.start() if found else start + 2 * CHUNK
+            yield waiting[start:stop]
+            start = stop
+        waiting = waiting[start:]
+    if waiting:
+        yield waiting
+
+
 def digest(tokenizer: Tokenizer) -> str:
     """SHA-256 of a tokenizer."""
     return hashlib.sha256(tokenizer.serialise()).hexdigest()
@@ -110,8 +135,13 @@ def load_tokenizer(path: Path) -> Tokenizer:
         data = path.read_bytes()
     except FileNotFoundError:
         raise UserError(f"{path} is missing", "the run is not complete") from None
+    return tokenizer_of(data, str(path))
+
+
+def tokenizer_of(data: bytes, where: str = "the tokenizer") -> Tokenizer:
+    """What `serialise` has made. Raises UserError if it is damaged."""
     if data == ByteTokenizer().serialise():
         return ByteTokenizer()
     from reformer_cli.tokenization.bpe import BPETokenizer
 
-    return BPETokenizer(data, str(path))
+    return BPETokenizer(data, where)

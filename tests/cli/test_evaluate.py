@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
 from cli.conftest import Program
+
+from reformer_cli.files import cache_folder
 
 KEYS = {"tokens", "bytes", "nats_per_token", "perplexity", "bits_per_byte", "bits_per_character", "word_perplexity"}
 
@@ -76,4 +79,8 @@ def test_a_changed_corpus_is_noticed(reformer: Program, run: Path, text: Path) -
     text.write_text("Something else.\n" * 100)
     assert "has changed since" in reformer("evaluate", "perplexity", "--run", run).error
     text.unlink()
-    assert "no file or folder" in reformer("evaluate", "perplexity", "--run", run).error
+    result = reformer("evaluate", "perplexity", "--run", run)  # its tokens are in the cache
+    assert result.status == 0
+    assert "text.txt is gone; going on with its tokens" in result.err
+    shutil.rmtree(cache_folder())
+    assert "its tokens are no longer in the cache" in reformer("evaluate", "perplexity", "--run", run).error

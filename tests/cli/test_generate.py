@@ -168,8 +168,9 @@ def test_sampling_options_reach_the_text(reformer: Program, run: Path) -> None:
     plain = made()
     pair = next(plain[i : i + 2] for i in range(8, len(plain)) if plain[i : i + 2].isascii() and plain[i] != "=")
     assert pair not in made("--bias", f"{pair}=-1000")[len("The cat") :]
-    assert made("--repetition-penalty", 3) != made("--repetition-penalty", 3, "--repetition-window", 2)
-    assert made("--no-repeat-ngram", 2) != plain
+    greedy = ("--temperature", 0, "--repetition-penalty", 9)
+    assert made(*greedy) != made(*greedy, "--repetition-window", 1)
+    assert made("--no-repeat-ngram", 1) != plain
     assert made("--beams", 3) == made("--beams", 3, "--seed", 9)
     assert reformer("generate", "--run", run, "--beams", 4, "--samples", 2, "--max-tokens", 9).out.count("===") == 4
 

@@ -3,6 +3,8 @@
 
    All threads go through the list together and meet after every operation, since an operation takes microseconds. */
 
+#include <sched.h>
+
 #include "state.h"
 
 #ifdef _OPENMP
@@ -12,7 +14,7 @@ static int omp_get_thread_num(void) { return 0; }
 static int omp_get_num_threads(void) { return 1; }
 #endif
 
-enum { PANEL = VECTORS * LANES }; /* outputs of a product that are summed at once */
+enum { PANEL = VECTORS * LANES, PATIENCE = 2000 }; /* outputs of a product that are summed at once; spins before yielding */
 enum { EMBED, PHASE, NORM, MATMUL, HEADS, WINDOW, BUCKETS, SQUARED_RELU, RELU, GELU, SWIGLU, ADD, SOFTCAP };
 
 /* p, n, x: what they are is said at each operation below; decode.py fills them in. */
@@ -30,6 +32,20 @@ typedef struct {
     const int64_t *positions; /* [batch]: tokens before these */
     int64_t bad;              /* set to 1 + the number of an operation whose sum left the streams' range */
 } Program;
+
+/* Where all threads meet. OpenMP's own barrier spins for milliseconds while a thread that other programs have displaced
+   cannot come; this one lets them, and it, run. */
+static void meet(int64_t *arrived, int64_t *round) {
+    int64_t threads = omp_get_num_threads(), now = __atomic_load_n(round, __ATOMIC_ACQUIRE);
+    if (threads == 1) return;
+    if (__atomic_add_fetch(arrived, 1, __ATOMIC_ACQ_REL) == threads) {
+        __atomic_store_n(arrived, 0, __ATOMIC_RELAXED);
+        __atomic_store_n(round, now + 1, __ATOMIC_RELEASE);
+        return;
+    }
+    for (int64_t spins = 0; __atomic_load_n(round, __ATOMIC_ACQUIRE) == now; spins++)
+        if (spins > PATIENCE) sched_yield();
+}
 
 /* Rows [from, to) of n are this thread's. */
 INLINE void mine(int64_t n, int64_t *from, int64_t *to) {
@@ -246,6 +262,7 @@ static void add(Program *P, const Operation *o) {
 }
 
 void decode(Program *P) {
+    int64_t arrived = 0, round = 0;
 #pragma omp parallel num_threads(P->threads)
     for (int64_t n = 0; n < P->n_operations; n++) {
         const Operation *o = P->operations + n;
@@ -260,6 +277,6 @@ void decode(Program *P) {
             case ADD: add(P, o); break;
             default: activate(P, o);
         }
-#pragma omp barrier
+        meet(&arrived, &round);
     }
 }

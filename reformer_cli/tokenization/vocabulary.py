@@ -1,0 +1,56 @@
+"""The tokenizer of a corpus: as its config asks, trained on what is trained on alone, and kept for the next run."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+
+from reformer_cli.config import DataConfig
+from reformer_cli.errors import UserError
+from reformer_cli.files import as_size, cache_folder, write_file
+from reformer_cli.progress import shown
+from reformer_cli.tokenization.bpe import choose_vocab_size, train_bpe
+from reformer_cli.tokenization.held_out import Rule, Share, share_of, split
+from reformer_cli.tokenization.scan import Scan, reread
+from reformer_cli.tokenization.tokenizer import ByteTokenizer, Tokenizer, load_tokenizer
+
+VERSION = 2  # of how BPE is trained: a change makes vocabularies be made again
+TINY = 50_000  # characters below which `tokenizer: auto` means bytes
+
+
+def tokenizer_for(data: DataConfig, scan: Scan, report: Callable[[str], None]) -> Tokenizer:
+    """The tokenizer the config asks for, the same one as before where one was made. Raises UserError."""
+    if data.tokenizer == "bytes" or (data.tokenizer == "auto" and not data.vocab_size and scan.characters < TINY):
+        if data.vocab_size not in (None, ByteTokenizer.vocab_size):
+            raise UserError(
+                f"data.vocab_size {data.vocab_size} does not go with bytes: {ByteTokenizer.vocab_size} tokens",
+                "leave it out, or choose tokenizer bpe",
+            )
+        return ByteTokenizer()
+    size, share = data.vocab_size or choose_vocab_size(scan.characters), share_of(data)
+    path = cache_folder() / "tokenizers" / f"{key(VERSION, scan.digest, size, share)}.model"
+    if path.exists():
+        try:
+            return load_tokenizer(path)
+        except UserError:
+            report(f"{path} is damaged and made again")
+    report(f"training a tokenizer of {size:,} tokens on {scan.characters:,} characters ...")
+    rule = Share(share, scan.documents, scan.characters)
+    with shown("sampling", scan.bytes, report, as_size) as advance:
+        tokenizer = train_bpe(_trained_on(scan, rule, advance), size, scan.characters)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_file(path, tokenizer.serialise())
+    return tokenizer
+
+
+def _trained_on(scan: Scan, rule: Rule, advance: Callable[[int], None]) -> Iterator[Iterator[str]]:
+    """The training part of each document, in pieces."""
+    for _, source, record in scan.files():
+        for _, _, length, pieces in reread(source, record, scan.options):
+            yield (piece for held, piece in split(pieces, length, rule.tail(length)) if not held)
+        advance(record.bytes)
+
+
+def key(*parts: object) -> str:
+    """A name for what is made of these."""
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
