@@ -89,9 +89,10 @@ def add_(stream: Tensor, x: Tensor, bits: int, sign: int, guard: int | None) -> 
     """stream += sign * round(x * 2^bits), in place. True if all |x| * 2^bits and |stream| stay below `guard`, which
     nothing that is no number does; None: not looked at. On a GPU a tensor says so, for which nobody waits yet."""
     scaled = wide(x) * 2.0**bits
-    fits = (scaled.abs() < guard).all() if guard is not None else None
-    stream.add_(scaled.round_().to(torch.int32), alpha=sign)
-    if fits is None:
+    if guard is None:
+        stream.add_(scaled.round_().to(torch.int32), alpha=sign)
         return True
-    fits = fits & (stream.abs() < guard).all()
+    fits = (scaled.abs() < guard).all()
+    stream.add_(scaled.round_().to(torch.int32), alpha=sign)
+    fits &= (stream.abs() < guard).all()
     return fits if fits.is_cuda else bool(fits)

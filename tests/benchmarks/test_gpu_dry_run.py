@@ -6,6 +6,7 @@ import csv
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
@@ -43,9 +44,20 @@ def test_every_part_finds_something(parts: ModuleType, tmp_path: Path, capsys: p
     printed = capsys.readouterr().out
     for line in printed.splitlines():  # what failed is only what is not installed
         assert "Error" not in line or "No module named 'reformer_pytorch'" in line, line
-    pytest.importorskip("matplotlib")
-    gpu.draw(results, tmp_path / "gpu.png")
-    assert (tmp_path / "gpu.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_picture_of_what_was_found(parts: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import gpu
+    import record
+
+    record.RESULTS = tmp_path / "results.csv"
+    for system, speed in (("reformer", 4e6), ("full attention", 1e5)):
+        record.append("cpu", "gpu step", [(system, f"{n} tokens", "speed", speed, "tokens/s") for n in (4096, 65536)])
+    gpu.draw(record.RESULTS, tmp_path / "gpu.png")
+    if find_spec("matplotlib") is None:
+        assert "matplotlib is not installed" in capsys.readouterr().err
+    else:
+        assert (tmp_path / "gpu.png").read_bytes()[:4] == b"\x89PNG"
 
 
 def test_flex_attention_is_given_the_same_pattern(parts: ModuleType) -> None:
