@@ -12,14 +12,17 @@ from reformer import kernels, native, rows
 from reformer.config import Backend
 from reformer.native import rows as native_rows
 from reformer.precision import product_dtype
+from reformer.tracing import exporting
 
 NATIVE_DTYPES = (torch.float32, torch.bfloat16)
 
 
 def choose(backend: Backend, *inputs: Tensor) -> str:
     """torch, native or triton for these inputs. auto: what is fastest there; native, triton: that or ValueError."""
-    if backend == "torch":
-        return backend
+    if backend == "torch" or (backend == "auto" and exporting()):
+        return "torch"
+    if exporting():
+        raise ValueError(f"backend {backend} cannot be exported: use backend auto or torch")
     devices, dtypes = {x.device for x in inputs}, {x.dtype for x in inputs}
     kinds = {x.type for x in devices}
     if backend == "triton" or (backend == "auto" and kinds == {"cuda"}):

@@ -21,9 +21,19 @@ from reformer.positions import AxialPositions, Rotary, speeds
 from reformer.precision import wide
 from reformer.reversible import Source, reversible, reversible_loss
 from reformer.state import State
+from reformer.tracing import as_written, exporting
 from reformer.trunk import Coupling, Trunk, merge
 
 EXTEND_AT_ONCE = 4096  # tokens of one slice of a long extend
+
+
+def draw_rotations(
+    shape: torch.Size, generator: torch.Generator, hash_seed: int | None, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """Normal numbers for the hash of one layer: from hash_seed, as transformers draws them, else from the generator."""
+    if hash_seed is not None:
+        generator = torch.Generator().manual_seed(hash_seed)
+    return torch.empty(shape, dtype=dtype).normal_(generator=generator)
 
 
 class Head(nn.Module):
@@ -35,7 +45,8 @@ class Head(nn.Module):
         self.softcap, self.backend = config.softcap, config.backend
         self.norm = make_norm(config, width)
         self.weight = tied if tied is not None else nn.Parameter(torch.empty(config.vocab_size, width))
-        self.bias = nn.Parameter(torch.empty(config.vocab_size)) if config.norm == "layer" else None
+        biased = config.norm == "layer" and config.head_bias
+        self.bias = nn.Parameter(torch.empty(config.vocab_size)) if biased else None
 
     def forward(self, h: Tensor) -> Tensor:
         return squash(self.unsquashed(h), self.softcap)
@@ -85,7 +96,7 @@ class ReformerLM(nn.Module):
                 p.copy_(torch.empty(p.shape).normal_(0.0, deviation, generator=generator))
         for name, b in self.named_buffers():
             if name.endswith("rotations"):
-                b.copy_(torch.empty(b.shape).normal_(generator=generator))
+                b.copy_(draw_rotations(b.shape, generator, self.config.hash_seed))
 
     @property
     def trunk(self) -> Trunk:
@@ -125,7 +136,7 @@ class ReformerLM(nn.Module):
             raise ValueError(
                 f"{start + tokens.shape[1]} tokens exceed the {limit} of axial_shape {self.config.axial_shape}"
             )
-        if tokens.numel():
+        if tokens.numel() and not exporting():
             low, high = int(tokens.min()), int(tokens.max())
             if low < 0 or high >= self.config.vocab_size:
                 raise ValueError(f"token ids from {low} to {high} do not fit vocab_size {self.config.vocab_size}")
@@ -144,11 +155,16 @@ class ReformerLM(nn.Module):
         documents: int [batch, length]; positions of different documents never see each other. dropout_seed: needed in
         training where dropout is not 0. Raises ValueError for tokens that do not fit, NumericalError for overflow.
         """
-        source, context = self._begun(tokens, documents, dropout_seed)
-        h = reversible(self.trunk, source, self.table(), context, concat=self.config.merge == "concat")
-        logits: Tensor = self.head(h)
+        logits: Tensor = self.head(self._merged(tokens, documents, dropout_seed))
         return logits
 
+    @as_written
+    def _merged(self, tokens: Tensor, documents: Tensor | None, dropout_seed: int | None) -> Tensor:
+        """The streams at the end of the trunk, merged."""
+        source, context = self._begun(tokens, documents, dropout_seed)
+        return reversible(self.trunk, source, self.table(), context, concat=self.config.merge == "concat")
+
+    @as_written
     def loss(
         self, tokens: Tensor, targets: Tensor, documents: Tensor | None = None, dropout_seed: int | None = None
     ) -> Tensor:
@@ -188,6 +204,7 @@ class ReformerLM(nn.Module):
             raise ValueError(f"the state is for a batch of {state.batch}, the tokens are {tokens.shape[0]} rows")
         return state
 
+    @as_written
     @torch.no_grad()
     def extend(
         self, tokens: Tensor, state: State | None = None, last_only: bool = False, counts: Tensor | None = None
@@ -257,6 +274,7 @@ class ReformerLM(nn.Module):
         tape.finish(tape.activate("softcap", logits, c.softcap) if c.softcap else logits)
         return tape
 
+    @as_written
     @torch.no_grad()
     def score(self, tokens: Tensor, targets: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """Nats of each target given the state and the tokens up to it: float [batch, n]; 0 where the target is -100.
@@ -268,9 +286,24 @@ class ReformerLM(nn.Module):
         step = max(1, EXTEND_AT_ONCE // tokens.shape[0])
         for part, aims in zip(tokens.split(step, 1), targets.split(step, 1), strict=True):
             h = self._advance(part, state, torch.full_like(state.starts, part.shape[1]))
-            logits = wide(self.head(h))
-            found.append(F.cross_entropy(logits.transpose(1, 2), aims, ignore_index=UNSCORED, reduction="none"))
+            found.append(self._nats(h, aims))
         return torch.cat(found, 1), state
+
+    @torch.no_grad()
+    def score_forward(self, tokens: Tensor, targets: Tensor) -> Tensor:
+        """As `score` from the first token on, but by the one pass of `forward`, whose memory grows with n.
+
+        Pattern `published` has two likelihoods: this is the one that training lowers, `score` that of generation.
+        """
+        source, context = self._begun(tokens, None, None)
+        h = reversible(self.trunk, source, self.table(), context, concat=self.config.merge == "concat")
+        step = max(1, EXTEND_AT_ONCE // tokens.shape[0])
+        parts = zip(h.split(step, 1), targets.split(step, 1), strict=True)
+        return torch.cat([self._nats(part, aims) for part, aims in parts], 1)
+
+    def _nats(self, h: Tensor, targets: Tensor) -> Tensor:
+        logits = wide(self.head(h))
+        return F.cross_entropy(logits.transpose(1, 2), targets, ignore_index=UNSCORED, reduction="none")
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write model.safetensors and config.yaml, each whole or not at all."""

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from reformer_cli.config import RunConfig
-    from reformer_cli.evaluation.likelihood import Score
+    from reformer_cli.evaluation.during import Evaluations
+    from reformer_cli.evaluation.likelihood import Reading, Score
     from reformer_cli.runs import Run
     from reformer_cli.tokenization.batches import Batches, Windows
     from reformer_cli.tokenization.shards import Prepared
+    from reformer_cli.tokenization.synthetic import DuplicateBatches
     from reformer_cli.training.distributed import World
     from reformer_cli.training.loop import Hooks
 
 STATISTICS_TOKENS, STATISTICS_NEAREST = 4096, 16  # of the hash, at each validation
 
 
-def batches_of(config: RunConfig, prepared: Prepared) -> Batches:
+def batches_of(config: RunConfig, prepared: Prepared) -> Batches | DuplicateBatches:
     """What the steps of a run read. Raises UserError for a text that is too short."""
     from reformer_cli.tokenization.batches import Batches
+    from reformer_cli.tokenization.synthetic import DuplicateBatches, find
 
     data, train = config.data, config.train
+    if (source := find(data.corpus)) is not None:
+        return DuplicateBatches(source, data.context, train.batch, train.seed)
     return Batches(prepared.tokens, prepared.tokenizer.end, data.context, train.batch, train.seed)
 
 
@@ -86,7 +92,7 @@ class Session:
         for window in windows:
             scored = window.scored[:each]
             n_bytes = float(lengths[scored.numpy()].sum())
-            total += Score(len(scored), n_bytes, 0, 0, nats(model, window.prefix, scored, model.config.max_length))
+            total += Score(len(scored), n_bytes, 0, 0, nats(model, window.prefix, scored, self._reading()))
             if limit is not None and total.tokens >= limit:
                 break
         return total
@@ -152,6 +158,8 @@ class Session:
             save=self._save,
             log=self._log_step,
             byte_lengths=torch.from_numpy(self.prepared.tokenizer.byte_lengths()),
+            evaluate=self._evaluate,
+            evaluate_every=self.config.eval.every,
         )
 
     def _effective_buckets(self) -> list[float]:
@@ -165,6 +173,36 @@ class Session:
             return []
         found = hash_statistics(self.model, text[None].to(self.world.device), nearest=STATISTICS_NEAREST, queries=1)
         return [round(float(s.effective_buckets.mean()), 1) for s in found]
+
+    def _evaluate(self) -> None:
+        """What `eval.every` asks for; the other processes wait."""
+        began = time.monotonic()
+        with self.trainer.gathered():
+            found = self._evaluations().of(self.model) if self.world.chief else {}
+        self.world.wait()
+        if self.world.chief:
+            found["seconds"] = round(time.monotonic() - began, 1)
+            step = self.trainer.progress.step
+            self._log({"step": step, "evaluation": found})
+            self.display.say(f"step {step:,}  evaluated in {found['seconds']} s. {found.get('verdict', '')}".rstrip())
+
+    def _evaluations(self) -> Evaluations:
+        from reformer_cli.evaluation.during import Evaluations
+        from reformer_cli.tokenization.synthetic import find
+
+        return Evaluations(
+            self.config.eval, self.prepared.tokenizer, self.prepared.tokens, self.windows, self._reading(),
+            find(self.config.data.corpus),
+        )  # fmt: skip
+
+    def _reading(self) -> Reading:
+        """Everything before a token where that can be, else as much as positions or training allow."""
+        from reformer_cli.evaluation.likelihood import reading_of
+
+        model = self.config.model
+        return reading_of(
+            model, self.config.data.context, None if model.pattern == "published" else model.max_length, None
+        )
 
     def _sample(self) -> str:
         from reformer_cli.sampling.make import generate
