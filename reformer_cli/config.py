@@ -118,8 +118,10 @@ class TrainConfig:
     spike: float = Field(
         default=6.0, ge=0, description="deviations above the recent loss from which it is reported as a spike; 0: never"
     )
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
-        default="auto", description="of products while training; auto: bfloat16 where it measures faster"
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        default="auto",
+        description="of products while training; auto: bfloat16 where it measures faster, float16 with a scaled loss "
+        "on GPUs without it",
     )
     shard: bool = Field(
         default=False, description="under torchrun: every process keeps a part of parameters and optimiser (FSDP2)"

@@ -102,6 +102,7 @@ def measured(config: RunConfig, device: str, step: Step) -> int:
     from reformer_cli.training.average import Average
     from reformer_cli.training.metrics import peak_memory
     from reformer_cli.training.optim import make_optimizers, optimizer_tensors, prime
+    from reformer_cli.training.precision import products_in
 
     keep_freed_memory()
     if step.total > free_memory(device):
@@ -117,8 +118,7 @@ def measured(config: RunConfig, device: str, step: Step) -> int:
     held |= optimizer_tensors(model, optimizers)
     copy = [t.clone() for t in held.values()] if step.copied else []  # as while a checkpoint is written
     text = torch.randint(config.model.vocab_size, (step.rows, step.context + 1), device=device)
-    low = step.precision == "bfloat16"
-    with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=low):
+    with products_in(step.precision, device):
         loss = model.loss(text[:, :-1], text[:, 1:], dropout_seed=0)
     loss.backward()
     for optimizer in optimizers:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from reformer_cli.transfer import Start
 
 MINUTES = 10.0  # of a run where nothing says how long
+GPU_WORKSPACE = 2**16  # tokens of a slice there; estimated, not measured: LOG.md
 
 
 def train(
@@ -177,6 +178,9 @@ def _begun(
     if train.get("precision", "auto") == "auto":
         train["precision"], reason = pick_precision(world.device)
         say_choice("train.precision", train["precision"], reason)
+    if world.device != "cpu" and "workspace_tokens" not in settings["model"]:
+        settings["model"]["workspace_tokens"] = GPU_WORKSPACE
+        say_choice("model.workspace_tokens", GPU_WORKSPACE, "a GPU is started less often for larger slices")
     config = resolve(settings, prepared.tokenizer.vocab_size, prepared.digest)
     backend, reason = backend_reason(config.model, world.device)
     say_choice("backend", backend, reason)

@@ -61,7 +61,7 @@ class Step:
     @property
     def low(self) -> int:
         """Bytes of a number that products are taken of."""
-        return 2 if self.precision == "bfloat16" else 4
+        return 4 if self.precision == "float32" else 2
 
     @property
     def total(self) -> int:

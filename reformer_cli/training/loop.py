@@ -19,6 +19,7 @@ from reformer_cli.training.average import Average
 from reformer_cli.training.distributed import World, whole
 from reformer_cli.training.interrupt import interruptible
 from reformer_cli.training.optim import make_optimizers, optimizer_tensors, prime
+from reformer_cli.training.precision import products_in, rescaled, unscale_
 from reformer_cli.training.progress import Progress, plain, progress_of, random_states, restore_random_states
 from reformer_cli.training.reading import Ahead, Batch, Reading
 from reformer_cli.training.schedule import learning_rate
@@ -190,10 +191,10 @@ class Trainer:
             optimizer.zero_grad(set_to_none=True)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-        before = time.perf_counter()
+        before, scale = time.perf_counter(), progress.scale
         loss, norm, problem = self._guarded(read)
         if problem:
-            self._skip(problem)
+            self._skip(problem, scale > progress.scale)
         else:
             for optimizer in self.optimizers:
                 optimizer.step()
@@ -251,22 +252,27 @@ class Trainer:
                 for centre, old, s in zip(self.centres, before, sums, strict=True):
                     s += centre / size
                     centre.copy_(s if n == size - 1 else old)
+        unscale_(self.model.parameters(), self.scale)
         length = whole(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip))
         self.world.average_(self.centres)
         mean, norm = torch.stack([total, length.double()]).tolist()  # the device is waited for once
         problem = "" if math.isfinite(norm) else f"gradient norm {norm}"
+        if self.config.precision == "float16":
+            problem += f", loss scale {self.scale:g}" if problem else ""
+            progress = self.progress
+            progress.scale, progress.steady = rescaled(progress.scale, progress.steady, bool(problem))
         return mean, norm, problem if math.isfinite(mean) else f"loss {mean}"
 
     def _part(self, n: int, rows: tuple[Tensor | None, ...], scored: int) -> tuple[Tensor | float, str]:
         """Add a part's gradient; (what it adds to the batch's mean loss, what is wrong with it, if anything)."""
-        low, problem, mean = self.config.precision == "bfloat16", "", None
+        problem, mean = "", None
         of_step = (self.config.seed * 1_000_003 + self.progress.step) * self.world.size + self.world.rank
         tokens, targets, documents = (x.to(self.device, non_blocking=True) if x is not None else None for x in rows)
         assert targets is not None
         # The share of the batch's targets that are this part's; processes' gradients are averaged, hence their number.
         weight = self.world.size * int((rows[1] != UNSCORED).sum()) / max(1, scored)  # type: ignore[union-attr]
         try:
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=low):
+            with products_in(self.config.precision, self.device.type):
                 mean = self.loss(tokens, targets, documents, of_step * self.config.accumulate + n) * weight
         except NumericalError as error:
             problem = str(error)
@@ -278,13 +284,19 @@ class Trainer:
                 problem = f"loss {loss}"
         if mean is None or problem:
             return math.nan, problem
-        mean.backward()
+        (mean * self.scale).backward()
         return loss, ""
 
-    def _skip(self, problem: str) -> None:
+    @property
+    def scale(self) -> float:
+        """What the loss is multiplied with, so that float16 can hold its gradients; 1 in other precisions."""
+        return self.progress.scale if self.config.precision == "float16" else 1.0
+
+    def _skip(self, problem: str, overflow: bool) -> None:
+        """overflow: of float16, which the next step's smaller scale may avoid."""
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
-        self.progress.bad += 1
+        self.progress.bad += not overflow
         self.progress.skipped += 1
         self.hooks.warn(f"step {self.progress.step + 1:,} left out: {problem} ({self.progress.skipped} so far)")
         if self.progress.bad >= self.config.bad_steps:

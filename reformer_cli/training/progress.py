@@ -12,6 +12,8 @@ import torch
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+from reformer_cli.training.precision import FIRST_SCALE
+
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 
 
@@ -21,7 +23,8 @@ class Progress:
 
     best: lowest held-out bits/byte; best_step: where it was found; validated: validations done, stale: in a row without
     a new best; bad: steps skipped in a row, skipped: in all; stages: the first step of each context of the schedule;
-    recent: loss as the last steps had it, spread: its mean squared deviation, watched: steps that went into them.
+    recent: loss as the last steps had it, spread: its mean squared deviation, watched: steps that went into them;
+    scale: of the loss while products are float16, steady: steps since it moved.
     """
 
     step: Count = 0
@@ -37,6 +40,8 @@ class Progress:
     recent: float = 0.0
     spread: float = Field(default=0.0, ge=0)
     watched: Count = 0
+    scale: float = Field(default=FIRST_SCALE, ge=1)
+    steady: Count = 0
     stages: list[Count] = Field(default_factory=list, max_length=64)
 
 

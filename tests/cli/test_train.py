@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import gzip
 import json
 import os
@@ -18,6 +19,8 @@ from cli.conftest import TINY, Program
 from safetensors.torch import load_file
 
 from reformer_cli import checkpoints
+from reformer_cli.config import TrainConfig
+from reformer_cli.training import loop
 from reformer_cli.training.loop import Read, Trainer
 
 STEPS = 6  # of the fixture `run`
@@ -43,6 +46,22 @@ def test_loss_falls(reformer: Program, text: Path) -> None:
     losses = [json.loads(line).get("loss") for line in Path("r/metrics.jsonl").read_text().splitlines()]
     losses = [x for x in losses if x is not None]
     assert sum(losses[-5:]) / 5 < losses[0] - 1.5
+
+
+def test_float16_trains_once_the_loss_scale_has_come_down(
+    reformer: Program, text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Steps whose gradients overflow are left out and do not count towards giving up; the scale is part of the run."""
+    monkeypatch.setattr(loop, "Progress", functools.partial(loop.Progress, scale=2.0**40))
+    how = [*TINY, "--set", "learning_rate=0.01", "--set", "precision=float16"]
+    assert reformer("train", text, *how, "--steps", 70, "--run", "r").status == 0
+    records = [json.loads(line) for line in Path("r/metrics.jsonl").read_text().splitlines()]
+    steps = [r for r in records if "loss" in r]
+    left_out = sum(r["gradient_norm"] is None for r in steps)
+    assert TrainConfig().bad_steps < left_out < 35
+    assert sum(r["loss"] for r in steps[-5:]) / 5 < steps[0]["loss"] - 1.0
+    newest = max(Path("r/checkpoints").glob("step-*"))
+    assert any('"scale"' in path.read_text() for path in newest.glob("*.json"))
 
 
 def test_resuming_gives_the_same_weights_bit_for_bit(reformer: Program, text: Path) -> None:
