@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from reformer_cli.errors import UserError
+from reformer_cli.errors import UserError, tell
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -27,7 +27,7 @@ DeviceOption = Annotated[
 
 def say(text: str) -> None:
     """A line for the user's eyes; stdout is for text alone."""
-    print(text, file=sys.stderr, flush=True)
+    tell(text)
 
 
 def pick_device(name: str) -> str:

@@ -10,8 +10,8 @@ from core.models import small, tokens
 
 from reformer_cli.config import TrainConfig
 from reformer_cli.training import precision
-from reformer_cli.training.metrics import as_time
-from reformer_cli.training.optim import make_optimizer, optimizer_tensors, prime
+from reformer_cli.training.metrics import as_time, printable
+from reformer_cli.training.optim import OPTIMIZERS, make_optimizers, optimizer_tensors, prime
 from reformer_cli.training.plan import choose
 from reformer_cli.training.precision import LARGEST_SCALE, STEADY, products_in, rescaled, unscale_
 from reformer_cli.training.schedule import learning_rate
@@ -28,25 +28,29 @@ def test_schedule_rises_then_falls() -> None:
     assert learning_rate(0.0, TrainConfig(learning_rate=1.0, warmup=0.0)) == 1.0
 
 
-def test_optimizer_goes_on_where_it_was() -> None:
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_optimizer_goes_on_where_it_was(name: str) -> None:
     one = small()
-    config = TrainConfig()
-    first = make_optimizer(one, config)
+    config = TrainConfig(optimizer=name)
+    first = make_optimizers(one, config)
 
-    def step(model, optimizer) -> None:
-        optimizer.zero_grad()
+    def step(model, optimizers) -> None:
+        model.zero_grad()
         model.loss(tokens(40), tokens(40, seed=1)).backward()
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.step()
 
+    start = [p.clone() for p in one.parameters()]
     step(one, first)
+    assert not any(torch.equal(a, b) for a, b in zip(start, one.parameters(), strict=True) if a.dim() == 2)
     other = copy.deepcopy(one)
-    second = make_optimizer(other, config)
+    second = make_optimizers(other, config)
     before = [p.clone() for p in other.parameters()]
     prime(second)
     assert all(torch.equal(a, b) for a, b in zip(before, other.parameters(), strict=True))  # no step was taken
     kept = {k: t.clone() for k, t in optimizer_tensors(one, first).items()}
-    for name, tensor in optimizer_tensors(other, second).items():
-        tensor.copy_(kept.pop(name))
+    for key, tensor in optimizer_tensors(other, second).items():
+        tensor.copy_(kept.pop(key))
     assert not kept
     step(one, first)
     step(other, second)
@@ -54,7 +58,7 @@ def test_optimizer_goes_on_where_it_was() -> None:
 
 
 def test_only_matrices_decay() -> None:
-    groups = make_optimizer(small(), TrainConfig()).param_groups
+    groups = make_optimizers(small(), TrainConfig())[0].param_groups
     assert all(p.dim() >= 2 for p in groups[0]["params"])
     assert [g["weight_decay"] for g in groups] == [0.1, 0.0]
 
@@ -116,3 +120,7 @@ def test_a_gpu_without_bfloat16_gets_float16(monkeypatch: pytest.MonkeyPatch) ->
     for has in (True, False):
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, has=has: has)
         assert precision.pick_precision("cuda")[0] == ("bfloat16" if has else "float16")
+
+
+def test_samples_do_not_command_the_terminal() -> None:
+    assert printable("a\x1b[2Jb\x07\r\n\tü") == "a\ufffd[2Jb\ufffd\ufffd\n\tü"

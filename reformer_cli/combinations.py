@@ -1,0 +1,64 @@
+"""Settings that are each good and do not go together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+LARGEST_BATCH = 2**20
+
+
+def faults_of(parts: Mapping[str, Any]) -> list[str]:
+    """Each as one sentence with its numbers. parts: the sections that are good by themselves."""
+    faults: list[str] = []
+    data, model, train = (parts.get(name) for name in ("data", "model", "train"))
+    if data is not None and model is not None:
+        limit, context = model.max_length, data.context
+        if limit is not None and context > limit:
+            shape = model.axial_shape
+            larger = [-(-context // (limit // shape[0])), *shape[1:]]
+            faults.append(
+                f"data.context {context} exceeds the {limit} positions of model.axial_shape {list(shape)}; lower it, "
+                f"do without (model.positions: none), or let the first axis grow (model.axial_shape: {larger})"
+            )
+    if train is not None:
+        faults += _of_training(train)
+    if data is not None and train is not None:
+        faults += _of_contexts(train.context_schedule, data.context, train.batch)
+    return faults
+
+
+def _of_training(train: Any) -> list[str]:
+    faults = []
+    if train.steps and train.minutes:
+        faults.append(f"train.steps {train.steps} and train.minutes {train.minutes:g} exclude each other; give one")
+    if train.batch % train.accumulate:
+        faults.append(
+            f"train.batch {train.batch} cannot be cut into train.accumulate {train.accumulate} parts of the same size"
+        )
+    if train.schedule == "wsd" and train.warmup + train.decay > 1:
+        faults.append(
+            f"train.warmup {train.warmup:g} and train.decay {train.decay:g} together are more than the whole run"
+        )
+    return faults
+
+
+def _of_contexts(schedule: tuple[tuple[int, float], ...], context: int, batch: int) -> list[str]:
+    faults = []
+    contexts = [c for c, _ in schedule]
+    if contexts != sorted(set(contexts)):
+        faults.append(f"train.context_schedule: contexts {contexts} must grow")
+    for shorter in contexts:
+        if shorter >= context or context % shorter:
+            faults.append(
+                f"train.context_schedule: {shorter} must be below data.context {context} and divide it, "
+                "so that a step keeps its tokens"
+            )
+        elif batch * context // shorter > LARGEST_BATCH:
+            faults.append(
+                f"train.context_schedule: {shorter} would make batches of {batch * context // shorter:,} contexts, "
+                f"more than {LARGEST_BATCH:,}"
+            )
+    if (share := sum(s for _, s in schedule)) >= 1:
+        faults.append(f"train.context_schedule: shares add up to {share:g}; leave some of the run to data.context")
+    return faults
