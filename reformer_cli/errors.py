@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -60,8 +61,12 @@ def why_not_written(error: BaseException) -> str | None:
 
 def tell(text: str) -> None:
     """A line on stderr. A terminal that is gone, or a closed pipe, does not end what is going on."""
-    with suppress(OSError):
+    try:
         print(text, file=sys.stderr, flush=True)
+    except OSError:
+        # What could not be written stays in the buffer: written once more at exit, it would make the status 120.
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def warn(text: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,6 +13,9 @@ import torch
 # Two, so that what threads share is tested; one is faster where others use the machine.
 torch.set_num_threads(int(os.environ.get("TEST_THREADS", "2")))
 
+# A job in the background is started with Ctrl-C ignored, and so would be every program that tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 if not torch.cuda.is_available():  # before triton is imported: its interpreter runs the kernels
     os.environ.setdefault("TRITON_INTERPRET", "1")

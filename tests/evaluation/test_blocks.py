@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
 from reformer_cli.evaluation import blocks
 from reformer_cli.evaluation.blocks import Blocks, interval
+from reformer_cli.evaluation.likelihood import Score
 
 
 def mean(sums: np.ndarray) -> np.ndarray:
@@ -71,3 +74,13 @@ def test_the_same_digits_twice_and_none_for_too_little() -> None:
     first = interval(found.sums, mean)
     assert first is not None
     assert first == interval(found.sums.copy(), mean)
+
+
+def test_figures_of_a_uniform_model() -> None:
+    score = Score(tokens=10, bytes=20, characters=10, words=5, nats=10 * math.log(4))
+    figures = (score + score).as_dict()
+    assert figures["tokens"] == 20
+    assert figures["perplexity"] == pytest.approx(4)
+    assert figures["bits_per_byte"] == pytest.approx(1)
+    assert figures["bits_per_character"] == pytest.approx(2)
+    assert figures["word_perplexity"] == pytest.approx(16)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import pytest
@@ -181,14 +180,3 @@ def test_a_stream_goes_on_where_another_stood() -> None:
         second = TextStream(ByteTokenizer().stream(), ["ENDX"])
         second.resume(list(data[:cut]), first.shown)
         assert shown + "".join(second.push(b) for b in data[cut:]) + second.finish() == text
-
-
-def test_word_perplexity_of_a_uniform_model() -> None:
-    from reformer_cli.evaluation.likelihood import Score
-
-    score = Score(tokens=10, bytes=20, characters=10, words=5, nats=10 * math.log(4))
-    assert score.perplexity == pytest.approx(4)
-    assert score.bits_per_byte == pytest.approx(1)
-    assert score.bits_per_character == pytest.approx(2)
-    assert score.word_perplexity == pytest.approx(16)
-    assert (score + score).perplexity == pytest.approx(4)
