@@ -18,6 +18,8 @@ from reformer_cli.errors import ConfigError, UserError
 
 VERSION = 1
 LARGEST = 2**20  # bytes of a config file; a shared one is untrusted input
+LARGEST_SIDE = 4096  # pixels of an image
+VALUES_PER_PIXEL = 3  # red, green, blue
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
@@ -51,14 +53,24 @@ class DataConfig:
         le=2**18,
         description="tokens of the BPE vocabulary; null: chosen from the length of the corpus",
     )
-    context: int = Field(default=2048, ge=2, le=2**27, description="tokens a training step reads in one piece")
+    image_size: tuple[int, int] | None = Field(
+        default=None,
+        description="height and width that images are resized and cropped to; null: the corpus is text",
+    )
+    context: int = Field(default=2048, ge=2, le=2**27, description="tokens a training step reads in one piece; of images: all of one")
     held_out: float = Field(
         default=0.05,
         ge=0,
         le=0.5,
         description="share of the text that is never trained on but used for validation: the end of each document, of "
-        "many short ones whole documents; at most 4,000,000 characters in all; nothing where data.validation is given",
+        "many short ones and of images whole ones; at most 4,000,000 characters in all; nothing where data.validation is given",
     )
+
+
+    @property
+    def unit(self) -> str:
+        """What bits are counted for; a dimension of an image is one of its bytes."""
+        return "byte" if self.image_size is None else "dim"
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -276,6 +288,8 @@ def _build(settings: Mapping[str, Mapping[str, Any]], vocab_size: Any, faults: l
         values = dict(settings.get(name, {}))
         if name == "model":
             values["vocab_size"] = vocab_size
+        if name == "data":
+            faults += _of_images(values)
         try:
             parts[name] = kind(**values)
         except ValidationError as error:
@@ -295,9 +309,29 @@ def _build(settings: Mapping[str, Mapping[str, Any]], vocab_size: Any, faults: l
                 f"data.context {context} exceeds the {limit} positions of model.axial_shape "
                 f"{list(parts['model'].axial_shape)}; lower the one or raise the other"
             )
+    if "data" in parts and "train" in parts and parts["data"].image_size and parts["train"].sample_tokens:
+        faults.append("train.sample_tokens prints text, and data.image_size makes images; leave one out")
     if (train := parts.get("train")) is not None and train.steps and train.minutes:
         faults.append(f"train.steps {train.steps} and train.minutes {train.minutes:g} exclude each other; give one")
     return parts
+
+
+def _of_images(data: dict[str, Any]) -> list[str]:
+    """What is wrong with data.* where the corpus is images; fills in the context, which follows from their size."""
+    size = data.get("image_size")
+    if not isinstance(size, (list, tuple)) or not all(type(n) is int for n in size) or len(size) != 2:
+        return []  # text, or of a wrong type
+    if min(size) < 1 or max(size) > LARGEST_SIDE:
+        return [f"data.image_size {list(size)}: both from 1 to {LARGEST_SIDE:,}"]
+    values = VALUES_PER_PIXEL * size[0] * size[1]
+    faults = []
+    if data.setdefault("context", values) != values:
+        faults.append(f"data.context {data['context']} is not the {values:,} values of an image of {list(size)}; leave it out")
+    if data.get("tokenizer", "auto") == "bpe":
+        faults.append("data.tokenizer bpe is for text; of an image each byte is a token")
+    if data.get("vocab_size") is not None:
+        faults.append(f"data.vocab_size {data['vocab_size']}: images have 256 bytes and one token that begins them; leave it out")
+    return faults
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:

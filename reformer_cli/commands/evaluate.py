@@ -38,7 +38,11 @@ def evaluate() -> None:
 def perplexity(
     files: Annotated[
         list[str] | None,
-        typer.Argument(metavar="FILE", help="UTF-8 texts, - for standard input; none: what the run held out."),
+        typer.Argument(
+            metavar="FILE",
+            help="UTF-8 texts, - for standard input; images or folders of them for a run of images; "
+            "none: what the run held out.",
+        ),
     ] = None,
     run: RunOption = None,
     context: Annotated[
@@ -48,32 +52,35 @@ def perplexity(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     device: DeviceOption = "auto",
 ) -> None:
-    """Score texts: each token once, given everything before it, the first one given the end-of-text token."""
+    """Score texts or images: each token once, given everything before it, the first one given the end-of-text token."""
     from reformer_cli.runs import Run
 
     keep_freed_memory()
     opened = Run.open(run)
     tokenizer = opened.tokenizer()
-    texts = [(name, read_text(name)) for name in files or ()]
+    images = opened.config.data.image_size is not None
+    texts = [(name, read_text(name)) for name in files or () if not images]
     for name, text in texts:
         if not text:
             raise UserError(f"{name} is empty", "there is nothing to score")
     model = load_model(opened, pick_device(device))
-    if files:
+    if files and images:
+        scores = {name: score_images(opened, model, tokenizer, name, context) for name in files}
+    elif files:
         scores = {name: score_text(model, tokenizer, text, context) for name, text in texts}
     else:
         scores = _held_out(opened, model, tokenizer, context)
     total = sum(list(scores.values())[1:], next(iter(scores.values())))
     if json:
-        each = {name: score.as_dict() for name, score in scores.items()}
-        typer.echo(json_.dumps(total.as_dict() | {"context": context, "files": each}))
+        each = {name: score.as_dict(images) for name, score in scores.items()}
+        typer.echo(json_.dumps(total.as_dict(images) | {"context": context, "files": each}))
         return
     for name, score in [*scores.items(), *([("total", total)] if len(scores) > 1 else [])]:
-        typer.echo(table(name, score))
+        typer.echo(table(name, score, images))
 
 
-def table(name: str, score: Score) -> str:
-    """The figures of one text for people."""
+def table(name: str, score: Score, images: bool = False) -> str:
+    """The figures of one text, or of images, for people."""
     rows = [
         ("tokens", f"{score.tokens:,}"),
         ("bytes", f"{round(score.bytes):,}"),
@@ -83,6 +90,9 @@ def table(name: str, score: Score) -> str:
         ("bits/character", f"{score.bits_per_character:.4f}"),
         ("word perplexity", f"{score.word_perplexity:,.1f}"),
     ]
+    if images:
+        rows = [*rows[2:4], ("bits/dim", f"{score.bits_per_dim:.4f}")]
+        rows = [("values", f"{score.tokens:,}"), ("nats/value", rows[0][1]), *rows[1:]]
     return "\n".join([name, *(f"  {label:16}{value:>12}" for label, value in rows)])
 
 
@@ -99,13 +109,43 @@ def score_text(model: ReformerLM, tokenizer: Tokenizer, text: str, context: int 
     return Score(len(scored), len(text.encode()), len(text), words, nats)
 
 
+def score_images(run: Run, model: ReformerLM, tokenizer: Tokenizer, spec: str, context: int | None) -> Score:
+    """A file, or all images of a folder, read as for training; each after the token that begins an image."""
+    from reformer_cli.evaluation.likelihood import Score
+    from reformer_cli.progress import shown
+    from reformer_cli.tokenization.scan import reread, scanned
+    from reformer_cli.tokenization.shards import options_of
+
+    data, total = run.config.data, Score(0, 0, 0, 0, 0.0)
+    with scanned([spec], options_of(data), data.processes, say) as found:
+        found.check(data.faulty)
+        if found.replaced:
+            say(f"warning: {found.replaced:,} images were converted; the first: {found.notes[0]}")
+        with shown("scoring", found.documents, say, lambda n: f"{n:,.0f} images") as advance:
+            for _, source, record in found.files():
+                for *_, pieces in reread(source, record, found.options):
+                    total += _score_image(model, tokenizer, "".join(pieces), context)
+                    advance(1)
+    return total
+
+
+def _score_image(model: ReformerLM, tokenizer: Tokenizer, image: str, context: int | None) -> Score:
+    import torch
+
+    from reformer_cli.evaluation.likelihood import Score
+
+    scored = torch.from_numpy(tokenizer.encode(image)).long()
+    return Score(len(scored), len(scored), 0, 0, _nats(model, torch.tensor([tokenizer.end]), scored, context))
+
+
 def _nats(model: ReformerLM, prefix: torch.Tensor, scored: torch.Tensor, context: int | None) -> float:
     from reformer_cli.evaluation.likelihood import nats
 
     limit = model.config.max_length
-    if limit is not None and (context or len(prefix) + len(scored)) > limit:
+    read = len(prefix) + len(scored) - 1  # nothing comes after the last
+    if limit is not None and (context or read) > limit:
         raise UserError(
-            f"{len(prefix) + len(scored):,} tokens exceed the {limit:,} positions of this model",
+            f"{read:,} tokens exceed the {limit:,} positions of this model",
             f"use --context {limit}",
         )
     return nats(model, prefix, scored, context)
@@ -126,10 +166,14 @@ def _held_out(run: Run, model: ReformerLM, tokenizer: Tokenizer, context: int | 
     windows = held_out_windows(prepared.tokens, context or run.config.data.context)
     if not windows:
         raise UserError("the run held nothing out (data.held_out is 0)", "name the files to score")
-    say(f"scoring the held-out last part of {len(windows)} {'text' if len(windows) == 1 else 'texts'}")
-    return {
-        f"{w.name} (held out)": Score(
+    scores = (
+        (w.name, Score(
             len(w.scored), w.text.bytes, w.text.characters, w.text.words, _nats(model, w.prefix, w.scored, context)
-        )
+        ))
         for w in windows
-    }
+    )  # fmt: skip
+    if run.config.data.image_size is not None:
+        say(f"scoring {len(windows):,} images")
+        return {f"{len(windows):,} images (held out)": sum((score for _, score in scores), Score(0, 0, 0, 0, 0.0))}
+    say(f"scoring the held-out last part of {len(windows)} {'text' if len(windows) == 1 else 'texts'}")
+    return {f"{name} (held out)": score for name, score in scores}

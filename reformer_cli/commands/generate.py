@@ -1,4 +1,4 @@
-"""`reformer generate`: text after a prompt, shown as it is made."""
+"""`reformer generate`: text after a prompt, shown as it is made; or images."""
 
 from __future__ import annotations
 
@@ -63,7 +63,17 @@ def generate(
     samples: Annotated[int, typer.Option(help=help_of("samples"))] = D.samples,
     beams: Annotated[int, typer.Option(help=help_of("beams"))] = D.beams,
     output: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the text to a file, which grows as it is made.")
+        Path | None, typer.Option(metavar="FILE", help="Write to a file: text as it is made, or images, with a contact sheet.")
+    ] = None,
+    image: Annotated[
+        Path | None,
+        typer.Option(
+            "--image", metavar="FILE", help="Of a run of images: the upper part of one, whose lower part is drawn."
+        ),
+    ] = None,
+    rows: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Take --image for a whole image, cropped as in training, and keep N rows."),
     ] = None,
     session: Annotated[
         Path | None,
@@ -78,7 +88,7 @@ def generate(
     ] = False,
     device: DeviceOption = "auto",
 ) -> None:
-    """Go on from a prompt. Text goes to standard output as it is made, everything else to standard error."""
+    """Go on from a prompt, or complete an image. Text goes to standard output as it is made, everything else to standard error."""
     from pydantic import ValidationError
 
     try:
@@ -89,13 +99,23 @@ def generate(
         )  # fmt: skip
     except ValidationError as error:
         raise option_faults(error) from None
+    from reformer_cli.runs import Run
+
+    opened = Run.open(run)
+    if opened.config.data.image_size is not None:
+        from reformer_cli.commands.completing import check_options, draw
+
+        texts = {"--prompt": prompt, "--prompt-file": prompt_file, "-": prompt_, "--bias": bias, "--stop": stop}
+        check_options(config, texts | {"--json": json, "--session": session})
+        draw(opened, image, rows, output, config, device)
+        return
+    if image is not None or rows is not None:
+        raise UserError(f"{opened.path} was trained on text", "--image and --rows are for runs of images")
     biases = _biases(bias or [])
     _check_beams(config, session)
     text = _prompt(prompt_, prompt, prompt_file)
     from reformer_cli.commands.writing import Writer
-    from reformer_cli.runs import Run
 
-    opened = Run.open(run)
     tokenizer = opened.tokenizer()
     ids = tokenizer.encode(text).tolist()
     check_length(1 + len(ids) + max_tokens, 1 + len(ids), opened.config.model.max_length)

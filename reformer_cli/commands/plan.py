@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from reformer_cli.training.forecast import Step
 
 VOCAB_SIZE = 4096  # assumed where data.vocab_size is left to the corpus
+PIXEL_VALUES = 257  # tokens of images
 UNITS = {
     "": 1,
     "kib": 2**10,
@@ -54,11 +55,12 @@ def plan(
 
     limit = parse_size(memory) if memory is not None else None
     settings = load_config(config, set_ or ())
-    resolved = resolve(settings, settings["data"].get("vocab_size") or VOCAB_SIZE)
+    images = settings["data"].get("image_size") is not None
+    resolved = resolve(settings, PIXEL_VALUES if images else settings["data"].get("vocab_size") or VOCAB_SIZE)
     where = pick_device(device)
     limit = free_memory(where) if limit is None else limit
     step = step_of(resolved, where)
-    if settings["data"].get("vocab_size") is None:
+    if settings["data"].get("vocab_size") is None and not images:
         say(f"data.vocab_size follows the corpus; {VOCAB_SIZE:,} assumed")
     typer.echo(
         f"context {step.context:,} x batch {step.batch}, {step.model.n_layers} layers, products in {step.precision}"

@@ -22,7 +22,8 @@ def batches_of(config: RunConfig, prepared: Prepared) -> Batches:
     from reformer_cli.tokenization.batches import Batches
 
     data, train = config.data, config.train
-    return Batches(prepared.tokens, prepared.tokenizer.end, data.context, train.batch, train.seed)
+    whole = data.image_size is not None
+    return Batches(prepared.tokens, prepared.tokenizer.end, data.context, train.batch, train.seed, whole)
 
 
 class Session:
@@ -34,7 +35,7 @@ class Session:
         from reformer_cli.tokenization.batches import held_out_windows
 
         self.world, self.run, self.prepared, self.checkpoint = world, run, prepared, checkpoint
-        self.config = run.config
+        self.config, self.unit = run.config, f"bits/{run.config.data.unit}"
         self.batches = batches_of(run.config, prepared)
         self.windows = held_out_windows(prepared.tokens, run.config.data.context)
         self.probes = self.windows.some(run.config.train.eval_tokens)  # what a validation during the run scores
@@ -46,7 +47,7 @@ class Session:
         from reformer_cli.training.loop import Trainer
         from reformer_cli.training.metrics import Display, as_time
 
-        with Display(self.world.device, silent=not self.world.chief) as self.display:
+        with Display(self.world.device, self.unit, silent=not self.world.chief) as self.display:
             self.trainer = Trainer(self.model, self.config.train, self._hooks(), self.world)
             if (folder := self.checkpoint) is not None:
                 together = self.world.size > 1
@@ -71,10 +72,11 @@ class Session:
         if self.windows:
             score = self._score(self.run.load_model(self.world.device), self.windows, None)
             self.display.say(
-                f"held out: {score.bits_per_byte:.3f} bits/byte, perplexity {score.perplexity:.1f} a token "
+                f"held out: {score.bits_per_byte:.3f} {self.unit}, perplexity {score.perplexity:.1f} a token "
                 f"({score.tokens:,} tokens, {round(score.bytes):,} bytes, never trained on)"
             )
-        self.display.say(f"next: reformer generate --run {self.run.path} --prompt 'Once upon a time'")
+        ask = "--prompt 'Once upon a time'" if self.config.data.image_size is None else "--image HALF.png --output WHOLE.png"
+        self.display.say(f"next: reformer generate --run {self.run.path} {ask}")
 
     def _score(self, model: Any, windows: Windows, limit: int | None) -> Score:
         """Held-out parts after as much of their documents as a training step reads; at most `limit` tokens."""
@@ -113,7 +115,7 @@ class Session:
         }
         record |= {"effective_buckets": buckets, "peak_bytes": peak_memory(self.world.device)}
         self._log(record)
-        self.display.say(f"step {step:,}  held out {score.bits_per_byte:.3f} bits/byte")
+        self.display.say(f"step {step:,}  held out {score.bits_per_byte:.3f} {self.unit}")
         if sample:
             self.display.say(sample)
         return score.bits_per_byte

@@ -80,7 +80,7 @@ class Writer:
         the end.
         """
         visible = self.output is None and self.single and not wait
-        with _interrupts() as interrupted:
+        with interrupts() as interrupted:
             if visible:
                 yield (lambda n: None), interrupted
                 return
@@ -120,7 +120,7 @@ class Writer:
 
 
 @contextlib.contextmanager
-def _interrupts() -> Iterator[Callable[[], bool]]:
+def interrupts() -> Iterator[Callable[[], bool]]:
     """The first Ctrl-C is noted, for the work to stop where it can be gone on with; the second stops at once."""
     pressed = False
 

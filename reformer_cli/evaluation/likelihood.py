@@ -54,9 +54,14 @@ class Score:
     def word_perplexity(self) -> float:
         return _exp(self.nats / max(1, self.words))
 
-    def as_dict(self) -> dict[str, float]:
+    @property
+    def bits_per_dim(self) -> float:
+        return self.bits_per_byte  # of an image each byte is a dimension
+
+    def as_dict(self, images: bool = False) -> dict[str, float]:
         """The figures by the names that `--json` prints."""
-        names = ("nats_per_token", "perplexity", "bits_per_byte", "bits_per_character", "word_perplexity")
+        names = ("nats_per_token", "perplexity", "bits_per_byte")
+        names += ("bits_per_dim",) if images else ("bits_per_character", "word_perplexity")
         return {"tokens": self.tokens, "bytes": round(self.bytes)} | {name: getattr(self, name) for name in names}
 
 
@@ -77,7 +82,7 @@ def nats(
     stretches of half a context, each read anew with the half before it. None: everything before it.
     """
     whole = torch.cat([prefix, scored]).to(model.embedding.device)
-    if context is None:
+    if context is None or len(whole) - 1 <= context:
         return _stream(model, whole, len(prefix), len(whole), progress)
     half = max(1, context // 2)
     total = 0.0

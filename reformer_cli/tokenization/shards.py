@@ -127,7 +127,8 @@ def load_or_prepare(
             scan.check(data.faulty)
             if scan.replaced:
                 first = scan.notes[0] if scan.notes else ""
-                report(f"warning: {scan.replaced:,} invalid bytes became U+FFFD; the first: {first}")
+                what = "invalid bytes became U+FFFD" if data.image_size is None else "images were converted"
+                report(f"warning: {scan.replaced:,} {what}; the first: {first}")
         parts = _rules(scans, share_of(data))
         if tokenizer is None:
             tokenizer = tokenizer_for(data, scans[0], report)
@@ -165,7 +166,7 @@ def _without_text(
 
 def options_of(data: DataConfig) -> Options:
     """How the files of a corpus are read."""
-    return Options(data.encoding, data.field, data.invalid_bytes)
+    return Options(data.encoding, data.field, data.invalid_bytes, data.image_size)
 
 
 def _scans(data: DataConfig, report: Report) -> list[Any]:
@@ -186,7 +187,9 @@ def _digest(scans: Sequence[Scan]) -> str:
 def _rules(scans: Sequence[Scan], share: float) -> Parts:
     """What of each is held out."""
     corpus, *validation = scans
-    return [(corpus, Share(share, corpus.documents, corpus.characters)), *((scan, Everything()) for scan in validation)]
+    whole = corpus.options.image_size is not None
+    rule = Share(share, corpus.documents, corpus.characters, whole)
+    return [(corpus, rule), *((scan, Everything()) for scan in validation)]
 
 
 def _token_folder(corpus_digest: str, tokenizer: Tokenizer, data: DataConfig) -> Path:

@@ -103,6 +103,19 @@ class ByteTokenizer:
         return json.dumps({"kind": self.kind}).encode()
 
 
+class PixelTokenizer(ByteTokenizer):
+    """A token per byte of an image, which comes as a text of characters U+0000 to U+00FF; `end` begins one."""
+
+    kind = "pixels"
+
+    def encode(self, text: str) -> Ids:
+        return np.frombuffer(text.encode("latin-1"), dtype=np.uint8).astype(np.int32)
+
+    def decode(self, ids: Ids) -> str:
+        ids = np.asarray(ids)
+        return ids[ids != self.end].astype(np.uint8).tobytes().decode("latin-1")
+
+
 def safe_pieces(pieces: Iterable[str]) -> Iterator[str]:
     """The same text in pieces of which the tokens, one after another, are those of the whole.
 
@@ -140,8 +153,9 @@ def load_tokenizer(path: Path) -> Tokenizer:
 
 def tokenizer_of(data: bytes, where: str = "the tokenizer") -> Tokenizer:
     """What `serialise` has made. Raises UserError if it is damaged."""
-    if data == ByteTokenizer().serialise():
-        return ByteTokenizer()
+    for kind in (ByteTokenizer, PixelTokenizer):
+        if data == kind().serialise():
+            return kind()
     from reformer_cli.tokenization.bpe import BPETokenizer
 
     return BPETokenizer(data, where)

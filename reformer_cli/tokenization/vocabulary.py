@@ -12,7 +12,7 @@ from reformer_cli.progress import shown
 from reformer_cli.tokenization.bpe import choose_vocab_size, train_bpe
 from reformer_cli.tokenization.held_out import Rule, Share, share_of, split
 from reformer_cli.tokenization.scan import Scan, reread
-from reformer_cli.tokenization.tokenizer import ByteTokenizer, Tokenizer, load_tokenizer
+from reformer_cli.tokenization.tokenizer import ByteTokenizer, PixelTokenizer, Tokenizer, load_tokenizer
 
 VERSION = 2  # of how BPE is trained: a change makes vocabularies be made again
 TINY = 50_000  # characters below which `tokenizer: auto` means bytes
@@ -20,6 +20,8 @@ TINY = 50_000  # characters below which `tokenizer: auto` means bytes
 
 def tokenizer_for(data: DataConfig, scan: Scan, report: Callable[[str], None]) -> Tokenizer:
     """The tokenizer the config asks for, the same one as before where one was made. Raises UserError."""
+    if data.image_size is not None:
+        return PixelTokenizer()
     if data.tokenizer == "bytes" or (data.tokenizer == "auto" and not data.vocab_size and scan.characters < TINY):
         if data.vocab_size not in (None, ByteTokenizer.vocab_size):
             raise UserError(
