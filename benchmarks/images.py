@@ -64,9 +64,7 @@ def frequencies(train: npt.NDArray[np.int64], test: npt.NDArray[np.int64], group
     places = np.arange(n) % group
     counts = np.zeros((group, 256))
     np.add.at(counts, (np.broadcast_to(places, train.shape), train), 1)
-    found = [
-        float(-np.log2(((counts + a) / (counts + a).sum(1, keepdims=True))[places, test]).mean()) for a in ADDED
-    ]
+    found = [float(-np.log2(((counts + a) / (counts + a).sum(1, keepdims=True))[places, test]).mean()) for a in ADDED]
     return min(found)
 
 

@@ -14,12 +14,11 @@ from pydantic import ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 from reformer import ReformerConfig
 
+from reformer_cli.combinations import combinations, of_images
 from reformer_cli.errors import ConfigError, UserError
 
 VERSION = 1
 LARGEST = 2**20  # bytes of a config file; a shared one is untrusted input
-LARGEST_SIDE = 4096  # pixels of an image
-VALUES_PER_PIXEL = 3  # red, green, blue
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
@@ -57,15 +56,17 @@ class DataConfig:
         default=None,
         description="height and width that images are resized and cropped to; null: the corpus is text",
     )
-    context: int = Field(default=2048, ge=2, le=2**27, description="tokens a training step reads in one piece; of images: all of one")
+    context: int = Field(
+        default=2048, ge=2, le=2**27, description="tokens a training step reads in one piece; of images: all of one"
+    )
     held_out: float = Field(
         default=0.05,
         ge=0,
         le=0.5,
         description="share of the text that is never trained on but used for validation: the end of each document, of "
-        "many short ones and of images whole ones; at most 4,000,000 characters in all; nothing where data.validation is given",
+        "many short ones and of images whole ones; at most 4,000,000 characters in all; nothing where data.validation "
+        "is given",
     )
-
 
     @property
     def unit(self) -> str:
@@ -289,7 +290,7 @@ def _build(settings: Mapping[str, Mapping[str, Any]], vocab_size: Any, faults: l
         if name == "model":
             values["vocab_size"] = vocab_size
         if name == "data":
-            faults += _of_images(values)
+            faults += of_images(values)
         try:
             parts[name] = kind(**values)
         except ValidationError as error:
@@ -302,36 +303,8 @@ def _build(settings: Mapping[str, Mapping[str, Any]], vocab_size: Any, faults: l
                     faults.append(f"{place}: {what}, not {reprlib.repr(item['input'])}")
         except TypeError as error:
             faults.append(f"{name}: {error}")
-    if "data" in parts and "model" in parts:
-        limit, context = parts["model"].max_length, parts["data"].context
-        if limit is not None and context > limit:
-            faults.append(
-                f"data.context {context} exceeds the {limit} positions of model.axial_shape "
-                f"{list(parts['model'].axial_shape)}; lower the one or raise the other"
-            )
-    if "data" in parts and "train" in parts and parts["data"].image_size and parts["train"].sample_tokens:
-        faults.append("train.sample_tokens prints text, and data.image_size makes images; leave one out")
-    if (train := parts.get("train")) is not None and train.steps and train.minutes:
-        faults.append(f"train.steps {train.steps} and train.minutes {train.minutes:g} exclude each other; give one")
+    faults += combinations(parts)
     return parts
-
-
-def _of_images(data: dict[str, Any]) -> list[str]:
-    """What is wrong with data.* where the corpus is images; fills in the context, which follows from their size."""
-    size = data.get("image_size")
-    if not isinstance(size, (list, tuple)) or not all(type(n) is int for n in size) or len(size) != 2:
-        return []  # text, or of a wrong type
-    if min(size) < 1 or max(size) > LARGEST_SIDE:
-        return [f"data.image_size {list(size)}: both from 1 to {LARGEST_SIDE:,}"]
-    values = VALUES_PER_PIXEL * size[0] * size[1]
-    faults = []
-    if data.setdefault("context", values) != values:
-        faults.append(f"data.context {data['context']} is not the {values:,} values of an image of {list(size)}; leave it out")
-    if data.get("tokenizer", "auto") == "bpe":
-        faults.append("data.tokenizer bpe is for text; of an image each byte is a token")
-    if data.get("vocab_size") is not None:
-        faults.append(f"data.vocab_size {data['vocab_size']}: images have 256 bytes and one token that begins them; leave it out")
-    return faults
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:

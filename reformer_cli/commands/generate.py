@@ -63,7 +63,8 @@ def generate(
     samples: Annotated[int, typer.Option(help=help_of("samples"))] = D.samples,
     beams: Annotated[int, typer.Option(help=help_of("beams"))] = D.beams,
     output: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write to a file: text as it is made, or images, with a contact sheet.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Write to a file: text as it is made, or images, with a contact sheet."),
     ] = None,
     image: Annotated[
         Path | None,
@@ -88,7 +89,10 @@ def generate(
     ] = False,
     device: DeviceOption = "auto",
 ) -> None:
-    """Go on from a prompt, or complete an image. Text goes to standard output as it is made, everything else to standard error."""
+    """Go on from a prompt, or complete an image.
+
+    Text goes to standard output as it is made, everything else to standard error.
+    """
     from pydantic import ValidationError
 
     try:

@@ -75,7 +75,8 @@ class Session:
                 f"held out: {score.bits_per_byte:.3f} {self.unit}, perplexity {score.perplexity:.1f} a token "
                 f"({score.tokens:,} tokens, {round(score.bytes):,} bytes, never trained on)"
             )
-        ask = "--prompt 'Once upon a time'" if self.config.data.image_size is None else "--image HALF.png --output WHOLE.png"
+        images = self.config.data.image_size is not None
+        ask = "--image HALF.png --output WHOLE.png" if images else "--prompt 'Once upon a time'"
         self.display.say(f"next: reformer generate --run {self.run.path} {ask}")
 
     def _score(self, model: Any, windows: Windows, limit: int | None) -> Score:

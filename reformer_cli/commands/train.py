@@ -129,7 +129,10 @@ def _begun(path: Path | None, source: str | None, sets: list[str], world: World)
         train["minutes"] = MINUTES
     for texts in ("corpus", "validation"):
         settings["data"][texts] = absolute(settings["data"].get(texts, ()))
-    prepared = load_or_prepare(resolve(settings, 320).data, say)
+    data = resolve(settings, 320).data
+    if data.image_size is not None:  # the context follows from it and is nobody's to choose
+        settings["data"]["context"] = data.context
+    prepared = load_or_prepare(data, say)
     if source is None:
         settings = _chosen(settings, prepared, world)
     if train.get("precision", "auto") == "auto":

@@ -1,4 +1,4 @@
-"""Images by an image model: the values after those given, and a sheet that shows what was given beside what was made."""
+"""Images by an image model: the values after those given, and a sheet of what was given beside what was made."""
 
 from __future__ import annotations
 

@@ -53,9 +53,7 @@ def documents(source: Source, options: Options, replaced: Replaced | None = None
 
 
 @contextmanager
-def sources(
-    specs: Sequence[str], skipped: Callable[[str, str], None], options: Options
-) -> Iterator[Iterator[Source]]:
+def sources(specs: Sequence[str], skipped: Callable[[str, str], None], options: Options) -> Iterator[Iterator[Source]]:
     """The files of a corpus, sorted; specs: files, folders, `-`, `gutenberg:ID`, `python-reference`.
 
     skipped: told (path, why) of what folders hold besides. Text that comes through a pipe is kept on disk meanwhile.

@@ -1,4 +1,4 @@
-"""Images by Pillow: from a file to RGB bytes of one size, and what is said of those that are not read or are changed."""
+"""Images by Pillow: from a file to RGB bytes of one size, and what is said of those that are not read or changed."""
 
 from __future__ import annotations
 

@@ -1,0 +1,46 @@
+"""Settings that do not go together, each told as one sentence with its numbers. Imports no torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+LARGEST_SIDE = 4096  # pixels of an image
+VALUES_PER_PIXEL = 3  # red, green, blue
+
+
+def combinations(parts: dict[str, Any]) -> list[str]:
+    """What is wrong between settings of the sections model, data and train, of which those with faults are missing."""
+    faults = []
+    model, data, train = (parts.get(name) for name in ("model", "data", "train"))
+    if data and model and model.max_length is not None and data.context > model.max_length:
+        faults.append(
+            f"data.context {data.context} exceeds the {model.max_length} positions of model.axial_shape "
+            f"{list(model.axial_shape)}; lower the one or raise the other"
+        )
+    if data and train and data.image_size and train.sample_tokens:
+        faults.append("train.sample_tokens prints text, and data.image_size makes images; leave one out")
+    if train and train.steps and train.minutes:
+        faults.append(f"train.steps {train.steps} and train.minutes {train.minutes:g} exclude each other; give one")
+    return faults
+
+
+def of_images(data: dict[str, Any]) -> list[str]:
+    """What is wrong with data.* where the corpus is images; fills in the context, which follows from their size."""
+    size = data.get("image_size")
+    if not isinstance(size, (list, tuple)) or not all(type(n) is int for n in size) or len(size) != 2:
+        return []  # text, or of a wrong type, which is told elsewhere
+    if min(size) < 1 or max(size) > LARGEST_SIDE:
+        return [f"data.image_size {list(size)}: both from 1 to {LARGEST_SIDE:,}"]
+    values = VALUES_PER_PIXEL * size[0] * size[1]
+    faults = []
+    if data.setdefault("context", values) != values:
+        faults.append(
+            f"data.context {data['context']} is not {values}, the values of an image of {list(size)}; leave it out"
+        )
+    if data.get("tokenizer", "auto") == "bpe":
+        faults.append("data.tokenizer bpe is for text; of an image each byte is a token")
+    if data.get("vocab_size") is not None:
+        faults.append(
+            f"data.vocab_size {data['vocab_size']}: images have 256 bytes and a token that begins one; leave it out"
+        )
+    return faults
