@@ -60,8 +60,8 @@ class Score:
 
     def as_dict(self, images: bool = False) -> dict[str, float]:
         """The figures by the names that `--json` prints."""
-        names = ("nats_per_token", "perplexity", "bits_per_byte")
-        names += ("bits_per_dim",) if images else ("bits_per_character", "word_perplexity")
+        of_kind = ["bits_per_dim"] if images else ["bits_per_character", "word_perplexity"]
+        names = ["nats_per_token", "perplexity", "bits_per_byte", *of_kind]
         return {"tokens": self.tokens, "bytes": round(self.bytes)} | {name: getattr(self, name) for name in names}
 
 

@@ -54,7 +54,7 @@ def top(stream: BinaryIO, name: str, size: tuple[int, int]) -> tuple[Pixels, lis
 def opened(stream: BinaryIO, name: str) -> tuple[Image, list[str]]:
     """The image as RGB, turned as its camera was held, and what of it was converted. Raises Fault."""
     try:
-        from PIL import Image, ImageOps
+        from PIL import Image, ImageOps, UnidentifiedImageError
     except ImportError:
         raise missing_package("pillow", name, "images") from None
     try:
@@ -63,12 +63,12 @@ def opened(stream: BinaryIO, name: str) -> tuple[Image, list[str]]:
             image: Image.Image = Image.open(stream, formats=FORMATS)
             if (frames := getattr(image, "n_frames", 1)) > 1:
                 raise Fault(f"{name} is animated: {frames} images", "save one of them by itself")
-            deep = "16" in image.mode or any("16" in str(tile[3]) for tile in image.tile)
+            deep = "16" in image.mode or any("16" in str(tile[3]) for tile in getattr(image, "tile", ()))
             image.load()
             return _as_rgb(ImageOps.exif_transpose(image), deep)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise Fault(f"{name} has more than {Image.MAX_IMAGE_PIXELS:,} pixels", "make it smaller") from None
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise Fault(f"{name} is no image of a known format ({', '.join(FORMATS)})") from None
     except Exception as error:  # of damaged files the library raises anything
         if isinstance(error, UserError) or (isinstance(error, OSError) and error.errno is not None):
@@ -86,7 +86,7 @@ def _as_rgb(image: Image, deep: bool) -> tuple[Image, list[str]]:
         image = Image.fromarray((grey >> 8).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        if image.getextrema()[3][0] < 255:  # type: ignore[index]
+        if np.asarray(image)[..., 3].min() < 255:
             notes.append("is transparent, laid on white")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     elif image.mode in ("1", "L"):
