@@ -20,10 +20,11 @@ import torch
 from reformer import ReformerConfig, ReformerLM
 from torch import Tensor
 
-from reformer_cli.commands.plan import PIXEL_VALUES
 from reformer_cli.commands.shared import keep_freed_memory
 from reformer_cli.config import load_config, resolve
+from reformer_cli.tokenization.tokenizer import PixelTokenizer
 
+VALUES = PixelTokenizer.vocab_size
 RECIPE, MOST = "imagenet64", 60  # values that are timed at most, the last of the image
 LEAST = 5
 Step = Callable[[Tensor], Tensor]  # newest values [batch, 1] -> logits of the next
@@ -75,9 +76,9 @@ def main() -> None:
     given = parser.parse_args()
     keep_freed_memory()
     torch.manual_seed(0)
-    resolved = resolve(load_config(RECIPE), PIXEL_VALUES)
+    resolved = resolve(load_config(RECIPE), VALUES)
     length = resolved.data.context
-    image = torch.randint(PIXEL_VALUES - 1, (1, length - MOST))
+    image = torch.randint(VALUES - 1, (1, length - MOST))
     rows: list[tuple[str, str, str, float, str]] = []
     for batch in given.batches:
         for system in given.systems:
@@ -97,7 +98,7 @@ def timed(step: Step, batch: int, seconds: float) -> list[float]:
     newest, times, began = torch.full((batch, 1), 7), list[float](), time.perf_counter()
     while len(times) < MOST and (len(times) < LEAST or time.perf_counter() - began < seconds):
         start = time.perf_counter()
-        newest = step(newest)[:, : PIXEL_VALUES - 1].argmax(-1, keepdim=True)
+        newest = step(newest)[:, : VALUES - 1].argmax(-1, keepdim=True)
         times.append(time.perf_counter() - start)
     return times
 

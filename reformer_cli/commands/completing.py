@@ -25,6 +25,7 @@ def draw(
     """Complete an image as often as config.samples says and write them; image: None starts with nothing."""
     from reformer_cli.commands.generate import check_memory
     from reformer_cli.sampling.pixels import complete
+    from reformer_cli.tokenization.shards import values
 
     size = run.config.data.image_size
     assert size is not None
@@ -36,13 +37,13 @@ def draw(
     model = load_model(run, where)
     known = given.reshape(-1).tolist()
     made: list[list[int]] = [[] for _ in range(config.samples)]
-    with interrupts() as interrupted, shown("drawing", length, say, _values) as advance:
+    with interrupts() as interrupted, shown("drawing", length, say, values) as advance:
         on_read = advance if len(known) >= LONG else None
         if on_read is None:
             advance(len(known))
         try:
-            for values in complete(model, tokenizer.end, known, length, config, on_read):
-                for one, value in zip(made, values, strict=True):
+            for new in complete(model, tokenizer.end, known, length, config, on_read):
+                for one, value in zip(made, new, strict=True):
                     one.append(value)
                 advance(1)
                 if interrupted():
@@ -62,10 +63,6 @@ def check_options(config: SamplingConfig, text_options: dict[str, object]) -> No
     wrong += [name for name, value in text_options.items() if value]
     if wrong:
         raise UserError(f"{', '.join(wrong)} cannot be used with a run of images", "its prompt is --image and --rows")
-
-
-def _values(n: float) -> str:
-    return f"{n:,.0f} values"
 
 
 def _place(output: Path | None) -> Path:

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from reformer_cli.training.forecast import Step
 
 VOCAB_SIZE = 4096  # assumed where data.vocab_size is left to the corpus
-PIXEL_VALUES = 257  # tokens of images
 UNITS = {
     "": 1,
     "kib": 2**10,
@@ -50,13 +49,16 @@ def plan(
     """Forecast a training step's memory, item by item, and the largest context and depth that fit."""
     from reformer_cli.config import load_config, resolve
     from reformer_cli.files import as_size
+    from reformer_cli.tokenization.tokenizer import PixelTokenizer
     from reformer_cli.training.forecast import forecast, largest_context, largest_depth
     from reformer_cli.training.plan import remedies
 
     limit = parse_size(memory) if memory is not None else None
     settings = load_config(config, set_ or ())
     images = settings["data"].get("image_size") is not None
-    resolved = resolve(settings, PIXEL_VALUES if images else settings["data"].get("vocab_size") or VOCAB_SIZE)
+    resolved = resolve(
+        settings, PixelTokenizer.vocab_size if images else settings["data"].get("vocab_size") or VOCAB_SIZE
+    )
     where = pick_device(device)
     limit = free_memory(where) if limit is None else limit
     step = step_of(resolved, where)

@@ -27,7 +27,7 @@ from reformer_cli.tokenization.encode import FILES, PROGRESS, WINDOW, Parts, tok
 from reformer_cli.tokenization.held_out import Everything, Share, share_of
 from reformer_cli.tokenization.parallel import cores
 from reformer_cli.tokenization.scan import Changed, Scan, scanned
-from reformer_cli.tokenization.tokenizer import ByteTokenizer, Tokenizer, digest
+from reformer_cli.tokenization.tokenizer import ByteTokenizer, PixelTokenizer, Tokenizer, digest
 from reformer_cli.tokenization.vocabulary import key, tokenizer_for
 
 VERSION = 2  # of the files and of how text is cut and tokenised: a change makes older ones be made again
@@ -201,6 +201,11 @@ def characters(n: float) -> str:
     return f"{n:,.0f} characters"
 
 
+def values(n: float) -> str:
+    """1,234 values, of images."""
+    return f"{n:,.0f} values"
+
+
 def prepare(
     parts: Parts,
     tokenizer: Tokenizer,
@@ -218,10 +223,11 @@ def prepare(
             return
         again = " (going on where that was stopped)" if (aside / PROGRESS).exists() else ""
         n_characters = sum(scan.characters for scan, _ in parts)
-        report(f"tokenising {n_characters:,} characters{again} ...")
+        unit = values if isinstance(tokenizer, PixelTokenizer) else characters
+        report(f"tokenising {unit(n_characters)}{again} ...")
         alone = size <= ALONE or isinstance(tokenizer, ByteTokenizer)
         try:
-            with shown("tokenising", n_characters, report, characters) as advance:
+            with shown("tokenising", n_characters, report, unit) as advance:
                 state = tokenise(parts, tokenizer, aside, 1 if alone else processes or cores(), advance)
         except Changed:
             shutil.rmtree(aside)  # what was tokenised is of no text that ever was
