@@ -77,7 +77,7 @@ def score(path: Path, page: Path | None, count: int) -> None:
     train = np.asarray(tokens.train, np.int64).reshape(-1, stride)[:, 1:]
     test = np.asarray(tokens.held_out, np.int64).reshape(-1, stride - 1)
     model = run.load_model()
-    (ours,) = _held_out(run, model, tokenizer, None).values()
+    (ours,) = _held_out(run, model, tokenizer, None, False).values()
     case = f"{len(test)} held-out images of {size[1]} x {size[0]}, {len(train)} to train on"
     found = [
         ("reformer", ours.bits_per_dim),

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from reformer_cli.commands import config, corpus, evaluate, generate, plan, train
+from reformer_cli.commands import config, corpus, evaluate, export, generate, import_, plan, tokenize, train
 
 app = typer.Typer(
     help="Train, sample and score long-document language models: a whole novel in one context.",
@@ -22,6 +22,9 @@ app.add_typer(evaluate.app, name="evaluate")
 app.command("plan")(plan.plan)
 app.command("corpus")(corpus.corpus)
 app.add_typer(config.app, name="config")
+app.add_typer(tokenize.app, name="tokenize")
+app.command("import")(import_.import_)
+app.command("export")(export.export)
 
 
 def _version(wanted: bool) -> None:

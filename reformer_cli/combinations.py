@@ -13,9 +13,11 @@ def combinations(parts: dict[str, Any]) -> list[str]:
     faults = []
     model, data, train = (parts.get(name) for name in ("model", "data", "train"))
     if data and model and model.max_length is not None and data.context > model.max_length:
+        limit, shape = model.max_length, model.axial_shape
+        larger = [-(-data.context // (limit // shape[0])), *shape[1:]]
         faults.append(
-            f"data.context {data.context} exceeds the {model.max_length} positions of model.axial_shape "
-            f"{list(model.axial_shape)}; lower the one or raise the other"
+            f"data.context {data.context} exceeds the {limit} positions of model.axial_shape {list(shape)}; lower it, "
+            f"do without (model.positions: none), or let the first axis grow (model.axial_shape: {larger})"
         )
     if data and train and data.image_size and train.sample_tokens:
         faults.append("train.sample_tokens prints text, and data.image_size makes images; leave one out")

@@ -37,7 +37,7 @@ class Run:
     @classmethod
     def create(cls, path: Path | None, config: RunConfig, tokenizer: Tokenizer) -> Run:
         """Make the directory with its config and tokenizer; None: runs/NAME-DATE. Refuses one that is a run already."""
-        path = path or _new_path(config.data.corpus)
+        path = path or new_path(config.data.corpus)
         check_new(path)
         path.mkdir(parents=True, exist_ok=True)
         write_file(path / TOKENIZER, tokenizer.serialise())
@@ -215,7 +215,8 @@ def check_new(path: Path) -> None:
         raise UserError(f"{path} exists and is not empty", "choose another --run")
 
 
-def _new_path(corpus: tuple[str, ...]) -> Path:
+def new_path(corpus: tuple[str, ...]) -> Path:
+    """runs/NAME-DATE, which nothing has yet."""
     stem = Path(corpus[0]).name.split(".")[0].replace(":", "-").strip("-") if corpus else ""
     name = f"{stem or 'text'}-{time.strftime('%Y%m%d-%H%M%S')}"
     path, n = RUNS / name, 1

@@ -11,14 +11,17 @@ from reformer import native, rows
 from reformer.config import Backend
 from reformer.native import rows as native_rows
 from reformer.precision import product_dtype
+from reformer.tracing import exporting
 
 NATIVE_DTYPES = (torch.float32, torch.bfloat16)
 
 
 def choose(backend: Backend, *inputs: Tensor) -> str:
     """torch or native for these inputs. auto: native where it can be; native: that or ValueError."""
-    if backend == "torch":
-        return backend
+    if backend == "torch" or (backend == "auto" and exporting()):
+        return "torch"
+    if exporting():
+        raise ValueError("backend native cannot be exported: use backend auto or torch")
     devices, dtypes = {x.device.type for x in inputs}, {x.dtype for x in inputs}
     fits = devices == {"cpu"} and dtypes <= set(NATIVE_DTYPES)
     if fits and native.library() is not None:

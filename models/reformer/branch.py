@@ -18,6 +18,8 @@ from reformer.positions import Rotary
 if TYPE_CHECKING:
     from reformer.native.decode import Tape
 
+APPROXIMATION = {"gelu": "none", "gelu_tanh": "tanh"}
+
 
 @dataclass(frozen=True)
 class Context:
@@ -109,7 +111,7 @@ class Mixing(Branch):
 def make_norm(config: ReformerConfig, width: int) -> Callable[[Tensor], Tensor]:
     """RMSNorm without parameters (arXiv 1910.07467), or LayerNorm as published."""
     if config.norm == "layer":
-        return nn.LayerNorm(width, eps=1e-12)
+        return nn.LayerNorm(width, eps=config.norm_epsilon)
     return _RMSNorm(width)
 
 
@@ -152,7 +154,7 @@ class FeedForward(Pointwise):
             gate, h = h.chunk(2, -1)
             h = F.silu(gate) * h
         else:
-            h = F.relu(h) if self.kind == "relu" else F.gelu(h)
+            h = F.relu(h) if self.kind == "relu" else F.gelu(h, approximate=APPROXIMATION[self.kind])
         added: Tensor = self.output(h)
         return added
 

@@ -66,12 +66,14 @@ class ReformerConfig:
         default="auto",
         description="native (C, compiled on first use for this CPU), torch (PyTorch alone), or auto: what can be",
     )
-    feed_forward: Literal["squared_relu", "relu", "gelu", "swiglu"] = Field(
-        default="squared_relu", description="non-linearity of the feed-forward layer"
+    feed_forward: Literal["squared_relu", "relu", "gelu", "gelu_tanh", "swiglu"] = Field(
+        default="squared_relu",
+        description="non-linearity of the feed-forward layer; gelu_tanh: gelu as the original approximates it",
     )
     norm: Literal["rms", "layer"] = Field(
         default="rms", description="rms (no parameters, no biases in the layer) or layer (as published, with biases)"
     )
+    norm_epsilon: float = Field(default=1e-12, gt=0, lt=1, description="norm: layer adds this to the variance")
     positions: Literal["rotary", "axial", "none"] = Field(
         default="rotary", description="rotary (local and full heads, any length), axial (added, as published), or none"
     )
@@ -86,6 +88,9 @@ class ReformerConfig:
         default=0.0, ge=0, lt=1, description="share of each sub-layer's outputs dropped while training"
     )
     merge: Literal["sum", "concat"] = Field(default="sum", description="how the two streams meet at the head")
+    head_bias: bool = Field(
+        default=True, description="norm: layer has a bias on the logits, as published; transformers 5 adds none"
+    )
     tie_embeddings: bool = Field(default=False, description="use the embedding as the output matrix (merge: sum)")
     softcap: float = Field(default=20.0, ge=0, description="logits are squashed into +-softcap by tanh; 0 leaves them")
     temperature: float = Field(default=8.0, gt=0, description="starting scale of scores between unit queries and keys")
@@ -103,6 +108,12 @@ class ReformerConfig:
         default=4_096, ge=64, description="tokens that feed-forward, head and loss work on at a time"
     )
     seed: int = Field(default=0, ge=0, lt=2**63, description="draws the weights and the hash rotations")
+    hash_seed: int | None = Field(
+        default=None,
+        ge=-(2**63),
+        lt=2**64,
+        description="all LSH layers draw the same rotations from it, as transformers does; null: each its own",
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -155,11 +166,21 @@ class ReformerConfig:
         return self.n_heads - lsh, lsh
 
     @property
+    def _chunks(self) -> list[int]:
+        """Pattern published: the lengths of the chunks that its layers have."""
+        kinds = set(self.layers)
+        local = [self.local_window] if kinds & {"mixed", "local"} else []
+        return local + ([self.windows[0]] if kinds & {"mixed", "lsh"} else [])
+
+    @property
     def chunk_multiple(self) -> int:
         """Pattern published: the length is padded to a multiple of this, the common multiple of all chunks."""
-        local = {"mixed", "local"} & set(self.layers)
-        lsh = {"mixed", "lsh"} & set(self.layers)
-        return math.lcm(self.local_window if local else 1, self.windows[0] if lsh else 1)
+        return math.lcm(*self._chunks)
+
+    def hashes(self, length: int) -> bool:
+        """Pattern published: whether an LSH layer hashes a text of this length, which is more than a chunk."""
+        padded = length if length <= min(self._chunks) else -(-length // self.chunk_multiple) * self.chunk_multiple
+        return padded > self.windows[0]
 
     @property
     def max_length(self) -> int | None:

@@ -20,9 +20,19 @@ from reformer.positions import AxialPositions, Rotary, speeds
 from reformer.precision import wide
 from reformer.reversible import Source, reversible, reversible_loss
 from reformer.state import State
+from reformer.tracing import as_written, exporting
 from reformer.trunk import Coupling, Trunk, merge
 
 EXTEND_AT_ONCE = 4096  # tokens of one slice of a long extend
+
+
+def draw_rotations(
+    shape: torch.Size, generator: torch.Generator, hash_seed: int | None, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """Normal numbers for the hash of one layer: from hash_seed, as transformers draws them, else from the generator."""
+    if hash_seed is not None:
+        generator = torch.Generator().manual_seed(hash_seed)
+    return torch.empty(shape, dtype=dtype).normal_(generator=generator)
 
 
 class Head(nn.Module):
@@ -34,7 +44,8 @@ class Head(nn.Module):
         self.softcap = config.softcap
         self.norm = make_norm(config, width)
         self.weight = tied if tied is not None else nn.Parameter(torch.empty(config.vocab_size, width))
-        self.bias = nn.Parameter(torch.empty(config.vocab_size)) if config.norm == "layer" else None
+        biased = config.norm == "layer" and config.head_bias
+        self.bias = nn.Parameter(torch.empty(config.vocab_size)) if biased else None
 
     def forward(self, h: Tensor) -> Tensor:
         with torch.autocast(h.device.type, enabled=False):  # half precision would blur the loss itself
@@ -78,7 +89,7 @@ class ReformerLM(nn.Module):
                 p.copy_(torch.empty(p.shape).normal_(0.0, deviation, generator=generator))
         for name, b in self.named_buffers():
             if name.endswith("rotations"):
-                b.copy_(torch.empty(b.shape).normal_(generator=generator))
+                b.copy_(draw_rotations(b.shape, generator, self.config.hash_seed))
 
     @property
     def trunk(self) -> Trunk:
@@ -118,7 +129,7 @@ class ReformerLM(nn.Module):
             raise ValueError(
                 f"{start + tokens.shape[1]} tokens exceed the {limit} of axial_shape {self.config.axial_shape}"
             )
-        if tokens.numel():
+        if tokens.numel() and not exporting():
             low, high = int(tokens.min()), int(tokens.max())
             if low < 0 or high >= self.config.vocab_size:
                 raise ValueError(f"token ids from {low} to {high} do not fit vocab_size {self.config.vocab_size}")
@@ -137,11 +148,16 @@ class ReformerLM(nn.Module):
         documents: int [batch, length]; positions of different documents never see each other. dropout_seed: needed in
         training where dropout is not 0. Raises ValueError for tokens that do not fit, NumericalError for overflow.
         """
-        source, context = self._begun(tokens, documents, dropout_seed)
-        h = reversible(self.trunk, source, self.table(), context, concat=self.config.merge == "concat")
-        logits: Tensor = self.head(h)
+        logits: Tensor = self.head(self._merged(tokens, documents, dropout_seed))
         return logits
 
+    @as_written
+    def _merged(self, tokens: Tensor, documents: Tensor | None, dropout_seed: int | None) -> Tensor:
+        """The streams at the end of the trunk, merged."""
+        source, context = self._begun(tokens, documents, dropout_seed)
+        return reversible(self.trunk, source, self.table(), context, concat=self.config.merge == "concat")
+
+    @as_written
     def loss(
         self, tokens: Tensor, targets: Tensor, documents: Tensor | None = None, dropout_seed: int | None = None
     ) -> Tensor:
@@ -175,6 +191,7 @@ class ReformerLM(nn.Module):
             raise ValueError(f"the state is for a batch of {state.batch}, the tokens are {tokens.shape[0]} rows")
         return state
 
+    @as_written
     @torch.no_grad()
     def extend(
         self, tokens: Tensor, state: State | None = None, last_only: bool = False, counts: Tensor | None = None
@@ -242,6 +259,7 @@ class ReformerLM(nn.Module):
         tape.finish(tape.activate("softcap", logits, c.softcap) if c.softcap else logits)
         return tape
 
+    @as_written
     @torch.no_grad()
     def score(self, tokens: Tensor, targets: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """Nats of each target given the state and the tokens up to it: float [batch, n]; 0 where the target is -100.

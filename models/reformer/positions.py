@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from reformer.precision import wide
+from reformer.tracing import exporting
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ class Rotary:
         exact = self.dtype == torch.float64
         starts = self.starts if self.starts is not None else torch.zeros(1, dtype=torch.int64, device=self.device)
         first = _turns(starts + here.start, speeds(self.d_head, self.base, self.device))
-        table = _table(self.d_head, self.base, here.stop - here.start, self.device, exact)
+        make = _table.__wrapped__ if exporting() else _table  # what an export makes holds no values to keep
+        table = make(self.d_head, self.base, here.stop - here.start, self.device, exact)
         return (first.to(table.dtype)[:, None] * table).flatten(0, 1)
 
 

@@ -51,10 +51,15 @@ def save_pretrained(model: ReformerLM, folder: str | os.PathLike[str]) -> None:
     """See ReformerLM.save_pretrained."""
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
-    settings = {name: list(v) if isinstance(v, tuple) else v for name, v in dataclasses.asdict(model.config).items()}
-    text = yaml.safe_dump({"version": VERSION, "model": settings}, sort_keys=False)
     save_weights(model, target / WEIGHTS)
-    write_whole(target / CONFIG, lambda aside: Path(aside).write_text(text, "utf-8"))
+    save_config(model.config, target)
+
+
+def save_config(config: ReformerConfig, folder: Path) -> None:
+    """Write config.yaml, whole or not at all."""
+    settings = {name: list(v) if isinstance(v, tuple) else v for name, v in dataclasses.asdict(config).items()}
+    text = yaml.safe_dump({"version": VERSION, "model": settings}, sort_keys=False)
+    write_whole(folder / CONFIG, lambda aside: Path(aside).write_text(text, "utf-8"))
 
 
 def load_weights(config: ReformerConfig, path: Path, device: Any = "cpu") -> ReformerLM:

@@ -17,6 +17,7 @@ from reformer.branch import Branch, Context, Mixing
 from reformer.errors import NumericalError
 from reformer.ops.bucket_attention.blocks import row_products
 from reformer.precision import wide_dtype
+from reformer.tracing import exporting
 
 GUARD = 2**30  # streams, and what is added to them, stay below half of what an int32 holds
 KEPT = 2**25  # numbers of a stream, up to which backward keeps what a branch makes of it instead of making it again
@@ -76,7 +77,7 @@ class Trunk:
     def add_(self, stream: Tensor, x: Tensor, where: str) -> None:
         """stream += round(x / unit), in place. Raises NumericalError for what is not finite or leaves the range."""
         there = stream.to(self.device)
-        if self.rows.add_(there, x, self.bits, 1, GUARD):
+        if self.rows.add_(there, x, self.bits, 1, None if exporting() else GUARD):
             if there is not stream:
                 stream.copy_(there)
             return

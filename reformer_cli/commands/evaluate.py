@@ -49,31 +49,45 @@ def perplexity(
         int | None,
         typer.Option(min=2, help="Let each token see at most so many before it, at least half; default: all of them."),
     ] = None,
+    parallel: Annotated[
+        bool,
+        typer.Option(
+            "--parallel",
+            help="Models of pattern published: score in whole passes, as training and transformers do, where later "
+            "text decides what earlier text sees; default: token after token, as generation does.",
+        ),
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     device: DeviceOption = "auto",
 ) -> None:
     """Score texts or images: each token once, given everything before it, the first one given the end-of-text token."""
     from reformer_cli.runs import Run
+    from reformer_cli.tokenization.foreign import losses
 
     keep_freed_memory()
     opened = Run.open(run)
+    if parallel and (pattern := opened.config.model.pattern) != "published":
+        raise UserError(f"--parallel is for pattern published; with {pattern} both are the same", "leave it out")
     tokenizer = opened.tokenizer()
     images = opened.config.data.image_size is not None
     texts = [(name, read_text(name)) for name in files or () if not images]
     for name, text in texts:
         if not text:
             raise UserError(f"{name} is empty", "there is nothing to score")
+    for name, text in texts:
+        if not tokenizer.lossless and (lost := losses(tokenizer, text)):
+            say(f"note: the tokenizer loses of {name} {lost}; what is lost is not predicted, and counts as bytes")
     model = load_model(opened, pick_device(device))
     if files and images:
-        scores = {name: score_images(opened, model, tokenizer, name, context) for name in files}
+        scores = {name: score_images(opened, model, tokenizer, name, context, parallel) for name in files}
     elif files:
-        scores = {name: score_text(model, tokenizer, text, context) for name, text in texts}
+        scores = {name: score_text(model, tokenizer, text, context, parallel) for name, text in texts}
     else:
-        scores = _held_out(opened, model, tokenizer, context)
+        scores = _held_out(opened, model, tokenizer, context, parallel)
     total = sum(list(scores.values())[1:], next(iter(scores.values())))
     if json:
         each = {name: score.as_dict(images) for name, score in scores.items()}
-        typer.echo(json_.dumps(total.as_dict(images) | {"context": context, "files": each}))
+        typer.echo(json_.dumps(total.as_dict(images) | {"context": context, "parallel": parallel, "files": each}))
         return
     for name, score in [*scores.items(), *([("total", total)] if len(scores) > 1 else [])]:
         typer.echo(table(name, score, images))
@@ -96,20 +110,24 @@ def table(name: str, score: Score, images: bool = False) -> str:
     return "\n".join([name, *(f"  {label:16}{value:>12}" for label, value in rows)])
 
 
-def score_text(model: ReformerLM, tokenizer: Tokenizer, text: str, context: int | None) -> Score:
-    """A whole text after the end-of-text token."""
+def score_text(
+    model: ReformerLM, tokenizer: Tokenizer, text: str, context: int | None, parallel: bool = False
+) -> Score:
+    """A whole text after the end-of-text token. parallel: see `likelihood.nats`."""
     import torch
 
     from reformer_cli.evaluation.likelihood import Score
     from reformer_cli.tokenization.shards import WORD
 
     scored = torch.from_numpy(tokenizer.encode(text)).long()
-    nats = _nats(model, torch.tensor([tokenizer.end]), scored, context)
+    nats = _nats(model, torch.tensor([tokenizer.end]), scored, context, parallel)
     words = sum(1 for _ in WORD.finditer(text))
     return Score(len(scored), len(text.encode()), len(text), words, nats)
 
 
-def score_images(run: Run, model: ReformerLM, tokenizer: Tokenizer, spec: str, context: int | None) -> Score:
+def score_images(
+    run: Run, model: ReformerLM, tokenizer: Tokenizer, spec: str, context: int | None, parallel: bool
+) -> Score:
     """A file, or all images of a folder, read as for training; each after the token that begins an image."""
     from reformer_cli.evaluation.likelihood import Score
     from reformer_cli.progress import shown
@@ -124,21 +142,21 @@ def score_images(run: Run, model: ReformerLM, tokenizer: Tokenizer, spec: str, c
         with shown("scoring", found.documents, say, lambda n: f"{n:,.0f} images") as advance:
             for _, source, record in found.files():
                 for *_, pieces in reread(source, record, found.options):
-                    total += _score_image(model, tokenizer, "".join(pieces), context)
+                    total += _score_image(model, tokenizer, "".join(pieces), context, parallel)
                     advance(1)
     return total
 
 
-def _score_image(model: ReformerLM, tokenizer: Tokenizer, image: str, context: int | None) -> Score:
+def _score_image(model: ReformerLM, tokenizer: Tokenizer, image: str, context: int | None, parallel: bool) -> Score:
     import torch
 
     from reformer_cli.evaluation.likelihood import Score
 
     scored = torch.from_numpy(tokenizer.encode(image)).long()
-    return Score(len(scored), len(scored), 0, 0, _nats(model, torch.tensor([tokenizer.end]), scored, context))
+    return Score(len(scored), len(scored), 0, 0, _nats(model, torch.tensor([tokenizer.end]), scored, context, parallel))
 
 
-def _nats(model: ReformerLM, prefix: torch.Tensor, scored: torch.Tensor, context: int | None) -> float:
+def _nats(model: ReformerLM, prefix: torch.Tensor, scored: torch.Tensor, context: int | None, parallel: bool) -> float:
     from reformer_cli.evaluation.likelihood import nats
 
     limit = model.config.max_length
@@ -148,10 +166,12 @@ def _nats(model: ReformerLM, prefix: torch.Tensor, scored: torch.Tensor, context
             f"{read:,} tokens exceed the {limit:,} positions of this model",
             f"use --context {limit}",
         )
-    return nats(model, prefix, scored, context)
+    return nats(model, prefix, scored, context, parallel=parallel)
 
 
-def _held_out(run: Run, model: ReformerLM, tokenizer: Tokenizer, context: int | None) -> dict[str, Score]:
+def _held_out(
+    run: Run, model: ReformerLM, tokenizer: Tokenizer, context: int | None, parallel: bool
+) -> dict[str, Score]:
     """What the run never trained on, each part after as much of its document as a training step reads."""
     from reformer_cli.evaluation.likelihood import Score
     from reformer_cli.tokenization.batches import held_out_windows
@@ -166,14 +186,14 @@ def _held_out(run: Run, model: ReformerLM, tokenizer: Tokenizer, context: int | 
     windows = held_out_windows(prepared.tokens, context or run.config.data.context)
     if not windows:
         raise UserError("the run held nothing out (data.held_out is 0)", "name the files to score")
-    scores = (
-        (w.name, Score(
-            len(w.scored), w.text.bytes, w.text.characters, w.text.words, _nats(model, w.prefix, w.scored, context)
-        ))
-        for w in windows
-    )  # fmt: skip
-    if run.config.data.image_size is not None:
-        say(f"scoring {len(windows):,} images")
-        return {f"{len(windows):,} images (held out)": sum((score for _, score in scores), Score(0, 0, 0, 0, 0.0))}
-    say(f"scoring the held-out last part of {len(windows)} {'text' if len(windows) == 1 else 'texts'}")
-    return {f"{name} (held out)": score for name, score in scores}
+    images = run.config.data.image_size is not None
+    what = f"{len(windows):,} images" if images else f"the held-out last part of {len(windows):,} texts"
+    say(f"scoring {what.removesuffix('s') if len(windows) == 1 else what}")
+    found = {}
+    for w in windows:
+        nats = _nats(model, w.prefix, w.scored, context, parallel)
+        score = Score(len(w.scored), w.text.bytes, w.text.characters, w.text.words, nats)
+        found[f"{w.name} (held out)"] = score
+    if images:  # of which each by itself says little
+        return {f"{len(windows):,} images (held out)": sum(found.values(), Score(0, 0, 0, 0, 0.0))}
+    return found

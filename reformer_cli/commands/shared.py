@@ -97,16 +97,18 @@ def load_model(run: Run, device: str) -> ReformerLM:
 
 def read_text(path: str) -> str:
     """A text file, or standard input for `-`, as UTF-8. Raises UserError for anything else."""
-    from reformer_cli.tokenization.corpus import decode
+    from reformer_cli.tokenization.decoding import decode
 
-    if path == "-":
-        return decode(sys.stdin.buffer.read(), "standard input", "utf-8")
     try:
-        return decode(Path(path).read_bytes(), path, "utf-8")
+        data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
     except FileNotFoundError:
         raise UserError(f"no file {path!r}") from None
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
+    try:
+        return decode(data, "standard input" if path == "-" else path, "utf-8")
+    except UserError as error:  # --encoding, which a corpus is read with, is no option here
+        raise UserError(error.message, "convert it: iconv -f latin1 -t utf-8") from None
 
 
 def option_faults(error: ValidationError) -> UserError:

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from reformer_cli.config import RunConfig, Settings
     from reformer_cli.runs import Run
     from reformer_cli.tokenization.shards import Prepared
+    from reformer_cli.tokenization.tokenizer import Tokenizer
     from reformer_cli.training.distributed import World
+    from reformer_cli.transfer import Start
 
 MINUTES = 10.0  # of a run where nothing says how long
 
@@ -44,6 +46,16 @@ def train(
         typer.Option(metavar="NAME|FILE", help="A recipe (reformer config list) or YAML file; none: sizes are chosen."),
     ] = None,
     run: RunOption = None,
+    from_: Annotated[
+        Path | None,
+        typer.Option(
+            "--from", metavar="RUN", help="Begin with a run's weights, tokenizer and model settings, imported ones too."
+        ),
+    ] = None,
+    tokenizer: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A tokenizer file (reformer tokenize train, import) instead of a new one."),
+    ] = None,
     set_: SetOption = None,
     steps: Annotated[int | None, typer.Option(help="Stop after so many steps.")] = None,
     minutes: Annotated[float | None, typer.Option(help=f"Stop after so many minutes; default {MINUTES:g}.")] = None,
@@ -73,13 +85,20 @@ def train(
         sets += ["train.minutes=null"] if steps is not None else ["train.steps=null"] if minutes is not None else []
     where = pick_device(device)
     if resume:
-        others = [n for n, value in (("--config", config), ("CORPUS", corpus), ("--validation", validation)) if value]
+        named = (("--config", config), ("CORPUS", corpus), ("--validation", validation), ("--from", from_))
+        others = [name for name, value in (*named, ("--tokenizer", tokenizer)) if value]
         if others or seed is not None:
             raise UserError(f"--resume goes on with what the run has; it takes no {' or '.join(others or ['--seed'])}")
     elif run is not None and int(os.environ.get("RANK", "0")) == 0:
         check_new(run)
+    if from_ is not None and tokenizer is not None:
+        raise UserError(f"--from {from_} brings its own tokenizer", "leave out --tokenizer")
     with world_of(where) as world:
-        _train(world, (lambda: _resumed(run, sets, world)) if resume else (lambda: _begun(run, config, sets, world)))
+
+        def ready() -> Ready:
+            return _resumed(run, sets, world) if resume else _begun(run, config, sets, world, from_, tokenizer)
+
+        _train(world, ready, given_weights=from_ is not None)
 
 
 def _as_yaml(value: Any) -> str:
@@ -92,8 +111,8 @@ def _as_yaml(value: Any) -> str:
 Ready = tuple["Run", "Prepared", "Path | None"]
 
 
-def _train(world: World, make_ready: Callable[[], Ready]) -> None:
-    """The chief makes ready, the others open what it made."""
+def _train(world: World, make_ready: Callable[[], Ready], given_weights: bool) -> None:
+    """The chief makes ready, the others open what it made. given_weights: a new run has some to begin with."""
     from reformer_cli.commands.session import Session
     from reformer_cli.runs import Run
     from reformer_cli.tokenization.shards import prepared_before
@@ -110,31 +129,45 @@ def _train(world: World, make_ready: Callable[[], Ready]) -> None:
         run = Run.open(Path(path))
         prepared = prepared_before(run.config.data, run.tokenizer(), run.config.corpus_digest)
         ready.append((run, prepared, Path(checkpoint) if checkpoint else None))
-    Session(world, *ready[0]).train()
+    session = Session(world, *ready[0])
+    if given_weights:
+        session.model.load_state_dict(session.run.load_model(world.device).state_dict())
+    session.train()
 
 
-def _begun(path: Path | None, source: str | None, sets: list[str], world: World) -> Ready:
-    """A new run: everything that can be wrong is found before anything is written."""
+def _begun(
+    path: Path | None, source: str | None, sets: list[str], world: World, from_: Path | None, file: Path | None
+) -> Ready:
+    """A new run: everything that can be wrong is found before anything is written. from_: the run whose weights it
+    begins with; file: a tokenizer's."""
+    import torch
+
     from reformer_cli.commands.session import batches_of
-    from reformer_cli.config import load_config, resolve
+    from reformer_cli.config import resolve
     from reformer_cli.runs import Run
     from reformer_cli.tokenization.corpus import absolute
     from reformer_cli.tokenization.shards import load_or_prepare
+    from reformer_cli.tokenization.vocabulary import check_kind
     from reformer_cli.training.forecast import count_parameters
     from reformer_cli.training.precision import pick_precision
+    from reformer_cli.transfer import SAMPLE
 
-    settings = load_config(source, sets)
+    settings, tokenizer, start = _asked(source, sets, from_, file)
     train = settings["train"]
     if not train.get("steps") and not train.get("minutes"):
         train["minutes"] = MINUTES
     for texts in ("corpus", "validation"):
         settings["data"][texts] = absolute(settings["data"].get(texts, ()))
-    data = resolve(settings, 320).data
+    # With --from, the context is chosen once the text is known: until then the model's settings cannot be checked.
+    known = settings if start is None else {"data": settings["data"]}
+    data = resolve(known, 320).data
     if data.image_size is not None:  # the context follows from it and is nobody's to choose
         settings["data"]["context"] = data.context
-    prepared = load_or_prepare(data, say)
+    if tokenizer is not None:
+        check_kind(data, tokenizer)
+    prepared = load_or_prepare(data, say, tokenizer)
     if source is None:
-        settings = _chosen(settings, prepared, world)
+        settings = _chosen(settings, prepared, world, start)
     if train.get("precision", "auto") == "auto":
         train["precision"], reason = pick_precision(world.device)
         say_choice("train.precision", train["precision"], reason)
@@ -146,12 +179,33 @@ def _begun(path: Path | None, source: str | None, sets: list[str], world: World)
     batches_of(config, prepared)
     n = count_parameters(config.model)
     run = Run.create(path, config, prepared.tokenizer)
+    if start is not None:
+        start.begin(run, torch.from_numpy(prepared.tokens.train[:SAMPLE].astype("int64")))
     say(
         f"{run.path}: {n / 1e6:.2f} M parameters, {prepared.tokenizer.vocab_size:,} tokens of vocabulary, "
         f"{len(prepared.tokens.train):,} training tokens ({prepared.tokens.bytes_per_token:.2f} bytes each), "
         f"{len(prepared.tokens.held_out):,} held out"
     )
     return run, prepared, None
+
+
+def _asked(
+    source: str | None, sets: list[str], from_: Path | None, file: Path | None
+) -> tuple[Settings, Tokenizer | None, Start | None]:
+    """The settings, the tokenizer if it is given, and the run that this one begins with."""
+    from reformer_cli.config import load_config
+    from reformer_cli.tokenization.foreign import open_any
+    from reformer_cli.transfer import Start
+
+    if from_ is not None:
+        start = Start(from_)
+        return start.settings(lambda base: load_config(source, sets, base)), start.tokenizer, start
+    settings = load_config(source, sets)
+    if file is None:
+        return settings, None, None
+    if named := [f"data.{name}" for name in ("tokenizer", "vocab_size") if settings["data"].get(name)]:
+        raise UserError(f"--tokenizer {file} and {' and '.join(named)} exclude each other", "give one of them")
+    return settings, open_any(file), None
 
 
 def _check_world(config: RunConfig, world: World) -> None:
@@ -165,13 +219,14 @@ def _check_world(config: RunConfig, world: World) -> None:
         say("warning: train.shard has no effect on one process; start it with torchrun")
 
 
-def _chosen(settings: Settings, prepared: Prepared, world: World) -> Settings:
+def _chosen(settings: Settings, prepared: Prepared, world: World, start: Start | None) -> Settings:
     """The plan's choices under what the user set; printed with their reasons."""
     from reformer_cli.training.plan import choose
 
     minutes, steps = (settings["train"].get(name) for name in ("minutes", "steps"))
     memory = free_memory(world.device)
-    for c in choose(len(prepared.tokens.train), world.device, memory, minutes, steps, world.size):
+    choices = choose(len(prepared.tokens.train), world.device, memory, minutes, steps, world.size)
+    for c in start.suited(choices, settings) if start is not None else choices:
         section, name = c.key.split(".")
         if name not in settings[section]:
             settings[section][name] = c.value
@@ -217,6 +272,10 @@ def _resumed(path: Path | None, sets: list[str], world: World) -> Ready:
     from reformer_cli.tokenization.shards import load_or_prepare
 
     run = Run.open(path)
+    if not run.config.data.corpus:
+        raise UserError(
+            f"{run.path} was not trained here", f"begin with its weights: reformer train TEXT --from {run.path}"
+        )
     changed = load_config(None, sets)
     fixed = [f"{section}.{name}" for section in ("model", "data") for name in changed[section]]
     if fixed:

@@ -75,20 +75,23 @@ def nats(
     scored: Tensor,
     context: int | None = None,
     progress: Callable[[int], None] | None = None,
+    parallel: bool = False,
 ) -> float:
     """Total nats of tokens scored [n], given prefix [m >= 1] and each other; streamed, bounded memory.
 
     context: each token sees at least half of and at most so many tokens before it: the text is taken in
-    stretches of half a context, each read anew with the half before it. None: everything before it.
+    stretches of half a context, each read anew with the half before it. None: everything before it. parallel: every
+    stretch in one forward pass, as in training, which for pattern published is another function.
     """
     whole = torch.cat([prefix, scored]).to(model.embedding.device)
+    stretch = _at_once if parallel else _stream
     if context is None or len(whole) - 1 <= context:
-        return _stream(model, whole, len(prefix), len(whole), progress)
+        return stretch(model, whole, len(prefix), len(whole), progress)
     half = max(1, context // 2)
     total = 0.0
     for start in range(len(prefix), len(whole), half):
         stop = min(start + half, len(whole))
-        total += _stream(
+        total += stretch(
             model, whole[max(0, start - (context - half)) : stop], min(start, context - half), None, progress
         )
     return total
@@ -98,9 +101,7 @@ def _stream(
     model: ReformerLM, tokens: Tensor, first: int, last: int | None, progress: Callable[[int], None] | None
 ) -> float:
     """Nats of tokens[first:last], each given those before it."""
-    targets = tokens[1:].clone()
-    targets[: max(0, first - 1)] = -100
-    inputs = tokens[: -1 if last is None else last - 1]
+    inputs, targets = _aims(tokens, first, last)
     total, state = 0.0, None
     with torch.inference_mode():
         for start in range(0, len(inputs), AT_ONCE):
@@ -110,3 +111,23 @@ def _stream(
             if progress is not None:
                 progress(int((targets[here] >= 0).sum()))
     return total
+
+
+def _at_once(
+    model: ReformerLM, tokens: Tensor, first: int, last: int | None, progress: Callable[[int], None] | None
+) -> float:
+    """`_stream` in one forward pass."""
+    inputs, targets = _aims(tokens, first, last)
+    scored = int((targets[: len(inputs)] >= 0).sum())
+    with torch.inference_mode():
+        found = float(model.loss(inputs[None], targets[None, : len(inputs)])) * scored
+    if progress is not None:
+        progress(scored)
+    return found
+
+
+def _aims(tokens: Tensor, first: int, last: int | None) -> tuple[Tensor, Tensor]:
+    """What is read, and what is to follow; -100 where that is not among tokens[first:]."""
+    targets = tokens[1:].clone()
+    targets[: max(0, first - 1)] = -100
+    return tokens[: -1 if last is None else last - 1], targets

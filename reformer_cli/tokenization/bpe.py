@@ -49,11 +49,16 @@ class _Words(dict[str, bytes]):
         return ids
 
 
+class AnotherProgramsError(UserError):
+    """A sentencepiece model, but not one that was trained here."""
+
+
 class BPETokenizer:
     """A trained vocabulary; the alphabet is its one-character pieces."""
 
     kind = "bpe"
     end = END
+    lossless = True
 
     def __init__(self, model: bytes, where: str = "the tokenizer") -> None:
         self._model = model
@@ -64,7 +69,9 @@ class BPETokenizer:
             raise UserError(f"{where} is not a sentencepiece model ({error})", "it is damaged") from None
         ids = {piece: n for n, piece in enumerate(pieces)}
         if not all(sign in ids for sign in [*NIBBLES, *SYMBOLS.values()]) or not self._processor.is_control(END):
-            raise UserError(f"{where} is a sentencepiece model of another program", "it is damaged or was replaced")
+            raise AnotherProgramsError(
+                f"{where} is a sentencepiece model of another program", "it is damaged or was replaced"
+            )
         self.vocab_size = len(pieces)
         self._nibbles = {ids[sign]: n for n, sign in enumerate(NIBBLES)}
         plain = {sign: char for char, sign in SYMBOLS.items()} | {SPACE: " "}
@@ -100,6 +107,10 @@ class BPETokenizer:
 
     def serialise(self) -> bytes:
         return self._model
+
+    def names(self) -> list[str]:
+        """The pieces as sentencepiece names them, by id; of those that merges make, the first made come first."""
+        return [self._processor.id_to_piece(n) for n in range(self.vocab_size)]
 
 
 def choose_vocab_size(n_characters: int) -> int:

@@ -1,4 +1,4 @@
-"""What a tokenizer is, the byte tokenizer, and reading either kind back from a run."""
+"""What a tokenizer is, the byte tokenizer, and reading any kind back from a run."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ SAFE = re.compile(
 
 
 class Tokenizer(Protocol):
-    """Text <-> token ids without loss: decode(encode(x)) == x for every text."""
+    """Text <-> token ids; lossless: decode(encode(x)) == x for every text."""
 
     kind: str
     vocab_size: int
+    lossless: bool
     end: int  # id of the token that separates documents; no text encodes to it
 
     def encode(self, text: str) -> Ids:
@@ -85,6 +86,7 @@ class ByteTokenizer:
     kind = "bytes"
     vocab_size = 257
     end = 256
+    lossless = True
 
     def encode(self, text: str) -> Ids:
         return np.frombuffer(text.encode("utf-8"), dtype=np.uint8).astype(np.int32)
@@ -143,19 +145,27 @@ def digest(tokenizer: Tokenizer) -> str:
 def load_tokenizer(path: Path) -> Tokenizer:
     """Read tokenizer.model, which may come from anyone. Raises UserError if it is missing or damaged."""
     try:
-        if path.stat().st_size > LARGEST:
-            raise UserError(f"{path} has {path.stat().st_size} bytes, a tokenizer at most {LARGEST}")
-        data = path.read_bytes()
+        data = read_bounded(path)
     except FileNotFoundError:
         raise UserError(f"{path} is missing", "the run is not complete") from None
     return tokenizer_of(data, str(path))
 
 
+def read_bounded(path: Path) -> bytes:
+    """A tokenizer file's content. Raises UserError if it is too large, FileNotFoundError if it is not there."""
+    if (size := path.stat().st_size) > LARGEST:
+        raise UserError(f"{path} has {size} bytes, a tokenizer at most {LARGEST}")
+    return path.read_bytes()
+
+
 def tokenizer_of(data: bytes, where: str = "the tokenizer") -> Tokenizer:
-    """What `serialise` has made. Raises UserError if it is damaged."""
-    for kind in (ByteTokenizer, PixelTokenizer):
-        if data == kind().serialise():
-            return kind()
+    """The tokenizer that some `serialise` wrote. Raises UserError for other bytes."""
+    from reformer_cli.tokenization.shifted_bytes import ShiftedByteTokenizer
+
+    for plain in (ByteTokenizer(), PixelTokenizer(), ShiftedByteTokenizer()):
+        if data == plain.serialise():
+            return plain
+    from reformer_cli.tokenization import foreign
     from reformer_cli.tokenization.bpe import BPETokenizer
 
-    return BPETokenizer(data, where)
+    return foreign.read_foreign(data, where) if data.startswith(foreign.HEADER) else BPETokenizer(data, where)

@@ -45,6 +45,15 @@ def tokenizer_for(data: DataConfig, scan: Scan, report: Callable[[str], None]) -
     return tokenizer
 
 
+def check_kind(data: DataConfig, tokenizer: Tokenizer) -> None:
+    """Raises UserError for a tokenizer of text where the corpus is images, and the reverse."""
+    of_images = tokenizer.kind == PixelTokenizer.kind
+    if data.image_size is not None and not of_images:
+        raise UserError("the tokenizer is for text, data.image_size is for images", "leave one of them out")
+    if data.image_size is None and of_images:
+        raise UserError("the tokenizer is for images", "say their size: --set data.image_size=[HEIGHT,WIDTH]")
+
+
 def _trained_on(scan: Scan, rule: Rule, advance: Callable[[int], None]) -> Iterator[Iterator[str]]:
     """The training part of each document, in pieces."""
     for _, source, record in scan.files():

@@ -160,6 +160,16 @@ def test_text_and_images_are_not_mixed_up(reformer: Program, folder: Path, text:
     assert "was trained on text" in asked.error
 
 
+def test_another_runs_weights(reformer: Program, run: Path, folder: Path, text: Path, tmp_path: Path) -> None:
+    asked = ["train", folder, "--set", "image_size=[4, 6]", "--steps", 1, "--from", run]
+    result = reformer(*asked, "--run", tmp_path / "second")
+    assert result.status == 0, result.err
+    assert "say their size" in reformer("train", text, "--from", run, "--steps", 1).error
+    (tmp_path / "bytes.model").write_text('{"kind": "bytes"}')
+    asked = ["train", folder, *SMALL, "--steps", 1, "--tokenizer", tmp_path / "bytes.model"]
+    assert "the tokenizer is for text" in reformer(*asked).error
+
+
 @pytest.mark.parametrize(
     ("setting", "message"),
     [

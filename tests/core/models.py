@@ -21,6 +21,7 @@ VARIANTS: dict[str, dict] = {
     },
     "one slice": {"workspace_tokens": 4096},
     "groups of heads": {"layers": ("mixed", "lsh", "full"), "head_group": 2, "n_hashes": 2, "windows": (5, 16)},
+    "approximate gelu": {"feed_forward": "gelu_tanh", "norm": "layer", "norm_epsilon": 1e-5, "head_bias": False},
     "tied, factorised buckets": {"tie_embeddings": True, "n_buckets": (4, 4), "softcap": 0.0, "feed_forward": "relu"},
 }  # fmt: skip
 

@@ -21,6 +21,7 @@ from reformer.config import ReformerConfig
 from reformer.ops.bucket_attention.attend import attend
 from reformer.ops.bucket_attention.published import make_published
 from reformer.ops.lsh_hash import lsh_hash, rotation_width
+from reformer.precision import wide_dtype
 from reformer.state import WindowState
 
 if TYPE_CHECKING:
@@ -46,7 +47,8 @@ class PublishedHeads(Heads):
 
     def attended(self, q: Tensor, k: Tensor, v: Tensor, buckets: Tensor, delta: Tensor | None = None) -> Tensor:
         layout = make_published(buckets, self.chunk, self.config.chunk_multiple, itself=not self.shared)
-        return attend(q, k, v, layout, alone=self.shared, delta=delta)
+        lone = layout.own_shares(wide_dtype(q)) if self.shared and self.config.hashes(q.shape[2]) else None
+        return attend(q, k, v, layout, alone=self.shared, delta=delta, lone=lone)
 
     def mix(
         self, parts: tuple[Tensor, ...], context: Context, group: slice, routing: Tensor | None = None,

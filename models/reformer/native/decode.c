@@ -15,7 +15,7 @@ static int omp_get_num_threads(void) { return 1; }
 #endif
 
 enum { PANEL = VECTORS * LANES, PATIENCE = 2000 }; /* outputs of a product that are summed at once; spins before yielding */
-enum { EMBED, PHASE, NORM, MATMUL, HEADS, WINDOW, BUCKETS, SQUARED_RELU, RELU, GELU, SWIGLU, ADD, SOFTCAP };
+enum { EMBED, PHASE, NORM, MATMUL, HEADS, WINDOW, BUCKETS, SQUARED_RELU, RELU, GELU, GELU_TANH, SWIGLU, ADD, SOFTCAP };
 
 /* p, n, x: what they are is said at each operation below; decode.py fills them in. */
 typedef struct {
@@ -225,6 +225,9 @@ INLINE vec activated(int64_t kind, vec x, vec gate, float limit) {
         case RELU: return larger(x, (vec){0});
         case SWIGLU: return x / (1 + exponential(smaller(-x, all(80)))) * gate;
         case SOFTCAP: return limit - 2 * limit / (1 + exponential(smaller(x * (2 / limit), all(80))));
+        case GELU_TANH: /* x (1 + tanh(y)) / 2 with y = (2 / pi)^1/2 (x + 0.044715 x^3) is x over 1 + exp(-2 y) */
+            gate = x * (0.7978845608f + 0.0356774081f * x * x);
+            return x / (1 + exponential(smaller(-2 * gate, all(80))));
         default: for (int n = 0; n < LANES; n++) x[n] *= 0.5f * (1 + erff(x[n] * 0.70710678f)); return x;
     }
 }

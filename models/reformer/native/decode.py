@@ -29,6 +29,7 @@ KINDS = [
     "squared_relu",
     "relu",
     "gelu",
+    "gelu_tanh",
     "swiglu",
     "add",
     "softcap",
@@ -201,7 +202,7 @@ class Tape:
         return out
 
     def activate(self, kind: str, h: Tensor, limit: float = 0.0) -> Tensor:
-        """squared_relu, relu, gelu, softcap in place; swiglu into a buffer of half the width."""
+        """squared_relu, relu, gelu, gelu_tanh, softcap in place; swiglu into a buffer of half the width."""
         width = h.shape[1] // 2 if kind == "swiglu" else h.shape[1]
         out = self.buffer(width) if kind == "swiglu" else h
         self.put(kind, [h, out], [width], [limit])

@@ -35,17 +35,19 @@ class _BucketAttention(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, q: Tensor, k: Tensor, v: Tensor, layout: Layout, shift: int, alone: bool, delta: Tensor | None,
-        passes: ModuleType,
+        passes: ModuleType, lone: Tensor | None,
     ) -> Tensor:  # fmt: skip
         keys, values = _flat(k), _flat(v)
         queries = keys if q is k else _flat(q)
         with torch.autocast(q.device.type, enabled=False):  # sums are wide, whatever it says
             out, lse = passes.forward_pass(queries, keys, values, layout, shift * q.shape[1])
         if alone:
-            out = torch.where((lse == -torch.inf)[:, None], values.to(out.dtype), out)
+            own = values.to(out.dtype)
+            out = torch.where((lse == -torch.inf)[:, None], own if lone is None else own * lone[:, None], out)
         shaped = _shaped(out, v)
         ctx.save_for_backward(q, k, v, lse, *([shaped] if delta is None else []))
         ctx.layout, ctx.shift, ctx.alone, ctx.shared, ctx.passes = layout, shift, alone, q is k, passes
+        ctx.lone = lone
         ctx.delta = delta  # no saved tensor: it is filled later, and may be
         return shaped
 
@@ -69,24 +71,26 @@ class _BucketAttention(torch.autograd.Function):
                 once=ctx.delta is not None,
             )
         if ctx.alone:
-            dv += d_out.masked_fill((lse != -torch.inf)[:, None], 0.0)  # there, out was the own v
-        return None if ctx.shared else _shaped(dq, q), _shaped(dk, k), _shaped(dv, v), *[None] * 5
+            d_own = d_out.masked_fill((lse != -torch.inf)[:, None], 0.0)  # there, out was the own v
+            dv += d_own if ctx.lone is None else d_own * ctx.lone[:, None]
+        return None if ctx.shared else _shaped(dq, q), _shaped(dk, k), _shaped(dv, v), *[None] * 6
 
 
 def attend(
     q: Tensor, k: Tensor, v: Tensor, layout: Layout, *, shift: int = 0, alone: bool, delta: Tensor | None = None,
-    backend: Backend = "auto",
+    backend: Backend = "auto", lone: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     """Attention over a layout made before; q, k, v: [batch, heads, length, d_head].
 
-    shift: v_{j+shift} is read at a visible j. alone: who sees nothing returns its own v, else 0. delta: a tensor
+    shift: v_{j+shift} is read at a visible j. alone: who sees nothing returns its own v (times `lone` [batch * length *
+    heads], token by token, if given), else 0. delta: a tensor
     [batch * length * heads] in which the caller, before backward, puts the sums of products of the output's rows and
     its gradient's, token by token (`row_products`): the output is then not kept, and it and q may be
     overwritten. Raises ValueError where backend native is asked for and cannot be had.
     """
     fits = isinstance(layout, Recent) and q.dtype == k.dtype == v.dtype
     passes = PASSES[choose(backend, q, k, v) if fits else "torch"]
-    out: Tensor = _BucketAttention.apply(q, k, v, layout, shift, alone, delta, passes)
+    out: Tensor = _BucketAttention.apply(q, k, v, layout, shift, alone, delta, passes, lone)
     return out
 
 

@@ -11,6 +11,8 @@ from torch import Tensor
 from reformer.ops.bucket_attention.blocks import SCORES_AT_ONCE, Slice, spans
 from reformer.ops.bucket_attention.recent import sort_rows
 
+SELF = -1e5  # the score that the released code gives a position's view of itself
+
 
 @dataclass(frozen=True)
 class Published:
@@ -46,6 +48,32 @@ class Published:
                 hidden = key_times > query_times if self.itself else key_times >= query_times
                 # The chunk before the first one is of another round: its positions may be among the others too.
                 yield Slice(keys, hidden, min(stop, length) - start, m if start == 0 else 0)
+
+    def own_shares(self, dtype: torch.dtype) -> Tensor | None:
+        """What a position that sees nothing else makes of its own value as released, by flat position; None where that
+        is 1.
+
+        Rounds are merged by weights exp(l_r - log sum exp(l_r)) with l_r about -100,000, where float32 goes in steps of
+        1/128: two rounds' weights add up to 0.998. The look-back at the round before can show the position twice.
+        """
+        if self.n_rounds == 1 or dtype == torch.float64:
+            return None
+        m, total, device = self.chunk, self.orders[0].numel(), self.orders[0].device
+        twice = torch.zeros(total, dtype=torch.int64, device=device)  # rounds that show a position itself twice
+        for r, order in enumerate(self.orders):
+            first, last = torch.zeros(2, total, dtype=torch.bool, device=device)
+            first[order[:, :m].reshape(-1)] = True
+            last[self.orders[r - 1][:, self.padded - m :].reshape(-1)] = True
+            twice += first & last
+        return _shares(self.n_rounds, dtype).to(device)[twice]
+
+
+def _shares(n_rounds: int, dtype: torch.dtype) -> Tensor:
+    """[n_rounds + 1]: the sum of all weights where so many rounds show a position itself twice, the others once."""
+    copies = 1 + (torch.arange(n_rounds) < torch.arange(n_rounds + 1)[:, None]).to(dtype)
+    seen = SELF + copies.log()
+    inside = copies * torch.exp(SELF - seen)
+    return (inside * torch.exp(seen - seen.logsumexp(-1, keepdim=True))).sum(-1)
 
 
 def make_published(buckets: Tensor, chunk: int, multiple: int, *, itself: bool) -> Published:

@@ -1,0 +1,217 @@
+"""Held-out bits/byte after the same minutes on the same machine: `reformer train` with no settings, and the peers.
+
+    python benchmarks/equal_minutes.py TEXT --minutes 5 [--seeds 0 1 2] [--systems reformer dense ...] [--vocab 1024]
+
+The last twentieth of the text is held out; every byte of it is scored once. Ours is the command line, tokenizer and
+all. Peers: AdamW, 2,048 to 4,096 tokens a step, a step size that falls to 0 over the minutes, each token scored with at
+least half a context before it; sizes and step sizes are the best of those tried (LOG.md). Appends to results.csv.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import record
+import torch
+import torch.nn.functional as F
+from dense import Dense, Recurrent
+from torch import Tensor, nn
+
+from reformer_cli.commands.shared import keep_freed_memory
+from reformer_cli.tokenization.tokenizer import ByteTokenizer
+
+HELD_OUT, WARM_UP = 20, 0.05  # one part in so many; share of the minutes
+Logits = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Peer:
+    """How a peer is trained. make: vocab_size, context -> (module, what gives logits of tokens [batch, context])."""
+
+    make: Callable[[int, int], tuple[nn.Module, Logits]]
+    context: int
+    batch: int
+    learning_rate: float
+    bf16: bool = True
+
+
+def dense(vocab_size: int, context: int) -> tuple[nn.Module, Logits]:
+    """A modern dense Transformer of about ours' size."""
+    model = Dense(vocab_size, 192, 4, 4)
+    return model, model
+
+
+def lstm(vocab_size: int, context: int) -> tuple[nn.Module, Logits]:
+    """Two layers of 512."""
+    model = Recurrent(vocab_size, 512, 2)
+    return model, model
+
+
+def huggingface(vocab_size: int, context: int) -> tuple[nn.Module, Logits]:
+    """transformers' Reformer, local and LSH layers in turn, the sizes of ours."""
+    from transformers import ReformerConfig, ReformerModelWithLMHead
+
+    rows = 2 ** (context.bit_length() // 2)
+    config = ReformerConfig(
+        vocab_size=vocab_size, hidden_size=192, num_attention_heads=4, attention_head_size=48, feed_forward_size=768,
+        attn_layers=["local", "lsh", "local", "lsh"], num_hashes=1, num_buckets=2 * context // 64, is_decoder=True,
+        axial_pos_shape=(rows, context // rows), axial_pos_embds_dim=(64, 128), max_position_embeddings=context,
+        hidden_dropout_prob=0.0, local_attention_probs_dropout_prob=0.0, use_cache=False,
+    )  # fmt: skip
+    model = ReformerModelWithLMHead(config)
+    return model, lambda tokens: model(input_ids=tokens).logits
+
+
+def lucidrains(vocab_size: int, context: int) -> tuple[nn.Module, Logits]:
+    """reformer-pytorch, one of four heads by hash, the sizes of ours."""
+    from reformer_pytorch import ReformerLM
+
+    model = ReformerLM(
+        num_tokens=vocab_size, dim=192, depth=4, max_seq_len=context, heads=4, bucket_size=64, n_hashes=1, causal=True,
+        n_local_attn_heads=3, axial_position_emb=True, axial_position_shape=(context // 64, 64),
+    )  # fmt: skip
+    return model, model
+
+
+PEERS = {
+    "dense": Peer(dense, 256, 8, 3e-3),
+    "lstm": Peer(lstm, 256, 16, 3e-3),
+    "transformers": Peer(huggingface, 1024, 2, 2e-3, bf16=False),  # its products lose the gradients' equality in bf16
+    "reformer-pytorch": Peer(lucidrains, 1024, 2, 1e-3, bf16=False),
+}
+
+
+def train(peer: Peer, tokens: Tensor, vocab_size: int, minutes: float, seed: int) -> tuple[nn.Module, Logits, int]:
+    """A peer after so many minutes, and the steps it took."""
+    torch.manual_seed(seed)
+    model, logits = peer.make(vocab_size, peer.context)
+    matrices = [p for p in model.parameters() if p.dim() > 1]
+    vectors = [p for p in model.parameters() if p.dim() <= 1]
+    groups = [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}]
+    optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.95))
+    draw, steps, began = torch.Generator().manual_seed(seed), 0, time.monotonic()
+    while (share := (time.monotonic() - began) / (60 * minutes)) < 1:
+        starts = torch.randint(0, len(tokens) - peer.context - 1, (peer.batch,), generator=draw)
+        batch = torch.stack([tokens[s : s + peer.context + 1] for s in starts.tolist()])
+        for group in optimiser.param_groups:
+            group["lr"] = peer.learning_rate * min(1, share / WARM_UP) * (1 - share)
+        with torch.autocast("cpu", torch.bfloat16, enabled=peer.bf16):
+            found = logits(batch[:, :-1])
+        F.cross_entropy(found.float().flatten(0, 1), batch[:, 1:].flatten()).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        steps += 1
+    return model.eval(), logits, steps
+
+
+@torch.no_grad()
+def nats(logits: Logits, context: int, tokens: Tensor, bf16: bool) -> float:
+    """Total nats of tokens[1:], each given at least half a context, where there is as much."""
+    total, scored = 0.0, 1
+    while scored < len(tokens):
+        start = max(0, scored - context // 2)
+        window = tokens[start : start + context + 1]
+        filled = F.pad(window[:-1], (0, context - len(window) + 1))  # some peers accept one length only
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            found = logits(filled[None])[0, : len(window) - 1].float()
+        each = F.cross_entropy(found, window[1:], reduction="none")
+        total += float(each[scored - start - 1 :].double().sum())
+        scored = start + len(window)
+    return total
+
+
+def peer(name: str, text: Path, held: Path, minutes: float, seed: int, vocab: int) -> dict[str, float]:
+    """Train a peer on a text and score it on another."""
+    keep_freed_memory()
+    if vocab:
+        from reformer_cli.tokenization.bpe import train_bpe
+
+        tokenizer = train_bpe([text.read_text("utf-8")], vocab)
+    else:
+        tokenizer = ByteTokenizer()
+    parts = [torch.from_numpy(tokenizer.encode(p.read_text("utf-8"))).long() for p in (text, held)]
+    chosen = PEERS[name]
+    model, logits, steps = train(chosen, parts[0], tokenizer.vocab_size, minutes, seed)
+    scored = torch.cat([torch.tensor([tokenizer.end]), parts[1]])
+    found = nats(logits, chosen.context, scored, chosen.bf16)
+    size = sum(p.numel() for p in model.parameters())
+    return {"bits": found / math.log(2) / held.stat().st_size, "steps": steps, "parameters": size}
+
+
+def ours(text: Path, held: Path, minutes: float, seed: int, settings: list[str]) -> dict[str, float]:
+    """`reformer train`, then `reformer evaluate perplexity`."""
+    line = [sys.executable, "-m", "reformer_cli"]
+    with tempfile.TemporaryDirectory() as folder:
+        run = f"{folder}/run"
+        given = [x for setting in settings for x in ("--set", setting)]
+        train_line = [*line, "train", str(text), "--validation", str(held), "--minutes", str(minutes), "--run", run]
+        subprocess.run([*train_line, "--seed", str(seed), *given], check=True, stderr=subprocess.DEVNULL)
+        scored = [*line, "evaluate", "perplexity", "--run", run, str(held), "--json"]
+        found = json.loads(subprocess.run(scored, check=True, capture_output=True, text=True).stdout)
+        lines = (Path(run) / "metrics.jsonl").read_text().splitlines()
+        steps = max(json.loads(x).get("step", 0) for x in lines)
+    return {"bits": found["bits_per_byte"], "steps": steps}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("text", type=Path)
+    parser.add_argument("--minutes", type=float, default=5.0)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--systems", nargs="+", choices=["reformer", *PEERS], default=["reformer", *PEERS])
+    parser.add_argument("--vocab", type=int, default=1024, help="of the peers' BPE; 0: bytes")
+    parser.add_argument("--set", action="append", default=[], help="a setting of ours, as `reformer train --set`")
+    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one:
+        text, held = map(Path, arguments.one)
+        system, seed = arguments.systems[0], arguments.seeds[0]
+        print(json.dumps(peer(system, text, held, arguments.minutes, seed, arguments.vocab)))
+        return
+    rows: list[tuple[str, str, str, float, str]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        text, held = Path(folder) / "text.txt", Path(folder) / "held.txt"
+        data = arguments.text.read_text("utf-8")
+        cut = len(data) - len(data) // HELD_OUT
+        text.write_text(data[:cut], "utf-8")
+        held.write_text(data[cut:], "utf-8")
+        for system in arguments.systems:
+            found = []
+            for seed in arguments.seeds:
+                if system == "reformer":
+                    found.append(ours(text, held, arguments.minutes, seed, arguments.set))
+                else:
+                    found.append(_in_a_process(system, seed, text, held, arguments))
+                print(f"{system:<17} seed {seed}: {json.dumps(found[-1])}", flush=True)
+            bits = [f["bits"] for f in found]
+            print(f"{system:<17} {statistics.mean(bits):.4f} bits/byte, mean of {len(bits)}", flush=True)
+            case = f"{arguments.text.stem}, {arguments.minutes:g} minutes"
+            case += "".join(f", {s}" for s in arguments.set) if system == "reformer" else f", vocab {arguments.vocab}"
+            rows += [
+                (system, f"{case}, seed {s}", "held out", b, "bits/byte")
+                for s, b in zip(arguments.seeds, bits, strict=True)
+            ]
+    record.append("cpu", "equal_minutes", rows)
+
+
+def _in_a_process(system: str, seed: int, text: Path, held: Path, arguments: argparse.Namespace) -> dict[str, float]:
+    line = [sys.executable, __file__, str(text), "--one", str(text), str(held), "--systems", system, "--seeds"]
+    line += [str(seed), "--minutes", str(arguments.minutes), "--vocab", str(arguments.vocab)]
+    done = subprocess.run(line, check=True, capture_output=True, text=True)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Models in and out: transformers' folders, plain tensors, model cards."""

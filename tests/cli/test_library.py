@@ -1,0 +1,41 @@
+"""docs/library.md: what it shows is what runs."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PAGE = Path(__file__).parents[2] / "docs" / "library.md"
+BLOCKS = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.S)
+
+
+def run(code: str, folder: Path) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_copy_task_is_learnt(tmp_path: Path) -> None:
+    assert len(BLOCKS[0].splitlines()) <= 40
+    printed = run(BLOCKS[0], tmp_path)
+    share = re.search(r"copied right: (\d+) %", printed)
+    assert share, printed
+    assert int(share.group(1)) >= 90
+
+
+@pytest.mark.slow
+def test_the_other_pieces_run_after_it(tmp_path: Path) -> None:
+    assert len(BLOCKS) > 1
+    run("\n".join(BLOCKS), tmp_path)
+
+
+def test_the_readmes_piece_runs(tmp_path: Path) -> None:
+    """With tokens and targets of some kind before it."""
+    readme = (PAGE.parents[1] / "README.md").read_text("utf-8")
+    code = re.findall(r"```python\n(.*?)```", readme, re.S)[0]
+    before = "import torch\ntokens = torch.randint(320, (1, 50))\ntargets, state = tokens, None\n"
+    run(before + code, tmp_path)
