@@ -225,7 +225,7 @@ def prepare(
         n_characters = sum(scan.characters for scan, _ in parts)
         unit = values if isinstance(tokenizer, PixelTokenizer) else characters
         report(f"tokenising {unit(n_characters)}{again} ...")
-        alone = size <= ALONE or isinstance(tokenizer, ByteTokenizer)
+        alone = size <= ALONE or isinstance(tokenizer, (ByteTokenizer, PixelTokenizer))
         try:
             with shown("tokenising", n_characters, report, unit) as advance:
                 state = tokenise(parts, tokenizer, aside, 1 if alone else processes or cores(), advance)

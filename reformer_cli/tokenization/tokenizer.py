@@ -105,17 +105,32 @@ class ByteTokenizer:
         return json.dumps({"kind": self.kind}).encode()
 
 
-class PixelTokenizer(ByteTokenizer):
+class PixelTokenizer:
     """A token per byte of an image, which comes as a text of characters U+0000 to U+00FF; `end` begins one."""
 
     kind = "pixels"
+    vocab_size = 257
+    end = 256
+    lossless = True  # of every image; other texts it refuses
 
     def encode(self, text: str) -> Ids:
-        return np.frombuffer(text.encode("latin-1"), dtype=np.uint8).astype(np.int32)
+        try:
+            return np.frombuffer(text.encode("latin-1"), dtype=np.uint8).astype(np.int32)
+        except UnicodeEncodeError:
+            raise UserError("a tokenizer of images has no tokens for text", "name another with --tokenizer") from None
 
     def decode(self, ids: Ids) -> str:
         ids = np.asarray(ids)
         return ids[ids != self.end].astype(np.uint8).tobytes().decode("latin-1")
+
+    def byte_lengths(self) -> npt.NDArray[np.float64]:
+        return np.r_[np.ones(256), 0.0]
+
+    def stream(self) -> StreamDecoder:
+        return StreamDecoder([chr(b).encode() for b in range(256)] + [b""], {})
+
+    def serialise(self) -> bytes:
+        return json.dumps({"kind": self.kind}).encode()
 
 
 def safe_pieces(pieces: Iterable[str]) -> Iterator[str]:

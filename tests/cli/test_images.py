@@ -160,6 +160,12 @@ def test_text_and_images_are_not_mixed_up(reformer: Program, folder: Path, text:
     assert "was trained on text" in asked.error
 
 
+def test_it_is_not_exported_as_a_model_of_text(reformer: Program, run: Path, tmp_path: Path) -> None:
+    made = reformer("export", run, tmp_path / "out", "--format", "transformers", "--license", "mit")
+    assert made.status == 2
+    assert reformer("tokenize", "encode", "--run", run, "--text", "“").error.startswith("error: a tokenizer of images")
+
+
 def test_another_runs_weights(reformer: Program, run: Path, folder: Path, text: Path, tmp_path: Path) -> None:
     asked = ["train", folder, "--set", "image_size=[4, 6]", "--steps", 1, "--from", run]
     result = reformer(*asked, "--run", tmp_path / "second")

@@ -288,3 +288,7 @@ def test_the_tokenizer_loses_nothing() -> None:
     assert isinstance(tokenizer, PixelTokenizer)
     assert tokenizer.encode(every).tolist() == list(range(256))
     assert tokenizer.decode(tokenizer.encode(every)) == every
+    stream = tokenizer.stream()
+    assert "".join(map(stream.push, range(256))) + stream.finish() == every
+    with pytest.raises(UserError, match="no tokens for text"):
+        tokenizer.encode("“")
