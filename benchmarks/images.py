@@ -21,10 +21,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import record
+from reformer import ReformerLM
 
 from reformer_cli.commands.evaluate import _held_out
 from reformer_cli.runs import Run
 from reformer_cli.sampling.config import SamplingConfig
+from reformer_cli.sampling.engine import Texts
 from reformer_cli.sampling.pixels import complete, sheet, unfinished
 from reformer_cli.tokenization.images import Pixels, as_bytes
 from reformer_cli.tokenization.shards import load_or_prepare
@@ -92,11 +94,13 @@ def score(path: Path, page: Path | None, count: int) -> None:
         page.write_bytes(as_bytes(_sheet(model, tokenizer.end, test[:count], size), page))
 
 
-def _sheet(model: object, end: int, images: npt.NDArray[np.int64], size: tuple[int, int]) -> Pixels:
+def _sheet(model: ReformerLM, end: int, images: npt.NDArray[np.int64], size: tuple[int, int]) -> Pixels:
     rows: list[Sequence[tuple[str, Pixels]]] = []
     for whole in images:
         half = whole[: len(whole) // 2].tolist()
-        drawn = np.array([*complete(model, end, half, len(whole), SamplingConfig(samples=3))])  # type: ignore[arg-type]
+        texts = Texts(model, SamplingConfig(samples=3), end)
+        texts.read([end, *half])
+        drawn = np.array([*complete(texts, len(whole) - len(half))])
         row = [("given", unfinished(half, [], size))]
         row += [(f"completed {n}", unfinished(half, one.tolist(), size)) for n, one in enumerate(drawn.T, 1)]
         rows.append([*row, ("original", whole.astype(np.uint8).reshape(*size, 3))])

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reformer_cli.commands.shared import free_memory, load_model, pick_device, say
-from reformer_cli.commands.writing import LONG, interrupts
+from reformer_cli.commands.writing import interrupts, reading
 from reformer_cli.errors import UserError
 from reformer_cli.files import write_file
 from reformer_cli.progress import shown
@@ -24,6 +24,7 @@ def draw(
 ) -> None:
     """Complete an image as often as config.samples says and write them; image: None starts with nothing."""
     from reformer_cli.commands.generate import check_memory
+    from reformer_cli.sampling.engine import Texts
     from reformer_cli.sampling.pixels import complete
     from reformer_cli.tokenization.shards import values
 
@@ -37,12 +38,12 @@ def draw(
     model = load_model(run, where)
     known = given.reshape(-1).tolist()
     made: list[list[int]] = [[] for _ in range(config.samples)]
-    with interrupts() as interrupted, shown("drawing", length, say, values) as advance:
-        on_read = advance if len(known) >= LONG else None
-        if on_read is None:
-            advance(len(known))
+    texts = Texts(model, config, tokenizer.end)
+    with reading(len(known)) as on_read:
+        texts.read([tokenizer.end, *known], on_read)
+    with interrupts() as interrupted, shown("drawing", length - len(known), say, values) as advance:
         try:
-            for new in complete(model, tokenizer.end, known, length, config, on_read):
+            for new in complete(texts, length - len(known)):
                 for one, value in zip(made, new, strict=True):
                     one.append(value)
                 advance(1)

@@ -240,6 +240,7 @@ def _draw(
 
 def _started(texts: Texts, tokenizer: Tokenizer, ids: list[int], writer: Writer, session: Path | None) -> list[Made]:
     """Texts that have read the prompt, or gone on from a session."""
+    from reformer_cli.commands.writing import reading
     from reformer_cli.sampling.session import load
 
     goes_on = session is not None and session.exists()
@@ -256,7 +257,7 @@ def _started(texts: Texts, tokenizer: Tokenizer, ids: list[int], writer: Writer,
     check_length(len(texts.histories[0].tokens) + len(new) + texts.config.max_tokens, len(new), limit)
     writer.begin(goes_on)
     if new:
-        with writer.reading(len(new)) as advance:
+        with reading(len(new)) as advance:
             texts.read(new, advance)
     return made
 
@@ -270,12 +271,13 @@ def _search(
     writer: Writer,
 ) -> None:
     """Look for the likeliest texts and write them."""
+    from reformer_cli.commands.writing import reading
     from reformer_cli.sampling.beam import search
 
     prompt = [tokenizer.end, *ids]
     made, began = writer.start(config.samples), time.monotonic()
     writer.begin(False)
-    with writer.reading(len(prompt)) as on_read, writer.working(config.max_tokens, wait=True) as (on_token, _):
+    with reading(len(prompt)) as on_read, writer.working(config.max_tokens, wait=True) as (on_token, _):
         found = search(model, prompt, config, end=tokenizer.end, bias=bias, on_read=on_read, on_token=on_token)
     for one, best in zip(made, found, strict=False):
         for token, sure in zip(best.tokens, best.log_probabilities, strict=True):

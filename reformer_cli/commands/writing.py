@@ -64,15 +64,6 @@ class Writer:
             self._put(self.prompt)
 
     @contextlib.contextmanager
-    def reading(self, tokens: int) -> Iterator[Advance]:
-        """Shows how far a long prompt is read."""
-        if tokens < LONG:
-            yield lambda n: None
-            return
-        with shown("reading the prompt", tokens, say) as advance:
-            yield advance
-
-    @contextlib.contextmanager
     def working(self, tokens: int, wait: bool = False) -> Iterator[tuple[Advance, Callable[[], bool]]]:
         """Shows how far the work is where the text itself does not, and says whether Ctrl-C was pressed.
 
@@ -117,6 +108,16 @@ class Writer:
     def _put(self, text: str) -> None:
         self.out.write(text)
         self.out.flush()
+
+
+@contextlib.contextmanager
+def reading(tokens: int) -> Iterator[Advance]:
+    """Shows how far a long prompt is read."""
+    if tokens < LONG:
+        yield lambda n: None
+        return
+    with shown("reading the prompt", tokens, say) as advance:
+        yield advance
 
 
 @contextlib.contextmanager

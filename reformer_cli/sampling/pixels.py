@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -11,30 +10,16 @@ import torch
 from reformer_cli.sampling.engine import Texts, choose
 from reformer_cli.tokenization.images import Pixels
 
-if TYPE_CHECKING:
-    from reformer import ReformerLM
-
-    from reformer_cli.sampling.config import SamplingConfig
-
 BYTES = 256  # values that can be drawn; the token beside them begins an image and is never in one
 TILE, GAP, LABEL = 96, 6, 14  # least width of an image on a sheet, space between two, height of a label
 PAPER, MISSING = 255, (128, 160)  # of a sheet: its colour, and the two greys of what was not given
 
 
-def complete(
-    model: ReformerLM,
-    end: int,
-    given: Sequence[int],
-    length: int,
-    config: SamplingConfig,
-    on_read: Callable[[int], None] | None = None,
-) -> Iterator[list[int]]:
-    """The values of images after `given`, up to `length` in all: one of each sample at a time, in raster order."""
-    texts = Texts(model, config, end)
-    texts.read([end, *given], on_read)
-    for _ in range(length - len(given)):
+def complete(texts: Texts, values: int) -> Iterator[list[int]]:
+    """So many more values of images whose beginning `texts` has read: one of each sample at a time, in raster order."""
+    for _ in range(values):
         with torch.inference_mode():
-            drawn = choose(texts.logits()[:, :BYTES], config, texts.generator)
+            drawn = choose(texts.logits()[:, :BYTES], texts.config, texts.generator)
         texts.pending = drawn[:, None]
         yield drawn.tolist()
 
