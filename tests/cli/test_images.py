@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -191,3 +193,23 @@ def test_settings_that_do_not_go_together(reformer: Program, folder: Path, setti
     result = reformer("train", folder, *SMALL, "--set", setting)
     assert result.status == 2
     assert message in result.err
+
+
+def test_ctrl_c_writes_what_there_is(reformer: Program, run: Path, folder: Path, monkeypatch) -> None:
+    from reformer_cli.sampling import pixels
+
+    real = pixels.complete
+
+    def pressed(texts, values):
+        for n, drawn in enumerate(real(texts, values), 1):
+            if n == 9:
+                os.kill(os.getpid(), signal.SIGINT)
+            yield drawn
+
+    monkeypatch.setattr(pixels, "complete", pressed)
+    asked = ["generate", "--run", run, "--image", folder / "03.png", "--rows", 2, "--output", "a.png"]
+    assert reformer(*asked).status == 130
+    made = read("a.png").reshape(-1)
+    assert np.array_equal(made[:36], read(folder / "03.png").reshape(-1)[:36])
+    assert set(made[45:]) <= set(pixels.MISSING)  # nine were drawn, then nothing
+    assert Path("a-sheet.png").exists()
