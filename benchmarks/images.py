@@ -23,11 +23,13 @@ import numpy.typing as npt
 import record
 from reformer import ReformerLM
 
-from reformer_cli.commands.evaluate import _held_out
+from reformer_cli.commands.evaluate_images import scored_images
+from reformer_cli.evaluation.likelihood import reading_of_images
 from reformer_cli.runs import Run
 from reformer_cli.sampling.config import SamplingConfig
 from reformer_cli.sampling.engine import Texts
 from reformer_cli.sampling.pixels import complete, sheet, unfinished
+from reformer_cli.tokenization.batches import held_out_windows
 from reformer_cli.tokenization.images import Pixels, as_bytes
 from reformer_cli.tokenization.shards import load_or_prepare
 
@@ -79,10 +81,12 @@ def score(path: Path, page: Path | None, count: int) -> None:
     train = np.asarray(tokens.train, np.int64).reshape(-1, stride)[:, 1:]
     test = np.asarray(tokens.held_out, np.int64).reshape(-1, stride - 1)
     model = run.load_model()
-    (ours,) = _held_out(run, model, tokenizer, None, False).values()
+    windows = held_out_windows(tokens, stride - 1)
+    reading = reading_of_images(model.config, stride - 1)
+    ((_, ours),) = scored_images(run, model, tokenizer, [], windows, reading)
     case = f"{len(test)} held-out images of {size[1]} x {size[0]}, {len(train)} to train on"
     found = [
-        ("reformer", ours.bits_per_dim),
+        ("reformer", ours.score.bits_per_byte),
         ("frequency at each place", frequencies(train, test, stride - 1)),
         ("frequency in each channel", frequencies(train, test, 3)),
         ("every byte alike", math.log2(256)),

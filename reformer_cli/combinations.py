@@ -8,6 +8,10 @@ LARGEST_SIDE = 4096  # pixels of an image
 VALUES_PER_PIXEL = 3  # red, green, blue
 
 
+class Unchosen(int):
+    """A context that every grid of positions has, where the user names none: one is chosen once the text is known."""
+
+
 def combinations(parts: dict[str, Any]) -> list[str]:
     """What is wrong between settings of the sections model, data and train, of which those with faults are missing."""
     faults = []
@@ -35,6 +39,8 @@ def of_images(data: dict[str, Any]) -> list[str]:
         return [f"data.image_size {list(size)}: both from 1 to {LARGEST_SIDE:,}"]
     values = VALUES_PER_PIXEL * size[0] * size[1]
     faults = []
+    if isinstance(data.get("context"), Unchosen):
+        data["context"] = values
     if data.setdefault("context", values) != values:
         faults.append(
             f"data.context {data['context']} is not {values}, the values of an image of {list(size)}; leave it out"

@@ -109,17 +109,32 @@ class TrainConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
+class EvalConfig:
+    """What is measured while training, beside validations; see docs/evaluation.md."""
+
+    every: int | None = Field(
+        default=None, ge=1, description="steps between evaluations, whose figures go to metrics.jsonl; null: none"
+    )
+    tests: tuple[Literal["perplexity", "context", "recall"], ...] = Field(
+        default=("perplexity", "context", "recall"), min_length=1, description="the evaluate commands to run"
+    )
+    tokens: int = Field(default=16_384, ge=1, description="held-out tokens that perplexity and context score at most")
+    longest: int = Field(default=4096, ge=64, le=2**27, description="how far back recall is tested, in tokens")
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class RunConfig:
     """Everything that defines a run, as its config.yaml keeps it. corpus_digest: of the text it was begun with."""
 
     model: ReformerConfig
     data: DataConfig = Field(default_factory=DataConfig)
     train: TrainConfig = Field(default_factory=TrainConfig)
+    eval: EvalConfig = Field(default_factory=EvalConfig)
     version: int = VERSION
     corpus_digest: str = ""
 
 
-SECTIONS: dict[str, Any] = {"model": ReformerConfig, "data": DataConfig, "train": TrainConfig}
+SECTIONS: dict[str, Any] = {"model": ReformerConfig, "data": DataConfig, "train": TrainConfig, "eval": EvalConfig}
 Settings = dict[str, dict[str, Any]]
 
 

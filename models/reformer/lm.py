@@ -271,9 +271,24 @@ class ReformerLM(nn.Module):
         step = max(1, EXTEND_AT_ONCE // tokens.shape[0])
         for part, aims in zip(tokens.split(step, 1), targets.split(step, 1), strict=True):
             h = self._advance(part, state, torch.full_like(state.starts, part.shape[1]))
-            logits = wide(self.head(h))
-            found.append(F.cross_entropy(logits.transpose(1, 2), aims, ignore_index=UNSCORED, reduction="none"))
+            found.append(self._nats(h, aims))
         return torch.cat(found, 1), state
+
+    @torch.no_grad()
+    def score_forward(self, tokens: Tensor, targets: Tensor) -> Tensor:
+        """As `score` from the first token on, but by the one pass of `forward`, whose memory grows with n.
+
+        Pattern `published` has two likelihoods: this is the one that training lowers, `score` that of generation.
+        """
+        source, context = self._begun(tokens, None, None)
+        h = reversible(self.trunk, source, self.table(), context, concat=self.config.merge == "concat")
+        step = max(1, EXTEND_AT_ONCE // tokens.shape[0])
+        parts = zip(h.split(step, 1), targets.split(step, 1), strict=True)
+        return torch.cat([self._nats(part, aims) for part, aims in parts], 1)
+
+    def _nats(self, h: Tensor, targets: Tensor) -> Tensor:
+        logits = wide(self.head(h))
+        return F.cross_entropy(logits.transpose(1, 2), targets, ignore_index=UNSCORED, reduction="none")
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write model.safetensors and config.yaml, each whole or not at all."""

@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from reformer_cli.config import RunConfig
-    from reformer_cli.evaluation.likelihood import Score
+    from reformer_cli.evaluation.during import Evaluations
+    from reformer_cli.evaluation.likelihood import Reading, Score
     from reformer_cli.runs import Run
     from reformer_cli.tokenization.batches import Batches, Windows
     from reformer_cli.tokenization.shards import Prepared
+    from reformer_cli.tokenization.synthetic import DuplicateBatches
     from reformer_cli.training.distributed import World
     from reformer_cli.training.loop import Hooks
 
 STATISTICS_TOKENS, STATISTICS_NEAREST = 4096, 16  # of the hash, at each validation
 
 
-def batches_of(config: RunConfig, prepared: Prepared) -> Batches:
+def batches_of(config: RunConfig, prepared: Prepared) -> Batches | DuplicateBatches:
     """What the steps of a run read. Raises UserError for a text that is too short."""
     from reformer_cli.tokenization.batches import Batches
+    from reformer_cli.tokenization.synthetic import DuplicateBatches, find
 
     data, train = config.data, config.train
-    whole = data.image_size is not None
-    return Batches(prepared.tokens, prepared.tokenizer.end, data.context, train.batch, train.seed, whole)
+    if (source := find(data.corpus)) is not None:
+        return DuplicateBatches(source, data.context, train.batch, train.seed)
+    return Batches(
+        prepared.tokens, prepared.tokenizer.end, data.context, train.batch, train.seed, data.image_size is not None
+    )
 
 
 class Session:
@@ -32,13 +39,14 @@ class Session:
     def __init__(self, world: World, run: Run, prepared: Prepared, checkpoint: Path | None) -> None:
         from reformer import ReformerLM
 
-        from reformer_cli.tokenization.batches import held_out_windows
+        from reformer_cli.tokenization.batches import LEAST_SCORED, held_out_windows
 
         self.world, self.run, self.prepared, self.checkpoint = world, run, prepared, checkpoint
         self.config, self.unit = run.config, f"bits/{run.config.data.unit}"
         self.batches = batches_of(run.config, prepared)
         self.windows = held_out_windows(prepared.tokens, run.config.data.context)
-        self.probes = self.windows.some(run.config.train.eval_tokens)  # what a validation during the run scores
+        least = run.config.data.context if run.config.data.image_size is not None else LEAST_SCORED
+        self.probes = self.windows.some(run.config.train.eval_tokens, least)  # what a validation during the run scores
         self.model = ReformerLM(run.config.model).to(world.device)
 
     def train(self) -> None:
@@ -89,7 +97,7 @@ class Session:
         for window in windows:
             scored = window.scored[:each]
             n_bytes = float(lengths[scored.numpy()].sum())
-            total += Score(len(scored), n_bytes, 0, 0, nats(model, window.prefix, scored, model.config.max_length))
+            total += Score(len(scored), n_bytes, 0, 0, nats(model, window.prefix, scored, self._reading()))
             if limit is not None and total.tokens >= limit:
                 break
         return total
@@ -155,6 +163,8 @@ class Session:
             save=self._save,
             log=self._log_step,
             byte_lengths=torch.from_numpy(self.prepared.tokenizer.byte_lengths()),
+            evaluate=self._evaluate,
+            evaluate_every=self.config.eval.every,
         )
 
     def _effective_buckets(self) -> list[float]:
@@ -168,6 +178,38 @@ class Session:
             return []
         found = hash_statistics(self.model, text[None].to(self.world.device), nearest=STATISTICS_NEAREST, queries=1)
         return [round(float(s.effective_buckets.mean()), 1) for s in found]
+
+    def _evaluate(self) -> None:
+        """What `eval.every` asks for; the other processes wait."""
+        began = time.monotonic()
+        with self.trainer.gathered():
+            found = self._evaluations().of(self.model) if self.world.chief else {}
+        self.world.wait()
+        if self.world.chief:
+            found["seconds"] = round(time.monotonic() - began, 1)
+            step = self.trainer.progress.step
+            self._log({"step": step, "evaluation": found})
+            self.display.say(f"step {step:,}  evaluated in {found['seconds']} s. {found.get('verdict', '')}".rstrip())
+
+    def _evaluations(self) -> Evaluations:
+        from reformer_cli.evaluation.during import Evaluations
+        from reformer_cli.tokenization.synthetic import find
+
+        return Evaluations(
+            self.config.eval, self.prepared.tokenizer, self.prepared.tokens, self.windows, self._reading(),
+            find(self.config.data.corpus),
+        )  # fmt: skip
+
+    def _reading(self) -> Reading:
+        """Everything before a token where that can be, else as much as positions or training allow."""
+        from reformer_cli.evaluation.likelihood import reading_of, reading_of_images
+
+        model = self.config.model
+        if self.config.data.image_size is not None:
+            return reading_of_images(model, self.config.data.context)
+        return reading_of(
+            model, self.config.data.context, None if model.pattern == "published" else model.max_length, None
+        )
 
     def _sample(self) -> str:
         from reformer_cli.sampling.make import generate

@@ -115,7 +115,7 @@ def _train(world: World, make_ready: Callable[[], Ready], given_weights: bool) -
     """The chief makes ready, the others open what it made. given_weights: a new run has some to begin with."""
     from reformer_cli.commands.session import Session
     from reformer_cli.runs import Run
-    from reformer_cli.tokenization.shards import prepared_before
+    from reformer_cli.tokenization.synthetic import prepared_before
 
     ready: list[Ready] = []
 
@@ -145,8 +145,7 @@ def _begun(
     from reformer_cli.commands.session import batches_of
     from reformer_cli.config import resolve
     from reformer_cli.runs import Run
-    from reformer_cli.tokenization.corpus import absolute
-    from reformer_cli.tokenization.shards import load_or_prepare
+    from reformer_cli.tokenization.synthetic import absolute, amount, find, load_or_prepare
     from reformer_cli.tokenization.vocabulary import check_kind
     from reformer_cli.training.forecast import count_parameters
     from reformer_cli.training.precision import pick_precision
@@ -166,6 +165,8 @@ def _begun(
     if tokenizer is not None:
         check_kind(data, tokenizer)
     prepared = load_or_prepare(data, say, tokenizer)
+    if (made := find(settings["data"]["corpus"])) is not None:
+        settings["data"].setdefault("context", made.context)
     if source is None:
         settings = _chosen(settings, prepared, world, start)
     if train.get("precision", "auto") == "auto":
@@ -183,8 +184,7 @@ def _begun(
         start.begin(run, torch.from_numpy(prepared.tokens.train[:SAMPLE].astype("int64")))
     say(
         f"{run.path}: {n / 1e6:.2f} M parameters, {prepared.tokenizer.vocab_size:,} tokens of vocabulary, "
-        f"{len(prepared.tokens.train):,} training tokens ({prepared.tokens.bytes_per_token:.2f} bytes each), "
-        f"{len(prepared.tokens.held_out):,} held out"
+        + amount(config.data, prepared)
     )
     return run, prepared, None
 
@@ -266,10 +266,10 @@ def say_choice(key: str, value: Any, reason: str) -> None:
 
 def _resumed(path: Path | None, sets: list[str], world: World) -> Ready:
     """Go on from the newest whole checkpoint; only how long to train may change."""
-    from reformer_cli.config import load_config, resolve, to_yaml
+    from reformer_cli.config import SECTIONS, load_config, resolve, to_yaml
     from reformer_cli.files import write_file
     from reformer_cli.runs import CONFIG, Run
-    from reformer_cli.tokenization.shards import load_or_prepare
+    from reformer_cli.tokenization.synthetic import load_or_prepare
 
     run = Run.open(path)
     if not run.config.data.corpus:
@@ -280,7 +280,7 @@ def _resumed(path: Path | None, sets: list[str], world: World) -> Ready:
     fixed = [f"{section}.{name}" for section in ("model", "data") for name in changed[section]]
     if fixed:
         raise UserError(
-            f"--resume cannot change {', '.join(fixed)}", "only train.* settings; start a new run for others"
+            f"--resume cannot change {', '.join(fixed)}", "only train.* and eval.*; start a new run for others"
         )
     tokenizer = run.tokenizer()
     prepared = load_or_prepare(run.config.data, say, tokenizer, run.config.corpus_digest)
@@ -290,12 +290,13 @@ def _resumed(path: Path | None, sets: list[str], world: World) -> Ready:
             "put the old text back, or start a new run",
         )
     step, folder, _ = run.whole_checkpoint()
-    if changed["train"]:
-        settings = {name: dataclasses.asdict(getattr(run.config, name)) for name in ("model", "data", "train")}
+    if changed["train"] or changed["eval"]:
+        settings = {name: dataclasses.asdict(getattr(run.config, name)) for name in SECTIONS}
         for one, other in (("steps", "minutes"), ("minutes", "steps")):
             if changed["train"].get(one):
                 settings["train"][other] = None
         settings["train"] |= changed["train"]
+        settings["eval"] |= changed["eval"]
         run.config = resolve(settings, tokenizer.vocab_size, run.config.corpus_digest)
         write_file(run.path / CONFIG, to_yaml(run.config))
     backend_reason(run.config.model, world.device)

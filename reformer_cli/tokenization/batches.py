@@ -132,9 +132,9 @@ class Windows(Sequence[Window]):
         scored = self._tokens.held_out[part.start : part.stop].astype(np.int64)
         return Window(held.name, torch.from_numpy(prefix), torch.from_numpy(scored), part)
 
-    def some(self, tokens: int) -> Windows:
-        """As many as so many tokens score decently, spread evenly; all where they suffice for that."""
-        wanted = max(1, tokens // LEAST_SCORED)
+    def some(self, tokens: int, least: int = LEAST_SCORED) -> Windows:
+        """As many as so many tokens score decently, `least` of each, spread evenly; all where they suffice for that."""
+        wanted = max(1, tokens // least)
         stride = -(-len(self) // wanted)
         return self[stride // 2 :: stride] if stride > 1 else self
 

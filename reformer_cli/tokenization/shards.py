@@ -83,7 +83,7 @@ class TokenSet:
     train: npt.NDArray[Any]
     held_out: npt.NDArray[Any]
     end: int
-    parts: HeldOutParts
+    parts: Sequence[HeldOut]
     documents: int
     train_bytes: int
 

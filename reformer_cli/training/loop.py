@@ -50,8 +50,9 @@ class Progress:
 
 @dataclass(frozen=True)
 class Hooks:
-    """What the loop calls: validate() gives held-out bits/byte or None, save gets a checkpoint's tensors and progress,
-    log a step's figures and seconds. All but log are called in every process of a job."""
+    """What the loop calls: validate() gives held-out bits/byte or None, evaluate() is called every so many steps and at
+    the end (None: never), save gets a checkpoint's tensors and progress, log a step's figures and seconds. All but log
+    are called in every process of a job."""
 
     batch_at: Callable[[int], Batch]
     validate: Callable[[], float | None]
@@ -59,6 +60,8 @@ class Hooks:
     save: Callable[[dict[str, Tensor], dict[str, Any]], None]
     log: Callable[[dict[str, Any], float], None]
     byte_lengths: Tensor
+    evaluate: Callable[[], None]
+    evaluate_every: int | None = None
 
 
 class Loss(nn.Module):
@@ -138,6 +141,8 @@ class Trainer:
                 self._step()
                 if self._validation_due():
                     self._validate()
+                if (every := self.hooks.evaluate_every) and self.progress.step % every == 0 and self.share < 1.0:
+                    self._evaluate()
                 due = time.monotonic() - saved > 60 * self.config.save_every_minutes
                 self.progress.seconds, due = self._agreed(self.progress.seconds + time.monotonic() - began, due)
                 if due and self.share < 1.0:
@@ -145,6 +150,8 @@ class Trainer:
                     saved = time.monotonic()
             if self.share >= 1.0 and self.progress.step:
                 self._validate()
+                if self.hooks.evaluate_every:
+                    self._evaluate()
             self._save()
         return self.share >= 1.0
 
@@ -169,8 +176,9 @@ class Trainer:
             progress.bad = 0
         progress.step += 1
         seconds = time.monotonic() - began
-        n_bytes = float(self.hooks.byte_lengths[batch.targets].sum())
-        nats = loss * batch.targets.numel()
+        scored = batch.targets[batch.targets >= 0]  # of made text, not all are
+        n_bytes = float(self.hooks.byte_lengths[scored].sum())
+        nats = loss * scored.numel()
         record = {
             "step": progress.step,
             "loss": _finite(loss),
@@ -226,6 +234,10 @@ class Trainer:
         if found is None or self.progress.best is None or found < self.progress.best:
             self.progress.best = found
             self.hooks.save_best()
+
+    def _evaluate(self) -> None:
+        self.model.eval()
+        self.hooks.evaluate()
 
     def _save(self) -> None:
         self.hooks.save(self.tensors(), asdict(self.progress))

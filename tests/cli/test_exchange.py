@@ -60,7 +60,7 @@ def test_perplexity_is_that_of_transformers(reformer: Program, imported: Path, t
     assert reformer("export", imported, "out", "--format", "transformers").status == 0
     text = "The with statement is used to wrap the execution of a block."
     (tmp_path / "s.txt").write_text(text)
-    scored = reformer("evaluate", "perplexity", "s.txt", "--run", imported, "--parallel", "--json")
+    scored = reformer("evaluate", "perplexity", "s.txt", "--run", imported, "--json")
     ours = json.loads(scored.out)
     model = transformers.AutoModelForCausalLM.from_pretrained("out").eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained("out")
@@ -200,7 +200,6 @@ def test_settings_that_the_weights_do_not_fit(
         (["train", "TEXT", "--from", "missing", "--run", "x"], "not a run directory"),
         (["train", "--resume", "--from", "RUN", "--run", "RUN"], "--resume goes on with what the run has"),
         (["train", "--resume", "--run", "IN"], "was not trained here"),
-        (["evaluate", "perplexity", "TEXT", "--run", "RUN", "--parallel"], "--parallel is for pattern published"),
     ],
 )
 def test_mistakes(

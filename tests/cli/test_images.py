@@ -85,13 +85,16 @@ def test_bits_per_dim(reformer: Program, run: Path, folder: Path) -> None:
     assert found["tokens"] == found["bytes"] == 30 * 72
     assert found["bits_per_dim"] == pytest.approx(found["nats_per_token"] / math.log(2))
     assert 7 < found["bits_per_dim"] < 9  # of noise after three steps
-    assert "word_perplexity" not in found
+    assert found["word_perplexity"] is None
     parts = [
         json.loads(reformer("evaluate", "perplexity", "--run", run, folder / f"{n:02}.png", "--json").out)
         for n in range(30)
     ]
     assert found["bits_per_dim"] == pytest.approx(np.mean([p["bits_per_dim"] for p in parts]))
-    assert "bits/dim" in reformer("evaluate", "perplexity", "--run", run, folder / "00.png").out
+    shown = reformer("evaluate", "perplexity", "--run", run, folder / "00.png").out
+    assert "bits/dim" in shown
+    assert "word" not in shown
+    assert "trained on images" in reformer("evaluate", "context", "--run", run).error
 
 
 def test_held_out_images_by_default(reformer: Program, run: Path) -> None:

@@ -1,0 +1,85 @@
+"""Another number of rounds, and full attention, from the same weights."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from core.models import small, tokens
+from reformer.ops.bucket_attention import bucket_attention_reference
+
+from reformer_cli.errors import UserError
+from reformer_cli.evaluation.rounds import FULL, parse_rounds, with_rounds
+
+
+def rotations(model) -> list[torch.Tensor]:
+    return [b for name, b in model.named_buffers() if name.endswith("rotations")]
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_as_many_rounds_as_it_has_change_nothing(tied: bool) -> None:
+    model, ids = small(torch.float64, n_hashes=2, tie_embeddings=tied), tokens(200)
+    with torch.no_grad():
+        assert torch.equal(with_rounds(model, 2)(ids), model(ids))
+
+
+def test_more_rounds_begin_with_the_fewer_and_repeat() -> None:
+    # Drawn as a new model's, all rounds would be others than those that it learnt with.
+    model = small(n_hashes=2)
+    more, most = with_rounds(model, 4), with_rounds(model, 8)
+    for one, four, eight, again in zip(
+        *(rotations(m) for m in (model, more, most, with_rounds(model, 8))), strict=True
+    ):
+        assert torch.equal(four[:, :, :2], one)
+        assert torch.equal(eight[:, :, :4], four)
+        assert torch.equal(again, eight)
+        assert not torch.allclose(eight[:, :, 4], eight[:, :, 5])
+    assert not torch.equal(rotations(more)[0][:, :, 2], rotations(more)[1][:, :, 2])  # layers draw their own
+    assert more.config.n_hashes == 4
+    assert not torch.equal(more(tokens(200)), model(tokens(200)))
+
+
+def test_fewer_rounds_are_the_first_ones() -> None:
+    model = small(n_hashes=3)
+    assert torch.equal(rotations(with_rounds(model, 1))[0], rotations(model)[0][:, :, :1])
+
+
+@pytest.mark.parametrize("values", ["next", "same"])
+def test_full_attention_is_the_definition_with_one_bucket(values: str) -> None:
+    model = small(torch.float64, layers=("lsh",), values=values, windows=(4,), n_hashes=2)
+    full = with_rounds(model, FULL, 150)
+    heads = full.trunk.couplings[0].branch
+    k, v = (torch.randn(1, 4, 150, 8, dtype=torch.float64) for _ in range(2))
+    out, _ = heads.mix((k, v), _context(), heads.all)
+    one_bucket = torch.zeros(1, 1, 4, 150, dtype=torch.long)
+    wanted = bucket_attention_reference(k, k, v, one_bucket, [150], values=values)
+    assert (out - wanted).abs().max() < 1e-12
+
+
+def _context():
+    from reformer.branch import Context
+
+    return Context()
+
+
+def test_full_attention_of_the_published_pattern() -> None:
+    model = small(
+        torch.float64, pattern="published", values="same", layers=("lsh",), positions="none", windows=(8,), n_hashes=2
+    )
+    full = with_rounds(model, FULL, 60)
+    ids, changed = tokens(60), tokens(60)
+    changed[:, 59] = (changed[:, 59] + 1) % 50
+    with torch.no_grad():
+        a, b = full(ids), full(changed)
+    # One chunk holds the text: unlike in chunks of 8, nothing depends on later tokens.
+    assert (a[:, :59] - b[:, :59]).abs().max() < 1e-12
+
+
+def test_mistakes() -> None:
+    assert parse_rounds("1, 8,full") == [1, 8, "full"]
+    for wrong in ("0", "65", "many", "", "1,,2", "²"):
+        with pytest.raises(UserError, match="--rounds"):
+            parse_rounds(wrong)
+    with pytest.raises(UserError, match="no LSH heads"):
+        with_rounds(small(layers=("local",)), 2)
+    with pytest.raises(UserError, match="at most 1,048,576 tokens"):
+        with_rounds(small(), FULL, 2**20 + 1)
