@@ -3,7 +3,8 @@
     python benchmarks/pixels.py [--batches 1 8] [--seconds 10] [--systems reformer transformers]
 
 Weights are random: they decide what is drawn, not how long it takes. The peer has the same sizes, all layers hashed as
-published (192 buckets, 2 rounds, chunks of 128, three axes of positions) and a fixed hash_seed, without which it
+published (192 buckets, 2 rounds, chunks of 128, two axes of positions, since
+it evaluates no more) and a fixed hash_seed, without which it
 compares buckets of different rotations; its image is read once and repeated for a batch. A pixel is three values.
 Appends to results.csv.
 """
@@ -44,12 +45,13 @@ def transformers(config: ReformerConfig, image: Tensor, batch: int) -> Step:
     from transformers import ReformerModelWithLMHead
 
     (buckets,), (chunk, *_) = config.n_buckets, config.windows
+    (height, width, colours), (rows, columns, channels) = config.axial_shape, config.axial_dims
     model = ReformerModelWithLMHead(Config(
         vocab_size=config.vocab_size, hidden_size=config.d_model, num_attention_heads=config.n_heads,
         attention_head_size=config.d_head, feed_forward_size=config.d_ff, attn_layers=["lsh"] * config.n_layers,
         num_hashes=config.n_hashes, num_buckets=buckets, lsh_attn_chunk_length=chunk, is_decoder=True,
-        hidden_act="gelu", axial_pos_shape=config.axial_shape, axial_pos_embds_dim=config.axial_dims, hash_seed=0,
-        max_position_embeddings=config.max_length, hidden_dropout_prob=0.0, use_cache=True,
+        hidden_act="gelu", axial_pos_shape=(height, width * colours), axial_pos_embds_dim=(rows, columns + channels),
+        hash_seed=0, max_position_embeddings=config.max_length, hidden_dropout_prob=0.0, use_cache=True,
     )).eval()  # fmt: skip
     cache = model(input_ids=image, use_cache=True).past_buckets_states
     for held in (cache.states_cache, cache.buckets_cache):
