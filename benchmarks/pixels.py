@@ -3,10 +3,9 @@
     python benchmarks/pixels.py [--batches 1 8] [--seconds 10] [--systems reformer transformers]
 
 Weights are random: they decide what is drawn, not how long it takes. The peer has the same sizes, all layers hashed as
-published (192 buckets, 2 rounds, chunks of 128, two axes of positions, since
-it evaluates no more) and a fixed hash_seed, without which it
-compares buckets of different rotations; its image is read once and repeated for a batch. A pixel is three values.
-Appends to results.csv.
+published (192 buckets, 2 rounds, chunks of 128), two axes of positions (it evaluates no more) and a fixed hash_seed,
+without which it compares buckets of different rotations; its image is read once and repeated for a batch. A pixel is
+three values. Appends to results.csv.
 """
 
 from __future__ import annotations

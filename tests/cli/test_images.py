@@ -216,3 +216,21 @@ def test_ctrl_c_writes_what_there_is(reformer: Program, run: Path, folder: Path,
     assert np.array_equal(made[:36], read(folder / "03.png").reshape(-1)[:36])
     assert set(made[45:]) <= set(pixels.MISSING)  # nine were drawn, then nothing
     assert Path("a-sheet.png").exists()
+
+
+@pytest.mark.parametrize("pattern", ["recent", "published"])
+def test_an_image_is_scored_as_it_is_trained_on(pattern: str) -> None:
+    import torch
+    from reformer import ReformerConfig, ReformerLM
+
+    from reformer_cli.evaluation.likelihood import nats, reading_of_images
+
+    # Positions for the values of an image and not one more: contexts of half an image would be another likelihood.
+    config = ReformerConfig(
+        vocab_size=257, d_model=16, n_layers=2, n_heads=2, d_head=8, layers=("lsh",), pattern=pattern, values="same",
+        windows=(8,), n_buckets=(4,), positions="axial", axial_shape=(4, 6, 3), axial_dims=(4, 8, 4),
+    )  # fmt: skip
+    model = ReformerLM(config).eval()
+    whole = torch.cat([torch.tensor([256]), torch.randint(256, (72,), generator=torch.Generator().manual_seed(0))])
+    wanted = 72 * model.loss(whole[None, :-1], whole[None, 1:]).item()
+    assert nats(model, whole[:1], whole[1:], reading_of_images(config, 72)) == pytest.approx(wanted, rel=1e-5)
