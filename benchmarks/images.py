@@ -6,8 +6,8 @@
 
 `make` draws one figure an image (disc, diamond, frame, stripes, chessboard), left-right and top-bottom alike, in two
 colours, so that an upper half says what the lower one is. `score` prints bits/dim of the images that the run held out:
-by the run, by how often each byte is at each place of the training images, and by how often each is in each colour
-channel, both with a count added to each byte that suits the held-out images best. --sheet: lower halves drawn by the
+by the run and by frequencies in the training images: of each byte at each place, in each colour channel, and beside
+those to its left and above it; all with a count added to each byte that suits the held-out images best. --sheet: lower halves drawn by the
 run, beside the given and the original ones. Appends to results.csv.
 """
 
@@ -72,6 +72,24 @@ def frequencies(train: npt.NDArray[np.int64], test: npt.NDArray[np.int64], group
     return min(found)
 
 
+def neighbours(train: npt.NDArray[np.int64], test: npt.NDArray[np.int64]) -> float:
+    """Bits/dim of test [images, height, width, 3] by the counts, in train, of each byte beside the two of its channel to
+    its left and above it."""
+    counts = np.zeros((257, 257, 256), np.float32)
+    np.add.at(counts, (*_around(train), train), 1)
+    found = []
+    for a in ADDED:
+        left, above = _around(test)
+        found.append(-np.log2((counts[left, above, test] + a) / (counts[left, above].sum(-1) + 256 * a)).mean())
+    return float(min(found))
+
+
+def _around(images: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    left, above = np.full(images.shape, 256), np.full(images.shape, 256)  # 256: outside
+    left[:, :, 1:], above[:, 1:] = images[:, :, :-1], images[:, :-1]
+    return left, above
+
+
 def score(path: Path, page: Path | None, count: int) -> None:
     run = Run.open(path)
     tokenizer, size = run.tokenizer(), run.config.data.image_size
@@ -84,18 +102,20 @@ def score(path: Path, page: Path | None, count: int) -> None:
     windows = held_out_windows(tokens, stride - 1)
     reading = reading_of_images(model.config, stride - 1)
     ((_, ours),) = scored_images(run, model, tokenizer, [], windows, reading)
+    shape = (-1, *size, 3)
     case = f"{len(test)} held-out images of {size[1]} x {size[0]}, {len(train)} to train on"
     found = [
         ("reformer", ours.score.bits_per_byte),
         ("frequency at each place", frequencies(train, test, stride - 1)),
         ("frequency in each channel", frequencies(train, test, 3)),
+        ("frequency beside left and above", neighbours(train.reshape(shape), test.reshape(shape))),
         ("every byte alike", math.log2(256)),
     ]
     for system, bits in found:
-        print(f"{system:<26} {bits:.3f} bits/dim")
+        print(f"{system:<32} {bits:.3f} bits/dim")
     record.append("cpu", "images", [(system, case, "held out", bits, "bits/dim") for system, bits in found])
     if page is not None:
-        page.write_bytes(as_bytes(_sheet(model, tokenizer.end, test[:count], size), page))
+        page.write_bytes(as_bytes(_sheet(model, tokenizer.end, test[:: -(-len(test) // count)], size), page))
 
 
 def _sheet(model: ReformerLM, end: int, images: npt.NDArray[np.int64], size: tuple[int, int]) -> Pixels:
