@@ -7,8 +7,8 @@
 `make` draws one figure an image (disc, diamond, frame, stripes, chessboard), left-right and top-bottom alike, in two
 colours, so that an upper half says what the lower one is. `score` prints bits/dim of the images that the run held out:
 by the run and by frequencies in the training images: of each byte at each place, in each colour channel, and beside
-those to its left and above it; all with a count added to each byte that suits the held-out images best. --sheet: lower halves drawn by the
-run, beside the given and the original ones. Appends to results.csv.
+those to its left and above it; all with a count added to each byte that suits the held-out images best. --sheet: lower
+halves drawn by the run, beside the given and the original ones. Appends to results.csv.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def frequencies(train: npt.NDArray[np.int64], test: npt.NDArray[np.int64], group
 
 
 def neighbours(train: npt.NDArray[np.int64], test: npt.NDArray[np.int64]) -> float:
-    """Bits/dim of test [images, height, width, 3] by the counts, in train, of each byte beside the two of its channel to
+    """Bits/dim of test [images, height, width, 3] by the counts, in train, of each byte beside those of its channel to
     its left and above it."""
     counts = np.zeros((257, 257, 256), np.float32)
     np.add.at(counts, (*_around(train), train), 1)
