@@ -20,10 +20,10 @@ def tokens(n: float) -> str:
 
 
 @contextmanager
-def shown(what: str, total: int, report: Callable[[str], None], unit: Unit = tokens) -> Iterator[Advance]:
+def shown(what: str, total: int | None, report: Callable[[str], None], unit: Unit = tokens) -> Iterator[Advance]:
     """Shows how many of `total` are done, how many a second and how long the rest takes, while it is open.
 
-    report writes a line, where there is no terminal for a bar.
+    total: None where it is not known. report writes a line, where there is no terminal for a bar.
     """
     console = Console(stderr=True)
     if not console.is_terminal:
@@ -40,12 +40,12 @@ def shown(what: str, total: int, report: Callable[[str], None], unit: Unit = tok
             nonlocal count
             count += size
             speed = count / max(1e-3, time.monotonic() - begun)
-            bar.update(task, completed=count, done=f"{unit(count)} of {unit(total)}, {unit(speed)}/s")
+            bar.update(task, completed=count, done=f"{unit(count)}{_of(total, unit)}, {unit(speed)}/s")
 
         yield advance
 
 
-def _lines(what: str, total: int, report: Callable[[str], None], unit: Unit) -> Advance:
+def _lines(what: str, total: int | None, report: Callable[[str], None], unit: Unit) -> Advance:
     begun = last = time.monotonic()
     count = 0
 
@@ -57,9 +57,13 @@ def _lines(what: str, total: int, report: Callable[[str], None], unit: Unit) -> 
             last, speed = now, count / (now - begun)
             left = f", {as_time((total - count) / speed)} left" if total and speed else ""
             share = f" ({100 * count / total:.0f} %)" if total else ""
-            report(f"{what}: {unit(count)} of {unit(total)}{share}, {unit(speed)}/s{left}")
+            report(f"{what}: {unit(count)}{_of(total, unit)}{share}, {unit(speed)}/s{left}")
 
     return advance
+
+
+def _of(total: int | None, unit: Unit) -> str:
+    return f" of {unit(total)}" if total is not None else ""
 
 
 def as_time(seconds: float) -> str:

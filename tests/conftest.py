@@ -12,10 +12,21 @@ import torch
 torch.set_num_threads(int(os.environ.get("TEST_THREADS", "2")))
 
 
+@pytest.fixture(scope="session")
+def _compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the core's C is compiled, once for all programs that tests start."""
+    folder = tmp_path_factory.mktemp("native")
+    folder.chmod(0o700)
+    return folder
+
+
 @pytest.fixture(autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, _compiled: Path) -> None:
     """No test reads or leaves anything in the user's cache."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+    cache = tmp_path_factory.mktemp("cache")
+    (cache / "reformer").mkdir()
+    (cache / "reformer" / "native").symlink_to(_compiled)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
 
 
 @pytest.fixture

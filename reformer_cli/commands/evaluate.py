@@ -10,7 +10,6 @@ import typer
 from reformer_cli.commands import evaluate_attention, evaluate_context, evaluate_harness, evaluate_recall
 from reformer_cli.commands.evaluate_images import scored_images
 from reformer_cli.commands.scoring import (
-    Bar,
     CsvOption,
     FilesArgument,
     JsonOption,
@@ -25,6 +24,8 @@ from reformer_cli.commands.scoring import (
 )
 from reformer_cli.commands.shared import DeviceOption, RunOption, say
 from reformer_cli.errors import UserError
+from reformer_cli.files import as_size
+from reformer_cli.progress import shown
 
 if TYPE_CHECKING:
     from reformer import ReformerLM
@@ -228,8 +229,8 @@ def _scored(
         if limit is not None and context is None:
             pieces = _fitting(pieces, name, limit)
         reader = reading.reader(model, torch.tensor([tokenizer.end]))
-        with Bar(f"scoring {name}", size_of(name)) as bar:
-            tally = score_pieces(reader, pieces, 0, bar.advance)
+        with shown(f"scoring {name}", size_of(name), say, as_size) as advance:
+            tally = score_pieces(reader, pieces, 0, advance)
         if not tally.score.tokens:
             raise UserError(f"{name} is empty", "there is nothing to score")
         yield name, tally
@@ -241,8 +242,8 @@ def _scored(
             )
         ids = w.scored.numpy().astype("int32")
         facts = facts_of(tokenizer.decode(ids), ids, tokenizer.byte_lengths())
-        with Bar(f"scoring {w.name}", w.text.bytes) as bar:
-            tally = score_pieces(reading.reader(model, w.prefix), [(ids, facts)], len(w.prefix), bar.advance)
+        with shown(f"scoring {w.name}", w.text.bytes, say, as_size) as advance:
+            tally = score_pieces(reading.reader(model, w.prefix), [(ids, facts)], len(w.prefix), advance)
         yield f"{w.name} (held out)", tally
 
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from reformer_cli.commands.scoring import (
-    Bar,
     CsvOption,
     FilesArgument,
     JsonOption,
@@ -22,6 +21,7 @@ from reformer_cli.commands.scoring import (
 )
 from reformer_cli.commands.shared import DeviceOption, RunOption, say
 from reformer_cli.errors import UserError
+from reformer_cli.progress import shown
 
 if TYPE_CHECKING:
     from reformer_cli.evaluation.curve import Band, Curve, Passage
@@ -63,8 +63,8 @@ def context(
     chosen = choose_contexts(longest, asked)
     if left_out := [c for c in asked if c > longest]:
         say(f"no more than {longest:,} tokens come before any: {', '.join(map(str, left_out))} left out")
-    with Bar("reading", tokens_to_read(passages, chosen)) as bar:
-        curve = context_curve(model, passages, chosen, bar.advance)
+    with shown("reading", tokens_to_read(passages, chosen), say) as advance:
+        curve = context_curve(model, passages, chosen, advance)
     title = ", ".join(names)
     if json:
         print_json({"texts": names, **_record(curve)})

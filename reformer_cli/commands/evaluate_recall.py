@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from reformer_cli.commands.scoring import (
-    Bar,
     CsvOption,
     JsonOption,
     PlotOption,
@@ -21,6 +20,7 @@ from reformer_cli.commands.scoring import (
 )
 from reformer_cli.commands.shared import DeviceOption, RunOption, say
 from reformer_cli.errors import UserError
+from reformer_cli.progress import shown
 
 if TYPE_CHECKING:
     from reformer_cli.evaluation.recall import Outcome
@@ -86,9 +86,9 @@ def recall(
         say("pattern published: copies are read in one pass, as it was trained; all else by the rule of decoding")
     found: dict[str, list[Outcome]] = {}
     for n in variants:
-        with Bar("reading" if n is None else f"reading, rounds {n}", tokens_to_read(lengths)) as bar:
+        with shown("reading" if n is None else f"reading, rounds {n}", tokens_to_read(lengths), say) as advance:
             name = AS_TRAINED if n is None else n if isinstance(n, str) else f"{n} round{'s' if n > 1 else ''}"
-            found[name] = list(outcomes(model, n, tokenizer, alphabet, haystack, lengths, seed, bar.advance))
+            found[name] = list(outcomes(model, n, tokenizer, alphabet, haystack, lengths, seed, advance))
     chance = 1 / len(alphabet.symbols)
     if json:
         each = {name: [o.as_dict() for o in outcomes] for name, outcomes in found.items()}

@@ -5,10 +5,8 @@ from __future__ import annotations
 import csv
 import json as json_
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -117,40 +115,3 @@ def aligned(rows: Sequence[Sequence[str]], left: int = 1) -> str:
         ).rstrip()
         for row in rows
     )
-
-
-class Bar:
-    """How far a long evaluation is, on stderr; `with` it. total: units of work, None where that is not known."""
-
-    EVERY_SECONDS = 10.0  # between lines where stderr is no terminal
-
-    def __init__(self, what: str, total: int | None) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-        console = Console(stderr=True)
-        self.what, self.total, self.done, self.live = what, total, 0, console.is_terminal
-        columns = (TextColumn("{task.description}"), BarColumn(20), TextColumn("{task.percentage:>3.0f} %"))
-        self.progress = Progress(*columns, TimeRemainingColumn(), console=console, transient=True)
-        self.task = self.progress.add_task(what, total=total)
-        self.last_line = time.monotonic()
-
-    def __enter__(self) -> Bar:
-        if self.live:
-            self.progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self.live:
-            self.progress.stop()
-
-    def advance(self, units: int) -> None:
-        """So many more are done."""
-        self.done += units
-        if self.live:
-            self.progress.update(self.task, completed=self.done)
-        elif time.monotonic() - self.last_line >= self.EVERY_SECONDS:
-            self.last_line = time.monotonic()
-            say(f"{self.what}: {f'{self.done / self.total:.0%}' if self.total else f'{self.done:,}'}")
