@@ -101,9 +101,9 @@ def perplexity(
     )
     if windows and not images:
         say(f"scoring the held-out last part of {len(windows)} {'text' if len(windows) == 1 else 'texts'}")
-    show = table if len(files or windows) <= MOST_TABLES else line
+    show = table if images or len(files or windows) <= MOST_TABLES else line
     found: dict[str, Tally] = {}
-    rule = reading.rule(model.config)
+    rule = reading.rule(model.config, images)
     settings = {"context": reading.context, "likelihood": FORWARD if reading.forward else DECODING, "rounds": rounds}
     try:
         given = (model, tokenizer, files or [], windows, reading)

@@ -21,6 +21,7 @@ from reformer_cli.tokenization.tokenizer import Ids, Tokenizer
 AT_ONCE = 4096  # tokens scored at a time
 
 DECODING, FORWARD = "decoding", "forward"
+FIRST_OF_TEXT = "a file's first one, given the end-of-text token"
 
 TOKENS, BYTES, CHARACTERS, WORDS, NATS = range(5)  # columns of sums
 COLUMNS = 5
@@ -169,13 +170,14 @@ class Reading:
             return Unlimited(model, prefix)
         return Limited(model, prefix, self.context, self.forward)
 
-    def rule(self, config: ReformerConfig) -> str:
+    def rule(self, config: ReformerConfig, images: bool = False) -> str:
         """What is scored given what, in words."""
         sees = "everything before it"
         if self.context is not None:
             half = max(1, self.context // 2)
             sees = f"{self.context - half:,} to {self.context - 1:,} tokens before it (fewer where a text begins)"
-        text = f"Each token is scored once, given {sees}; a file's first one, given the end-of-text token alone."
+        first = "an image's first one, given the token that begins it" if images else FIRST_OF_TEXT
+        text = f"Each token is scored once, given {sees}; {first} alone."
         if config.pattern == "published":
             text += "\nPattern published has two likelihoods: this is that of "
             text += (
