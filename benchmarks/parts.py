@@ -16,7 +16,8 @@ import record
 import torch
 from reformer import fused, reversible, trunk
 from reformer.attention import local, lsh
-from reformer.ops.bucket_attention import native
+from reformer.kernels import problem
+from reformer.ops.bucket_attention import blocked, native
 from systems import SYSTEMS, tokens
 
 # (where it is called from, its name, the part it belongs to)
@@ -26,6 +27,8 @@ PLACES: list[tuple[Any, str, str]] = [
     (local, "make_window", "sort"),
     (native, "forward_pass", "attention"),
     (native, "backward_pass", "attention"),
+    (blocked, "forward_pass", "attention"),
+    (blocked, "backward_pass", "attention"),
     (fused._Project, "forward", "projections"),
     (fused._Project, "backward", "projections"),
     (fused._Linear, "forward", "projections"),
@@ -84,7 +87,12 @@ def main() -> None:
         optimizer.zero_grad()
 
     whole()  # warm
-    for owner, name, part in PLACES:
+    places = list(PLACES)
+    if arguments.device != "cpu" and not problem(torch.device(arguments.device)):
+        from reformer.ops.bucket_attention import gpu
+
+        places += [(gpu, "forward_pass", "attention"), (gpu, "backward_pass", "attention")]
+    for owner, name, part in places:
         plain = getattr(owner, name)
         new = clock.timed(plain, part)
         setattr(owner, name, staticmethod(new) if isinstance(owner.__dict__[name], staticmethod) else new)

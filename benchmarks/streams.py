@@ -26,7 +26,7 @@ from reformer_cli.commands.shared import keep_freed_memory
 from reformer_cli.config import DataConfig, TrainConfig
 from reformer_cli.tokenization.batches import Batches
 from reformer_cli.tokenization.shards import load_or_prepare
-from reformer_cli.training.optim import make_optimizer
+from reformer_cli.training.optim import make_optimizers
 from reformer_cli.training.schedule import learning_rate
 
 SIZES = {"d_model": 128, "n_layers": 6, "n_heads": 4, "d_head": 32}
@@ -65,7 +65,7 @@ def train(kind: type[ReformerLM], config: ReformerConfig, batches: Batches, step
     """(the trained model, seconds a step)."""
     model = kind(config).train()
     settings = TrainConfig(steps=steps, learning_rate=4e-3)
-    optimizer, seconds = make_optimizer(model, settings), []
+    (optimizer,), seconds = make_optimizers(model, settings), []
     for step in range(steps):
         began = time.perf_counter()
         batch = batches.batch_at(step)

@@ -28,7 +28,14 @@ def factors(length: int) -> tuple[int, int]:
 
 
 def _ours(length: int, device: str, **changes: object) -> tuple[nn.Module, Step]:
-    settings = SIZES | {"n_hashes": 1, "n_buckets": factors(length), "local_window": CHUNK, "windows": (CHUNK,)}
+    settings: dict[str, object] = SIZES | {
+        "n_hashes": 1,
+        "n_buckets": factors(length),
+        "local_window": CHUNK,
+        "windows": (CHUNK,),
+    }
+    if device != "cpu":
+        settings["workspace_tokens"] = 65_536  # a GPU wants large slices, a CPU such as stay in its cache
     model = ReformerLM(ReformerConfig(**(settings | changes))).to(device)  # type: ignore[arg-type]
     return model, lambda tokens: model.loss(tokens[:, :-1], tokens[:, 1:])
 

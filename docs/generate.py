@@ -15,7 +15,7 @@ from reformer_cli.config import SECTIONS, config_names, describe
 ROOT = Path(__file__).parents[1]
 COMMANDS = ["", "train", "generate", "evaluate", "evaluate perplexity", "evaluate context", "evaluate recall"]
 COMMANDS += ["evaluate attention", "evaluate harness"]
-COMMANDS += ["plan", "corpus", "config", "config list", "config show", "config validate"]
+COMMANDS += ["report", "plan", "corpus", "config", "config list", "config show", "config validate"]
 COMMANDS += ["tokenize", "tokenize encode", "tokenize decode", "tokenize train", "tokenize inspect", "tokenize import"]
 COMMANDS += ["import", "export"]
 NOTE = "<!-- Made by `make docs`; do not edit. -->"

@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from reformer_cli.errors import UserError, is_disk_full
+from reformer_cli.errors import UserError, is_disk_full, tell, why_not_written
 
 # click's base of usage errors, whether typer brings its own copy of click (0.26 and later) or not.
 CLICK_ERROR: Any = typer.BadParameter.__mro__[2]
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except CLICK_ERROR as error:
         return _fail(error, error.format_message(), hint=_help_hint(error))
     except (KeyboardInterrupt, typer.Abort):
-        print("interrupted", file=sys.stderr)
+        tell("interrupted")
         return 130
     except BrokenPipeError:
         # The reader of our output went away (`| head`); closing stdout again at exit must not complain either.
@@ -41,8 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2 if error.silent else _fail(error, str(error))
     except Exception as error:
         if is_disk_full(error):
-            where = f" while writing {error.filename}" if isinstance(error, OSError) and error.filename else ""
-            return _fail(error, f"no space left on the device{where}; free some and run the same command again")
+            return _fail(error, f"{why_not_written(error)}; free some and run the same command again")
         if isinstance(error, OSError) and error.filename:
             return _fail(error, f"{error.filename}: {error.strerror}")
         raise
@@ -56,7 +55,7 @@ def _help_hint(error: Any) -> str:
 def _fail(error: BaseException, line: str, hint: str = "") -> int:
     if os.environ.get("REFORMER_DEBUG"):
         raise error
-    print(f"error: {line.rstrip('.')}{hint}", file=sys.stderr)
+    tell(f"error: {line.rstrip('.')}{hint}")
     return 2
 
 

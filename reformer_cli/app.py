@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from reformer_cli.commands import config, corpus, evaluate, export, generate, import_, plan, tokenize, train
+from reformer_cli.commands import config, corpus, evaluate, export, generate, import_, plan, report, tokenize, train
 
 app = typer.Typer(
     help="Train, sample and score long-document language models: a whole novel in one context.",
@@ -19,6 +19,7 @@ app = typer.Typer(
 app.command("train")(train.train)
 app.command("generate")(generate.generate)
 app.add_typer(evaluate.app, name="evaluate")
+app.command("report")(report.report)
 app.command("plan")(plan.plan)
 app.command("corpus")(corpus.corpus)
 app.add_typer(config.app, name="config")

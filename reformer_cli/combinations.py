@@ -1,54 +1,67 @@
-"""Settings that do not go together, each told as one sentence with its numbers. Imports no torch."""
+"""Settings that are each good and do not go together."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-LARGEST_SIDE = 4096  # pixels of an image
-VALUES_PER_PIXEL = 3  # red, green, blue
+LARGEST_BATCH = 2**20
 
 
-class Unchosen(int):
-    """A context that every grid of positions has, where the user names none: one is chosen once the text is known."""
-
-
-def combinations(parts: dict[str, Any]) -> list[str]:
-    """What is wrong between settings of the sections model, data and train, of which those with faults are missing."""
-    faults = []
-    model, data, train = (parts.get(name) for name in ("model", "data", "train"))
-    if data and model and model.max_length is not None and data.context > model.max_length:
-        limit, shape = model.max_length, model.axial_shape
-        larger = [-(-data.context // (limit // shape[0])), *shape[1:]]
-        faults.append(
-            f"data.context {data.context} exceeds the {limit} positions of model.axial_shape {list(shape)}; lower it, "
-            f"do without (model.positions: none), or let the first axis grow (model.axial_shape: {larger})"
-        )
-    if data and train and data.image_size and train.sample_tokens:
-        faults.append("train.sample_tokens prints text, and data.image_size makes images; leave one out")
-    if train and train.steps and train.minutes:
-        faults.append(f"train.steps {train.steps} and train.minutes {train.minutes:g} exclude each other; give one")
+def faults_of(parts: Mapping[str, Any]) -> list[str]:
+    """Each as one sentence with its numbers. parts: the sections that are good by themselves."""
+    faults: list[str] = []
+    data, model, train = (parts.get(name) for name in ("data", "model", "train"))
+    if data is not None and model is not None:
+        limit, context = model.max_length, data.context
+        if limit is not None and context > limit:
+            shape = model.axial_shape
+            larger = [-(-context // (limit // shape[0])), *shape[1:]]
+            faults.append(
+                f"data.context {context} exceeds the {limit} positions of model.axial_shape {list(shape)}; lower it, "
+                f"do without (model.positions: none), or let the first axis grow (model.axial_shape: {larger})"
+            )
+    if train is not None:
+        faults += _of_training(train)
+    if data is not None and train is not None:
+        faults += _of_contexts(train.context_schedule, data.context, train.batch)
+        if data.image_size is not None:
+            wrong = [n for n in ("sample_tokens", "context_schedule") if getattr(train, n)]
+            faults += [f"train.{name} is for text, and data.image_size for images; leave one out" for name in wrong]
     return faults
 
 
-def of_images(data: dict[str, Any]) -> list[str]:
-    """What is wrong with data.* where the corpus is images; fills in the context, which follows from their size."""
-    size = data.get("image_size")
-    if not isinstance(size, (list, tuple)) or not all(type(n) is int for n in size) or len(size) != 2:
-        return []  # text, or of a wrong type, which is told elsewhere
-    if min(size) < 1 or max(size) > LARGEST_SIDE:
-        return [f"data.image_size {list(size)}: both from 1 to {LARGEST_SIDE:,}"]
-    values = VALUES_PER_PIXEL * size[0] * size[1]
+def _of_training(train: Any) -> list[str]:
     faults = []
-    if isinstance(data.get("context"), Unchosen):
-        data["context"] = values
-    if data.setdefault("context", values) != values:
+    if train.steps and train.minutes:
+        faults.append(f"train.steps {train.steps} and train.minutes {train.minutes:g} exclude each other; give one")
+    if train.batch % train.accumulate:
         faults.append(
-            f"data.context {data['context']} is not {values}, the values of an image of {list(size)}; leave it out"
+            f"train.batch {train.batch} cannot be cut into train.accumulate {train.accumulate} parts of the same size"
         )
-    if data.get("tokenizer", "auto") == "bpe":
-        faults.append("data.tokenizer bpe is for text; of an image each byte is a token")
-    if data.get("vocab_size") is not None:
+    if train.schedule == "wsd" and train.warmup + train.decay > 1:
         faults.append(
-            f"data.vocab_size {data['vocab_size']}: images have 256 bytes and a token that begins one; leave it out"
+            f"train.warmup {train.warmup:g} and train.decay {train.decay:g} together are more than the whole run"
         )
+    return faults
+
+
+def _of_contexts(schedule: tuple[tuple[int, float], ...], context: int, batch: int) -> list[str]:
+    faults = []
+    contexts = [c for c, _ in schedule]
+    if contexts != sorted(set(contexts)):
+        faults.append(f"train.context_schedule: contexts {contexts} must grow")
+    for shorter in contexts:
+        if shorter >= context or context % shorter:
+            faults.append(
+                f"train.context_schedule: {shorter} must be below data.context {context} and divide it, "
+                "so that a step keeps its tokens"
+            )
+        elif batch * context // shorter > LARGEST_BATCH:
+            faults.append(
+                f"train.context_schedule: {shorter} would make batches of {batch * context // shorter:,} contexts, "
+                f"more than {LARGEST_BATCH:,}"
+            )
+    if (share := sum(s for _, s in schedule)) >= 1:
+        faults.append(f"train.context_schedule: shares add up to {share:g}; leave some of the run to data.context")
     return faults

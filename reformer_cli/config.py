@@ -7,19 +7,24 @@ import difflib
 import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 from reformer import ReformerConfig
 
-from reformer_cli.combinations import combinations, of_images
+from reformer_cli.combinations import faults_of
 from reformer_cli.errors import ConfigError, UserError
+from reformer_cli.image_settings import of_images
+from reformer_cli.yaml_text import parse, parse_value, read_limited
 
 VERSION = 1
-LARGEST = 2**20  # bytes of a config file; a shared one is untrusted input
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+Context = Annotated[int, Field(ge=2, le=2**27)]
+Share = Annotated[float, Field(gt=0, lt=1)]
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -81,17 +86,55 @@ class TrainConfig:
     steps: int | None = Field(default=None, ge=1, description="stop after so many steps")
     minutes: float | None = Field(default=None, gt=0, description="stop after so much training time")
     batch: int = Field(default=8, ge=1, le=2**20, description="contexts a step")
-    learning_rate: float = Field(default=2e-3, gt=0, le=10, description="highest step size of AdamW")
+    accumulate: int = Field(
+        default=1, ge=1, le=2**20, description="parts of a batch worked on one after the other: the memory of one part"
+    )
+    context_schedule: tuple[tuple[Context, Share], ...] = Field(
+        default=(),
+        max_length=64,
+        description="shorter contexts first, as [context, share of the run] pairs, such as [[512, 0.5]]; then "
+        "data.context; a step has the same number of tokens throughout",
+    )
+    optimizer: Literal["adamw", "muon", "adafactor"] = Field(
+        default="adamw", description="adamw; muon for the layers' matrices with AdamW for the rest; or adafactor"
+    )
+    learning_rate: float = Field(default=2e-3, gt=0, le=10, description="highest step size")
+    schedule: Literal["cosine", "wsd", "published"] = Field(
+        default="cosine",
+        description="how the step size goes on after the warm-up: cosine falls at once; wsd stays, then falls at the "
+        "end; published: by the inverse square root, to no set end",
+    )
     warmup: float = Field(default=0.05, ge=0, lt=1, description="share of the run over which the step size rises")
     final_learning_rate: float = Field(
         default=0.05, ge=0, le=1, description="step size at the end, as a share of the highest"
     )
-    weight_decay: float = Field(default=0.1, ge=0, le=10, description="AdamW's decay of matrices")
+    decay: float = Field(
+        default=0.2,
+        gt=0,
+        le=1,
+        description="schedule wsd: share of the run, at its end, in which the step size falls",
+    )
+    weight_decay: float = Field(default=0.1, ge=0, le=10, description="decay of matrices")
     beta1: float = Field(default=0.9, ge=0, lt=1, description="AdamW's decay of the mean gradient")
     beta2: float = Field(default=0.95, ge=0, lt=1, description="AdamW's decay of the mean squared gradient")
     gradient_clip: float = Field(default=1.0, gt=0, description="largest norm of the gradient")
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
-        default="auto", description="of products while training; auto: bfloat16 where it measures faster"
+    ema_decay: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="decay of a running mean of the weights, such as 0.999, that is validated and kept as the run's "
+        "result in their place; 0: none",
+    )
+    bad_steps: int = Field(
+        default=5, ge=1, description="steps in a row without a finite loss and gradient, after which a run stops"
+    )
+    spike: float = Field(
+        default=6.0, ge=0, description="deviations above the recent loss from which it is reported as a spike; 0: never"
+    )
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        default="auto",
+        description="of products while training; auto: bfloat16 where it measures faster, float16 with a scaled loss "
+        "on GPUs without it",
     )
     shard: bool = Field(
         default=False, description="under torchrun: every process keeps a part of parameters and optimiser (FSDP2)"
@@ -103,9 +146,19 @@ class TrainConfig:
     eval_tokens: int = Field(
         default=16_384, ge=1, description="held-out tokens a validation during the run scores at most"
     )
+    patience: int | None = Field(
+        default=None, ge=1, description="validations in a row without a new best, after which a run stops; null: none"
+    )
     save_every_minutes: float = Field(default=5.0, gt=0, description="minutes between checkpoints")
-    keep: int = Field(default=2, ge=1, description="checkpoints kept")
-    sample_tokens: int = Field(default=0, ge=0, description="tokens of a sample printed at each validation")
+    background_saves: bool = Field(
+        default=True,
+        description="write checkpoints while training goes on, from a copy in main memory of weights and optimiser",
+    )
+    keep: int = Field(default=2, ge=1, description="newest checkpoints kept; the one of the best validation stays too")
+    sample_tokens: int = Field(
+        default=100, ge=0, le=2**20, description="tokens of a sample printed and logged at each validation; 0: none"
+    )
+    tensorboard: bool = Field(default=False, description="also write what is logged for TensorBoard, to tensorboard/")
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -169,9 +222,9 @@ def load_config(source: str | None, overrides: Sequence[str] = (), base: Mapping
             faults.append(f"--set {text}: expected key=value, such as --set d_model=256")
             continue
         try:
-            parsed = yaml.safe_load(value)
-        except yaml.YAMLError:
-            faults.append(f"--set {text}: the value is not YAML")
+            parsed = parse_value(value)
+        except ValueError as error:
+            faults.append(f"--set {reprlib.repr(text)}: the value is not YAML ({error})")
             continue
         if (place := _place(key.strip(), faults)) is not None:
             merged[place[0]][place[1]] = parsed
@@ -197,7 +250,7 @@ def to_yaml(config: RunConfig) -> str:
 
 def from_yaml(text: str, where: str) -> RunConfig:
     """Read what `to_yaml` wrote; the file is untrusted. Raises UserError (ConfigError for its settings)."""
-    content = _parse(text, where)
+    content = parse(text, where, SECTIONS)
     version = content.pop("version", None)
     if not isinstance(version, int):
         raise UserError(f"{where} has no version number", "it is not the config.yaml of a run")
@@ -222,24 +275,7 @@ def _read(source: str) -> dict[str, Any]:
     path = names.get(source, Path(source))
     if not path.is_file():
         raise UserError(f"no config {source!r}", f"give a YAML file or one of: {', '.join(names)}")
-    if path.stat().st_size > LARGEST:
-        raise UserError(f"{path} has {path.stat().st_size} bytes, a config at most {LARGEST}")
-    try:
-        return _parse(path.read_text("utf-8"), str(path))
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text (byte {error.start})", "a config is a YAML file") from None
-
-
-def _parse(text: str, where: str) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError) as error:
-        raise UserError(f"{where} is not YAML: {error}") from None
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise UserError(f"{where} is not a mapping", f"expected sections {', '.join(SECTIONS)}")
-    return content
+    return parse(read_limited(path, "a config is a YAML file"), str(path), SECTIONS)
 
 
 def _overlay(merged: Settings, content: Mapping[Any, Any], faults: list[str]) -> None:
@@ -318,9 +354,13 @@ def _build(settings: Mapping[str, Mapping[str, Any]], vocab_size: Any, faults: l
                     faults.append(f"{place}: {what}, not {reprlib.repr(item['input'])}")
         except TypeError as error:
             faults.append(f"{name}: {error}")
-    faults += combinations(parts)
+    faults += faults_of(parts)
     return parts
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+    return {name: _lists(value) for name, value in values.items()}
+
+
+def _lists(value: Any) -> Any:
+    return [_lists(v) for v in value] if isinstance(value, tuple) else value

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -44,3 +46,24 @@ def is_disk_full(error: BaseException) -> bool:
     return type(error).__name__ == "SafetensorError" and any(
         sign in str(error) for sign in ("No space left", "StorageFull", "os error 28", "os error 27", "File too large")
     )
+
+
+def why_not_written(error: BaseException) -> str | None:
+    """What kept a file from being written, in a few words; None where the error is of another kind."""
+    if is_disk_full(error):
+        where = f" while writing {error.filename}" if isinstance(error, OSError) and error.filename else ""
+        return f"no space left on the device{where}"
+    if isinstance(error, OSError):
+        return f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    return str(error) if type(error).__name__ == "SafetensorError" else None
+
+
+def tell(text: str) -> None:
+    """A line on stderr. A terminal that is gone, or a closed pipe, does not end what is going on."""
+    with suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
+
+
+def warn(text: str) -> None:
+    """A warning on stderr."""
+    tell(f"warning: {text}")

@@ -5,19 +5,19 @@ model.safetensors (the best weights so far), config.yaml (resolved), tokenizer.m
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
-import shutil
-import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
+from reformer_cli.checkpoints import Checkpoints
 from reformer_cli.config import RunConfig, from_yaml, to_yaml
-from reformer_cli.errors import UserError, is_disk_full
-from reformer_cli.files import digest_file, open_aside, put_in_place, write_file, write_folder
+from reformer_cli.errors import UserError, warn
+from reformer_cli.files import write_file
 from reformer_cli.tokenization.tokenizer import Tokenizer, load_tokenizer
+from reformer_cli.yaml_text import read_limited
 
 if TYPE_CHECKING:
     from reformer import ReformerLM
@@ -25,24 +25,34 @@ if TYPE_CHECKING:
 
 RUNS = Path("runs")
 CONFIG, WEIGHTS, TOKENIZER, METRICS = "config.yaml", "model.safetensors", "tokenizer.model", "metrics.jsonl"
-CHECKPOINTS, TENSORS, META = "checkpoints", "tensors.safetensors", "meta.json"
+LOCK = ".lock"
 
 
 class Run:
     """An open run directory."""
 
+    @property
+    def checkpoints(self) -> Checkpoints:
+        return Checkpoints(self.path, self.config.train.keep)
+
     def __init__(self, path: Path, config: RunConfig) -> None:
         self.path, self.config = path, config
+        self._metrics: IO[bytes] | None = None
+        self._lock: Lock | None = None
 
     @classmethod
     def create(cls, path: Path | None, config: RunConfig, tokenizer: Tokenizer) -> Run:
-        """Make the directory with its config and tokenizer; None: runs/NAME-DATE. Refuses one that is a run already."""
+        """Make the directory with its config and tokenizer, and lock it; None: runs/NAME-DATE. Refuses one that is a
+        run already."""
         path = path or new_path(config.data.corpus)
         check_new(path)
         path.mkdir(parents=True, exist_ok=True)
+        run = cls(path, config)
+        run.lock()
+        check_new(path)  # once more: another process may have been as fast
         write_file(path / TOKENIZER, tokenizer.serialise())
-        write_file(path / CONFIG, to_yaml(config))
-        return cls(path, config)
+        write_file(path / CONFIG, to_yaml(config))  # the last: a directory without it is none, and can be begun again
+        return run
 
     @classmethod
     def open(cls, path: Path | None) -> Run:
@@ -52,10 +62,7 @@ class Run:
             raise UserError(
                 f"{path} is not a run directory (no {CONFIG} in it)", "train one with `reformer train CORPUS`"
             )
-        try:
-            return cls(path, from_yaml((path / CONFIG).read_text("utf-8"), str(path / CONFIG)))
-        except UnicodeDecodeError as error:
-            raise UserError(f"{path / CONFIG} is not UTF-8 text (byte {error.start})", "it is damaged") from None
+        return cls(path, from_yaml(read_limited(path / CONFIG, "it is damaged"), str(path / CONFIG)))
 
     def tokenizer(self) -> Tokenizer:
         """The tokenizer this run was trained with. Raises UserError if it is damaged or does not fit the model."""
@@ -89,120 +96,75 @@ class Run:
 
         save_tensors(weights, self.path / WEIGHTS)
 
-    def save_checkpoint(self, step: int, tensors: dict[str, Tensor], meta: dict[str, Any]) -> Path:
-        """Write tensors and meta of one step, whole or not at all, then drop all but the last `train.keep`."""
-        from safetensors.torch import save_file
-
-        def fill(folder: Path) -> None:
-            save_file({name: t.contiguous() for name, t in tensors.items()}, folder / TENSORS)
-            _describe(folder, step, meta)
-
-        target = self._checkpoint(step)
-        write_folder(target, fill)
-        self._drop_old()
-        return target
-
-    def save_checkpoint_together(
-        self, step: int, tensors: dict[str, Tensor], meta: dict[str, Any], chief: bool, wait: Callable[[], None]
-    ) -> None:
-        """`save_checkpoint` of tensors that lie in parts in several processes, each of which writes its own."""
-        from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
-        from torch.distributed.checkpoint.state_dict_saver import save
-
-        target = self._checkpoint(step)
-        aside = open_aside(target, "shards") if chief else target.with_name(f".{target.name}.shards.part")
-        wait()
-        # As safetensors: the library's own format keeps a pickled index.
-        save(tensors, storage_writer=HuggingFaceStorageWriter(str(aside), save_distributed=True))
-        wait()
-        if chief:
-            _describe(aside, step, meta)
-            put_in_place(aside, target)
-            self._drop_old()
-        wait()
-
-    def whole_checkpoint(self) -> tuple[int, Path, dict[str, Any]]:
-        """(step, folder, meta) of the newest whole one; a damaged one is named and skipped for the one before."""
-        for folder in self._saved():
-            try:
-                content = json.loads((folder / META).read_text("utf-8"))
-                if _digests(folder) != content["sha256"]:
-                    raise ValueError("the checksum differs")
-                return int(content["step"]), folder, dict(content["meta"])
-            except Exception as error:
-                print(f"warning: checkpoint {folder} is damaged ({error}); trying the one before", file=sys.stderr)
-        raise UserError(f"{self.path} has no whole checkpoint to go on from", "start anew with another --run")
-
     def log(self, record: dict[str, Any]) -> None:
         """Append one line to metrics.jsonl. A full disk loses the line, not the run."""
         try:
-            with open(self.path / METRICS, "a", encoding="utf-8") as file:
-                file.write(json.dumps(record) + "\n")
+            if self._metrics is None:
+                self._metrics = open(self.path / METRICS, "ab", buffering=0)  # noqa: SIM115
+            self._metrics.write(json.dumps(record).encode() + b"\n")
         except OSError as error:
-            if not is_disk_full(error):
-                raise
-            print(f"warning: {error.strerror}: a line of {self.path / METRICS} was lost", file=sys.stderr)
+            warn(f"{error.strerror}: a line of {self.path / METRICS} was lost")
 
-    def forget_after(self, step: int) -> None:
-        """Drop metrics of steps later than the checkpoint that a resumed run goes on from."""
+    def metrics_size(self) -> int:
+        """Bytes of metrics.jsonl: what a checkpoint made now goes on after."""
         path = self.path / METRICS
+        return path.stat().st_size if path.exists() else 0
+
+    def forget_after(self, size: int) -> None:
+        """Cut metrics.jsonl to the size that it had at the checkpoint that a resumed run goes on from."""
+        path = self.path / METRICS
+        if path.is_symlink():
+            raise UserError(f"{path} is a link", "a run directory keeps its own files; remove the link")
         if path.exists():
-            kept = [line for line in path.read_text("utf-8").splitlines(True) if _step_of(line) <= step]
-            write_file(path, "".join(kept))
+            with open(path, "rb+") as file:
+                # A power cut may have taken lines that the checkpoint counts, and half of one.
+                file.truncate(min(size, path.stat().st_size))
+                whole = path.read_bytes().rfind(b"\n") + 1
+                file.truncate(whole)
 
-    def _checkpoint(self, step: int) -> Path:
-        return self.path / CHECKPOINTS / f"step-{step:08d}"
+    def lock(self) -> None:
+        """Be the only process that trains this run, until `unlock` or the end of the process, however it ends.
 
-    def _saved(self) -> list[Path]:
-        """Newest first."""
-        return sorted((self.path / CHECKPOINTS).glob("step-*"), reverse=True)
+        Raises UserError that names the process which has it.
+        """
+        self._lock = Lock(self.path / LOCK)
 
-    def _drop_old(self) -> None:
-        for old in self._saved()[self.config.train.keep :]:
-            shutil.rmtree(old, ignore_errors=True)
+    def unlock(self) -> None:
+        """Let others, and close what is open."""
+        for file in (self._metrics, self._lock):
+            if file is not None:
+                file.close()
+        self._metrics = self._lock = None
+
+    def clean(self) -> None:
+        """Remove what a killed process left half written; the lock must be held."""
+        self.checkpoints.clean()
+        for left in self.path.glob(".*.part"):
+            left.unlink(missing_ok=True)
 
 
-def checkpoint_meta(folder: Path) -> dict[str, Any]:
-    """What a checkpoint says of itself beside its tensors."""
-    return dict(json.loads((folder / META).read_text("utf-8"))["meta"])
+class Lock:
+    """The system's own lock on a file: it ends with the process, so that there are no stale ones."""
 
-
-def read_checkpoint(folder: Path, tensors: dict[str, Tensor], together: bool) -> None:
-    """Fill tensors, which may lie in parts, by name from a checkpoint's files, however many processes wrote them.
-
-    together: whether several processes read it at once. Raises ValueError for names or shapes that it does not have.
-    """
-    from safetensors import safe_open
-
-    if together or not (folder / TENSORS).exists():
-        from torch.distributed.checkpoint.api import CheckpointException
-        from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
-        from torch.distributed.checkpoint.state_dict_loader import load
-
+    def __init__(self, path: Path) -> None:
+        # Not through a link: the number is written into it.
+        self._file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644), "r+")
         try:
-            load(tensors, storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=not together)
-        except CheckpointException as error:
-            raise ValueError(" ".join(str(error).split())[:500]) from None
-        return
-    with safe_open(folder / TENSORS, framework="pt") as file:
-        missing = sorted(set(tensors) - set(file.keys()))
-        if missing:
-            raise ValueError(
-                f"{', '.join(missing[:3])} are missing" if len(missing) > 1 else f"{missing[0]} is missing"
-            )
-        for name, tensor in tensors.items():
-            found = file.get_tensor(name)
-            if found.shape != tensor.shape:
-                raise ValueError(f"{name} is {list(found.shape)}, not {list(tensor.shape)}")
-            tensor.copy_(found)
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = self._file.read(32).strip() or "unknown"
+            self._file.close()
+            raise UserError(
+                f"{path.parent} is being trained by process {holder}", "wait for it or stop it (Ctrl-C there saves)"
+            ) from None
+        except OSError as error:  # a network drive that knows no locks
+            warn(f"{path.parent} cannot be locked ({error.strerror}): do not train it twice at once")
+        self._file.truncate(0)
+        self._file.write(f"{os.getpid()}\n")
+        self._file.flush()
 
-
-def _describe(folder: Path, step: int, meta: dict[str, Any]) -> None:
-    (folder / META).write_text(json.dumps({"step": step, "sha256": _digests(folder), "meta": meta}), "utf-8")
-
-
-def _digests(folder: Path) -> dict[str, str]:
-    return {path.name: digest_file(path) for path in sorted(folder.glob("*.safetensors"))}
+    def close(self) -> None:
+        self._file.close()
 
 
 def check_new(path: Path) -> None:
@@ -211,8 +173,13 @@ def check_new(path: Path) -> None:
         raise UserError(
             f"{path} is a run already", f"go on with `reformer train --resume --run {path}` or choose another --run"
         )
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    if path.exists() and (not path.is_dir() or any(not _of_a_start(p) for p in path.iterdir())):
         raise UserError(f"{path} exists and is not empty", "choose another --run")
+
+
+def _of_a_start(path: Path) -> bool:
+    """Whether it is what a process leaves that is killed before a run has its config."""
+    return path.name in (TOKENIZER, LOCK) or (path.name.startswith(".") and path.name.endswith(".part"))
 
 
 def new_path(corpus: tuple[str, ...]) -> Path:
@@ -233,10 +200,3 @@ def _newest() -> Path:
             f"no run under {os.path.join(os.curdir, RUNS)}", "train one with `reformer train CORPUS`, or say --run DIR"
         )
     return max(found, key=lambda p: (p / CONFIG).stat().st_mtime_ns)
-
-
-def _step_of(line: str) -> int:
-    try:
-        return int(json.loads(line).get("step", 0))
-    except (ValueError, AttributeError, TypeError):
-        return 0

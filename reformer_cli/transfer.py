@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reformer_cli.combinations import Unchosen
 from reformer_cli.config import Settings
 from reformer_cli.errors import ConfigError, UserError
 from reformer_cli.exchange.origin import Origin
+from reformer_cli.image_settings import Unchosen
 from reformer_cli.runs import Run
 
 if TYPE_CHECKING:

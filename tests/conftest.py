@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,12 @@ import torch
 
 # Two, so that what threads share is tested; one is faster where others use the machine.
 torch.set_num_threads(int(os.environ.get("TEST_THREADS", "2")))
+
+
+if not torch.cuda.is_available():  # before triton is imported: its interpreter runs the kernels
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+    if find_spec("triton") is not None:
+        import triton  # noqa: F401  # now, since its own functions are what the variable says at this moment
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,14 @@
-"""By what an operation is carried out: PyTorch anywhere, or C compiled for this CPU."""
+"""By what an operation is carried out: PyTorch anywhere, C compiled for this CPU, or Triton on a GPU."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from types import ModuleType
 
 import torch
 from torch import Tensor
 
-from reformer import native, rows
+from reformer import kernels, native, rows
 from reformer.config import Backend
 from reformer.native import rows as native_rows
 from reformer.precision import product_dtype
@@ -17,24 +18,43 @@ NATIVE_DTYPES = (torch.float32, torch.bfloat16)
 
 
 def choose(backend: Backend, *inputs: Tensor) -> str:
-    """torch or native for these inputs. auto: native where it can be; native: that or ValueError."""
+    """torch, native or triton for these inputs. auto: what is fastest there; native, triton: that or ValueError."""
     if backend == "torch" or (backend == "auto" and exporting()):
         return "torch"
     if exporting():
-        raise ValueError("backend native cannot be exported: use backend auto or torch")
-    devices, dtypes = {x.device.type for x in inputs}, {x.dtype for x in inputs}
-    fits = devices == {"cpu"} and dtypes <= set(NATIVE_DTYPES)
+        raise ValueError(f"backend {backend} cannot be exported: use backend auto or torch")
+    devices, dtypes = {x.device for x in inputs}, {x.dtype for x in inputs}
+    kinds = {x.type for x in devices}
+    if backend == "triton" or (backend == "auto" and kinds == {"cuda"}):
+        fits = len(devices) == 1 and dtypes <= set(kernels.DTYPES)
+        why = kernels.problem(next(iter(devices))) if fits else ""
+        if fits and not why:
+            return "triton"
+        if backend == "auto":
+            return "torch"
+        why = why or f"it takes float32, bfloat16 or float16 on one GPU, not {_listed(dtypes)} on {_listed(devices)}"
+        raise ValueError(f"backend triton cannot be used: {why}; use backend auto or torch")
+    fits = kinds == {"cpu"} and dtypes <= set(NATIVE_DTYPES)
     if fits and native.library() is not None:
         return "native"
     if backend == "native":
-        given = f"{' and '.join(sorted(map(str, dtypes)))} on {' and '.join(sorted(devices))}"
+        given = f"{_listed(dtypes)} on {_listed(kinds)}"
         why = native.problem() if fits else f"it takes float32 or bfloat16 on a CPU, not {given}"
         raise ValueError(f"backend native cannot be used: {why}; use backend auto or torch")
     return "torch"
 
 
+def _listed(things: Iterable[object]) -> str:
+    return " and ".join(sorted(map(str, things)))
+
+
 def rows_for(backend: Backend, x: Tensor) -> ModuleType:
-    """The passes over rows like x (reformer/rows.py or its native twin), products being taken as autocast says now."""
+    """The passes over rows like x (reformer/rows.py or one of its twins), products being taken as autocast says now."""
+    name = choose(backend, x)
+    if name == "triton":
+        from reformer.kernels import rows as kernel_rows
+
+        return kernel_rows
     if backend == "auto" and product_dtype(x) not in NATIVE_DTYPES:
         return rows
-    return native_rows if choose(backend, x) == "native" else rows
+    return native_rows if name == "native" else rows

@@ -38,11 +38,12 @@ class Context:
 @dataclass(frozen=True)
 class Progress:
     """Where decoding is. starts: int64 [batch], tokens that each row has seen; counts: int64 [batch], how many of the
-    new ones are real; rotary: positions of the new ones."""
+    new ones are real; rotary: positions of the new ones; whole: it is known that all of them are real."""
 
     rotary: Rotary | None
     starts: Tensor
     counts: Tensor
+    whole: bool = False
 
     def phase(self, new: int) -> Tensor | None:
         """The rotary positions of the new tokens, row after row."""

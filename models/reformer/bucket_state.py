@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from reformer.backend import choose
+from reformer.branch import Progress
 from reformer.config import Backend
 from reformer.native import decode as native
 from reformer.ops.bucket_attention.attend import attend_new
@@ -78,13 +79,12 @@ class BucketState:
             slot, bucket = slot + n * c, bucket + n
         return found
 
-    def advance(
-        self, q: Tensor, k: Tensor, v: Tensor, ids: Tensor, starts: Tensor, counts: Tensor, backend: Backend
-    ) -> Tensor:
+    def advance(self, q: Tensor, k: Tensor, v: Tensor, ids: Tensor, progress: Progress, backend: Backend) -> Tensor:
         """What new tokens [batch, heads, new, d_head] in buckets ids [rounds, batch, heads, new] read; files them."""
+        starts, counts = progress.starts, progress.counts
         if choose(backend, q, k, v, self.pairs) == "native" and v.dtype == self.pairs.dtype == torch.float32:
             return native.buckets(self, q, k, v, ids, starts, counts)
-        if q.shape[2] == 1 and bool((counts == 1).all()):
+        if q.shape[2] == 1 and (progress.whole or bool((counts == 1).all())):
             return self.one(q, k, v, ids, starts)
         return self.many(q, k, v, ids.long(), starts, counts)
 

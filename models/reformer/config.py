@@ -12,7 +12,7 @@ from typing_extensions import Self
 
 LayerKind = Literal["mixed", "lsh", "local", "full"]
 Pattern = Literal["recent", "published"]
-Backend = Literal["auto", "torch", "native"]
+Backend = Literal["auto", "torch", "native", "triton"]
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", strict=False))
@@ -64,7 +64,8 @@ class ReformerConfig:
     )
     backend: Backend = Field(
         default="auto",
-        description="native (C, compiled on first use for this CPU), torch (PyTorch alone), or auto: what can be",
+        description="native (C, compiled on first use for this CPU), triton (kernels for a GPU), torch (PyTorch alone) "
+        "or auto: what can be",
     )
     feed_forward: Literal["squared_relu", "relu", "gelu", "gelu_tanh", "swiglu"] = Field(
         default="squared_relu",

@@ -14,7 +14,8 @@ from reformer.backend import choose, rows_for
 from reformer.branch import Context, FeedForward, Mixing, Progress, make_norm, record_norm
 from reformer.config import ReformerConfig
 from reformer.errors import NumericalError
-from reformer.loss import UNSCORED
+from reformer.graph import by_graph
+from reformer.loss import UNSCORED, squash, summed_nats
 from reformer.native.decode import MOST_TOKENS, Tape
 from reformer.positions import AxialPositions, Rotary, speeds
 from reformer.precision import wide
@@ -41,16 +42,22 @@ class Head(nn.Module):
     def __init__(self, config: ReformerConfig, tied: nn.Parameter | None) -> None:
         super().__init__()
         width = config.d_model * (2 if config.merge == "concat" else 1)
-        self.softcap = config.softcap
+        self.softcap, self.backend = config.softcap, config.backend
         self.norm = make_norm(config, width)
         self.weight = tied if tied is not None else nn.Parameter(torch.empty(config.vocab_size, width))
         biased = config.norm == "layer" and config.head_bias
         self.bias = nn.Parameter(torch.empty(config.vocab_size)) if biased else None
 
     def forward(self, h: Tensor) -> Tensor:
+        return squash(self.unsquashed(h), self.softcap)
+
+    def unsquashed(self, h: Tensor) -> Tensor:
         with torch.autocast(h.device.type, enabled=False):  # half precision would blur the loss itself
-            logits = F.linear(self.norm(h), self.weight, self.bias)
-        return self.softcap * torch.tanh(logits / self.softcap) if self.softcap else logits
+            return F.linear(self.norm(h), self.weight, self.bias)
+
+    def nats(self, h: Tensor, targets: Tensor) -> Tensor:
+        """Summed over the scored ones of targets [batch, n], given h [batch, n, d]."""
+        return summed_nats(self.unsquashed(h).flatten(0, 1), targets.flatten(), self.softcap, self.backend)
 
 
 class ReformerLM(nn.Module):
@@ -173,11 +180,17 @@ class ReformerLM(nn.Module):
         starts = torch.zeros(batch, dtype=torch.int64, device=self.embedding.device)
         return State(starts, [c.branch.start(batch) for c in self.trunk.couplings])
 
-    @torch.no_grad()
     def _advance(self, tokens: Tensor, state: State, counts: Tensor) -> Tensor:
-        """Merged streams of new tokens; the state moves on. The same fixed-point arithmetic as in training."""
+        """Merged streams of new tokens; the state moves on."""
         trunk = self.trunk
-        progress = Progress(self.rotary(state.starts), state.starts, counts)
+        h = self.move(trunk, tokens, state, counts)
+        trunk.settle()
+        return h
+
+    @torch.no_grad()
+    def move(self, trunk: Trunk, tokens: Tensor, state: State, counts: Tensor, whole: bool = False) -> Tensor:
+        """`_advance` that leaves it to the caller to settle. The same fixed-point arithmetic as in training."""
+        progress = Progress(self.rotary(state.starts), state.starts, counts, whole)
         streams = Source(tokens, self.axial, state.starts).begin(trunk, self.table())
         for c, layer in zip(trunk.couplings, state.layers, strict=True):
             trunk.add_(streams[c.target], c.branch.step(trunk.read(streams[c.source]), progress, layer), c.name)
@@ -206,7 +219,9 @@ class ReformerLM(nn.Module):
         state = self._begin(tokens, state)
         if tokens.shape[1] == 0:
             raise ValueError("extend needs at least one token")
-        if counts is None and (logits := self._by_tape(tokens, state)) is not None:
+        if counts is None and (logits := self._by_tape(tokens, state)) is None:
+            logits = by_graph(self, tokens, state)
+        if counts is None and logits is not None:
             return logits[:, -1:] if last_only else logits, state
         left = counts if counts is not None else torch.full_like(state.starts, tokens.shape[1])
         found: list[Tensor] = []

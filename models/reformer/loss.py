@@ -2,19 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from reformer.backend import choose
+from reformer.config import Backend
 from reformer.precision import wide
 
 UNSCORED = -100  # a target that does not count
 
 
+class Scoring(Protocol):
+    """A head as the loss needs it."""
+
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+
+    def nats(self, h: Tensor, targets: Tensor) -> Tensor:
+        """Summed over the scored ones of targets [batch, n], given h [batch, n, d]."""
+
+
+def summed_nats(logits: Tensor, targets: Tensor, softcap: float, backend: Backend) -> Tensor:
+    """The sum of cross-entropies of logits [n, vocab_size] squashed into +-softcap (0: as they are); they may be
+    overwritten. targets: int64 [n]."""
+    if logits.is_contiguous() and choose(backend, logits) == "triton":
+        from reformer.kernels import loss
+
+        return loss.summed_nats(logits, targets, softcap, UNSCORED)
+    return F.cross_entropy(wide(squash(logits, softcap)), targets, ignore_index=UNSCORED, reduction="sum")
+
+
+def squash(logits: Tensor, softcap: float) -> Tensor:
+    """Into +-softcap; 0 leaves them."""
+    return softcap * torch.tanh(logits / softcap) if softcap else logits
+
+
 def sliced_loss(
-    head: nn.Module,
+    head: Scoring,
     read: Callable[[slice], Tensor],
     targets: Tensor,
     slices: Sequence[slice],
@@ -23,8 +50,8 @@ def sliced_loss(
     """Mean nats per scored target, and its gradient with respect to the head's trainable parameters.
 
     read(slice): what the head reads there, [batch, slice, d]; write(slice, gradient) is given the gradient of that
-    while it is there. Without write nothing is differentiated. head: h -> logits; targets: int64 [batch, length],
-    UNSCORED where nothing is scored.
+    while it is there. Without write nothing is differentiated. targets: int64 [batch, length], UNSCORED where nothing
+    is scored.
     """
     count = (targets != UNSCORED).sum().clamp_min(1)
     wanted = [p for p in head.parameters() if p.requires_grad]
@@ -33,8 +60,7 @@ def sliced_loss(
     for here in slices:
         with torch.set_grad_enabled(write is not None):
             part = read(here).requires_grad_(write is not None)
-            logits = wide(head(part)).flatten(0, 1)
-            nats = F.cross_entropy(logits, targets[:, here].flatten(), ignore_index=UNSCORED, reduction="sum")
+            nats = head.nats(part, targets[:, here])
             mean = nats / count
         total += nats.detach()
         if write is not None:

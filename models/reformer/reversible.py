@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from reformer.branch import Context, Mixing
-from reformer.loss import sliced_loss
+from reformer.loss import Scoring, sliced_loss
 from reformer.positions import AxialPositions
 from reformer.trunk import Trunk, add_up, merge
 
@@ -96,7 +96,7 @@ class _ReversibleLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, trunk: Trunk, context: Context, concat: bool, head: nn.Module, differentiate: bool,
+        ctx: Any, trunk: Trunk, context: Context, concat: bool, head: Scoring, differentiate: bool,
         targets: Tensor, source: Source, table: Tensor, *parameters: Tensor,
     ) -> Tensor:  # fmt: skip
         streams = source.begin(trunk, table)
@@ -140,12 +140,12 @@ def _autocast(x: Tensor) -> torch.autocast:
     return torch.autocast(kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind))
 
 
-def _trainable(module: nn.Module) -> list[nn.Parameter]:
+def _trainable(module: nn.Module | Scoring) -> list[nn.Parameter]:
     return [p for p in module.parameters() if p.requires_grad]
 
 
 def _loss(
-    trunk: Trunk, concat: bool, head: nn.Module, targets: Tensor, streams: Sequence[Tensor],
+    trunk: Trunk, concat: bool, head: Scoring, targets: Tensor, streams: Sequence[Tensor],
     gradients: list[Tensor] | None,
 ) -> tuple[Tensor, list[Tensor]]:  # fmt: skip
     """The loss of finished streams and the head's gradients. gradients, if given, is filled with those of the streams:
@@ -176,7 +176,7 @@ def reversible(trunk: Trunk, source: Source, table: Tensor, context: Context, *,
 
 
 def reversible_loss(
-    trunk: Trunk, source: Source, table: Tensor, context: Context, head: nn.Module, targets: Tensor, *, concat: bool
+    trunk: Trunk, source: Source, table: Tensor, context: Context, head: Scoring, targets: Tensor, *, concat: bool
 ) -> Tensor:
     """Mean nats per scored target (`loss.sliced_loss`) of what `head` makes of the merged streams."""
     parameters = [p for c in trunk.couplings for p in c.branch.parameters()] + source.parameters

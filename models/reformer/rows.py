@@ -1,7 +1,7 @@
 """What happens to rows of vectors between the large products: norms, lengths, rotary positions, squared ReLU, streams.
 
-These are the definitions, in PyTorch; native/rows.py has the same functions, each in one pass over memory
-(`backend.rows_for` says which of the two). low: the type that products are taken in.
+These are the definitions, in PyTorch; native/rows.py and kernels/rows.py have the same functions, each in one pass over
+memory (`backend.rows_for` says which of the three). low: the type that products are taken in.
 """
 
 from __future__ import annotations
@@ -85,10 +85,14 @@ def read(stream: Tensor, bits: int, dtype: torch.dtype) -> Tensor:
     return stream.to(dtype).mul_(2.0**-bits)
 
 
-def add_(stream: Tensor, x: Tensor, bits: int, sign: int, guard: int | None) -> bool:
+def add_(stream: Tensor, x: Tensor, bits: int, sign: int, guard: int | None) -> bool | Tensor:
     """stream += sign * round(x * 2^bits), in place. True if all |x| * 2^bits and |stream| stay below `guard`, which
-    nothing that is no number does; None: not looked at."""
+    nothing that is no number does; None: not looked at. On a GPU a tensor says so, for which nobody waits yet."""
     scaled = wide(x) * 2.0**bits
-    fits = guard is None or bool((scaled.abs() < guard).all())
+    if guard is None:
+        stream.add_(scaled.round_().to(torch.int32), alpha=sign)
+        return True
+    fits = (scaled.abs() < guard).all()
     stream.add_(scaled.round_().to(torch.int32), alpha=sign)
-    return fits and (guard is None or bool((stream.abs() < guard).all()))
+    fits &= (stream.abs() < guard).all()
+    return fits if fits.is_cuda else bool(fits)

@@ -22,6 +22,7 @@ from reformer.ops.bucket_attention.attend import attend_new
 from reformer.ops.bucket_attention.recent import Recent, Round, flat_order
 
 if TYPE_CHECKING:
+    from reformer.graph import Graph
     from reformer.native.decode import Tape
 
 LARGE = 2**20  # bytes, from which a ring's memory is asked for page by page
@@ -63,7 +64,10 @@ class WindowState:
         keys, values = torch.cat([self.keys.gather(2, index), k], 2), torch.cat([self.values.gather(2, index), v], 2)
         now = starts[:, None] + torch.arange(new, device=q.device)
         first = (now // self.chunk - 1).clamp_min(0) * self.chunk if self.chunk else torch.zeros_like(now)
-        reach = torch.cat([torch.ones_like(times), (now - first + 1).clamp_max(window)], 1).to(torch.int32)
+        before = torch.arange(1, window, device=q.device).expand_as(
+            times
+        )  # not read; it must not fall behind the new ones
+        reach = torch.cat([before, (now - first + 1).clamp_max(window)], 1).to(torch.int32)
         batch, heads, length, _ = keys.shape
         whole = flat_order(batch, heads, length, q.device).flatten()
         layout = Recent([Round(whole, reach.repeat_interleave(heads, 0).view(-1), None, window)], 64, itself=True)
@@ -120,6 +124,8 @@ class State:
     layers: list[Any]
     tape: Tape | None = field(default=None, repr=False)  # the same as a list of operations in C, where that can be
     untaped: bool = field(default=False, repr=False)  # it was found that it cannot be
+    graph: Graph | None = field(default=None, repr=False)  # the same as a captured CUDA graph
+    warm: int = field(default=0, repr=False)  # tokens decoded one by one before it is captured
 
     @property
     def batch(self) -> int:

@@ -7,7 +7,7 @@ rebuilds the inputs bit for bit, whatever the depth and the precision.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import ModuleType
 
 import torch
@@ -38,7 +38,8 @@ class Trunk:
     """The couplings in order, and how they are run. bits: streams count in 2^-bits; dropout: share dropped; size:
     tokens that pointwise work is done on at a time; dtype: of the branches' parameters; gradient_dtype: of the streams'
     gradients; rows: passes over rows (`backend.rows_for`); head_group: heads worked on together; device: of the work;
-    offload: streams and their gradients are kept in main memory and fetched slice by slice."""
+    offload: streams and their gradients are kept in main memory and fetched slice by slice; pending: where something
+    was added, and whether it fitted, which a GPU is not waited for before `settle`."""
 
     couplings: Sequence[Coupling]
     bits: int
@@ -50,6 +51,7 @@ class Trunk:
     head_group: int
     device: torch.device
     offload: bool
+    pending: list[tuple[str, Tensor]] = field(default_factory=list)
 
     def steps(self) -> list[tuple[int, slice | None]]:
         """What is done one after the other: (coupling, group of its heads, None for a pointwise branch)."""
@@ -75,18 +77,32 @@ class Trunk:
         return [first, first.clone()]
 
     def add_(self, stream: Tensor, x: Tensor, where: str) -> None:
-        """stream += round(x / unit), in place. Raises NumericalError for what is not finite or leaves the range."""
+        """stream += round(x / unit), in place. Raises NumericalError for what is not finite or leaves the range, on
+        a GPU when it is settled."""
         there = stream.to(self.device)
-        if self.rows.add_(there, x, self.bits, 1, None if exporting() else GUARD):
-            if there is not stream:
-                stream.copy_(there)
-            return
-        largest = 2.0 ** (30 - self.bits)
-        seen = x if not bool((x.abs() < largest).all()) else there * 2.0**-self.bits
-        low, high = (float(v) for v in torch.aminmax(seen))
+        fits = self.rows.add_(there, x, self.bits, 1, None if exporting() else GUARD)
+        if there is not stream:
+            stream.copy_(there)
+        if isinstance(fits, Tensor):
+            self.pending.append((where, fits))
+        elif not fits:
+            seen = x if not bool((x.abs() < 2.0 ** (30 - self.bits)).all()) else there * 2.0**-self.bits
+            low, high = (float(v) for v in torch.aminmax(seen))
+            self._refuse(where, f"values from {low:.4g} to {high:.4g}")
+
+    def settle(self) -> None:
+        """Wait for what is pending. Raises NumericalError for the first of it that did not fit."""
+        if self.pending:
+            fitted = torch.stack([fits for _, fits in self.pending]).tolist()
+            places = [where for where, _ in self.pending]
+            self.pending.clear()
+            if not all(fitted):
+                self._refuse(places[fitted.index(False)], "values")
+
+    def _refuse(self, where: str, what: str) -> None:
         raise NumericalError(
             where,
-            f"values from {low:.4g} to {high:.4g} leave the range +-{largest:g} of the residual streams; "
+            f"{what} leave the range +-{2.0 ** (30 - self.bits):g} of the residual streams; "
             "lower the learning rate or stream_bits",
         )
 
@@ -156,6 +172,7 @@ class Trunk:
                     added = c.branch(self.read(source[:, here]))
                     self.add_(target[:, here], self.dropped(added, number, context, here.start), c.name)
             found.append(routing)
+        self.settle()
         return found
 
     def run_back(

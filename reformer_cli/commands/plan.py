@@ -90,7 +90,12 @@ def step_of(config: RunConfig, device: str) -> Step:
 
     precision = config.train.precision if config.train.precision != "auto" else pick_precision(device)[0]
     native = backend_reason(config.model, device)[0] == "native" and config.model.pattern == "recent"
-    return Step(config.model, config.train.batch, config.data.context, precision, peak_memory(device), native)
+    train = config.train
+    return Step(
+        config.model, train.batch, config.data.context, precision, peak_memory(device), native,
+        optimizer=train.optimizer, averaged=bool(train.ema_decay),
+        copied=train.background_saves and device.startswith("cpu"), accumulate=train.accumulate,
+    )  # fmt: skip
 
 
 def measured(config: RunConfig, device: str, step: Step) -> int:
@@ -98,8 +103,10 @@ def measured(config: RunConfig, device: str, step: Step) -> int:
     import torch
     from reformer import ReformerLM
 
+    from reformer_cli.training.average import Average
     from reformer_cli.training.metrics import peak_memory
-    from reformer_cli.training.optim import make_optimizer
+    from reformer_cli.training.optim import make_optimizers, optimizer_tensors, prime
+    from reformer_cli.training.precision import products_in
 
     keep_freed_memory()
     if step.total > free_memory(device):
@@ -107,17 +114,20 @@ def measured(config: RunConfig, device: str, step: Step) -> int:
             f"one step needs about {step.total:,} bytes, {free_memory(device):,} are free", "lower data.context"
         )
     model = ReformerLM(config.model).to(device)
-    optimizer = make_optimizer(model, config.train)
-    for p in model.parameters():
-        p.grad = torch.zeros_like(p)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    text = torch.randint(config.model.vocab_size, (step.batch, step.context + 1), device=device)
-    low = step.precision == "bfloat16"
-    with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=low):
+    optimizers = make_optimizers(model, config.train)
+    prime(optimizers)
+    held = dict(model.state_dict())
+    if step.averaged:
+        held |= {f"average.{n}": t for n, t in Average(held, config.train.ema_decay).mean.items()}
+    held |= optimizer_tensors(model, optimizers)
+    copy = [t.clone() for t in held.values()] if step.copied else []  # as while a checkpoint is written
+    text = torch.randint(config.model.vocab_size, (step.rows, step.context + 1), device=device)
+    with products_in(step.precision, device):
         loss = model.loss(text[:, :-1], text[:, 1:], dropout_seed=0)
     loss.backward()
-    optimizer.step()
+    for optimizer in optimizers:
+        optimizer.step()
+    del copy
     return peak_memory(device)
 
 

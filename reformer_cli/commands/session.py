@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from reformer_cli.errors import UserError
 
 if TYPE_CHECKING:
     from reformer_cli.config import RunConfig
     from reformer_cli.evaluation.during import Evaluations
-    from reformer_cli.evaluation.likelihood import Reading, Score
+    from reformer_cli.evaluation.likelihood import Reading as Seen
+    from reformer_cli.evaluation.likelihood import Score
     from reformer_cli.runs import Run
     from reformer_cli.tokenization.batches import Batches, Windows
     from reformer_cli.tokenization.shards import Prepared
     from reformer_cli.tokenization.synthetic import DuplicateBatches
     from reformer_cli.training.distributed import World
-    from reformer_cli.training.loop import Hooks
+    from reformer_cli.training.loop import Ending, Hooks
+    from reformer_cli.training.reading import Reading, Stage
+    from reformer_cli.training.watch import DivergedError
 
 STATISTICS_TOKENS, STATISTICS_NEAREST = 4096, 16  # of the hash, at each validation
+
+
+def result_of(tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's result, from what its checkpoint holds: the running mean where there is one, else the last weights."""
+    own = {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
+    return own | {name.removeprefix("average."): t for name, t in tensors.items() if name.startswith("average.")}
 
 
 def batches_of(config: RunConfig, prepared: Prepared) -> Batches | DuplicateBatches:
@@ -33,6 +47,28 @@ def batches_of(config: RunConfig, prepared: Prepared) -> Batches | DuplicateBatc
     )
 
 
+def reading_of(config: RunConfig, prepared: Prepared) -> Reading:
+    """The batches of all contexts that the run goes through."""
+    from reformer_cli.training.reading import Reading, stages_of
+
+    data, train = config.data, config.train
+    stages = stages_of(data, train)
+
+    def make(stage: Stage, n: int) -> Batches | DuplicateBatches:
+        # Another order in each stage: with the same one a later stage would begin with what an earlier one began with.
+        own: dict[str, Any] = {"batch": stage.batch, "seed": (train.seed + n) % 2**63, "context_schedule": ()}
+        return batches_of(
+            dataclasses.replace(
+                config,
+                data=dataclasses.replace(data, context=stage.context),
+                train=dataclasses.replace(train, **own),
+            ),
+            prepared,
+        )
+
+    return Reading(stages, make)
+
+
 class Session:
     """One call of the command, in one of the processes of a job; checkpoint: the folder it goes on from."""
 
@@ -40,10 +76,12 @@ class Session:
         from reformer import ReformerLM
 
         from reformer_cli.tokenization.batches import LEAST_SCORED, held_out_windows
+        from reformer_cli.writer import Writer
 
         self.world, self.run, self.prepared, self.checkpoint = world, run, prepared, checkpoint
         self.config, self.unit = run.config, f"bits/{run.config.data.unit}"
-        self.batches = batches_of(run.config, prepared)
+        self.reading = reading_of(run.config, prepared)
+        self.writer = Writer(run.config.train.background_saves, self._warn)
         self.windows = held_out_windows(prepared.tokens, run.config.data.context)
         least = run.config.data.context if run.config.data.image_size is not None else LEAST_SCORED
         self.probes = self.windows.some(run.config.train.eval_tokens, least)  # what a validation during the run scores
@@ -51,29 +89,67 @@ class Session:
 
     def train(self) -> None:
         """Train until done or interrupted, and say what came of it."""
-        from reformer_cli.runs import checkpoint_meta, read_checkpoint
+        from reformer_cli.training.board import board_of
         from reformer_cli.training.loop import Trainer
-        from reformer_cli.training.metrics import Display, as_time
+        from reformer_cli.training.metrics import Display
+        from reformer_cli.training.progress import seed_generators
+        from reformer_cli.training.watch import DivergedError
 
-        with Display(self.world.device, self.unit, silent=not self.world.chief) as self.display:
-            self.trainer = Trainer(self.model, self.config.train, self._hooks(), self.world)
-            if (folder := self.checkpoint) is not None:
-                together = self.world.size > 1
-                self.trainer.restore(
-                    lambda tensors: read_checkpoint(folder, tensors, together), checkpoint_meta(folder)
-                )
-            finished = self.trainer.run()
-            progress = self.trainer.progress
-            epochs = self.batches.epoch_of(progress.step)
-            done = f"{progress.step:,} steps, {as_time(progress.seconds)}, {epochs:.1f} epochs"
-            if finished:
-                self.display.say(f"finished: {done}")
-                if self.world.chief:
-                    self._conclude()
-                return
-            if progress.best is None:
-                self._save_best()
-            self.display.say(f"stopped after {done}; saved. Go on with: reformer train --resume --run {self.run.path}")
+        board = board_of(self.run.path, self.world.chief and self.config.train.tensorboard)
+        with Display(self.world.device, self.unit, silent=not self.world.chief) as self.display, board as self.board:
+            self.trainer = Trainer(self.model, self.config.train, self.reading, self._hooks(), self.world)
+            if self.checkpoint is not None:
+                self._restore(self.checkpoint)
+            else:
+                seed_generators(self.config.train.seed)
+            try:
+                ending = self.trainer.run()
+            except DivergedError as error:
+                raise self._diverged(error) from None
+            self._say(ending)
+
+    def _restore(self, folder: Path) -> None:
+        from reformer_cli.checkpoints import read_meta, read_tensors, tensor_names
+
+        together, names = self.world.size > 1, tensor_names(folder)
+        self.trainer.restore(lambda tensors: read_tensors(folder, tensors, together), names, read_meta(folder))
+
+    def _diverged(self, error: DivergedError) -> UserError:
+        """With what is still good."""
+        from reformer_cli.training.distributed import OtherProcessFailed
+        from reformer_cli.training.watch import DivergedError
+
+        if not self.world.chief:
+            return OtherProcessFailed(error.what)
+        with suppress(DivergedError):  # the same may be found in what was to be written
+            self.writer.collect()
+        good = self.run.checkpoints.newest_whole()
+        last = f"the last good checkpoint is {good}" if good is not None else "there is no checkpoint yet"
+        return UserError(
+            f"training diverged at step {error.step:,} ({error.what})",
+            f"{last}; lower train.learning_rate {self.config.train.learning_rate:g}",
+        )
+
+    def _say(self, ending: Ending) -> None:
+        from reformer_cli.training.metrics import as_time
+
+        progress, path = self.trainer.progress, self.run.path
+        epochs = self.reading.epochs(progress.step, progress.stages)
+        done = f"{progress.step:,} steps, {as_time(progress.seconds)}, {epochs:.1f} epochs"
+        if progress.skipped:
+            done += f", {progress.skipped} of the steps left out"
+        if ending == "interrupted":
+            self.display.say(f"stopped after {done}; saved. Go on with: reformer train --resume --run {path}")
+            return
+        if ending == "patience":
+            best = (
+                f"{progress.best:.3f} {self.unit} at step {progress.best_step:,}" if progress.best is not None else "-"
+            )
+            self.display.say(f"stopped after {done}: {progress.stale} validations without a better one than {best}")
+        else:
+            self.display.say(f"finished: {done}")
+        if self.world.chief:
+            self._conclude()
 
     def _conclude(self) -> None:
         """The best weights' score on all that was held out."""
@@ -108,13 +184,13 @@ class Session:
         from reformer_cli.training.metrics import peak_memory
 
         if not self.windows:
+            self._show_sample()
             return None
         with self.trainer.gathered():
             mine = self.probes[self.world.rank :: self.world.size]
             part = self._score(self.model, mine, self.config.train.eval_tokens)
             tokens, n_bytes, nats = self.world.sum([part.tokens, part.bytes, part.nats])
             buckets = self._effective_buckets()
-            sample = self._sample() if self.config.train.sample_tokens and self.world.chief else ""
         score = Score(int(tokens), n_bytes, 0, 0, nats)
         step = self.trainer.progress.step
         record: dict[str, Any] = {
@@ -125,31 +201,61 @@ class Session:
         record |= {"effective_buckets": buckets, "peak_bytes": peak_memory(self.world.device)}
         self._log(record)
         self.display.say(f"step {step:,}  held out {score.bits_per_byte:.3f} {self.unit}")
-        if sample:
-            self.display.say(sample)
+        self._show_sample()
         return score.bits_per_byte
+
+    def _show_sample(self) -> None:
+        if not self.config.train.sample_tokens:
+            return
+        with self.trainer.gathered():
+            sample = self._sampled() if self.world.chief else ""
+        if sample:
+            self._log({"step": self.trainer.progress.step, "sample": sample})
+            self.display.say(sample)
+
+    def _warn(self, text: str) -> None:
+        self.display.say(f"warning: {text}")
 
     def _log(self, record: dict[str, Any]) -> None:
         if self.world.chief:
             self.run.log(record)
+            self.board.log(record)
 
     def _log_step(self, record: dict[str, Any], seconds: float) -> None:
+        from reformer_cli.training.metrics import peak_memory
+
+        record["peak_bytes"] = peak_memory(self.world.device)
         self._log(record)
         self.display.step(record, self.trainer.share, self.trainer.progress.seconds)
 
-    def _save_best(self) -> None:
-        weights = self.trainer.weights()
-        if self.world.chief:
-            self.run.save_weights(weights)
+    def _save(self, tensors: dict[str, Any], meta: dict[str, Any], best: bool) -> None:
+        """A checkpoint, and before it, if this is the best so far, the run's result.
 
-    def _save(self, tensors: dict[str, Any], meta: dict[str, Any]) -> None:
-        step = int(meta["step"])
+        In this order: a run that is killed between the two takes the steps since the last checkpoint once more, and
+        finds the best again.
+        """
+        from reformer_cli.training.watch import check_finite
+
+        run, progress = self.run, self.trainer.progress
+        step, best_step = progress.step, progress.best_step
+        meta = meta | {"metrics": run.metrics_size()}
         if self.world.size > 1 and self.config.train.shard:
-            self.run.save_checkpoint_together(step, tensors, meta, self.world.chief, self.world.wait)
-        else:
-            if self.world.chief:
-                self.run.save_checkpoint(step, tensors, meta)
-            self.world.wait()
+            weights = self.trainer.weights() if best else {}
+            check_finite(step, tensors)
+            if best and self.world.chief:
+                run.save_weights(weights)
+            run.checkpoints.save_together(step, tensors, meta, best_step, self.world.chief, self.world.wait)
+        elif self.world.chief:
+            background = self.config.train.background_saves
+            copy = {name: t.detach().to("cpu", copy=background) for name, t in tensors.items()}
+
+            def write() -> None:
+                check_finite(step, copy)
+                if best:
+                    run.save_weights(result_of(copy))
+                run.checkpoints.save(step, copy, meta, best_step)
+
+            self.writer.submit(write)
 
     def _hooks(self) -> Hooks:
         import torch
@@ -157,11 +263,12 @@ class Session:
         from reformer_cli.training.loop import Hooks
 
         return Hooks(
-            batch_at=self.batches.batch_at,
             validate=self._validate,
-            save_best=self._save_best,
             save=self._save,
+            finish=lambda: self.writer.collect(final=True),
+            busy=lambda: self.writer.busy,
             log=self._log_step,
+            warn=self._warn,
             byte_lengths=torch.from_numpy(self.prepared.tokenizer.byte_lengths()),
             evaluate=self._evaluate,
             evaluate_every=self.config.eval.every,
@@ -200,7 +307,7 @@ class Session:
             find(self.config.data.corpus),
         )  # fmt: skip
 
-    def _reading(self) -> Reading:
+    def _reading(self) -> Seen:
         """Everything before a token where that can be, else as much as positions or training allow."""
         from reformer_cli.evaluation.likelihood import reading_of, reading_of_images
 
@@ -211,7 +318,15 @@ class Session:
             model, self.config.data.context, None if model.pattern == "published" else model.max_length, None
         )
 
+    def _sampled(self) -> str:
+        try:
+            return self._sample()
+        except Exception as error:  # whatever it is: no reason to lose a run
+            self._warn(f"no sample could be drawn ({type(error).__name__}: {error})")
+            return ""
+
     def _sample(self) -> str:
         from reformer_cli.sampling.make import generate
 
-        return "".join(generate(self.model, self.prepared.tokenizer, max_tokens=self.config.train.sample_tokens))
+        wanted, most = self.config.train.sample_tokens, self.model.config.max_length
+        return "".join(generate(self.model, self.prepared.tokenizer, max_tokens=min(wanted, most or wanted)))

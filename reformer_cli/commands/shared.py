@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from reformer_cli.errors import UserError
+from reformer_cli.errors import UserError, tell
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -27,7 +27,7 @@ DeviceOption = Annotated[
 
 def say(text: str) -> None:
     """A line for the user's eyes; stdout is for text alone."""
-    print(text, file=sys.stderr, flush=True)
+    tell(text)
 
 
 def pick_device(name: str) -> str:
@@ -77,10 +77,20 @@ def keep_freed_memory() -> None:
 
 def backend_reason(config: ReformerConfig, device: str) -> tuple[str, str]:
     """(what computes this model there, why). Raises UserError for a backend that cannot be had."""
-    from reformer import native
+    import torch
+    from reformer import kernels, native
 
     if config.backend == "torch":
         return "torch", "as the config asks"
+    if config.backend == "triton" or (config.backend == "auto" and not device.startswith("cpu")):
+        why = kernels.problem(torch.device(device))
+        if not why:
+            return "triton", "kernels compiled for this GPU"
+        if config.backend == "triton":
+            raise UserError(
+                f"backend triton cannot be used: {why}", "set model.backend to auto, in a run's config.yaml"
+            )
+        return "torch", why
     if device.startswith("cpu") and native.library() is not None:
         return "native", "C compiled for this CPU"
     why = native.problem() if device.startswith("cpu") else "this is a GPU"

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from reformer_cli.transfer import Start
 
 MINUTES = 10.0  # of a run where nothing says how long
+GPU_WORKSPACE = 2**16  # tokens of a slice there; estimated, not measured: LOG.md
 
 
 def train(
@@ -80,7 +81,7 @@ def train(
         raise UserError(f"--steps {steps} and --minutes {minutes:g} exclude each other", "give one of them")
     given: dict[str, Any] = {"train.steps": steps, "train.minutes": minutes, "train.seed": seed, "model.seed": seed}
     given |= {"data.encoding": encoding, "data.corpus": corpus or None, "data.validation": validation or None}
-    sets = [*(set_ or ()), *(f"{key}={_as_yaml(value)}" for key, value in given.items() if value is not None)]
+    sets = [*(set_ or ()), *(f"{key}={as_yaml(value)}" for key, value in given.items() if value is not None)]
     if not resume:  # the option wins over what a recipe says of the other
         sets += ["train.minutes=null"] if steps is not None else ["train.steps=null"] if minutes is not None else []
     where = pick_device(device)
@@ -96,12 +97,15 @@ def train(
     with world_of(where) as world:
 
         def ready() -> Ready:
-            return _resumed(run, sets, world) if resume else _begun(run, config, sets, world, from_, tokenizer)
+            from reformer_cli.commands.resuming import resumed
 
-        _train(world, ready, given_weights=from_ is not None)
+            return resumed(run, sets, world) if resume else _begun(run, config, sets, world, from_, tokenizer)
+
+        _train(world, ready)
 
 
-def _as_yaml(value: Any) -> str:
+def as_yaml(value: Any) -> str:
+    """As `--set key=value` reads it back."""
     text = json.dumps(list(value) if isinstance(value, (list, tuple)) else value, ensure_ascii=False)
     # In YAML, unlike JSON, two escapes never make one character; and names of files can hold halves of characters.
     return "".join(c if " " <= c <= "~" else f"\\U{ord(c):08x}" for c in text)
@@ -111,9 +115,10 @@ def _as_yaml(value: Any) -> str:
 Ready = tuple["Run", "Prepared", "Path | None"]
 
 
-def _train(world: World, make_ready: Callable[[], Ready], given_weights: bool) -> None:
-    """The chief makes ready, the others open what it made. given_weights: a new run has some to begin with."""
+def _train(world: World, make_ready: Callable[[], Ready]) -> None:
+    """The chief makes ready, the others open what it made."""
     from reformer_cli.commands.session import Session
+    from reformer_cli.exchange.origin import Origin
     from reformer_cli.runs import Run
     from reformer_cli.tokenization.synthetic import prepared_before
 
@@ -122,17 +127,23 @@ def _train(world: World, make_ready: Callable[[], Ready], given_weights: bool) -
     def decide() -> str:
         ready.append(make_ready())
         run, _, checkpoint = ready[0]
-        return json.dumps([str(run.path), str(checkpoint or "")])
+        # A run that began with another's weights has them still, until its first checkpoint.
+        given = checkpoint is None and Origin.read(run.path) is not None
+        return json.dumps([str(run.path), str(checkpoint or ""), given])
 
-    path, checkpoint = json.loads(world.told(decide))
-    if not world.chief:
-        run = Run.open(Path(path))
-        prepared = prepared_before(run.config.data, run.tokenizer(), run.config.corpus_digest)
-        ready.append((run, prepared, Path(checkpoint) if checkpoint else None))
-    session = Session(world, *ready[0])
-    if given_weights:
-        session.model.load_state_dict(session.run.load_model(world.device).state_dict())
-    session.train()
+    try:
+        path, checkpoint, given = json.loads(world.told(decide))
+        if not world.chief:
+            run = Run.open(Path(path))
+            prepared = prepared_before(run.config.data, run.tokenizer(), run.config.corpus_digest)
+            ready.append((run, prepared, Path(checkpoint) if checkpoint else None))
+        session = Session(world, *ready[0])
+        if given:
+            session.model.load_state_dict(session.run.load_model(world.device).state_dict())
+        session.train()
+    finally:
+        for run, _, _ in ready:
+            run.unlock()
 
 
 def _begun(
@@ -142,11 +153,12 @@ def _begun(
     begins with; file: a tokenizer's."""
     import torch
 
-    from reformer_cli.commands.session import batches_of
+    from reformer_cli.commands.session import reading_of
     from reformer_cli.config import resolve
     from reformer_cli.runs import Run
     from reformer_cli.tokenization.synthetic import absolute, amount, find, load_or_prepare
     from reformer_cli.tokenization.vocabulary import check_kind
+    from reformer_cli.training.board import check_board
     from reformer_cli.training.forecast import count_parameters
     from reformer_cli.training.precision import pick_precision
     from reformer_cli.transfer import SAMPLE
@@ -172,12 +184,16 @@ def _begun(
     if train.get("precision", "auto") == "auto":
         train["precision"], reason = pick_precision(world.device)
         say_choice("train.precision", train["precision"], reason)
+    if world.device != "cpu" and "workspace_tokens" not in settings["model"]:
+        settings["model"]["workspace_tokens"] = GPU_WORKSPACE
+        say_choice("model.workspace_tokens", GPU_WORKSPACE, "a GPU is started less often for larger slices")
     config = resolve(settings, prepared.tokenizer.vocab_size, prepared.digest)
     backend, reason = backend_reason(config.model, world.device)
     say_choice("backend", backend, reason)
     config = _fitted(settings, config, world)
-    _check_world(config, world)
-    batches_of(config, prepared)
+    check_world(config, world)
+    reading_of(config, prepared).check()
+    check_board(config.train.tensorboard)
     n = count_parameters(config.model)
     run = Run.create(path, config, prepared.tokenizer)
     if start is not None:
@@ -208,12 +224,18 @@ def _asked(
     return settings, open_any(file), None
 
 
-def _check_world(config: RunConfig, world: World) -> None:
+def check_world(config: RunConfig, world: World) -> None:
     """Whether so many processes can share the work."""
-    if config.train.batch % world.size:
+    parts = world.size * config.train.accumulate
+    if config.train.batch % parts:
+        each = f" in {config.train.accumulate} parts each" if config.train.accumulate > 1 else ""
         raise UserError(
-            f"train.batch {config.train.batch} contexts a step cannot be shared by {world.size} processes",
-            f"set it to a multiple of {world.size}",
+            f"train.batch {config.train.batch} contexts a step cannot be shared by {world.size} processes{each}",
+            f"set it to a multiple of {parts}",
+        )
+    if config.train.shard and world.size > 1 and config.train.optimizer != "adamw":
+        raise UserError(
+            f"train.shard does not go with train.optimizer {config.train.optimizer}", "use adamw, or no train.shard"
         )
     if world.size == 1 and config.train.shard:
         say("warning: train.shard has no effect on one process; start it with torchrun")
@@ -262,45 +284,3 @@ def _fitted(settings: Settings, config: RunConfig, world: World) -> RunConfig:
 
 def say_choice(key: str, value: Any, reason: str) -> None:
     say(f"  {f'{key} = {value}':30} {reason}")
-
-
-def _resumed(path: Path | None, sets: list[str], world: World) -> Ready:
-    """Go on from the newest whole checkpoint; only how long to train may change."""
-    from reformer_cli.config import SECTIONS, load_config, resolve, to_yaml
-    from reformer_cli.files import write_file
-    from reformer_cli.runs import CONFIG, Run
-    from reformer_cli.tokenization.synthetic import load_or_prepare
-
-    run = Run.open(path)
-    if not run.config.data.corpus:
-        raise UserError(
-            f"{run.path} was not trained here", f"begin with its weights: reformer train TEXT --from {run.path}"
-        )
-    changed = load_config(None, sets)
-    fixed = [f"{section}.{name}" for section in ("model", "data") for name in changed[section]]
-    if fixed:
-        raise UserError(
-            f"--resume cannot change {', '.join(fixed)}", "only train.* and eval.*; start a new run for others"
-        )
-    tokenizer = run.tokenizer()
-    prepared = load_or_prepare(run.config.data, say, tokenizer, run.config.corpus_digest)
-    if prepared.digest != run.config.corpus_digest:
-        raise UserError(
-            f"the corpus {', '.join(run.config.data.corpus)} has changed since {run.path} began",
-            "put the old text back, or start a new run",
-        )
-    step, folder, _ = run.whole_checkpoint()
-    if changed["train"] or changed["eval"]:
-        settings = {name: dataclasses.asdict(getattr(run.config, name)) for name in SECTIONS}
-        for one, other in (("steps", "minutes"), ("minutes", "steps")):
-            if changed["train"].get(one):
-                settings["train"][other] = None
-        settings["train"] |= changed["train"]
-        settings["eval"] |= changed["eval"]
-        run.config = resolve(settings, tokenizer.vocab_size, run.config.corpus_digest)
-        write_file(run.path / CONFIG, to_yaml(run.config))
-    backend_reason(run.config.model, world.device)
-    _check_world(run.config, world)
-    run.forget_after(step)
-    say(f"{run.path}: going on after step {step:,}")
-    return run, prepared, folder

@@ -114,6 +114,22 @@ class World:
             return module
         return nn.parallel.DistributedDataParallel(module)
 
+    @contextmanager
+    def unaveraged(self, module: Any) -> Iterator[None]:
+        """Gradients of a `wrapped` module stay this process's own: a later backward averages the sum."""
+        if isinstance(module, nn.parallel.DistributedDataParallel):
+            with module.no_sync():
+                yield
+            return
+        sharded = self.size > 1
+        if sharded:
+            module.set_requires_gradient_sync(False)
+        try:
+            yield
+        finally:
+            if sharded:
+                module.set_requires_gradient_sync(True)
+
 
 @contextmanager
 def world_of(device: str) -> Iterator[World]:

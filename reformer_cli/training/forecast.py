@@ -12,6 +12,8 @@ from reformer import ReformerConfig, ReformerLM
 from reformer.ops.bucket_attention.blocks import SCORES_AT_ONCE
 from reformer.trunk import KEPT
 
+from reformer_cli.training.optim import is_hidden_matrix
+
 CONTEXT_STEP = 1024  # the largest context is named in such steps
 MOST_LAYERS, MOST_CONTEXT = 1024, 2**27
 # What the allocator holds besides what is asked for (measured on twelve configurations): a share, up to so many bytes.
@@ -31,7 +33,9 @@ class Item:
 @dataclass(frozen=True)
 class Step:
     """A training step. precision: of products, as in TrainConfig; program: bytes held before anything is made; native:
-    whether C does what lies between the products."""
+    whether C does what lies between the products; optimizer: as in TrainConfig; averaged: whether a running mean of the
+    weights is kept; copied: whether checkpoints are written from a copy of what they hold;
+    accumulate: parts of the batch."""
 
     model: ReformerConfig
     batch: int
@@ -39,15 +43,25 @@ class Step:
     precision: str
     program: int
     native: bool
+    optimizer: str = "adamw"
+    averaged: bool = False
+    copied: bool = False
+    accumulate: int = 1
 
     @property
     def tokens(self) -> int:
-        return self.batch * self.context
+        """Worked on at once."""
+        return self.rows * self.context
+
+    @property
+    def rows(self) -> int:
+        """Contexts worked on at once."""
+        return -(-self.batch // self.accumulate)
 
     @property
     def low(self) -> int:
         """Bytes of a number that products are taken of."""
-        return 2 if self.precision == "bfloat16" else 4
+        return 4 if self.precision == "float32" else 2
 
     @property
     def total(self) -> int:
@@ -57,7 +71,7 @@ class Step:
 def forecast(step: Step) -> list[Item]:
     """What exists throughout a step from the second on, and the most that exists beside it for a moment."""
     c, n = step.model, step.tokens
-    weights = count_parameters(c)
+    weights, state = count_parameters(c), optimizer_bytes(c, step.optimizer)
     half = 2 if c.gradient_streams == "bfloat16" else 4
     moments = [
         Item("attention", attention_bytes(step, heads, kind), f"{min(heads, group(c))} {kind} heads at a time")
@@ -70,13 +84,18 @@ def forecast(step: Step) -> list[Item]:
     asked = [
         Item("parameters", 4 * weights, f"{weights:,} in float32"),
         Item("their gradients", 4 * weights, "float32"),
-        Item("optimiser", 8 * weights, "two moments in float32"),
+        Item("optimiser", state, OPTIMIZER_STATES[step.optimizer]),
         Item("streams", 8 * n * c.d_model, "2 x int32 x tokens x d_model, whatever the depth"),
         Item("their gradients", 2 * half * n * c.d_model, f"2 x {8 * half} bits x tokens x d_model"),
         Item("buckets", routing_bytes(c) * n, "of every layer's hash, kept for backward"),
         Item("text", 4 * 8 * n, "tokens, targets and what indexes them"),
         max(moments, key=lambda item: item.size),
     ]
+    if step.averaged:
+        asked.append(Item("running mean", 4 * weights, "of the parameters, in float32"))
+    if step.copied:
+        size = (4 + 4 * step.averaged) * weights + state
+        asked.append(Item("checkpoint", size, "a copy, while it is written in the background"))
     fragments = min(MOST_FRAGMENTS, int(FRAGMENTS * sum(item.size for item in asked)))
     return [
         Item("program", step.program + LIBRARIES, "interpreter and libraries"),
@@ -86,19 +105,42 @@ def forecast(step: Step) -> list[Item]:
 
 
 def count_parameters(config: ReformerConfig) -> int:
-    """Of the whole model. Layers repeat: deep models are counted from shallow ones."""
+    """Of the whole model."""
+    return _counts(config)[0]
+
+
+def optimizer_bytes(config: ReformerConfig, optimizer: str) -> int:
+    """Of its state."""
+    weights, hidden, factors = _counts(config)
+    return {"adamw": 8 * weights, "muon": 8 * weights - 4 * hidden, "adafactor": 4 * factors}[optimizer]
+
+
+OPTIMIZER_STATES = {
+    "adamw": "two moments in float32",
+    "muon": "one moment of the layers' matrices, two of the rest, in float32",
+    "adafactor": "means of rows and columns, in float32",
+}
+Counts = tuple[int, int, int]  # parameters; those in matrices of layers; rows and columns of matrices, and the rest
+
+
+def _counts(config: ReformerConfig) -> Counts:
+    """Layers repeat: deep models are counted from shallow ones."""
     period = len(config.layers)
     repeats, rest = divmod(config.n_layers, period)
     if repeats < 2:
         return _count(config)
     one, two, end = (_count(replace(config, n_layers=n)) for n in (period, 2 * period, period + rest))
-    return end + (repeats - 1) * (two - one)
+    found = [e + (repeats - 1) * (b - a) for a, b, e in zip(one, two, end, strict=True)]
+    return found[0], found[1], found[2]
 
 
 @lru_cache(maxsize=256)
-def _count(config: ReformerConfig) -> int:
+def _count(config: ReformerConfig) -> Counts:
     with torch.device("meta"):
-        return sum(p.numel() for p in ReformerLM(config).parameters())
+        named = list(ReformerLM(config).named_parameters())
+    hidden = sum(p.numel() for name, p in named if is_hidden_matrix(name, p))
+    factors = sum(sum(p.shape) if p.dim() == 2 else p.numel() for _, p in named)
+    return sum(p.numel() for _, p in named), hidden, factors
 
 
 def kinds(c: ReformerConfig) -> list[tuple[int, str]]:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import math
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from types import FrameType
-from typing import Any, Protocol
+from contextlib import closing, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from reformer import NumericalError, ReformerLM
@@ -18,50 +15,47 @@ from torch import Tensor, nn
 
 from reformer_cli.config import TrainConfig
 from reformer_cli.errors import UserError
+from reformer_cli.training.average import Average
 from reformer_cli.training.distributed import World, whole
-from reformer_cli.training.optim import make_optimizer, optimizer_tensors, prime
+from reformer_cli.training.interrupt import interruptible
+from reformer_cli.training.optim import make_optimizers, optimizer_tensors, prime
+from reformer_cli.training.precision import products_in, rescaled, unscale_
+from reformer_cli.training.progress import Progress, plain, progress_of, random_states, restore_random_states
+from reformer_cli.training.reading import Ahead, Batch, Reading
 from reformer_cli.training.schedule import learning_rate
+from reformer_cli.training.watch import DivergedError, is_spike
 
-MOST_BAD_STEPS = 5  # in a row, before a run gives up
 VALIDATIONS = 10  # of a run where eval_every is not given
+UNSCORED = -100  # a target that does not count
 
-
-class Batch(Protocol):
-    """What a step reads; see tokenization.batches."""
-
-    @property
-    def tokens(self) -> Tensor: ...
-    @property
-    def targets(self) -> Tensor: ...
-    @property
-    def documents(self) -> Tensor | None: ...
-
-
-@dataclass
-class Progress:
-    """How far a run has got; all that a checkpoint needs beside the tensors. best: lowest held-out bits/byte."""
-
-    step: int = 0
-    seconds: float = 0.0
-    best: float | None = None
-    validated: int = 0  # validations done
-    bad: int = 0  # steps skipped in a row
+Ending = Literal["finished", "interrupted", "patience"]
 
 
 @dataclass(frozen=True)
 class Hooks:
-    """What the loop calls: validate() gives held-out bits/byte or None, evaluate() is called every so many steps and at
-    the end (None: never), save gets a checkpoint's tensors and progress, log a step's figures and seconds. All but log
-    are called in every process of a job."""
+    """What the loop calls: validate() gives held-out bits/byte or None; evaluate() is called every so many steps and at
+    the end (None: never); save gets a checkpoint's tensors and meta and whether it is the best; finish waits until all
+    is saved; busy says that saving would have to wait; log gets a step's figures and seconds; warn a line. All but
+    busy, log and warn are called in every process of a job."""
 
-    batch_at: Callable[[int], Batch]
     validate: Callable[[], float | None]
-    save_best: Callable[[], None]
-    save: Callable[[dict[str, Tensor], dict[str, Any]], None]
+    save: Callable[[dict[str, Tensor], dict[str, Any], bool], None]
+    finish: Callable[[], None]
+    busy: Callable[[], bool]
     log: Callable[[dict[str, Any], float], None]
+    warn: Callable[[str], None]
     byte_lengths: Tensor
     evaluate: Callable[[], None]
     evaluate_every: int | None = None
+
+
+@dataclass(frozen=True)
+class Read:
+    """A batch, and the bytes of text that its targets stand for."""
+
+    batch: Batch
+    n_bytes: float
+    scored: int
 
 
 class Loss(nn.Module):
@@ -76,14 +70,17 @@ class Loss(nn.Module):
 
 
 class Trainer:
-    """A model, its optimiser and how far they are, in one of the processes of a job."""
+    """A model, its optimisers and how far they are, in one of the processes of a job."""
 
-    def __init__(self, model: ReformerLM, config: TrainConfig, hooks: Hooks, world: World) -> None:
-        self.model, self.config, self.hooks, self.world = model, config, hooks, world
+    def __init__(self, model: ReformerLM, config: TrainConfig, reading: Reading, hooks: Hooks, world: World) -> None:
+        self.model, self.config, self.reading, self.hooks, self.world = model, config, reading, hooks, world
         self.loss = world.wrapped(Loss(model), config.shard)
-        self.optimizer = make_optimizer(model, config)
+        self.optimizers = make_optimizers(model, config)
         self.progress = Progress()
         self.device = torch.device(world.device)
+        self.average = Average(self._state(), config.ema_decay) if config.ema_decay else None
+        self.centres = [b for name, b in model.named_buffers() if name.endswith("centre")]
+        self.ahead = Ahead(self._read)
 
     @property
     def share(self) -> float:
@@ -95,12 +92,15 @@ class Trainer:
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything a checkpoint holds; of a job that shards, this process's parts."""
-        weights = {f"model.{name}": t.detach() for name, t in self._state().items()}
-        return weights | optimizer_tensors(self.model, self.optimizer)
+        found = {f"model.{name}": t.detach() for name, t in self._state().items()}
+        if self.average is not None:
+            found |= {f"average.{name}": t for name, t in self.average.mean.items()}
+        return found | optimizer_tensors(self.model, self.optimizers)
 
     def weights(self) -> dict[str, Tensor]:
-        """The model's tensors by name, each in one piece."""
-        return {name: whole(t.detach()) for name, t in self._state().items()}
+        """The model's tensors by name as the run's result, each in one piece: the running mean where there is one."""
+        mean = self.average.mean if self.average is not None else {}
+        return {name: whole(mean.get(name, t).detach()) for name, t in self._state().items()}
 
     def _state(self) -> dict[str, Tensor]:
         state: dict[str, Tensor] = self.model.state_dict()
@@ -121,147 +121,213 @@ class Trainer:
         finally:
             parts.reshard()
 
-    def restore(self, read: Callable[[dict[str, Tensor]], None], meta: dict[str, Any]) -> None:
+    def restore(self, read: Callable[[dict[str, Tensor]], None], names: set[str], meta: dict[str, Any]) -> None:
         """Go on from a checkpoint, which `read` fills tensors from by name. UserError if it is another model's."""
-        prime(self.optimizer)
+        prime(self.optimizers)
         try:
-            read(self.tensors())
-            self.progress = Progress(**meta)
+            self.progress = progress_of(meta["progress"])
+            wanted = self.tensors()
+            averaged = any(name.startswith("average.") for name in names)
+            read({n: t for n, t in wanted.items() if averaged or not n.startswith("average.")})
+            if self.average is not None and not averaged:
+                self.average.reset()
+            restore_random_states(meta["random"])
         except (RuntimeError, KeyError, ValueError, TypeError) as error:
             raise UserError(
-                f"the checkpoint does not fit this run's config ({error})", "was config.yaml edited?"
+                f"the checkpoint does not fit this run's config ({' '.join(str(error).split())[:400]})",
+                "was config.yaml edited?",
             ) from None
 
-    def run(self) -> bool:
-        """Train to the end; False if the user interrupted. Raises UserError when training diverges."""
-        saved = time.monotonic()
-        with _interruptible() as interrupted:
-            while self.share < 1.0 and not self.world.any(interrupted.is_set()):
-                began = time.monotonic()
+    def run(self) -> Ending:
+        """Train to the end. Raises DivergedError."""
+        saved, first = time.monotonic(), self.progress.step
+        marked = saved
+        with interruptible() as interrupted, closing(self.ahead):
+            while (ending := self._ending(interrupted.is_set())) is None:
                 self._step()
-                if self._validation_due():
-                    self._validate()
+                best = self._validation_due() and self._validate()
                 if (every := self.hooks.evaluate_every) and self.progress.step % every == 0 and self.share < 1.0:
                     self._evaluate()
-                due = time.monotonic() - saved > 60 * self.config.save_every_minutes
-                self.progress.seconds, due = self._agreed(self.progress.seconds + time.monotonic() - began, due)
-                if due and self.share < 1.0:
-                    self._save()
+                due = time.monotonic() - saved > 60 * self.config.save_every_minutes and not self.hooks.busy()
+                before, marked = marked, time.monotonic()  # from here to here, so that what saving takes counts too
+                self.progress.seconds, due = self._agreed(self.progress.seconds + marked - before, due)
+                if (due or best) and self.share < 1.0:
+                    self._save(best)
                     saved = time.monotonic()
-            if self.share >= 1.0 and self.progress.step:
-                self._validate()
-                if self.hooks.evaluate_every:
+            if self.progress.step > first or not self.progress.step:
+                # Where nothing was validated yet, or nothing can be, the latest weights are the run's result.
+                best = self._validate() if ending == "finished" else self.progress.best is None
+                if ending == "finished" and self.hooks.evaluate_every:
                     self._evaluate()
-            self._save()
-        return self.share >= 1.0
+                self._save(best)
+            self.hooks.finish()  # here, where a first Ctrl-C waits for it and a second does not
+        return ending
+
+    def _ending(self, interrupted: bool) -> Ending | None:
+        if self.share >= 1.0:
+            return "finished"
+        if self.config.patience and self.progress.stale >= self.config.patience:
+            return "patience"
+        return "interrupted" if self.world.any(interrupted) else None
 
     def _agreed(self, seconds: float, due: bool) -> tuple[float, bool]:
         """The chief's clock: how long the run has taken, and whether to save."""
         seconds, flag = self.world.chosen([seconds, float(due)])
         return seconds, bool(flag)
 
+    def _read(self, step: int, begun: tuple[int, ...]) -> Read:
+        batch = self.reading.batch_at(step, begun)
+        scored = batch.targets != UNSCORED
+        n_bytes = float(self.hooks.byte_lengths[batch.targets.clamp_min(0)][scored].sum())
+        return Read(batch, n_bytes, int(scored.sum()))
+
     def _step(self) -> None:
-        began, progress = time.monotonic(), self.progress
-        batch = self.hooks.batch_at(progress.step)
+        began, progress = time.perf_counter(), self.progress
+        self.reading.advance(progress.stages, progress.step, self.share)
+        read = self.ahead.take(progress.step, progress.stages)
         rate = learning_rate(self.share, self.config)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
         self.model.train()
-        self.optimizer.zero_grad(set_to_none=True)
-        loss, norm, problem = self._gradients(batch)
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+        before, scale = time.perf_counter(), progress.scale
+        loss, norm, problem = self._guarded(read)
         if problem:
-            self._skip(problem)
+            self._skip(problem, scale > progress.scale)
         else:
-            self.optimizer.step()
+            for optimizer in self.optimizers:
+                optimizer.step()
             progress.bad = 0
+        computed = time.perf_counter() - before
         progress.step += 1
-        seconds = time.monotonic() - began
-        scored = batch.targets[batch.targets >= 0]  # of made text, not all are
-        n_bytes = float(self.hooks.byte_lengths[scored].sum())
-        nats = loss * scored.numel()
-        record = {
+        progress.tokens += read.batch.tokens.numel()
+        if self.average is not None and not problem:
+            self.average.update(progress.step)
+        spike = math.isfinite(loss) and is_spike(progress, loss, self.config.spike)
+        if spike:
+            self.hooks.warn(f"step {progress.step:,}: loss {loss:.3f} jumps from about {progress.recent:.3f}")
+        seconds = time.perf_counter() - began
+        record: dict[str, Any] = {
             "step": progress.step,
             "loss": _finite(loss),
-            "bits_per_byte": _finite(nats / math.log(2) / max(1.0, n_bytes)),
+            "bits_per_byte": _finite(loss * read.scored / math.log(2) / max(1.0, read.n_bytes)),
             "learning_rate": rate,
             "gradient_norm": _finite(norm),
-            "tokens_per_second": batch.tokens.numel() / seconds,
+            "tokens": progress.tokens,
+            "context": read.batch.tokens.shape[1],
+            "seconds": round(progress.seconds + seconds, 3),
+            "tokens_per_second": read.batch.tokens.numel() / seconds,
+            "model_seconds": round(computed, 6),
+            "wait_seconds": round(self.ahead.waited, 6),
         }
+        record |= ({"spike": True} if spike else {}) | ({"skipped": problem} if problem else {})
         self.hooks.log(record, seconds)
 
-    def _gradients(self, batch: Batch) -> tuple[float, float, str]:
+    def _guarded(self, read: Read) -> tuple[float, float, str]:
+        """`_gradients`; what a bad step did to the running means that forward keeps is undone."""
+        kept = [c.clone() for c in self.centres]
+        loss, norm, problem = self._gradients(read)
+        if problem:
+            for centre, old in zip(self.centres, kept, strict=True):
+                centre.copy_(old)
+        return loss, norm, problem
+
+    def _gradients(self, read: Read) -> tuple[float, float, str]:
         """(loss, norm of the gradient, what is wrong with them, if anything) of this process's rows and all others'."""
-        low, problem, loss = self.config.precision == "bfloat16", "", math.nan
-        seed = (self.config.seed * 1_000_003 + self.progress.step) * self.world.size + self.world.rank
+        size = self.config.accumulate
+        total = torch.zeros((), dtype=torch.float64, device=self.device)
         rows = [
-            self.world.share(x).to(self.device) if x is not None else None
-            for x in (batch.tokens, batch.targets, batch.documents)
+            [None] * size if x is None else list(self.world.share(x).chunk(size))
+            for x in (read.batch.tokens, read.batch.targets, read.batch.documents)
         ]
-        mean = None
+        before, sums = [c.clone() for c in self.centres], [torch.zeros_like(c) for c in self.centres]
+        for n, part in enumerate(zip(*rows, strict=True)):
+            with self.world.unaveraged(self.loss) if n < size - 1 else nullcontext():
+                loss, problem = self._part(n, part, read.scored)
+            if problem:
+                return math.nan, math.nan, problem
+            total += loss
+            if size > 1:  # as if the batch had come in one piece: each part moves the means from where they were
+                for centre, old, s in zip(self.centres, before, sums, strict=True):
+                    s += centre / size
+                    centre.copy_(s if n == size - 1 else old)
+        unscale_(self.model.parameters(), self.scale)
+        length = whole(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip))
+        self.world.average_(self.centres)
+        mean, norm = torch.stack([total, length.double()]).tolist()  # the device is waited for once
+        problem = "" if math.isfinite(norm) else f"gradient norm {norm}"
+        if self.config.precision == "float16":
+            problem += f", loss scale {self.scale:g}" if problem else ""
+            progress = self.progress
+            progress.scale, progress.steady = rescaled(progress.scale, progress.steady, bool(problem))
+        return mean, norm, problem if math.isfinite(mean) else f"loss {mean}"
+
+    def _part(self, n: int, rows: tuple[Tensor | None, ...], scored: int) -> tuple[Tensor | float, str]:
+        """Add a part's gradient; (what it adds to the batch's mean loss, what is wrong with it, if anything)."""
+        problem, mean = "", None
+        of_step = (self.config.seed * 1_000_003 + self.progress.step) * self.world.size + self.world.rank
+        tokens, targets, documents = (x.to(self.device, non_blocking=True) if x is not None else None for x in rows)
+        assert targets is not None
+        # The share of the batch's targets that are this part's; processes' gradients are averaged, hence their number.
+        weight = self.world.size * int((rows[1] != UNSCORED).sum()) / max(1, scored)  # type: ignore[union-attr]
         try:
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=low):
-                mean = self.loss(*rows, seed)
-            loss = float(mean.detach())
+            with products_in(self.config.precision, self.device.type):
+                mean = self.loss(tokens, targets, documents, of_step * self.config.accumulate + n) * weight
         except NumericalError as error:
             problem = str(error)
-        (total,) = self.world.sum([loss])
-        if not math.isfinite(total) or mean is None:  # in one process or another: none goes on to backward
-            return math.nan, math.nan, problem or f"loss {total / self.world.size}"
-        mean.backward()
-        norm = float(whole(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)))
-        self.world.average_([b for name, b in self.model.named_buffers() if name.endswith("centre")])
-        return total / self.world.size, norm, "" if math.isfinite(norm) else f"gradient norm {norm}"
+        loss: Tensor | float = mean.detach() if mean is not None else math.nan
+        if self.world.size > 1:
+            (total,) = self.world.sum([float(loss)])
+            loss = total / self.world.size
+            if not problem and not math.isfinite(loss):  # in another process: none goes on to backward
+                problem = f"loss {loss}"
+        if mean is None or problem:
+            return math.nan, problem
+        (mean * self.scale).backward()
+        return loss, ""
 
-    def _skip(self, problem: str) -> None:
-        self.optimizer.zero_grad(set_to_none=True)
-        self.progress.bad += 1
-        if self.progress.bad >= MOST_BAD_STEPS:
-            raise UserError(
-                f"training diverged at step {self.progress.step + 1:,} ({problem}; {MOST_BAD_STEPS} times in a row)",
-                f"the last checkpoint and the best weights are as they were; lower train.learning_rate "
-                f"{self.config.learning_rate:g}",
-            )
+    @property
+    def scale(self) -> float:
+        """What the loss is multiplied with, so that float16 can hold its gradients; 1 in other precisions."""
+        return self.progress.scale if self.config.precision == "float16" else 1.0
+
+    def _skip(self, problem: str, overflow: bool) -> None:
+        """overflow: of float16, which the next step's smaller scale may avoid."""
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        self.progress.bad += not overflow
+        self.progress.skipped += 1
+        self.hooks.warn(f"step {self.progress.step + 1:,} left out: {problem} ({self.progress.skipped} so far)")
+        if self.progress.bad >= self.config.bad_steps:
+            raise DivergedError(self.progress.step + 1, f"{problem}; {self.config.bad_steps} times in a row")
 
     def _validation_due(self) -> bool:
         if self.config.eval_every:
             return self.progress.step % self.config.eval_every == 0 and self.share < 1.0
         return int(self.share * VALIDATIONS) > self.progress.validated and self.share < 1.0
 
-    def _validate(self) -> None:
-        self.progress.validated = max(self.progress.validated + 1, int(self.share * VALIDATIONS))
+    def _validate(self) -> bool:
+        """Whether this is the best so far; without held-out text the latest is."""
+        progress = self.progress
+        progress.validated = max(progress.validated + 1, int(self.share * VALIDATIONS))
         self.model.eval()
-        found = self.hooks.validate()
-        if found is None or self.progress.best is None or found < self.progress.best:
-            self.progress.best = found
-            self.hooks.save_best()
+        with self.average.in_place() if self.average is not None else nullcontext():
+            found = self.hooks.validate()
+        good = found is None or math.isfinite(found)
+        better = good and (found is None or progress.best is None or found < progress.best)
+        if better:
+            progress.best, progress.best_step = found, progress.step
+        progress.stale = 0 if better else progress.stale + 1
+        return better
 
     def _evaluate(self) -> None:
         self.model.eval()
-        self.hooks.evaluate()
+        with self.average.in_place() if self.average is not None else nullcontext():
+            self.hooks.evaluate()
 
-    def _save(self) -> None:
-        self.hooks.save(self.tensors(), asdict(self.progress))
-
-
-@contextmanager
-def _interruptible() -> Iterator[threading.Event]:
-    """Ctrl-C or SIGTERM sets the event, so that a step is finished and saved; a second one stops at once."""
-    asked = threading.Event()
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        if asked.is_set():
-            raise KeyboardInterrupt
-        asked.set()
-
-    if threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    def _save(self, best: bool) -> None:
+        self.hooks.save(self.tensors(), {"progress": plain(self.progress), "random": random_states()}, best)
 
 
 def _finite(x: float) -> float | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 import time
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -27,17 +28,24 @@ def peak_memory(device: str) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """rich would end the program when what reads our lines goes away; a run goes on without them."""
+        self.quiet = True
+
+
 class Display:
     """Shows records of steps; `with` it. unit: bits/byte or bits/dim; silent: shows nothing."""
 
     def __init__(self, device: str, unit: str, silent: bool = False) -> None:
         self.device, self.unit, self.silent = device, unit, silent
-        self.console = Console(stderr=True, quiet=silent)
+        self.console = _Console(stderr=True, quiet=silent)
         self.live = self.console.is_terminal and not silent
         self.progress = Progress(TextColumn("{task.description}"), BarColumn(20), console=self.console)
         self.task = self.progress.add_task("starting", total=1.0)
         self.smooth: dict[str, float] = {}
         self.last_line = time.monotonic()
+        self.gone = False  # whatever showed our lines
 
     def __enter__(self) -> Display:
         if self.live:
@@ -48,11 +56,17 @@ class Display:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self.live:
-            self.progress.stop()
+            with suppress(OSError):
+                self.progress.stop()
 
     def say(self, text: str) -> None:
         """A line that stays."""
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        if self.gone:
+            return
+        try:
+            self.console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
+        except OSError:  # the terminal was closed, or what read us: no reason to lose a run
+            self.gone = True
 
     def step(self, record: dict[str, Any], share: float, seconds: float) -> None:
         """A step was done: its record as in metrics.jsonl, the share of the run that is done, seconds so far."""
@@ -61,8 +75,11 @@ class Display:
             if value is not None:
                 self.smooth[name] = SMOOTHING * self.smooth.get(name, value) + (1 - SMOOTHING) * value
         text = self.line(record["step"], record["gradient_norm"], share, seconds)
-        if self.live:
-            self.progress.update(self.task, description=text, completed=share)
+        if self.live and not self.gone:
+            try:
+                self.progress.update(self.task, description=text, completed=share)
+            except OSError:
+                self.gone = True
         elif time.monotonic() - self.last_line >= EVERY_SECONDS:
             self.last_line = time.monotonic()
             self.say(text)
@@ -76,6 +93,11 @@ class Display:
             f"grad {norm if norm is not None else float('nan'):.2f}  "
             f"{as_size(peak_memory(self.device))}  ETA {as_time(left)}"
         )
+
+
+def printable(text: str) -> str:
+    """Without what could command a terminal: a young model writes any character."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def as_time(seconds: float) -> str:

@@ -97,8 +97,10 @@ def remedies(step: Step, memory: int) -> list[str]:
     found = [("head_group=1", _with(step, "head_group", 1))]
     found.append(("gradient_streams=bfloat16", _with(step, "gradient_streams", "bfloat16")))
     found.append(("head_group=1 --set gradient_streams=bfloat16", _with(found[-1][1], "head_group", 1)))
-    if step.batch > 1:
-        found.append(("batch=1", replace(step, batch=1)))
+    if step.copied:
+        found.append(("background_saves=false", replace(step, copied=False)))
+    if step.rows > 1:
+        found.append((f"accumulate={step.batch}", replace(step, accumulate=step.batch)))
     if (context := largest_context(replace(step, batch=1), memory)) and context < step.context:
         found.append((f"context={context}", replace(step, batch=1, context=context)))
     return [f"{setting} ({as_size(s.total)})" for setting, s in found if s.total <= memory]

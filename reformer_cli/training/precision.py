@@ -1,25 +1,56 @@
-"""In what precision to take products: by measurement, since a CPU that can do bfloat16 may do it slowly."""
+"""In what precision to take products: by measurement, since a CPU that can do bfloat16 may do it slowly. And what
+float16 needs besides, whose smallest numbers are larger than many gradients."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 
 import torch
+from torch import Tensor
 
 WORTH = 1.3  # times faster, for the rounding it brings
 SIZES = (1024, 256, 512)  # rows, inner, columns of a typical product
+LOW = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+FIRST_SCALE, LARGEST_SCALE = 2.0**16, 2.0**24
+STEADY = 500  # steps without overflow after which the scale doubles
 
 
 def pick_precision(device: str) -> tuple[str, str]:
-    """(float32 or bfloat16, the reason)."""
+    """(float32, bfloat16 or float16, the reason)."""
     if device != "cpu":
         if torch.cuda.is_bf16_supported(including_emulation=False):
             return "bfloat16", "this GPU has it"
-        return "float32", "this GPU has no bfloat16"
+        return "float16", "this GPU has no bfloat16; the loss is scaled"
     ratio = _seconds(torch.float32) / _seconds(torch.bfloat16)
     if ratio >= WORTH:
         return "bfloat16", f"products measure {ratio:.1f} x as fast as in float32 on this CPU"
     return "float32", f"bfloat16 products measure {ratio:.1f} x as fast on this CPU"
+
+
+def products_in(precision: str, device: str) -> AbstractContextManager[object]:
+    """Products are taken in float32, bfloat16 or float16 inside."""
+    low = LOW.get(precision)
+    return torch.autocast(torch.device(device).type, low or torch.bfloat16, enabled=low is not None)
+
+
+def unscale_(parameters: Iterable[Tensor], scale: float) -> None:
+    """Gradients of a loss that was multiplied by scale become those of the loss."""
+    if scale != 1:
+        for p in parameters:
+            if p.grad is not None:
+                p.grad /= scale
+
+
+def rescaled(scale: float, steady: int, overflowed: bool) -> tuple[float, int]:
+    """(scale, steps since it last moved) after a step: half where gradients overflowed, double after many that did not;
+    a power of two, so that scaling rounds nothing."""
+    if overflowed:
+        return max(1.0, scale / 2), 0
+    if steady + 1 >= STEADY:
+        return min(LARGEST_SCALE, scale * 2), 0
+    return scale, steady + 1
 
 
 def _seconds(dtype: torch.dtype) -> float:

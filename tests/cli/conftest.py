@@ -13,6 +13,7 @@ from reformer_cli.__main__ import main
 
 WORDS = ["the", "cat", "sat", "on", "a", "mat", "while", "rain", "fell", "and", "all", "was", "calm", "until", "noon"]
 TINY = ["--set", "d_model=16", "--set", "n_layers=1", "--set", "d_head=8", "--set", "context=32", "--set", "batch=2"]
+TINY += ["--set", "sample_tokens=0"]
 
 
 @dataclass

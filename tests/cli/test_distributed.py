@@ -37,10 +37,10 @@ def losses(run: Path) -> list[float]:
 @pytest.mark.parametrize("shard", [False, True], ids=["DDP", "FSDP2"])
 def test_two_processes_take_the_steps_of_one(text: Path, tmp_path: Path, shard: bool) -> None:
     """And either goes on from the other's checkpoint. Peers fail under DDP with either of its settings."""
-    more = [*TINY, *MORE, "--set", f"shard={str(shard).lower()}"]
+    more = [*TINY, *MORE, "--set", "batch=8", "--set", "ema_decay=0.5", "--set", f"shard={str(shard).lower()}"]
     done = train(tmp_path, 1, text, *more, "--steps", 6, "--run", "one")
     assert done.returncode == 0, done.stderr
-    done = train(tmp_path, 2, text, *more, "--steps", 6, "--run", "two")
+    done = train(tmp_path, 2, text, *more, "--set", "accumulate=2", "--steps", 6, "--run", "two")
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("finished: 6 steps") == 1  # one of them speaks
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=2e-5)

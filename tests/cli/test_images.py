@@ -187,7 +187,7 @@ def test_another_runs_weights(reformer: Program, run: Path, folder: Path, text: 
         ("context=100", "data.context 100 is not 72"),
         ("tokenizer=bpe", "data.tokenizer bpe is for text"),
         ("vocab_size=256", "data.vocab_size 256: images have"),
-        ("sample_tokens=5", "train.sample_tokens prints text"),
+        ("sample_tokens=5", "train.sample_tokens is for text"),
         ("image_size=[0, 5]", "both from 1 to 4,096"),
         ("image_size=64", "data.image_size"),
     ],

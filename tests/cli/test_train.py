@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import gzip
 import json
 import os
@@ -17,8 +18,10 @@ import torch
 from cli.conftest import TINY, Program
 from safetensors.torch import load_file
 
-from reformer_cli import runs
-from reformer_cli.training.loop import MOST_BAD_STEPS, Batch, Trainer
+from reformer_cli import checkpoints
+from reformer_cli.config import TrainConfig
+from reformer_cli.training import loop
+from reformer_cli.training.loop import Read, Trainer
 
 STEPS = 6  # of the fixture `run`
 
@@ -30,7 +33,7 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 
 def test_a_run_is_self_contained(run: Path) -> None:
     found = sorted(p.name for p in run.iterdir())
-    assert found == ["checkpoints", "config.yaml", "metrics.jsonl", "model.safetensors", "tokenizer.model"]
+    assert found == [".lock", "checkpoints", "config.yaml", "metrics.jsonl", "model.safetensors", "tokenizer.model"]
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     steps = [r for r in records if "loss" in r]
     assert [r["step"] for r in steps] == [1, 2, 3, 4, 5, 6]
@@ -43,6 +46,22 @@ def test_loss_falls(reformer: Program, text: Path) -> None:
     losses = [json.loads(line).get("loss") for line in Path("r/metrics.jsonl").read_text().splitlines()]
     losses = [x for x in losses if x is not None]
     assert sum(losses[-5:]) / 5 < losses[0] - 1.5
+
+
+def test_float16_trains_once_the_loss_scale_has_come_down(
+    reformer: Program, text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Steps whose gradients overflow are left out and do not count towards giving up; the scale is part of the run."""
+    monkeypatch.setattr(loop, "Progress", functools.partial(loop.Progress, scale=2.0**40))
+    how = [*TINY, "--set", "learning_rate=0.01", "--set", "precision=float16"]
+    assert reformer("train", text, *how, "--steps", 70, "--run", "r").status == 0
+    records = [json.loads(line) for line in Path("r/metrics.jsonl").read_text().splitlines()]
+    steps = [r for r in records if "loss" in r]
+    left_out = sum(r["gradient_norm"] is None for r in steps)
+    assert TrainConfig().bad_steps < left_out < 35
+    assert sum(r["loss"] for r in steps[-5:]) / 5 < steps[0]["loss"] - 1.0
+    newest = max(Path("r/checkpoints").glob("step-*"))
+    assert any('"scale"' in path.read_text() for path in newest.glob("*.json"))
 
 
 def test_resuming_gives_the_same_weights_bit_for_bit(reformer: Program, text: Path) -> None:
@@ -63,16 +82,14 @@ def test_resuming_gives_the_same_weights_bit_for_bit(reformer: Program, text: Pa
 
 def _interrupted_after(reformer: Program, text: Path, more: list[str], steps: int) -> None:
     """Train run `cut` with a Ctrl-C that arrives in the middle of a step."""
-    from reformer_cli.training.loop import Trainer
-
     original, done = Trainer._gradients, 0
 
-    def gradients(self: Trainer, batch: object) -> tuple[float, float, str]:
+    def gradients(self: Trainer, read: Read) -> tuple[float, float, str]:
         nonlocal done
         done += 1
         if done == steps:
             os.kill(os.getpid(), signal.SIGINT)
-        return original(self, batch)
+        return original(self, read)
 
     Trainer._gradients = gradients
     try:
@@ -197,7 +214,7 @@ def test_a_full_disk_loses_nothing(reformer: Program, run: Path, monkeypatch: py
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "somewhere")
 
-    monkeypatch.setattr(runs, "write_folder", full)
+    monkeypatch.setattr(checkpoints, "write_folder", full)
     error = reformer("train", "--resume", "--run", run, "--steps", 7).error
     assert "no space left on the device while writing somewhere" in error
     monkeypatch.undo()
@@ -210,9 +227,10 @@ def test_divergence_stops_with_the_last_good_weights(
 ) -> None:
     """NaNs must overwrite neither the best weights nor the last checkpoint."""
     before = weights(run)
-    monkeypatch.setattr(Trainer, "_gradients", lambda self, batch: (float("nan"), 1.0, "loss nan"))
+    monkeypatch.setattr(Trainer, "_gradients", lambda self, read: (float("nan"), 1.0, "loss nan"))
     error = reformer("train", "--resume", "--run", run, "--steps", 40).error
-    assert f"training diverged at step {STEPS + MOST_BAD_STEPS} (loss nan" in error
+    assert f"training diverged at step {STEPS + 5} (loss nan" in error
+    assert f"the last good checkpoint is {run / 'checkpoints' / 'step-00000006'}" in error
     assert "lower train.learning_rate" in error
     assert all(torch.equal(before[name], t) for name, t in weights(run).items())
 
@@ -220,8 +238,8 @@ def test_divergence_stops_with_the_last_good_weights(
 def test_one_bad_step_is_left_out(reformer: Program, text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gradients = Trainer._gradients
 
-    def second_is_infinite(self: Trainer, batch: Batch) -> tuple[float, float, str]:
-        loss, norm, problem = gradients(self, batch)
+    def second_is_infinite(self: Trainer, read: Read) -> tuple[float, float, str]:
+        loss, norm, problem = gradients(self, read)
         if self.progress.step == 1:
             for parameter in self.model.parameters():
                 parameter.grad = torch.full_like(parameter, torch.inf)

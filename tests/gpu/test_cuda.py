@@ -5,6 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 from core.models import VARIANTS, small, tokens
+from reformer import NumericalError
+from reformer.backend import choose
+from reformer.graph import NEVER
 
 pytestmark = pytest.mark.gpu
 
@@ -40,3 +43,73 @@ def test_pieces_give_the_logits_of_one_forward(step: int) -> None:
         logits, state = model.extend(part, state)
         found.append(logits)
     assert (torch.cat(found, 1) - whole).abs().max() < 1e-9
+
+
+@pytest.mark.parametrize("variant", ["default", "next with a local round", "published"])
+def test_one_token_from_a_graph_is_one_token(variant: str) -> None:
+    """The third single token is captured, and replayed from then on; a copy of the state has no part in it."""
+    model, ids = small(torch.float32, **VARIANTS[variant]).to("cuda"), tokens(60).to("cuda")
+    _, state = model.extend(ids[:, :40])
+    plain = state.clone()
+    plain.warm = NEVER
+    for t in range(40, 60):
+        one = ids[:, t : t + 1]
+        found, state = model.extend(one, state)
+        wanted, plain = model.extend(one, plain)
+        assert (found - wanted).abs().max() < 1e-4
+    assert state.graph is not None
+    assert plain.graph is None
+    branch = state.clone()
+    before = [x.clone() for x in (state.layers[0].keys, state.starts)]
+    model.extend(ids[:, :1], branch)
+    assert torch.equal(state.layers[0].keys, before[0])
+    assert torch.equal(state.starts, before[1])
+
+
+def test_overflow_in_a_graph_is_told() -> None:
+    model, ids = small(torch.float32).to("cuda"), tokens(30).to("cuda")
+    state = None
+    for t in range(5):
+        _, state = model.extend(ids[:, t : t + 1], state)
+    with torch.no_grad():
+        model.layers[0][1].output.weight.fill_(float("nan"))
+    with pytest.raises(NumericalError, match="layer 0 attention"):
+        model.extend(ids[:, 5:6], state)
+
+
+def test_heads_that_grow_are_not_captured() -> None:
+    model, ids = small(torch.float32, layers=("full",)).to("cuda"), tokens(30).to("cuda")
+    state = None
+    for t in range(6):
+        _, state = model.extend(ids[:, t : t + 1], state)
+    assert state.graph is None
+
+
+@pytest.mark.parametrize("variant", ["default", "published", "groups of heads"])
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_triton_is_what_auto_takes_and_close_to_torch(variant: str, precision: torch.dtype) -> None:
+    found = []
+    for backend in ("auto", "torch"):
+        model = small(torch.float32, **VARIANTS[variant], backend=backend).to("cuda")
+        assert choose(backend, model.embedding) == ("triton" if backend == "auto" else "torch")
+        ids = tokens(700).to("cuda")
+        with torch.autocast("cuda", torch.bfloat16, enabled=precision == torch.bfloat16):
+            loss = model.loss(ids[:, :-1], ids[:, 1:])
+        found.append([loss.detach(), *torch.autograd.grad(loss, list(model.parameters()))])
+    for a, b in zip(*found, strict=True):
+        # In bfloat16 another rounding is now and then another bucket.
+        assert (a - b).norm() <= (2e-3 if precision == torch.float32 else 0.3) * b.norm().clamp_min(1e-6)
+
+
+def test_rebuilt_streams_are_the_very_bits() -> None:
+    """Backward computes every branch with the kernels and tilings of forward: else the streams would not come back."""
+    model, ids = small(torch.float32).to("cuda"), tokens(700).to("cuda")
+    source, context = model._begun(ids, None, None)
+    trunk = model.trunk
+    with torch.no_grad(), torch.autocast("cuda", torch.bfloat16):
+        begun = source.begin(trunk, model.table())
+        streams = [s.clone() for s in begun]
+        routings = trunk.run(streams, context)
+        gradients = [torch.randn_like(s, dtype=torch.float32) for s in streams]
+        trunk.run_back(streams, gradients, context, routings)
+    assert all(torch.equal(a, b) for a, b in zip(begun, streams, strict=True))

@@ -53,8 +53,9 @@ class LSHHeads(Heads):
         """Integer [rounds, batch, heads of group, length]; a local round, if any, comes first and has one bucket."""
         # A hash minds the direction alone: the centre, kept for unit vectors, is brought to the vectors' length.
         centre = (self.centre * self.lengths()[0, :, None].detach())[group]
-        hashed = lsh_hash(k, self.rotations[group], self.config.n_buckets, centre)
-        if not self.config.local_round:
+        c = self.config
+        hashed = lsh_hash(k, self.rotations[group], c.n_buckets, centre, c.backend)
+        if not c.local_round:
             return hashed
         return torch.cat([torch.zeros_like(hashed[:1]), hashed])
 
@@ -84,7 +85,7 @@ class LSHHeads(Heads):
     def step_mix(self, parts: tuple[Tensor, ...], progress: Progress, state: BucketState) -> Tensor:
         k, v = parts
         ids = self.buckets(k, self.all)
-        return state.advance(k, k, v, ids, progress.starts, progress.counts, self.config.backend)
+        return state.advance(k, k, v, ids, progress, self.config.backend)
 
     def record_mix(self, tape: Tape, y: Tensor, state: BucketState) -> Tensor:
         c, centre = self.config, self.centre * self.lengths()[0, :, None]

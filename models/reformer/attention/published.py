@@ -48,7 +48,7 @@ class PublishedHeads(Heads):
     def attended(self, q: Tensor, k: Tensor, v: Tensor, buckets: Tensor, delta: Tensor | None = None) -> Tensor:
         layout = make_published(buckets, self.chunk, self.config.chunk_multiple, itself=not self.shared)
         lone = layout.own_shares(wide_dtype(q)) if self.shared and self.config.hashes(q.shape[2]) else None
-        return attend(q, k, v, layout, alone=self.shared, delta=delta, lone=lone)
+        return attend(q, k, v, layout, alone=self.shared, delta=delta, lone=lone, backend=self.config.backend)
 
     def mix(
         self, parts: tuple[Tensor, ...], context: Context, group: slice, routing: Tensor | None = None,
@@ -110,7 +110,7 @@ class PublishedLSHHeads(PublishedHeads):
         return q, unit(q), v
 
     def buckets(self, q: Tensor, group: slice) -> Tensor:
-        return lsh_hash(q, self.rotations[group], self.config.n_buckets)
+        return lsh_hash(q, self.rotations[group], self.config.n_buckets, backend=self.config.backend)
 
     def start(self, batch: int) -> BucketState:
         # The ring rule: of every bucket as many of the last tokens as a query can meet in two chunks.
@@ -122,7 +122,7 @@ class PublishedLSHHeads(PublishedHeads):
     def step_mix(self, parts: tuple[Tensor, ...], progress: Progress, state: BucketState) -> Tensor:
         q, k, v = self.queries_keys_values(parts)
         ids = self.buckets(q, self.all)
-        return state.advance(q, k, v, ids, progress.starts, progress.counts, self.config.backend)
+        return state.advance(q, k, v, ids, progress, self.config.backend)
 
     def record_mix(self, tape: Tape, y: Tensor, state: BucketState) -> Tensor:
         return tape.buckets(y, state, self.rotations, None, self.config.n_buckets, local_round=False, unit=True)

@@ -275,14 +275,14 @@ INLINE int64_t ahead_at(const Round *R, int64_t segment, int64_t n) {
 
 /* Segments write their queries' gradients over the queries, which the segment before must see as they were. */
 static int keep_ahead(Round *R, int64_t segments) {
-    int64_t size = R->d * (R->half ? 2 : 4);
+    int64_t size = R->d * (R->half ? 2 : 4), rows = ahead_at(R, 1, 0) / size; /* whole blocks of queries */
     R->ahead = NULL;
     if (R->dq != R->q || R->shared) return 1;
     R->ahead = malloc(ahead_at(R, segments, 0));
     if (!R->ahead) return 0;
 #pragma omp parallel for num_threads(R->threads) schedule(static)
     for (int64_t s = 0; s < segments; s++)
-        for (int64_t n = 0, p = (s + 1) * SEGMENT; n < R->window && p + n < R->n_places; n++)
+        for (int64_t n = 0, p = (s + 1) * SEGMENT; n < rows && p + n < R->n_places; n++)
             memcpy((char *)R->ahead + ahead_at(R, s, n), (const char *)R->q + R->order[p + n] * size, size);
     return 1;
 }

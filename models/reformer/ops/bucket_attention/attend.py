@@ -17,7 +17,20 @@ from reformer.ops.bucket_attention.blocks import Layout, row_products
 from reformer.ops.bucket_attention.published import make_published
 from reformer.ops.bucket_attention.recent import Recent, make_recent
 
-PASSES: dict[str, ModuleType] = {"torch": blocked, "native": native}
+
+def _passes(backend: Backend, layout: Layout, q: Tensor, k: Tensor, v: Tensor) -> ModuleType:
+    """The module whose passes serve these inputs. ValueError where backend triton is asked for and cannot be had."""
+    name = choose(backend, q, k, v)
+    if name == "triton":
+        from reformer.ops.bucket_attention import gpu
+
+        width = max(q.shape[-1], v.shape[-1])
+        if width <= gpu.MOST_D:
+            return gpu
+        if backend == "triton":
+            raise ValueError(f"backend triton has heads up to {gpu.MOST_D} wide, not {width}; use auto or torch")
+    fits = isinstance(layout, Recent) and q.dtype == k.dtype == v.dtype
+    return native if name == "native" and fits else blocked
 
 
 def _flat(x: Tensor) -> Tensor:
@@ -86,10 +99,11 @@ def attend(
     heads], token by token, if given), else 0. delta: a tensor
     [batch * length * heads] in which the caller, before backward, puts the sums of products of the output's rows and
     its gradient's, token by token (`row_products`): the output is then not kept, and it and q may be
-    overwritten. Raises ValueError where backend native is asked for and cannot be had.
+    overwritten. Raises ValueError where backend native or triton is asked for and cannot be had.
     """
-    fits = isinstance(layout, Recent) and q.dtype == k.dtype == v.dtype
-    passes = PASSES[choose(backend, q, k, v) if fits else "torch"]
+    passes = _passes(backend, layout, q, k, v)
+    if passes not in (blocked, native) and not q.dtype == k.dtype == v.dtype:
+        q, k = q.to(v.dtype), k.to(v.dtype)  # a GPU multiplies equals
     out: Tensor = _BucketAttention.apply(q, k, v, layout, shift, alone, delta, passes, lone)
     return out
 
@@ -97,9 +111,9 @@ def attend(
 def attend_new(q: Tensor, k: Tensor, v: Tensor, layout: Recent, *, alone: bool, backend: Backend = "auto") -> Tensor:
     """`attend` for the last positions only, without gradients: q [batch, heads, new, d_head], k and v of all."""
     new, before = q.shape[2], k.shape[2] - q.shape[2]
-    if choose(backend, q, k, v) != "native" or len({q.dtype, k.dtype, v.dtype}) > 1:
+    if _passes(backend, layout, q, k, v) is not native:
         whole = torch.cat([q.new_zeros(*q.shape[:2], before, q.shape[3]), q], 2)
-        return attend(whole, k, v, layout, alone=alone, backend="torch")[:, :, before:]
+        return attend(whole, k, v, layout, alone=alone, backend=backend)[:, :, before:]
     out, lse = native.forward_new(_flat(q), _flat(k), _flat(v), layout, q.shape[1], k.shape[2], new)
     if alone:
         own = _flat(v[:, :, before:])
@@ -130,7 +144,8 @@ def bucket_attention(
     values: `same` reads v_j of a visible j; `next` (recent) reads v_{j+1}, never sees i itself, and returns 0 where
     nothing is seen. itself (with `same`): `alone`, the own position is seen only if nothing else is, as the
     paper has it; `always`, it is a position like others. backend: torch; native, C for a CPU (pattern recent, float32
-    or bfloat16); auto, native where it can be had. Returns [batch, heads, length, d_head].
+    or bfloat16); triton, for a GPU (heads up to 256 wide, float32, bfloat16, float16); auto, whichever of these can be
+    had. Returns [batch, heads, length, d_head].
     Raises ValueError for shapes or choices that do not fit.
     """
     if buckets.dim() != 4 or buckets.shape[1:] != q.shape[:3] or len(windows) != len(buckets):

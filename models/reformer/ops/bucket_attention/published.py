@@ -28,6 +28,15 @@ class Published:
     def n_rounds(self) -> int:
         return len(self.orders)
 
+    def extended(self, r: int) -> Tensor:
+        """int64 [rows, chunk + padded + chunk]: the last chunk of the round before, the round, the first chunk of the
+        round after; -1 for padding. What a query of the round meets, and what meets a key of it, is all there."""
+        m, missing = self.chunk, self.padded - self.orders[r].shape[1]
+        before, now, after = (
+            torch.nn.functional.pad(self.orders[n % self.n_rounds], (0, missing), value=-1) for n in (r - 1, r, r + 1)
+        )
+        return torch.cat([before[:, -m:], now, after[:, :m]], 1)
+
     def slices(self, r: int) -> Iterator[Slice]:
         """One row after another: the look-back of a row's first chunk is the last chunk of its round before."""
         m, order = self.chunk, self.orders[r]

@@ -19,7 +19,8 @@ class Round:
 
     A row is one more part of the bucket id, so that a single sorted sequence serves every batch and head.
     order: int64 [T], the flat position (token by token, see `sort_rows`) at each sorted place. reach: int32 [T], how
-    many sorted places, the own one included, are visible from a place: min(window, place in its bucket). u: int [T] by
+    many sorted places, the own one included, are visible from a place: min(window, place in its bucket); the first one
+    visible never lies before that of an earlier place, which native.py and kernel.py rely on. u: int [T] by
     flat position, sorted place + bucket x window, so that 0 <= u_i - u_j < window decides visibility of any pair (only
     made where a later round needs it).
     """
@@ -31,15 +32,16 @@ class Round:
 
 
 def sort_rows(buckets: Tensor) -> tuple[Tensor, Tensor]:
-    """Sort each row of [batch, heads, length] by (bucket, time): buckets int32 [rows, length], and the flat positions
+    """Sort each row of [batch, heads, length] by (bucket, time): buckets [rows, length], and the flat positions
     int64 [rows, length] they come from, where position t of row (b, h) is (b length + t) heads + h: token by token, as
     the vectors lie in memory.
 
-    One 1-D int32 sort per row: torch sorts those with a parallel radix sort, 7 x faster than one 2-D call.
+    One 1-D int32 sort per row: torch sorts those with a parallel radix sort, 7 x faster than one 2-D call. A GPU's
+    radix sort makes a pass for each byte of the type: there ids stay as narrow as they are.
     """
     batch, heads, length = buckets.shape
-    narrow = buckets.to(torch.int32)
-    ids = torch.empty(batch * heads, length, dtype=torch.int32, device=buckets.device)
+    narrow = buckets if buckets.is_cuda and buckets.dtype.itemsize <= 4 else buckets.to(torch.int32)
+    ids = torch.empty(batch * heads, length, dtype=narrow.dtype, device=buckets.device)
     order = torch.empty(batch * heads, length, dtype=torch.int64, device=buckets.device)
     for row in range(batch * heads):
         b, h = divmod(row, heads)
@@ -48,8 +50,8 @@ def sort_rows(buckets: Tensor) -> tuple[Tensor, Tensor]:
     return ids, order
 
 
-def make_round(buckets: Tensor, window: int, u_dtype: torch.dtype | None) -> Round:
-    """The sorted view of one round; buckets: integer [batch, heads, length]; u_dtype: None where u is not wanted."""
+def make_round(buckets: Tensor, window: int, u: Tensor | None) -> Round:
+    """The sorted view of one round; buckets: integer [batch, heads, length]; u: what it is written to, if wanted."""
     length, total = buckets.shape[2], buckets.numel()
     ids, order = (x.view(-1) for x in sort_rows(buckets))
     place = torch.arange(total, dtype=torch.int32, device=buckets.device)
@@ -58,23 +60,24 @@ def make_round(buckets: Tensor, window: int, u_dtype: torch.dtype | None) -> Rou
     starts[::length] = True
     first = torch.where(starts, place, 0).cummax(0).values
     reach = (place - first + 1).clamp_max(window)
-    u = None
-    if u_dtype is not None:
-        segment = starts.cumsum(0, dtype=u_dtype)
-        u = torch.empty(total, dtype=u_dtype, device=buckets.device)
-        u[order] = place.to(u_dtype) + segment * window
+    if u is not None:
+        segment = starts.cumsum(0, dtype=u.dtype)
+        u[order] = place.to(u.dtype) + segment * window
     return Round(order, reach, u, window)
 
 
 @dataclass(frozen=True)
 class Recent:
     """block: sorted queries worked on together. itself: a position sees itself as it sees others. union: a pair counts
-    once, in whichever rounds it is seen, else as often as it is seen."""
+    once, in whichever rounds it is seen, else as often as it is seen. u: of all rounds but the last, one tensor [rounds
+    - 1, T], of which each round's is a row; windows: int32 [rounds], on the device; None where there is one round."""
 
     rounds: list[Round]
     block: int
     itself: bool
     union: bool = True
+    u: Tensor | None = None
+    windows: Tensor | None = None
 
     @property
     def n_rounds(self) -> int:
@@ -113,12 +116,15 @@ class Recent:
 
 def make_recent(buckets: Tensor, windows: Sequence[int], *, block: int, itself: bool, union: bool = True) -> Recent:
     """buckets: integer [rounds, batch, heads, length], one window a round."""
-    last, largest = len(buckets) - 1, buckets[0].numel() * (max(windows) + 1)
-    u_dtype = torch.int32 if largest <= LARGEST_INT32 else torch.int64
+    last, total = len(buckets) - 1, buckets[0].numel()
+    u_dtype = torch.int32 if total * (max(windows) + 1) <= LARGEST_INT32 else torch.int64
+    u = torch.empty(last, total, dtype=u_dtype, device=buckets.device) if last else None
     rounds = [
-        make_round(b, w, u_dtype if r < last else None) for r, (b, w) in enumerate(zip(buckets, windows, strict=True))
+        make_round(b, w, u[r] if u is not None and r < last else None)
+        for r, (b, w) in enumerate(zip(buckets, windows, strict=True))
     ]
-    return Recent(rounds, block, itself, union)
+    sizes = torch.tensor(windows, dtype=torch.int32, device=buckets.device) if last else None
+    return Recent(rounds, block, itself, union, u, sizes)
 
 
 def flat_order(batch: int, heads: int, length: int, device: torch.device) -> Tensor:

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from reformer.backend import choose
+from reformer.config import Backend
 from reformer.precision import wide
 
 PROJECTIONS_AT_ONCE = 2**22  # numbers of one slice's projections
@@ -26,8 +28,15 @@ def bucket_dtype(n_buckets: int) -> torch.dtype:
     return torch.int64
 
 
-def lsh_hash(x: Tensor, rotations: Tensor, factors: Sequence[int], centre: Tensor | None = None) -> Tensor:
-    """`lsh_hash_reference` of x - centre; centre: [heads, d_head]. Ids have the smallest type that fits."""
+def lsh_hash(
+    x: Tensor, rotations: Tensor, factors: Sequence[int], centre: Tensor | None = None, backend: Backend = "torch"
+) -> Tensor:
+    """`lsh_hash_reference` of x - centre; centre: [heads, d_head]. Ids have the smallest type that fits. backend:
+    triton for a GPU, or auto, for triton where it can be had; ValueError where it is asked for and cannot."""
+    if choose(backend, x) == "triton":
+        from reformer.ops.lsh_hash import kernel
+
+        return kernel.lsh_hash(x, rotations, factors, centre)
     batch, heads, length, _ = x.shape
     _, d, rounds, width = rotations.shape
     buckets = torch.empty(rounds, batch, heads, length, dtype=bucket_dtype(math.prod(factors)), device=x.device)

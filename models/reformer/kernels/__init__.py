@@ -1,0 +1,45 @@
+"""Triton for GPUs: when it can be had. The kernels are in kernels/rows.py and in the `kernel.py` of each operation.
+
+Nothing depends on it: triton is imported where a kernel runs, and PyTorch does the same work elsewhere. With
+TRITON_INTERPRET=1 in the environment before that import, Triton's interpreter runs the kernels on a CPU, slowly: for
+tests, and only where `backend: triton` asks for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from functools import lru_cache
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+LEAST_CAPABILITY = (8, 0)  # what Triton supports of NVIDIA's
+
+
+def interpreted() -> bool:
+    """Whether kernels run in the interpreter."""
+    return os.environ.get("TRITON_INTERPRET", "0") == "1"
+
+
+@lru_cache(maxsize=16)
+def problem(device: torch.device) -> str:
+    """Why kernels cannot run on a device; empty where they can."""
+    if find_spec("triton") is None:
+        return "triton is not installed (it comes with PyTorch's CUDA builds)"
+    if device.type == "cpu":
+        return "" if interpreted() else "it needs a GPU"
+    if device.type != "cuda":
+        return f"it does not run on {device.type}"
+    capability = torch.cuda.get_device_capability(device)
+    if torch.version.hip is None and capability < LEAST_CAPABILITY:
+        wanted, found = (".".join(map(str, x)) for x in (LEAST_CAPABILITY, capability))
+        return f"it needs compute capability {wanted}, this GPU has {found}"
+    return ""
+
+
+def on(x: Tensor) -> contextlib.AbstractContextManager[object]:
+    """The GPU of x as the current one, which is where Triton launches."""
+    return torch.cuda.device(x.device) if x.device.type == "cuda" else contextlib.nullcontext()
