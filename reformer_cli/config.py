@@ -156,7 +156,7 @@ class TrainConfig:
     )
     keep: int = Field(default=2, ge=1, description="newest checkpoints kept; the one of the best validation stays too")
     sample_tokens: int = Field(
-        default=100, ge=0, le=2**20, description="tokens of a sample printed and logged at each validation; 0: none"
+        default=100, ge=0, le=2**20, description="tokens of a text printed and logged at each validation; 0: none"
     )
     tensorboard: bool = Field(default=False, description="also write what is logged for TensorBoard, to tensorboard/")
 

@@ -205,7 +205,7 @@ class Session:
         return score.bits_per_byte
 
     def _show_sample(self) -> None:
-        if not self.config.train.sample_tokens:
+        if not self.config.train.sample_tokens or self.config.data.image_size is not None:
             return
         with self.trainer.gathered():
             sample = self._sampled() if self.world.chief else ""
