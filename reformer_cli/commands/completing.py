@@ -23,7 +23,7 @@ def draw(
     run: Run, image: Path | None, rows: int | None, output: Path | None, config: SamplingConfig, device: str
 ) -> None:
     """Complete an image as often as config.samples says and write them; image: None starts with nothing."""
-    from reformer_cli.commands.generate import check_memory
+    from reformer_cli.commands.generate import check_memory, say_rule
     from reformer_cli.sampling.engine import Texts
     from reformer_cli.sampling.pixels import complete
     from reformer_cli.tokenization.shards import values
@@ -36,6 +36,7 @@ def draw(
     where = pick_device(device)
     check_memory(run.config.model, length, config.samples, free_memory(where))
     model = load_model(run, where)
+    say_rule(run.config.model)
     known = given.reshape(-1).tolist()
     made: list[list[int]] = [[] for _ in range(config.samples)]
     texts = Texts(model, config, tokenizer.end)

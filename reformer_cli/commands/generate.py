@@ -126,8 +126,7 @@ def generate(
     where = pick_device(device)
     check_memory(opened.config.model, 1 + len(ids) + max_tokens, max(samples, beams), free_memory(where))
     model = load_model(opened, where)
-    if opened.config.model.pattern == "published":
-        say("pattern published: its chunks depend on later text, so it is decoded by the ring rule (docs/decoding.md)")
+    say_rule(opened.config.model)
     from reformer_cli.sampling.history import TextBias
 
     by_text = TextBias(biases, tokenizer) if biases else None
@@ -156,6 +155,12 @@ def check_memory(config: ReformerConfig, tokens: int, samples: int, free: int) -
             f"a text of {tokens:,} tokens needs {as_size(needed)} for {samples} samples, {as_size(free)} are free",
             "shorten the prompt, or lower --max-tokens, --samples or --beams",
         )
+
+
+def say_rule(config: ReformerConfig) -> None:
+    """Where decoding is not what was trained, that it is so."""
+    if config.pattern == "published":
+        say("pattern published: its chunks depend on later text, so it is decoded by the ring rule (docs/decoding.md)")
 
 
 def _biases(given: list[str]) -> list[tuple[str, float]]:
