@@ -25,6 +25,10 @@ def faults_of(parts: Mapping[str, Any]) -> list[str]:
         faults += _of_training(train)
     if data is not None and train is not None:
         faults += _of_contexts(train.context_schedule, data.context, train.batch)
+    if data is not None and data.image_size is not None:
+        measured = parts.get("eval")
+        given = {"train.context_schedule": train and train.context_schedule, "eval.every": measured and measured.every}
+        faults += [f"{n} is for text, data.image_size for images; leave one out" for n, value in given.items() if value]
     return faults
 
 

@@ -16,6 +16,7 @@ from reformer import ReformerConfig
 
 from reformer_cli.combinations import faults_of
 from reformer_cli.errors import ConfigError, UserError
+from reformer_cli.image_settings import of_images
 from reformer_cli.yaml_text import parse, parse_value, read_limited
 
 VERSION = 1
@@ -56,14 +57,26 @@ class DataConfig:
         le=2**18,
         description="tokens of the BPE vocabulary; null: chosen from the length of the corpus",
     )
-    context: int = Field(default=2048, ge=2, le=2**27, description="tokens a training step reads in one piece")
+    image_size: tuple[int, int] | None = Field(
+        default=None,
+        description="height and width that images are resized and cropped to; null: the corpus is text",
+    )
+    context: int = Field(
+        default=2048, ge=2, le=2**27, description="tokens a training step reads in one piece; of images: all of one"
+    )
     held_out: float = Field(
         default=0.05,
         ge=0,
         le=0.5,
         description="share of the text that is never trained on but used for validation: the end of each document, of "
-        "many short ones whole documents; at most 4,000,000 characters in all; nothing where data.validation is given",
+        "many short ones and of images whole ones; at most 4,000,000 characters in all; nothing where data.validation "
+        "is given",
     )
+
+    @property
+    def unit(self) -> str:
+        """What bits are counted for; a dimension of an image is one of its bytes."""
+        return "byte" if self.image_size is None else "dim"
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -143,7 +156,7 @@ class TrainConfig:
     )
     keep: int = Field(default=2, ge=1, description="newest checkpoints kept; the one of the best validation stays too")
     sample_tokens: int = Field(
-        default=100, ge=0, le=2**20, description="tokens of a sample printed and logged at each validation; 0: none"
+        default=100, ge=0, le=2**20, description="tokens of a text printed and logged at each validation; 0: none"
     )
     tensorboard: bool = Field(default=False, description="also write what is logged for TensorBoard, to tensorboard/")
 
@@ -327,6 +340,8 @@ def _build(settings: Mapping[str, Mapping[str, Any]], vocab_size: Any, faults: l
         values = dict(settings.get(name, {}))
         if name == "model":
             values["vocab_size"] = vocab_size
+        if name == "data":
+            faults += of_images(values)
         try:
             parts[name] = kind(**values)
         except ValidationError as error:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from reformer_cli.config import Settings
 from reformer_cli.errors import ConfigError, UserError
 from reformer_cli.exchange.origin import Origin
+from reformer_cli.image_settings import Unchosen
 from reformer_cli.runs import Run
 
 if TYPE_CHECKING:
@@ -21,10 +22,6 @@ if TYPE_CHECKING:
 SAMPLE = 4096  # tokens on which scores are measured where the pattern changes
 GENTLER = 0.25  # step size, as a share of that of a new model: what was learnt is to be kept
 OF_RECENT = ("temperature", "centre")  # what heads of pattern recent have beside those of published
-
-
-class _Unchosen(int):
-    """A context that every grid of positions has, where the user names none: one is chosen once the text is known."""
 
 
 class Start:
@@ -39,7 +36,7 @@ class Start:
     def settings(self, load: Callable[[Settings], Settings]) -> Settings:
         """The run's own settings under those a user gives, which `load` lays over them. Raises UserError for what
         cannot go with the run's tokenizer or weights."""
-        base: Settings = {"model": dataclasses.asdict(self.config), "data": {"context": _Unchosen(2)}, "train": {}}
+        base: Settings = {"model": dataclasses.asdict(self.config), "data": {"context": Unchosen(2)}, "train": {}}
         del base["model"]["vocab_size"]
         found = load(base)
         if (self.config.pattern, found["model"]["pattern"]) == ("published", "recent"):
@@ -53,7 +50,7 @@ class Start:
                 f"leave out {' and '.join(named)}",
             )
         self.fitted(self._model(found))
-        if isinstance(found["data"]["context"], _Unchosen):
+        if isinstance(found["data"]["context"], Unchosen):
             del found["data"]["context"]
         return found
 

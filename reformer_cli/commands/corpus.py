@@ -42,7 +42,7 @@ def corpus(
             load_or_prepare(data, say)
         about = describe(found)
         faults = [*found.faults, *([f"and {n:,} more"] if (n := found.n_faults - len(found.faults)) else [])]
-    typer.echo(json_.dumps(about) if json else table(about))
+    typer.echo(json_.dumps(about) if json else table(about, data.image_size is not None))
     if faults and data.faulty == "stop":
         raise ConfigError("texts that cannot be read", faults)
 
@@ -69,14 +69,17 @@ def describe(found: Scan) -> dict[str, Any]:
     }
 
 
-def table(about: dict[str, Any]) -> str:
+def table(about: dict[str, Any], images: bool = False) -> str:
     """The same for people."""
     from reformer_cli.files import printable
 
     formats = ", ".join(f"{n:,} {ending}" for ending, n in about["formats"].items())
     rows = [("files", f"{about['files']:,}", formats)]
-    rows += [("documents", f"{about['documents']:,}", f"the longest {about['longest_document']:,} characters")]
-    rows += [(name, f"{about[name]:,}", "of text") for name in ("bytes", "characters", "words")]
+    if images:
+        rows.append(("images", f"{about['documents']:,}", f"{about['longest_document']:,} bytes each"))
+    else:
+        rows += [("documents", f"{about['documents']:,}", f"the longest {about['longest_document']:,} characters")]
+        rows += [(name, f"{about[name]:,}", "of text") for name in ("bytes", "characters", "words")]
     rows += [
         ("tokens", f"{t['tokens']:,}", f"tokenised before: {t['kind']}, vocabulary of {t['vocab_size']:,}")
         for t in about["tokenised"]
@@ -84,7 +87,8 @@ def table(about: dict[str, Any]) -> str:
     left_out = {"empty documents": about["empty_documents"], "unreadable": about["unreadable"]}
     rows += [("left out", f"{n:,}", why) for why, n in left_out.items() if n]
     if (replaced := about["replaced"])["places"]:
-        rows.append(("replaced", f"{replaced['places']:,}", f"by U+FFFD, such as {replaced['such_as'][0]}"))
+        name, how = ("converted", "such as") if images else ("replaced", "by U+FFFD, such as")
+        rows.append((name, f"{replaced['places']:,}", f"{how} {replaced['such_as'][0]}"))
     rows += [
         ("skipped", f"{entry['files']:,}", f"{why}, such as {entry['such_as']}")
         for why, entry in about["skipped"].items()

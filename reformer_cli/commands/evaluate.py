@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from reformer_cli.commands import evaluate_attention, evaluate_context, evaluate_harness, evaluate_recall
+from reformer_cli.commands.evaluate_images import scored_images
 from reformer_cli.commands.scoring import (
     CsvOption,
     FilesArgument,
@@ -43,6 +44,7 @@ LABELS = {
     "bits_per_character": ("bits/character", 4),
     "word_perplexity": ("word perplexity", 1),
 }  # figure -> its name for people, and digits
+OF_IMAGES = {"nats_per_token": ("nats/value", 4), "perplexity": ("perplexity", 2), "bits_per_byte": ("bits/dim", 4)}
 
 
 @app.callback()
@@ -75,11 +77,11 @@ def perplexity(
     plot: PlotOption = None,
     device: DeviceOption = "auto",
 ) -> None:
-    """Score texts: each token once, given everything before it, the first one given the end-of-text token.
+    """Score texts or images: each token once, given everything before it, the first one given the end-of-text token.
 
     Files are scored whole, as they are, however long; each figure comes with its 95 % bootstrap interval.
     """
-    from reformer_cli.evaluation.likelihood import DECODING, FORWARD, reading_of
+    from reformer_cli.evaluation.likelihood import DECODING, FORWARD, reading_of, reading_of_images
     from reformer_cli.evaluation.rounds import with_rounds
 
     begin(json, csv, plot)
@@ -87,21 +89,25 @@ def perplexity(
         raise UserError("--plot draws the figures by position", "add --by-position")
     if likelihood not in (None, DECODING, FORWARD):
         raise UserError(f"--likelihood {likelihood!r} is not known", f"use {DECODING} or {FORWARD}")
-    opened, tokenizer, model = open_run(run, device)
+    opened, tokenizer, model = open_run(run, device, images=True)
     if rounds is not None:
         model = with_rounds(model, rounds)
     reading = reading_of(model.config, opened.config.data.context, context, likelihood)
+    images = opened.config.data.image_size is not None
+    if images and context is None:
+        reading = reading_of_images(model.config, opened.config.data.context, likelihood)
     windows: Sequence[Window] = (
         [] if files else held_out(opened, tokenizer, reading.context or opened.config.data.context)
     )
-    if windows:
+    if windows and not images:
         say(f"scoring the held-out last part of {len(windows)} {'text' if len(windows) == 1 else 'texts'}")
-    show = table if len(files or windows) <= MOST_TABLES else line
+    show = table if images or len(files or windows) <= MOST_TABLES else line
     found: dict[str, Tally] = {}
-    rule = reading.rule(model.config)
+    rule = reading.rule(model.config, images)
     settings = {"context": reading.context, "likelihood": FORWARD if reading.forward else DECODING, "rounds": rounds}
     try:
-        for name, tally in _scored(model, tokenizer, files or [], windows, reading):
+        given = (model, tokenizer, files or [], windows, reading)
+        for name, tally in scored_images(opened, *given) if images else _scored(*given):
             found[name := _unlike(name, found)] = tally
             if not (json or csv):
                 typer.echo(show(name, [tally]))
@@ -144,7 +150,7 @@ def line(name: str, tallies: list[Tally]) -> str:
     """The chief figures of one text among many."""
     record = _record(tallies, False)
     interval = span(record["intervals"]["bits_per_byte"])
-    bits = f"{record['bits_per_byte']:.4f} bits/byte{f' ({interval})' if interval else ''}"
+    bits = f"{record['bits_per_byte']:.4f} {_labels(tallies)['bits_per_byte'][0]}{f' ({interval})' if interval else ''}"
     return f"{name}: {record['tokens']:,} tokens, {bits}, perplexity {record['perplexity']:,.2f}"
 
 
@@ -152,10 +158,14 @@ def table(name: str, tallies: list[Tally]) -> str:
     """The figures of one text, or of several together, for people."""
     record = _record(tallies, False)
     rows = [["  tokens", f"{record['tokens']:,}", ""], ["  bytes", f"{record['bytes']:,}", ""]]
-    for figure, (label, digits) in LABELS.items():
+    for figure, (label, digits) in _labels(tallies).items():
         rows.append([f"  {label}", f"{record[figure]:,.{digits}f}", span(record["intervals"][figure], digits)])
     head = f"{name} (95 % interval over blocks of {record['block_tokens']:,} tokens)"
     return f"{head}\n{aligned(rows)}"
+
+
+def _labels(tallies: list[Tally]) -> dict[str, tuple[str, int]]:
+    return OF_IMAGES if tallies[0].images else LABELS
 
 
 def _record(tallies: list[Tally], by_position: bool) -> dict[str, Any]:
@@ -164,6 +174,8 @@ def _record(tallies: list[Tally], by_position: bool) -> dict[str, Any]:
 
     score, intervals = pooled([t.blocks for t in tallies])
     record: dict[str, Any] = score.as_dict()
+    if tallies[0].images:  # of which a dimension is a byte
+        record["bits_per_dim"] = record["bits_per_byte"]
     record |= {"intervals": intervals, "block_tokens": max(t.blocks.size for t in tallies)}
     if by_position:
         record["by_position"] = []

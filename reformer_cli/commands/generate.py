@@ -1,4 +1,4 @@
-"""`reformer generate`: text after a prompt, shown as it is made."""
+"""`reformer generate`: text after a prompt, shown as it is made; or images."""
 
 from __future__ import annotations
 
@@ -63,7 +63,18 @@ def generate(
     samples: Annotated[int, typer.Option(help=help_of("samples"))] = D.samples,
     beams: Annotated[int, typer.Option(help=help_of("beams"))] = D.beams,
     output: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the text to a file, which grows as it is made.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Write to a file: text as it is made, or images, with a contact sheet."),
+    ] = None,
+    image: Annotated[
+        Path | None,
+        typer.Option(
+            "--image", metavar="FILE", help="Of a run of images: the upper part of one, whose lower part is drawn."
+        ),
+    ] = None,
+    rows: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Take --image for a whole image, cropped as in training, and keep N rows."),
     ] = None,
     session: Annotated[
         Path | None,
@@ -78,7 +89,10 @@ def generate(
     ] = False,
     device: DeviceOption = "auto",
 ) -> None:
-    """Go on from a prompt. Text goes to standard output as it is made, everything else to standard error."""
+    """Go on from a prompt, or complete an image.
+
+    Text goes to standard output as it is made, everything else to standard error.
+    """
     from pydantic import ValidationError
 
     try:
@@ -89,21 +103,30 @@ def generate(
         )  # fmt: skip
     except ValidationError as error:
         raise option_faults(error) from None
+    from reformer_cli.runs import Run
+
+    opened = Run.open(run)
+    if opened.config.data.image_size is not None:
+        from reformer_cli.commands.completing import check_options, draw
+
+        texts = {"--prompt": prompt, "--prompt-file": prompt_file, "-": prompt_, "--bias": bias, "--stop": stop}
+        check_options(config, texts | {"--json": json, "--session": session})
+        draw(opened, image, rows, output, config, device)
+        return
+    if image is not None or rows is not None:
+        raise UserError(f"{opened.path} was trained on text", "--image and --rows are for runs of images")
     biases = _biases(bias or [])
     _check_beams(config, session)
     text = _prompt(prompt_, prompt, prompt_file)
     from reformer_cli.commands.writing import Writer
-    from reformer_cli.runs import Run
 
-    opened = Run.open(run)
     tokenizer = opened.tokenizer()
     ids = tokenizer.encode(text).tolist()
     check_length(1 + len(ids) + max_tokens, 1 + len(ids), opened.config.model.max_length)
     where = pick_device(device)
     check_memory(opened.config.model, 1 + len(ids) + max_tokens, max(samples, beams), free_memory(where))
     model = load_model(opened, where)
-    if opened.config.model.pattern == "published":
-        say("pattern published: its chunks depend on later text, so it is decoded by the ring rule (docs/decoding.md)")
+    say_rule(opened.config.model)
     from reformer_cli.sampling.history import TextBias
 
     by_text = TextBias(biases, tokenizer) if biases else None
@@ -132,6 +155,12 @@ def check_memory(config: ReformerConfig, tokens: int, samples: int, free: int) -
             f"a text of {tokens:,} tokens needs {as_size(needed)} for {samples} samples, {as_size(free)} are free",
             "shorten the prompt, or lower --max-tokens, --samples or --beams",
         )
+
+
+def say_rule(config: ReformerConfig) -> None:
+    """Where decoding is not what was trained, that it is so."""
+    if config.pattern == "published":
+        say("pattern published: its chunks depend on later text, so it is decoded by the ring rule (docs/decoding.md)")
 
 
 def _biases(given: list[str]) -> list[tuple[str, float]]:
@@ -216,6 +245,7 @@ def _draw(
 
 def _started(texts: Texts, tokenizer: Tokenizer, ids: list[int], writer: Writer, session: Path | None) -> list[Made]:
     """Texts that have read the prompt, or gone on from a session."""
+    from reformer_cli.commands.writing import reading
     from reformer_cli.sampling.session import load
 
     goes_on = session is not None and session.exists()
@@ -232,7 +262,7 @@ def _started(texts: Texts, tokenizer: Tokenizer, ids: list[int], writer: Writer,
     check_length(len(texts.histories[0].tokens) + len(new) + texts.config.max_tokens, len(new), limit)
     writer.begin(goes_on)
     if new:
-        with writer.reading(len(new)) as advance:
+        with reading(len(new)) as advance:
             texts.read(new, advance)
     return made
 
@@ -246,12 +276,13 @@ def _search(
     writer: Writer,
 ) -> None:
     """Look for the likeliest texts and write them."""
+    from reformer_cli.commands.writing import reading
     from reformer_cli.sampling.beam import search
 
     prompt = [tokenizer.end, *ids]
     made, began = writer.start(config.samples), time.monotonic()
     writer.begin(False)
-    with writer.reading(len(prompt)) as on_read, writer.working(config.max_tokens, wait=True) as (on_token, _):
+    with reading(len(prompt)) as on_read, writer.working(config.max_tokens, wait=True) as (on_token, _):
         found = search(model, prompt, config, end=tokenizer.end, bias=bias, on_read=on_read, on_token=on_token)
     for one, best in zip(made, found, strict=False):
         for token, sure in zip(best.tokens, best.log_probabilities, strict=True):

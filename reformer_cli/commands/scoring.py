@@ -26,7 +26,11 @@ PICTURES = (".png", ".svg", ".pdf")
 
 FilesArgument = Annotated[
     list[str] | None,
-    typer.Argument(metavar="FILE", help="UTF-8 texts (.gz too), - for standard input; none: what the run held out."),
+    typer.Argument(
+        metavar="FILE",
+        help="UTF-8 texts (.gz too), - for standard input; of a run of images, images or folders of them; none: what "
+        "the run held out.",
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 CsvOption = Annotated[bool, typer.Option("--csv", help="Print comma-separated values, a header first.")]
@@ -54,11 +58,13 @@ def begin(json: bool, csv: bool, plot: Path | None) -> None:
         raise UserError("--plot needs matplotlib", "pip install 'reformer-cli[plots]'; the table works without it")
 
 
-def open_run(run: Path | None, device: str) -> tuple[Run, Tokenizer, ReformerLM]:
-    """A run, its tokenizer and its best weights."""
+def open_run(run: Path | None, device: str, images: bool = False) -> tuple[Run, Tokenizer, ReformerLM]:
+    """A run, its tokenizer and its best weights. images: whether it may have been trained on images."""
     from reformer_cli.runs import Run
 
     opened = Run.open(run)
+    if not images and opened.config.data.image_size is not None:
+        raise UserError(f"{opened.path} was trained on images", "they have `reformer evaluate perplexity`")
     return opened, opened.tokenizer(), load_model(opened, pick_device(device))
 
 

@@ -42,7 +42,9 @@ def batches_of(config: RunConfig, prepared: Prepared) -> Batches | DuplicateBatc
     data, train = config.data, config.train
     if (source := find(data.corpus)) is not None:
         return DuplicateBatches(source, data.context, train.batch, train.seed)
-    return Batches(prepared.tokens, prepared.tokenizer.end, data.context, train.batch, train.seed)
+    return Batches(
+        prepared.tokens, prepared.tokenizer.end, data.context, train.batch, train.seed, data.image_size is not None
+    )
 
 
 def reading_of(config: RunConfig, prepared: Prepared) -> Reading:
@@ -73,15 +75,16 @@ class Session:
     def __init__(self, world: World, run: Run, prepared: Prepared, checkpoint: Path | None) -> None:
         from reformer import ReformerLM
 
-        from reformer_cli.tokenization.batches import held_out_windows
+        from reformer_cli.tokenization.batches import LEAST_SCORED, held_out_windows
         from reformer_cli.writer import Writer
 
         self.world, self.run, self.prepared, self.checkpoint = world, run, prepared, checkpoint
-        self.config = run.config
+        self.config, self.unit = run.config, f"bits/{run.config.data.unit}"
         self.reading = reading_of(run.config, prepared)
         self.writer = Writer(run.config.train.background_saves, self._warn)
         self.windows = held_out_windows(prepared.tokens, run.config.data.context)
-        self.probes = self.windows.some(run.config.train.eval_tokens)  # what a validation during the run scores
+        least = run.config.data.context if run.config.data.image_size is not None else LEAST_SCORED
+        self.probes = self.windows.some(run.config.train.eval_tokens, least)  # what a validation during the run scores
         self.model = ReformerLM(run.config.model).to(world.device)
 
     def train(self) -> None:
@@ -93,7 +96,7 @@ class Session:
         from reformer_cli.training.watch import DivergedError
 
         board = board_of(self.run.path, self.world.chief and self.config.train.tensorboard)
-        with Display(self.world.device, silent=not self.world.chief) as self.display, board as self.board:
+        with Display(self.world.device, self.unit, silent=not self.world.chief) as self.display, board as self.board:
             self.trainer = Trainer(self.model, self.config.train, self.reading, self._hooks(), self.world)
             if self.checkpoint is not None:
                 self._restore(self.checkpoint)
@@ -139,7 +142,9 @@ class Session:
             self.display.say(f"stopped after {done}; saved. Go on with: reformer train --resume --run {path}")
             return
         if ending == "patience":
-            best = f"{progress.best:.3f} bits/byte at step {progress.best_step:,}" if progress.best is not None else "-"
+            best = (
+                f"{progress.best:.3f} {self.unit} at step {progress.best_step:,}" if progress.best is not None else "-"
+            )
             self.display.say(f"stopped after {done}: {progress.stale} validations without a better one than {best}")
         else:
             self.display.say(f"finished: {done}")
@@ -151,10 +156,12 @@ class Session:
         if self.windows:
             score = self._score(self.run.load_model(self.world.device), self.windows, None)
             self.display.say(
-                f"held out: {score.bits_per_byte:.3f} bits/byte, perplexity {score.perplexity:.1f} a token "
+                f"held out: {score.bits_per_byte:.3f} {self.unit}, perplexity {score.perplexity:.1f} a token "
                 f"({score.tokens:,} tokens, {round(score.bytes):,} bytes, never trained on)"
             )
-        self.display.say(f"next: reformer generate --run {self.run.path} --prompt 'Once upon a time'")
+        images = self.config.data.image_size is not None
+        ask = "--image HALF.png --output WHOLE.png" if images else "--prompt 'Once upon a time'"
+        self.display.say(f"next: reformer generate --run {self.run.path} {ask}")
 
     def _score(self, model: Any, windows: Windows, limit: int | None) -> Score:
         """Held-out parts after as much of their documents as a training step reads; at most `limit` tokens."""
@@ -193,12 +200,12 @@ class Session:
         }
         record |= {"effective_buckets": buckets, "peak_bytes": peak_memory(self.world.device)}
         self._log(record)
-        self.display.say(f"step {step:,}  held out {score.bits_per_byte:.3f} bits/byte")
+        self.display.say(f"step {step:,}  held out {score.bits_per_byte:.3f} {self.unit}")
         self._show_sample()
         return score.bits_per_byte
 
     def _show_sample(self) -> None:
-        if not self.config.train.sample_tokens:
+        if not self.config.train.sample_tokens or self.config.data.image_size is not None:
             return
         with self.trainer.gathered():
             sample = self._sampled() if self.world.chief else ""
@@ -302,9 +309,11 @@ class Session:
 
     def _reading(self) -> Seen:
         """Everything before a token where that can be, else as much as positions or training allow."""
-        from reformer_cli.evaluation.likelihood import reading_of
+        from reformer_cli.evaluation.likelihood import reading_of, reading_of_images
 
         model = self.config.model
+        if self.config.data.image_size is not None:
+            return reading_of_images(model, self.config.data.context)
         return reading_of(
             model, self.config.data.context, None if model.pattern == "published" else model.max_length, None
         )

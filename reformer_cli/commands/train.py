@@ -157,6 +157,7 @@ def _begun(
     from reformer_cli.config import resolve
     from reformer_cli.runs import Run
     from reformer_cli.tokenization.synthetic import absolute, amount, find, load_or_prepare
+    from reformer_cli.tokenization.vocabulary import check_kind
     from reformer_cli.training.board import check_board
     from reformer_cli.training.forecast import count_parameters
     from reformer_cli.training.precision import pick_precision
@@ -170,7 +171,12 @@ def _begun(
         settings["data"][texts] = absolute(settings["data"].get(texts, ()))
     # With --from, the context is chosen once the text is known: until then the model's settings cannot be checked.
     known = settings if start is None else {"data": settings["data"]}
-    prepared = load_or_prepare(resolve(known, 320).data, say, tokenizer)
+    data = resolve(known, 320).data
+    if data.image_size is not None:  # the context follows from it and is nobody's to choose
+        settings["data"]["context"] = data.context
+    if tokenizer is not None:
+        check_kind(data, tokenizer)
+    prepared = load_or_prepare(data, say, tokenizer)
     if (made := find(settings["data"]["corpus"])) is not None:
         settings["data"].setdefault("context", made.context)
     if source is None:

@@ -64,15 +64,6 @@ class Writer:
             self._put(self.prompt)
 
     @contextlib.contextmanager
-    def reading(self, tokens: int) -> Iterator[Advance]:
-        """Shows how far a long prompt is read."""
-        if tokens < LONG:
-            yield lambda n: None
-            return
-        with shown("reading the prompt", tokens, say) as advance:
-            yield advance
-
-    @contextlib.contextmanager
     def working(self, tokens: int, wait: bool = False) -> Iterator[tuple[Advance, Callable[[], bool]]]:
         """Shows how far the work is where the text itself does not, and says whether Ctrl-C was pressed.
 
@@ -80,7 +71,7 @@ class Writer:
         the end.
         """
         visible = self.output is None and self.single and not wait
-        with _interrupts() as interrupted:
+        with interrupts() as interrupted:
             if visible:
                 yield (lambda n: None), interrupted
                 return
@@ -120,7 +111,17 @@ class Writer:
 
 
 @contextlib.contextmanager
-def _interrupts() -> Iterator[Callable[[], bool]]:
+def reading(tokens: int) -> Iterator[Advance]:
+    """Shows how far a long prompt is read."""
+    if tokens < LONG:
+        yield lambda n: None
+        return
+    with shown("reading the prompt", tokens, say) as advance:
+        yield advance
+
+
+@contextlib.contextmanager
+def interrupts() -> Iterator[Callable[[], bool]]:
     """The first Ctrl-C is noted, for the work to stop where it can be gone on with; the second stops at once."""
     pressed = False
 

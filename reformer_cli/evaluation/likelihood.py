@@ -21,6 +21,7 @@ from reformer_cli.tokenization.tokenizer import Ids, Tokenizer
 AT_ONCE = 4096  # tokens scored at a time
 
 DECODING, FORWARD = "decoding", "forward"
+FIRST_OF_TEXT = "a file's first one, given the end-of-text token"
 
 TOKENS, BYTES, CHARACTERS, WORDS, NATS = range(5)  # columns of sums
 COLUMNS = 5
@@ -169,13 +170,14 @@ class Reading:
             return Unlimited(model, prefix)
         return Limited(model, prefix, self.context, self.forward)
 
-    def rule(self, config: ReformerConfig) -> str:
+    def rule(self, config: ReformerConfig, images: bool = False) -> str:
         """What is scored given what, in words."""
         sees = "everything before it"
         if self.context is not None:
             half = max(1, self.context // 2)
             sees = f"{self.context - half:,} to {self.context - 1:,} tokens before it (fewer where a text begins)"
-        text = f"Each token is scored once, given {sees}; a file's first one, given the end-of-text token alone."
+        first = "an image's first one, given the token that begins it" if images else FIRST_OF_TEXT
+        text = f"Each token is scored once, given {sees}; {first} alone."
         if config.pattern == "published":
             text += "\nPattern published has two likelihoods: this is that of "
             text += (
@@ -193,6 +195,12 @@ def reading_of(config: ReformerConfig, trained: int, context: int | None, likeli
     """
     forward = (likelihood or (FORWARD if config.pattern == "published" else DECODING)) == FORWARD
     return Reading(trained if forward and context is None else context, forward)
+
+
+def reading_of_images(config: ReformerConfig, values: int, likelihood: str | None = None) -> Reading:
+    """Images of so many values: each value sees all before it, also where an image is read by one pass."""
+    forward = reading_of(config, values, None, likelihood).forward
+    return Reading(2 * values, True) if forward else Reading()
 
 
 def nats(
@@ -214,9 +222,11 @@ def nats(
 
 class Tally:
     """What is known of a text as it is scored: sums over blocks, in all and by position. first: the position of the
-    first token, which is how many the model has read before it."""
+    first token, which is how many the model has read before it. images: whether it is of images, which have no words.
+    """
 
-    def __init__(self, first: int = 0) -> None:
+    def __init__(self, first: int = 0, images: bool = False) -> None:
+        self.images = images
         self.blocks = Blocks(COLUMNS)
         self.bins: list[Blocks] = []
         self._position = first
@@ -231,6 +241,10 @@ class Tally:
             self.bins.append(Blocks(COLUMNS))
         for n in range(place[0], place[-1] + 1):
             self.bins[n].add(rows[place == n])
+
+    def another(self) -> None:
+        """The next tokens begin another text, or image."""
+        self._position = 0
 
     @property
     def score(self) -> Score:

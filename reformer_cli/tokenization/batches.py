@@ -43,17 +43,23 @@ class Batches:
 
     So documents longer than a context are cut elsewhere in each epoch, and shorter ones share contexts, told apart by
     `documents`. Whatever the size of the corpus, a batch takes the memory of its own tokens.
+
+    whole: every document is `end` and a context of tokens, as images are; each is one context, and nothing is cut.
     """
 
-    def __init__(self, tokens: TokenSet, end: int, context: int, batch: int, seed: int) -> None:
+    def __init__(self, tokens: TokenSet, end: int, context: int, batch: int, seed: int, whole: bool = False) -> None:
         self.tokens, self.end, self.context, self.batch, self.seed = tokens, end, context, batch, seed
         n_tokens = len(tokens.train)
+        self.stride = context + 1 if whole else context
+        if whole and n_tokens < self.stride:
+            raise UserError("all images are held out", "give more, or --set held_out=0")
         if n_tokens < context + 1:
             raise UserError(
                 f"the corpus has {n_tokens:,} training tokens, shorter than one context of {context:,}",
                 f"give more text, or --set context={max(2, n_tokens // 2)}",
             )
-        self.per_epoch = n_tokens // context
+        self.per_epoch = n_tokens // self.stride
+        self.turns = not whole  # whether an epoch begins at a random offset
 
     def epoch_of(self, step: int) -> float:
         """How often the text has been read before this step."""
@@ -72,7 +78,9 @@ class Batches:
         epoch, place = divmod(n, self.per_epoch)
         keys = _keys(self.seed, epoch)
         train = self.tokens.train
-        start = (keys[0] + shuffled(place, self.per_epoch, keys[1:]) * self.context) % len(train)
+        start = shuffled(place, self.per_epoch, keys[1:]) * self.stride
+        if self.turns:
+            start = (start + keys[0]) % len(train)
         found = train[start : start + self.context + 1].astype(np.int64)
         missing = self.context + 1 - len(found)
         return np.concatenate([found, train[:missing].astype(np.int64)]) if missing else found
@@ -124,9 +132,9 @@ class Windows(Sequence[Window]):
         scored = self._tokens.held_out[part.start : part.stop].astype(np.int64)
         return Window(held.name, torch.from_numpy(prefix), torch.from_numpy(scored), part)
 
-    def some(self, tokens: int) -> Windows:
-        """As many as so many tokens score decently, spread evenly; all where they suffice for that."""
-        wanted = max(1, tokens // LEAST_SCORED)
+    def some(self, tokens: int, least: int = LEAST_SCORED) -> Windows:
+        """As many as so many tokens score decently, `least` of each, spread evenly; all where they suffice for that."""
+        wanted = max(1, tokens // least)
         stride = -(-len(self) // wanted)
         return self[stride // 2 :: stride] if stride > 1 else self
 

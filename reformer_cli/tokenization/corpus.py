@@ -17,7 +17,7 @@ from reformer_cli.files import cache_folder
 from reformer_cli.tokenization import gutenberg, readers
 from reformer_cli.tokenization.decoding import Fault, Options, Replaced
 from reformer_cli.tokenization.decoding import decode as decode  # for those who read a text that is no corpus
-from reformer_cli.tokenization.readers import READERS, UNPACKERS, Document, format_of
+from reformer_cli.tokenization.readers import IMAGES, READERS, UNPACKERS, Document, format_of
 
 BUILT_IN = "python-reference"
 GUTENBERG = gutenberg.GUTENBERG
@@ -53,7 +53,7 @@ def documents(source: Source, options: Options, replaced: Replaced | None = None
 
 
 @contextmanager
-def sources(specs: Sequence[str], skipped: Callable[[str, str], None]) -> Iterator[Iterator[Source]]:
+def sources(specs: Sequence[str], skipped: Callable[[str, str], None], options: Options) -> Iterator[Iterator[Source]]:
     """The files of a corpus, sorted; specs: files, folders, `-`, `gutenberg:ID`, `python-reference`.
 
     skipped: told (path, why) of what folders hold besides. Text that comes through a pipe is kept on disk meanwhile.
@@ -62,7 +62,7 @@ def sources(specs: Sequence[str], skipped: Callable[[str, str], None]) -> Iterat
     if not specs:
         raise UserError("no corpus given", f"name a file or folder, or {BUILT_IN} for the built-in text")
     with ExitStack() as stack:
-        yield (source for spec in specs for source in _named(spec, skipped, stack))
+        yield (source for spec in specs for source in _named(spec, skipped, stack, options.image_size is not None))
 
 
 def absolute(specs: Sequence[str]) -> tuple[str, ...]:
@@ -71,28 +71,42 @@ def absolute(specs: Sequence[str]) -> tuple[str, ...]:
     return tuple(s if s in named or s.startswith(GUTENBERG) else os.path.abspath(s) for s in specs)
 
 
-def _named(spec: str, skipped: Callable[[str, str], None], stack: ExitStack) -> Iterator[Source]:
+def _named(spec: str, skipped: Callable[[str, str], None], stack: ExitStack, images: bool) -> Iterator[Source]:
+    if images and (spec == BUILT_IN or spec.startswith(GUTENBERG)):
+        raise UserError(f"{spec} is a text, data.image_size is for images", "name images, or leave data.image_size out")
     if spec == BUILT_IN:
         yield Source(BUILT_IN, "", BUILT_IN, "", 0, sys.version, 0.0)
     elif spec.startswith(GUTENBERG):
         yield _source(spec, str(gutenberg.download(spec.removeprefix(GUTENBERG))), (".txt", ""))
     elif spec == "-":
-        yield _source("standard input", stack.enter_context(_kept(sys.stdin.buffer)), (".txt", ""))
+        yield _source("standard input", stack.enter_context(_kept(sys.stdin.buffer)), _plain(images))
     elif os.path.isdir(spec):
-        files = _walk(spec, skipped)
+        files = _walk(spec, skipped, images)
         first = next(files, None)
         if first is None:
-            known = " ".join([*READERS, *UNPACKERS])
-            raise UserError(f"the folder {spec} holds no text files", f"known endings: {known}")
+            raise _nothing_in(spec, images)
         yield first
         yield from files
     else:
-        yield _file(spec, stack)
+        yield _file(spec, stack, images)
 
 
-def _file(spec: str, stack: ExitStack) -> Source:
+def _nothing_in(folder: str, images: bool) -> UserError:
+    known = " ".join(IMAGES) if images else " ".join([*READERS, *UNPACKERS])
+    if not images and next(_walk(folder, lambda path, why: None, True), None) is not None:
+        hint = "for images, --config tiny-images or imagenet64, or --set data.image_size=[HEIGHT,WIDTH]"
+        return UserError(f"the folder {folder} holds images and no text files", hint)
+    return UserError(f"the folder {folder} holds no {'images' if images else 'text files'}", f"known endings: {known}")
+
+
+def _plain(images: bool) -> tuple[str, str]:
+    """The format of what has no known ending; an image's is found in its content."""
+    return (".png" if images else ".txt", "")
+
+
+def _file(spec: str, stack: ExitStack, images: bool) -> Source:
     # A file named outright is read whatever its ending.
-    kind = format_of(os.path.basename(spec)) or (".txt", "")
+    kind = format_of(os.path.basename(spec), images) or _plain(images)
     try:
         mode = os.stat(spec).st_mode
         if stat.S_ISREG(mode):
@@ -113,7 +127,7 @@ def _source(name: str, path: str, kind: tuple[str, str]) -> Source:
     return Source(name, path, *kind, found.st_size, signature, max(found.st_mtime, found.st_ctime))
 
 
-def _walk(folder: str, skipped: Callable[[str, str], None]) -> Iterator[Source]:
+def _walk(folder: str, skipped: Callable[[str, str], None], images: bool) -> Iterator[Source]:
     """Files of known formats, by name. Held in memory: the names in the folders above, one deep."""
     waiting = [_listed(folder)]
     while waiting:
@@ -124,7 +138,7 @@ def _walk(folder: str, skipped: Callable[[str, str], None]) -> Iterator[Source]:
             skipped(path, "hidden")
         elif is_folder:
             waiting.append(_listed(path))
-        elif (kind := format_of(name)) is None or not os.path.isfile(path):
+        elif (kind := format_of(name, images)) is None or not os.path.isfile(path):
             skipped(path, _why(name, path))
         else:
             yield _source(path, path, kind)

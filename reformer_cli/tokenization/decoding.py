@@ -25,20 +25,26 @@ class Fault(UserError):
 
 @dataclass(frozen=True)
 class Options:
-    """What else decides which text is read from a file: data.encoding, data.field and data.invalid_bytes."""
+    """What else decides what is read from a file: data.encoding, data.field, data.invalid_bytes, data.image_size."""
 
     encoding: str = "utf-8"
     field: str = "text"
     invalid_bytes: Literal["refuse", "replace"] = "refuse"
+    image_size: tuple[int, int] | None = None  # height, width; None: files are texts
 
     @property
     def replacing(self) -> bool:
         return self.invalid_bytes == "replace"
 
+    def bytes_of(self, piece: str) -> bytes:
+        """What a piece of a document stands for: UTF-8 of text; of an image its own bytes, one for each character."""
+        return piece.encode("utf-8" if self.image_size is None else "latin-1")
+
 
 @dataclass
 class Replaced:
-    """What was replaced in a file: in how many places, and where the first one of each document was."""
+    """What was replaced in a file: in how many places, and where the first one of each document was; or, of images,
+    how many were converted, and how."""
 
     places: int = 0
     notes: list[str] = field(default_factory=list)

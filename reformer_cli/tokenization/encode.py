@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reformer_cli.files import write_file
+from reformer_cli.tokenization.decoding import Options
 from reformer_cli.tokenization.held_out import Rule, split
 from reformer_cli.tokenization.parallel import ordered
 from reformer_cli.tokenization.scan import Scan, count_words, first_lengths, reread
@@ -45,7 +46,8 @@ class Text:
     first: bool
     held: bool
     window: bool
-    words: int = 0  # counted where the text is held out
+    words: int = 0  # these two are counted where the text is held out
+    bytes: int = 0
 
 
 @dataclass
@@ -163,19 +165,22 @@ def _texts(parts: Parts, start: Place) -> Iterator[Text]:
                 rule.skip(first_lengths(record, done[0]))
                 for number, name, length, pieces in reread(source, record, scan.options):
                     if number >= done[0]:
-                        found = _of_document((file, number), name, length, rule.tail(length), pieces)
+                        found = _of_document((file, number), name, length, rule.tail(length), pieces, scan.options)
                         yield from itertools.islice(found, done[1] if number == done[0] else 0, None)
             file += 1
 
 
-def _of_document(document: tuple[int, int], name: str, length: int, tail: int, pieces: Iterator[str]) -> Iterator[Text]:
+def _of_document(
+    document: tuple[int, int], name: str, length: int, tail: int, pieces: Iterator[str], options: Options
+) -> Iterator[Text]:
     count, inside = 0, False
     for held, group in itertools.groupby(split(pieces, length, tail), itemgetter(0)):
         for text in safe_pieces(map(itemgetter(1), group)):
             count += 1
             words = count_words(text) - (inside and not text[0].isspace()) if held else 0
             inside = held and not text[-1].isspace()
-            yield Text((*document, count), name, text, count == 1, held, tail > 0, words)
+            n_bytes = len(options.bytes_of(text)) if held else 0
+            yield Text((*document, count), name, text, count == 1, held, tail > 0, words, n_bytes)
 
 
 class _Writer:
@@ -244,10 +249,9 @@ class _Writer:
         if window.start == window.stop:
             window.start = start
         window.stop = stop
-        n_bytes = len(text.text.encode())
-        window.bytes, window.characters = window.bytes + n_bytes, window.characters + len(text.text)
+        window.bytes, window.characters = window.bytes + text.bytes, window.characters + len(text.text)
         window.words += text.words
-        self.state.held_out_bytes += n_bytes
+        self.state.held_out_bytes += text.bytes
 
     def _close_window(self) -> None:
         window, self.state.open = self.state.open, None

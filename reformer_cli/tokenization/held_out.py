@@ -36,19 +36,19 @@ class Share:
     """A share of a corpus of so many documents and characters.
 
     Of few documents each gives its end. Of many, every so-manieth does, short ones whole: the ends of a million short
-    documents would be a million scraps.
+    documents would be a million scraps. whole: no document is cut, as of images.
     """
 
-    def __init__(self, share: float, documents: int, characters: int) -> None:
-        self.share = share
+    def __init__(self, share: float, documents: int, characters: int, whole: bool = False) -> None:
+        self.share, self.whole = share, whole
         self.lowered = min(share, MOST / max(1, characters))
-        self.many = documents > MANY
+        self.many = documents > MANY or whole
         self.short = self.long = 0
 
     def tail(self, characters: int) -> int:
         if not self.many:
             return characters - round(characters * (1 - self.lowered))
-        if characters <= SHORT:
+        if characters <= SHORT or self.whole:
             self.short += 1
             return characters if _falls(self.short, self.lowered) else 0
         self.long += 1
@@ -56,8 +56,9 @@ class Share:
         return end if self.share and _falls(self.long, self.lowered / self.share) else 0
 
     def skip(self, lengths: npt.NDArray[np.int64]) -> None:
-        self.short += int((lengths <= SHORT).sum())
-        self.long += int((lengths > SHORT).sum())
+        short = len(lengths) if self.whole else int((lengths <= SHORT).sum())
+        self.short += short
+        self.long += len(lengths) - short
 
 
 def _falls(n: int, share: float) -> bool:

@@ -1,4 +1,4 @@
-"""Formats of text: a reader is a function here, or in markup.py, and a row in READERS.
+"""Formats of text and images: a reader is a function here, or in markup.py, and a row in READERS or IMAGES.
 
 A reader turns an open file into documents, in pieces, in bounded memory. What it cannot read is a Fault: raised by
 itself, the rest of the file is lost; raised by a document's pieces, that document is.
@@ -131,9 +131,9 @@ def _cell(value: Any, name: str, file: Opened) -> Iterator[str]:
     yield _string(found, name, file)
 
 
-def missing_package(package: str, name: str) -> UserError:
+def missing_package(package: str, name: str, extra: str = "formats") -> UserError:
     """What to say where an optional library is not installed."""
-    return UserError(f"{name} cannot be read without {package}", "pip install 'reformer-cli[formats]'")
+    return UserError(f"{name} cannot be read without {package}", f"pip install 'reformer-cli[{extra}]'")
 
 
 def _read_html(file: Opened) -> Iterator[Document]:
@@ -148,6 +148,19 @@ def _read_epub(file: Opened) -> Iterator[Document]:
     return read_epub(file)
 
 
+def read_image(file: Opened) -> Iterator[Document]:
+    """One document: its bytes in raster order, each as the character of that number."""
+    from reformer_cli.tokenization.images import pixels
+
+    size = file.options.image_size
+    assert size is not None
+    found, notes = pixels(file.stream, file.name, size)
+    if notes:
+        file.replaced.note(1, f"{file.name} {', '.join(notes)}")
+    yield Document(file.name, [found.tobytes().decode("latin-1")])
+
+
+IMAGES: dict[str, Reader] = {".png": read_image, ".jpg": read_image, ".jpeg": read_image, ".webp": read_image}
 READERS: dict[str, Reader] = {
     ".txt": read_text,
     ".text": read_text,
@@ -179,9 +192,11 @@ def _zstd(file: BinaryIO, name: str) -> Any:
 UNPACKERS: dict[str, Callable[[BinaryIO, str], Any]] = {".gz": _gzip, ".zst": _zstd}
 
 
-def format_of(name: str) -> tuple[str, str] | None:
-    """(ending, compression or "") of a file's name in READERS and UNPACKERS; None: unknown."""
+def format_of(name: str, images: bool = False) -> tuple[str, str] | None:
+    """(ending, compression or "") of a file's name in READERS and UNPACKERS, or in IMAGES; None: unknown."""
     stem, packed = _cut(name.lower())
+    if images:
+        return (packed, "") if packed in IMAGES else None
     if packed not in UNPACKERS:
         return (packed, "") if packed in READERS else None
     ending = _cut(stem)[1] or ".txt"
@@ -202,7 +217,7 @@ def documents(
         if packed:
             unpacked = _Unpacked(UNPACKERS[packed](file, name), os.fstat(file.fileno()).st_size, name)
             stream = io.BufferedReader(unpacked, BLOCK)
-        yield from READERS[ending](Opened(name, stream, options, replaced))
+        yield from (IMAGES if options.image_size else READERS)[ending](Opened(name, stream, options, replaced))
 
 
 class _Unpacked(io.RawIOBase):

@@ -42,14 +42,14 @@ RARE_BREAKS = re.compile("[\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u
 class Meter:
     """Counts and digests a document that comes in pieces."""
 
-    def __init__(self, name: str, count_words: bool = True) -> None:
-        self.name = name
+    def __init__(self, name: str, options: Options, count_words: bool = True) -> None:
+        self.name, self.options = name, options
         self.characters = self.bytes = self.words = 0
         self._sum, self._count_words, self._inside = hashlib.sha256(), count_words, False
 
     def add(self, piece: str) -> None:
         try:
-            data = piece.encode()
+            data = self.options.bytes_of(piece)
         except UnicodeEncodeError:
             raise Fault(f"{self.name} holds half of a character (a lone surrogate)", "give its encoding") from None
         self._sum.update(data)
@@ -108,7 +108,7 @@ class Scan:
         if self.n_faults and faulty == "stop":
             more = f" (and {self.n_faults - 1:,} more: `reformer corpus` lists them)" if self.n_faults > 1 else ""
             raise UserError(f"{self.faults[0]}, or leave such texts out with --set data.faulty=skip{more}")
-        if not self.words:
+        if not (self.words if self.options.image_size is None else self.documents):
             raise UserError(f"the corpus {self.name} is empty", "there is nothing to learn from")
 
     def _skip(self, path: str, why: str) -> None:
@@ -139,7 +139,7 @@ def scanned(
     """
     with Listing() as listing:
         found = Scan(tuple(specs), options, listing)
-        with corpus.sources(specs, found._skip) as sources:
+        with corpus.sources(specs, found._skip, options) as sources:
             size, files = listing.fill(sources)
             large = size > ALWAYS_READ[0] or files > ALWAYS_READ[1]
             alone = size <= ALONE[0] and files <= ALONE[1]
@@ -211,7 +211,7 @@ def read_file(source: Source, options: Options) -> Record:
     total, n_bytes, words = hashlib.sha256(), 0, 0
     try:
         for document in corpus.documents(source, options, replaced):
-            meter = Meter(document.name)
+            meter = Meter(document.name, options)
             try:
                 for piece in document.pieces:
                     meter.add(piece)
@@ -242,7 +242,7 @@ def reread(source: Source, record: Record, options: Options) -> Iterator[tuple[i
         for number, document in enumerate(corpus.documents(source, options)):
             length = int(record.lengths[number]) if number < len(record.lengths) else 0
             if length > 0:
-                meter = Meter(document.name, count_words=False)
+                meter = Meter(document.name, options, count_words=False)
                 pieces = _metered(document.pieces, meter, source)
                 yield number, document.name, length, pieces
                 for _ in pieces:  # what was not asked for belongs to the digest too

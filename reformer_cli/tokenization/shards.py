@@ -27,7 +27,7 @@ from reformer_cli.tokenization.encode import FILES, PROGRESS, WINDOW, Parts, tok
 from reformer_cli.tokenization.held_out import Everything, Share, share_of
 from reformer_cli.tokenization.parallel import cores
 from reformer_cli.tokenization.scan import Changed, Scan, scanned
-from reformer_cli.tokenization.tokenizer import ByteTokenizer, Tokenizer, digest
+from reformer_cli.tokenization.tokenizer import ByteTokenizer, PixelTokenizer, Tokenizer, digest
 from reformer_cli.tokenization.vocabulary import key, tokenizer_for
 
 VERSION = 2  # of the files and of how text is cut and tokenised: a change makes older ones be made again
@@ -127,7 +127,8 @@ def load_or_prepare(
             scan.check(data.faulty)
             if scan.replaced:
                 first = scan.notes[0] if scan.notes else ""
-                report(f"warning: {scan.replaced:,} invalid bytes became U+FFFD; the first: {first}")
+                what = "invalid bytes became U+FFFD" if data.image_size is None else "images were converted"
+                report(f"warning: {scan.replaced:,} {what}; the first: {first}")
         parts = _rules(scans, share_of(data))
         if tokenizer is None:
             tokenizer = tokenizer_for(data, scans[0], report)
@@ -165,7 +166,7 @@ def _without_text(
 
 def options_of(data: DataConfig) -> Options:
     """How the files of a corpus are read."""
-    return Options(data.encoding, data.field, data.invalid_bytes)
+    return Options(data.encoding, data.field, data.invalid_bytes, data.image_size)
 
 
 def _scans(data: DataConfig, report: Report) -> list[Any]:
@@ -186,7 +187,9 @@ def _digest(scans: Sequence[Scan]) -> str:
 def _rules(scans: Sequence[Scan], share: float) -> Parts:
     """What of each is held out."""
     corpus, *validation = scans
-    return [(corpus, Share(share, corpus.documents, corpus.characters)), *((scan, Everything()) for scan in validation)]
+    whole = corpus.options.image_size is not None
+    rule = Share(share, corpus.documents, corpus.characters, whole)
+    return [(corpus, rule), *((scan, Everything()) for scan in validation)]
 
 
 def _token_folder(corpus_digest: str, tokenizer: Tokenizer, data: DataConfig) -> Path:
@@ -196,6 +199,11 @@ def _token_folder(corpus_digest: str, tokenizer: Tokenizer, data: DataConfig) ->
 def characters(n: float) -> str:
     """1,234 characters."""
     return f"{n:,.0f} characters"
+
+
+def values(n: float) -> str:
+    """1,234 values, of images."""
+    return f"{n:,.0f} values"
 
 
 def prepare(
@@ -215,10 +223,11 @@ def prepare(
             return
         again = " (going on where that was stopped)" if (aside / PROGRESS).exists() else ""
         n_characters = sum(scan.characters for scan, _ in parts)
-        report(f"tokenising {n_characters:,} characters{again} ...")
-        alone = size <= ALONE or isinstance(tokenizer, ByteTokenizer)
+        unit = values if isinstance(tokenizer, PixelTokenizer) else characters
+        report(f"tokenising {unit(n_characters)}{again} ...")
+        alone = size <= ALONE or isinstance(tokenizer, (ByteTokenizer, PixelTokenizer))
         try:
-            with shown("tokenising", n_characters, report, characters) as advance:
+            with shown("tokenising", n_characters, report, unit) as advance:
                 state = tokenise(parts, tokenizer, aside, 1 if alone else processes or cores(), advance)
         except Changed:
             shutil.rmtree(aside)  # what was tokenised is of no text that ever was

@@ -105,6 +105,34 @@ class ByteTokenizer:
         return json.dumps({"kind": self.kind}).encode()
 
 
+class PixelTokenizer:
+    """A token per byte of an image, which comes as a text of characters U+0000 to U+00FF; `end` begins one."""
+
+    kind = "pixels"
+    vocab_size = 257
+    end = 256
+    lossless = True  # of every image; other texts it refuses
+
+    def encode(self, text: str) -> Ids:
+        try:
+            return np.frombuffer(text.encode("latin-1"), dtype=np.uint8).astype(np.int32)
+        except UnicodeEncodeError:
+            raise UserError("a tokenizer of images has no tokens for text", "name another with --tokenizer") from None
+
+    def decode(self, ids: Ids) -> str:
+        ids = np.asarray(ids)
+        return ids[ids != self.end].astype(np.uint8).tobytes().decode("latin-1")
+
+    def byte_lengths(self) -> npt.NDArray[np.float64]:
+        return np.r_[np.ones(256), 0.0]
+
+    def stream(self) -> StreamDecoder:
+        return StreamDecoder([chr(b).encode() for b in range(256)] + [b""], {})
+
+    def serialise(self) -> bytes:
+        return json.dumps({"kind": self.kind}).encode()
+
+
 def safe_pieces(pieces: Iterable[str]) -> Iterator[str]:
     """The same text in pieces of which the tokens, one after another, are those of the whole.
 
@@ -149,7 +177,7 @@ def tokenizer_of(data: bytes, where: str = "the tokenizer") -> Tokenizer:
     """The tokenizer that some `serialise` wrote. Raises UserError for other bytes."""
     from reformer_cli.tokenization.shifted_bytes import ShiftedByteTokenizer
 
-    for plain in (ByteTokenizer(), ShiftedByteTokenizer()):
+    for plain in (ByteTokenizer(), PixelTokenizer(), ShiftedByteTokenizer()):
         if data == plain.serialise():
             return plain
     from reformer_cli.tokenization import foreign

@@ -12,7 +12,7 @@ from reformer_cli.progress import shown
 from reformer_cli.tokenization.bpe import choose_vocab_size, train_bpe
 from reformer_cli.tokenization.held_out import Rule, Share, share_of, split
 from reformer_cli.tokenization.scan import Scan, reread
-from reformer_cli.tokenization.tokenizer import ByteTokenizer, Tokenizer, load_tokenizer
+from reformer_cli.tokenization.tokenizer import ByteTokenizer, PixelTokenizer, Tokenizer, load_tokenizer
 
 VERSION = 2  # of how BPE is trained: a change makes vocabularies be made again
 TINY = 50_000  # characters below which `tokenizer: auto` means bytes
@@ -20,6 +20,8 @@ TINY = 50_000  # characters below which `tokenizer: auto` means bytes
 
 def tokenizer_for(data: DataConfig, scan: Scan, report: Callable[[str], None]) -> Tokenizer:
     """The tokenizer the config asks for, the same one as before where one was made. Raises UserError."""
+    if data.image_size is not None:
+        return PixelTokenizer()
     if data.tokenizer == "bytes" or (data.tokenizer == "auto" and not data.vocab_size and scan.characters < TINY):
         if data.vocab_size not in (None, ByteTokenizer.vocab_size):
             raise UserError(
@@ -41,6 +43,15 @@ def tokenizer_for(data: DataConfig, scan: Scan, report: Callable[[str], None]) -
     path.parent.mkdir(parents=True, exist_ok=True)
     write_file(path, tokenizer.serialise())
     return tokenizer
+
+
+def check_kind(data: DataConfig, tokenizer: Tokenizer) -> None:
+    """Raises UserError for a tokenizer of text where the corpus is images, and the reverse."""
+    of_images = tokenizer.kind == PixelTokenizer.kind
+    if data.image_size is not None and not of_images:
+        raise UserError("the tokenizer is for text, data.image_size is for images", "leave one of them out")
+    if data.image_size is None and of_images:
+        raise UserError("the tokenizer is for images", "say their size: --set data.image_size=[HEIGHT,WIDTH]")
 
 
 def _trained_on(scan: Scan, rule: Rule, advance: Callable[[int], None]) -> Iterator[Iterator[str]]:

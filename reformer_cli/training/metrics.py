@@ -35,10 +35,10 @@ class _Console(Console):
 
 
 class Display:
-    """Shows records of steps; `with` it. silent: shows nothing."""
+    """Shows records of steps; `with` it. unit: bits/byte or bits/dim; silent: shows nothing."""
 
-    def __init__(self, device: str, silent: bool = False) -> None:
-        self.device, self.silent = device, silent
+    def __init__(self, device: str, unit: str, silent: bool = False) -> None:
+        self.device, self.unit, self.silent = device, unit, silent
         self.console = _Console(stderr=True, quiet=silent)
         self.live = self.console.is_terminal and not silent
         self.progress = Progress(TextColumn("{task.description}"), BarColumn(20), console=self.console)
@@ -88,7 +88,7 @@ class Display:
         left = seconds * (1 - share) / share if share > 0 else 0.0
         return (
             f"step {step:,}  loss {self.smooth.get('loss', float('nan')):.3f}  "
-            f"{self.smooth.get('bits_per_byte', float('nan')):.3f} bits/byte  "
+            f"{self.smooth.get('bits_per_byte', float('nan')):.3f} {self.unit}  "
             f"{self.smooth.get('tokens_per_second', 0):,.0f} tokens/s  "
             f"grad {norm if norm is not None else float('nan'):.2f}  "
             f"{as_size(peak_memory(self.device))}  ETA {as_time(left)}"

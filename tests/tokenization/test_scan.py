@@ -24,7 +24,7 @@ SPACES = " \n\t\r\x0b\x0c\x1c\x1d\x1e\x1f\x85\xa0\u1680\u2003\u2028\u202f\u205f\
 @given(st.lists(st.text(st.sampled_from(SPACES + "abé漢\u200b\u180e"))))
 def test_words_are_those_of_python(pieces: list[str]) -> None:
     text = "".join(pieces)
-    meter = Meter("a text")
+    meter = Meter("a text", Options())
     for piece in pieces:
         meter.add(piece)
     assert meter.words == len(text.split())
