@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from reformer.native.decode import MOST_TOKENS, Tape
 from reformer.positions import AxialPositions, Rotary, speeds
 from reformer.precision import wide
 from reformer.reversible import Source, reversible, reversible_loss
+from reformer.shorten import Groups, Shortened
 from reformer.state import State
 from reformer.tracing import as_written, exporting
 from reformer.trunk import Coupling, Trunk, merge
@@ -75,6 +77,7 @@ class ReformerLM(nn.Module):
             self.layers = nn.ModuleList(
                 nn.ModuleList([*make_attention(config, i), FeedForward(config)]) for i in range(config.n_layers)
             )
+            self.groups = Groups(config) if config.shorten > 1 else None
         self.head = Head(config, self.embedding if config.tie_embeddings else None)
         if self.embedding.device.type != "meta":
             self.initialise()
@@ -100,22 +103,32 @@ class ReformerLM(nn.Module):
 
     @property
     def trunk(self) -> Trunk:
-        couplings = [
-            Coupling(1, 0, part, f"layer {i} attention")
-            if isinstance(part, Mixing)
-            else Coupling(0, 1, part, f"layer {i} feed-forward")
-            for i, layer in enumerate(self.layers)
-            for part in layer  # type: ignore[attr-defined]
-        ]
         c = self.config
         dtype = self.embedding.dtype
         of_gradients = torch.bfloat16 if c.gradient_streams == "bfloat16" else dtype
         rows, device = rows_for(c.backend, self.embedding), self.embedding.device
         group = c.head_group or c.n_heads
-        return Trunk(
-            couplings, c.stream_bits, c.dropout, c.workspace_tokens, dtype, of_gradients, rows, group, device,
+        trunk = Trunk(
+            self._couplings(range(c.n_layers)), c.stream_bits, c.dropout, c.workspace_tokens, dtype, of_gradients, rows, group, device,
             c.offload_streams,
         )  # fmt: skip
+        if self.groups is None:
+            return trunk
+        among = c.group_layers
+        inner = replace(trunk, couplings=self._couplings(among))
+        shortened = Coupling(1, 0, Shortened(self.groups, inner), f"groups of {c.shorten} tokens")
+        before, after = self._couplings(range(among.start)), self._couplings(range(among.stop, c.n_layers))
+        return replace(trunk, couplings=[*before, shortened, *after])
+
+    def _couplings(self, layers: range) -> list[Coupling]:
+        """Of these layers, in order."""
+        return [
+            Coupling(1, 0, part, f"layer {i} attention")
+            if isinstance(part, Mixing)
+            else Coupling(0, 1, part, f"layer {i} feed-forward")
+            for i in layers
+            for part in self.layers[i]  # type: ignore[attr-defined,union-attr]
+        ]
 
     def table(self) -> Tensor:
         """What tokens start as: [vocab_size, d_model]. Rows have unit mean square under norm: rms."""

@@ -18,6 +18,7 @@ from torch.autograd.function import once_differentiable
 from reformer.branch import Context, Mixing
 from reformer.loss import Scoring, sliced_loss
 from reformer.positions import AxialPositions
+from reformer.shorten import Shortened
 from reformer.trunk import Trunk, add_up, merge
 
 
@@ -42,7 +43,8 @@ class Source:
 
     def begin(self, trunk: Trunk, table: Tensor) -> list[Tensor]:
         """The streams."""
-        return trunk.begin((*self.tokens.shape, table.shape[1]), lambda here: self.rows(table, here))
+        shape, slices = (*self.tokens.shape, table.shape[1]), trunk.slices(*self.tokens.shape)
+        return trunk.begin(shape, lambda here: self.rows(table, here), slices, "embedding")
 
     @property
     def parameters(self) -> list[nn.Parameter]:
@@ -190,26 +192,52 @@ def reversible_loss(
 
 def reversible_reference(trunk: Trunk, source: Source, table: Tensor, context: Context, *, concat: bool) -> Tensor:
     """The same network under ordinary autograd, which keeps every activation: the definition of the gradients."""
-    slices = trunk.slices(*source.tokens.shape)
-    x = torch.cat([source.rows(table, here) for here in slices], 1)
-    integers = trunk.begin((*x.shape,), lambda here: x[:, here].detach())
+    x = torch.cat([source.rows(table, here) for here in trunk.slices(*source.tokens.shape)], 1)
+    integers, ghosts = _plain(trunk, x, context)
+    return torch.cat(ghosts, -1) if concat else _straight_through(trunk, integers[0] + integers[1], *ghosts)
+
+
+def _plain(trunk: Trunk, x: Tensor, context: Context) -> tuple[list[Tensor], list[Tensor]]:
+    """Both streams after all couplings, in fixed point and as floats with their graph; both start as x."""
+    slices = trunk.slices(*x.shape[:2])
+    integers = trunk.begin((*x.shape,), lambda here: x[:, here].detach(), slices, "start")
     ghosts = [_straight_through(trunk, s, x) for s in integers]
     for number, (index, group) in enumerate(trunk.steps()):
         c = trunk.couplings[index]
         stream = ghosts[c.source]
-        if isinstance(c.branch, Mixing) and group is not None:
-            split = [c.branch.split(stream[:, here], context.phase(here), group) for here in slices]
-            parts = tuple(torch.cat(part, 2) for part in zip(*split, strict=True))
-            out, _ = c.branch.mix(parts, context, group)
-            pieces = [c.branch.joined(out[:, :, here], group) for here in slices]
+        if isinstance(c.branch, Shortened):
+            added = _plain_groups(trunk, c.branch, number, stream, context)
         else:
-            pieces = [c.branch(stream[:, here]) for here in slices]
-        dropped = [trunk.dropped(p, number, context, here.start) for p, here in zip(pieces, slices, strict=True)]
-        added = torch.cat(dropped, 1)
+            if isinstance(c.branch, Mixing) and group is not None:
+                split = [c.branch.split(stream[:, here], context.phase(here), group) for here in slices]
+                parts = tuple(torch.cat(part, 2) for part in zip(*split, strict=True))
+                out, _ = c.branch.mix(parts, context, group)
+                pieces = [c.branch.joined(out[:, :, here], group) for here in slices]
+            else:
+                pieces = [c.branch(stream[:, here]) for here in slices]
+            dropped = [trunk.dropped(p, number, context, here.start) for p, here in zip(pieces, slices, strict=True)]
+            added = torch.cat(dropped, 1)
         integers[c.target] = integers[c.target].clone()
         trunk.add_(integers[c.target], added.detach(), c.name)
         ghosts[c.target] = _straight_through(trunk, integers[c.target], ghosts[c.target], added)
-    return torch.cat(ghosts, -1) if concat else _straight_through(trunk, integers[0] + integers[1], *ghosts)
+    return integers, ghosts
+
+
+def _plain_groups(trunk: Trunk, branch: Shortened, number: int, stream: Tensor, context: Context) -> Tensor:
+    """What layers on groups add to tokens [batch, length, d_model]."""
+    added, w = torch.zeros_like(stream), branch.within(trunk, number, context, *stream.shape[:2])
+    if not w.members.count:
+        return added
+    slices = w.members.slices(trunk)
+    x = torch.cat([branch.groups.shortened(w.members.whole(stream, here)) for here in slices], 1)
+    integers, ghosts = _plain(w.inner, x, w.context)
+    h = _straight_through(w.inner, integers[0] + integers[1], *ghosts)
+    for here in slices:
+        place, given = w.members.readers(here), branch.groups.lengthened(h[:, here])
+        index = torch.arange(len(stream) * stream.shape[1]).view(len(stream), -1)
+        rows = place.cut(trunk.dropped(given, number, context, here.start)).flatten(0, 1)
+        added = added.flatten(0, 1).index_put((place.of(index).flatten(),), rows).view_as(stream)
+    return added
 
 
 def _straight_through(trunk: Trunk, stream: Tensor, *sources: Tensor) -> Tensor:

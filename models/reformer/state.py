@@ -139,7 +139,7 @@ class State:
     @property
     def nbytes(self) -> int:
         """Bytes in use."""
-        return sum(layer.nbytes if hasattr(layer, "nbytes") else _nbytes(layer) for layer in self.layers)
+        return sum(nbytes_of(layer) for layer in self.layers)
 
     def clone(self) -> State:
         """An independent copy: extending one leaves the other."""
@@ -147,7 +147,7 @@ class State:
 
     def rows(self, index: Tensor) -> State:
         """An independent state whose rows are these, which may repeat: one prompt, many continuations."""
-        return State(self.starts[index], [_rows(layer, index) for layer in self.layers])
+        return State(self.starts[index], [rows_of(layer, index) for layer in self.layers])
 
 
 def _tensors(layer: Any) -> Iterator[tuple[str, Tensor]]:
@@ -158,11 +158,15 @@ def _tensors(layer: Any) -> Iterator[tuple[str, Tensor]]:
                 yield f.name, value
 
 
-def _nbytes(layer: Any) -> int:
+def nbytes_of(layer: Any) -> int:
+    """Bytes of one branch's state that are in use."""
+    if hasattr(layer, "nbytes"):
+        return int(layer.nbytes)
     return sum(t.numel() * t.element_size() for _, t in _tensors(layer))
 
 
-def _rows(layer: Any, index: Tensor) -> Any:
+def rows_of(layer: Any, index: Tensor) -> Any:
+    """An independent copy of rows of one branch's state."""
     if layer is None or hasattr(layer, "rows"):
         return layer if layer is None else layer.rows(index)
     return dataclasses.replace(layer, **{name: t[index] for name, t in _tensors(layer)})
