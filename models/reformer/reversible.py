@@ -83,7 +83,7 @@ class _Reversible(torch.autograd.Function):
         streams = [s.data for s in saved]
         with torch.no_grad(), ctx.autocast:
             if ctx.at_start:
-                trunk.run(streams, context, ctx.routings)
+                ctx.routings = trunk.run(streams, context, ctx.routings)
             parts = grad.chunk(2, -1) if concat else (grad, grad)
             gradients = [g.to(streams[0].device, trunk.gradient_dtype, copy=True) for g in parts]
             totals = trunk.run_back(streams, gradients, context, ctx.routings)
@@ -120,7 +120,7 @@ class _ReversibleLoss(torch.autograd.Function):
         streams = [s.data for s in saved]
         with torch.no_grad(), ctx.autocast:
             if ctx.at_start:
-                trunk.run(streams, context, ctx.routings)
+                ctx.routings = trunk.run(streams, context, ctx.routings)
                 ctx.gradients = []
                 _, ctx.totals = _loss(trunk, concat, head, targets, streams, ctx.gradients)
             gradients, ctx.gradients = ctx.gradients, []

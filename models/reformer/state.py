@@ -175,16 +175,17 @@ def rows_of(layer: Any, index: Tensor) -> Any:
 def largest_state(config: ReformerConfig, tokens: int, batch: int) -> int:
     """Bytes that decoding may hold after so many tokens, in float32: an upper bound, exact for what grows."""
     pair = 2 * config.d_head * 4  # a key and a value
-    total = 0
+    total = 2 * config.shorten * config.d_model * 4 if config.shorten > 1 else 0
     published = config.pattern == "published"
     for n in range(config.n_layers):
         kind = config.layers[n % len(config.layers)]
         local, lsh = {"mixed": config.head_split, "lsh": (0, config.n_heads)}.get(kind, (config.n_heads, 0))
-        window = 2 * tokens if kind == "full" else config.local_window * (1 + published)
+        seen = tokens // config.shorten if n in config.group_layers else tokens
+        window = 2 * seen if kind == "full" else config.local_window * (1 + published)
         windows = [config.windows[r % len(config.windows)] * (1 + published) for r in range(config.n_hashes)]
         slots = math.prod(config.n_buckets) * sum(windows) + config.local_round
         rounds = len(windows) + bool(config.local_round)
-        used = min(slots, rounds * tokens)
+        used = min(slots, rounds * seen)
         buckets = math.prod(config.n_buckets) * len(windows)
         total += local * window * pair + lsh * (used * (pair + 8 + 4 * rounds) + 8 * buckets)
     return batch * total
