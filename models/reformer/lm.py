@@ -109,8 +109,8 @@ class ReformerLM(nn.Module):
         rows, device = rows_for(c.backend, self.embedding), self.embedding.device
         group = c.head_group or c.n_heads
         trunk = Trunk(
-            self._couplings(range(c.n_layers)), c.stream_bits, c.dropout, c.workspace_tokens, dtype, of_gradients, rows, group, device,
-            c.offload_streams,
+            self._couplings(range(c.n_layers)), c.stream_bits, c.dropout, c.workspace_tokens, dtype, of_gradients, rows,
+            group, device, c.offload_streams,
         )  # fmt: skip
         if self.groups is None:
             return trunk
@@ -127,7 +127,7 @@ class ReformerLM(nn.Module):
             if isinstance(part, Mixing)
             else Coupling(0, 1, part, f"layer {i} feed-forward")
             for i in layers
-            for part in self.layers[i]  # type: ignore[attr-defined,union-attr]
+            for part in self.layers[i]  # type: ignore[attr-defined]
         ]
 
     def table(self) -> Tensor:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from reformer.branch import Context, Mixing
+from reformer.branch import Composite, Context, Mixing
 from reformer.loss import Scoring, sliced_loss
 from reformer.positions import AxialPositions
 from reformer.shorten import Shortened
@@ -205,7 +205,8 @@ def _plain(trunk: Trunk, x: Tensor, context: Context) -> tuple[list[Tensor], lis
     for number, (index, group) in enumerate(trunk.steps()):
         c = trunk.couplings[index]
         stream = ghosts[c.source]
-        if isinstance(c.branch, Shortened):
+        if isinstance(c.branch, Composite):
+            assert isinstance(c.branch, Shortened)
             added = _plain_groups(trunk, c.branch, number, stream, context)
         else:
             if isinstance(c.branch, Mixing) and group is not None:

@@ -32,9 +32,7 @@ class Groups(nn.Module):
         super().__init__()
         d, self.size, self.backend, self.rms = config.d_model, config.shorten, config.backend, config.norm == "rms"
         # project has the RMS norm inside
-        self.norm_down, self.norm_up = (
-            nn.Identity() if self.rms else make_norm(config, n) for n in (self.size * d, d)
-        )
+        self.norm_down, self.norm_up = (nn.Identity() if self.rms else make_norm(config, n) for n in (self.size * d, d))
         self.down = nn.Linear(self.size * d, d, bias=False)
         self.output = nn.Linear(d, self.size * d, bias=False)
 

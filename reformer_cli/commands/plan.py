@@ -64,9 +64,9 @@ def plan(
     step = step_of(resolved, where)
     if settings["data"].get("vocab_size") is None and not images:
         say(f"data.vocab_size follows the corpus; {VOCAB_SIZE:,} assumed")
-    typer.echo(
-        f"context {step.context:,} x batch {step.batch}, {step.model.n_layers} layers, products in {step.precision}"
-    )
+    among = len(step.model.group_layers)
+    layers = f"{step.model.n_layers} layers" + (f", {among} on groups of {step.model.shorten} tokens" if among else "")
+    typer.echo(f"context {step.context:,} x batch {step.batch}, {layers}, products in {step.precision}")
     for item in forecast(step):
         typer.echo(f"  {item.name:<16} {as_size(item.size):>12}  {item.what}")
     verdict = "fits" if step.total <= limit else "does not fit"
