@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from reformer.shorten import GroupState
+from reformer.group_state import GroupState
 from reformer.state import GrowingState, State
 from reformer.trunk import Trunk
 

@@ -16,12 +16,13 @@ from reformer.branch import Context, FeedForward, Mixing, Progress, make_norm, r
 from reformer.config import ReformerConfig
 from reformer.errors import NumericalError
 from reformer.graph import by_graph
+from reformer.groups import Groups
 from reformer.loss import UNSCORED, squash, summed_nats
 from reformer.native.decode import MOST_TOKENS, Tape
 from reformer.positions import AxialPositions, Rotary, speeds
 from reformer.precision import wide
 from reformer.reversible import Source, reversible, reversible_loss
-from reformer.shorten import Groups, Shortened
+from reformer.shorten import Shortened
 from reformer.state import State
 from reformer.tracing import as_written, exporting
 from reformer.trunk import Coupling, Trunk, merge
@@ -260,7 +261,7 @@ class ReformerLM(nn.Module):
             state.untaped = state.tape is None
         if state.tape is None:
             return None
-        logits, bad = state.tape.run(tokens.contiguous(), state.starts)
+        logits, bad = state.tape.run(tokens.contiguous(), tokens.shape[1], state.starts)
         if bad is not None:
             raise NumericalError(self.trunk.couplings[bad].name, "values leave the range of the residual streams")
         state.starts += tokens.shape[1]
@@ -275,6 +276,7 @@ class ReformerLM(nn.Module):
             return None
         tape = Tape(state.batch, c.d_model, c.stream_bits)
         tape.embed(self.table().detach().contiguous(), axial)
+        tape.rotary = self.rotary()
         if c.positions == "rotary":
             tape.turns = tape.phase(speeds(c.d_head, c.rotary_base, self.embedding.device))
         for n, (coupling, layer) in enumerate(zip(self.trunk.couplings, state.layers, strict=True)):

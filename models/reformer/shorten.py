@@ -13,145 +13,18 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from reformer.branch import Composite, Context, Progress, make_norm
-from reformer.config import ReformerConfig
-from reformer.fused import project
-from reformer.state import nbytes_of, rows_of
+from reformer.branch import Composite, Context, Progress
+from reformer.group_state import GroupState, advance, record
+from reformer.groups import Groups, Membership, membership
 from reformer.trunk import Coupling, Trunk, Undo, merge
 
-
-class Groups(nn.Module):
-    """The two maps between tokens and groups."""
-
-    def __init__(self, config: ReformerConfig) -> None:
-        super().__init__()
-        d, self.size, self.backend, self.rms = config.d_model, config.shorten, config.backend, config.norm == "rms"
-        # project has the RMS norm inside
-        self.norm_down, self.norm_up = (nn.Identity() if self.rms else make_norm(config, n) for n in (self.size * d, d))
-        self.down = nn.Linear(self.size * d, d, bias=False)
-        self.output = nn.Linear(d, self.size * d, bias=False)
-
-    def shortened(self, x: Tensor) -> Tensor:
-        """Rows of whole groups [batch, groups * size, d_model] -> [batch, groups, d_model]."""
-        flat = x.reshape(-1, self.down.in_features)
-        (h,) = project(self.norm_down(flat), self.down.weight, 1, 1, None, None, rms=self.rms, backend=self.backend)
-        return h.view(len(x), -1, h.shape[-1])
-
-    def lengthened(self, h: Tensor) -> Tensor:
-        """[batch, groups, d_model] -> what they give to their tokens [batch, groups * size, d_model]."""
-        (x,) = project(
-            self.norm_up(h.flatten(0, 1)), self.output.weight, 1, self.size, None, None, rms=self.rms,
-            backend=self.backend,
-        )  # fmt: skip
-        return x.view(len(h), -1, h.shape[-1])
-
-
-Rows = slice | tuple[Tensor, Tensor]  # of [batch, n, ..]: the same of every text, or (text, place) of each
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where rows lie: among the tokens of the texts, and among those of a slice of the groups."""
-
-    tokens: Rows
-    groups: Rows
-
-    def of(self, x: Tensor) -> Tensor:
-        """The rows among tokens [batch, length, ..]; a view where they lie in one piece."""
-        return _pick(x, self.tokens)
-
-    def cut(self, x: Tensor) -> Tensor:
-        """The rows among those of the groups [batch, groups * size, ..], in the same order."""
-        return _pick(x, self.groups)
-
-    def put(self, x: Tensor, rows: Tensor) -> None:
-        """What `of` gave and was changed is put back, where it is no view."""
-        if not isinstance(self.tokens, slice):
-            x[_on(x.device, self.tokens)] = rows[0]
-
-
-def _pick(x: Tensor, rows: Rows) -> Tensor:
-    return x[:, rows] if isinstance(rows, slice) else x[_on(x.device, rows)][None]
-
-
-def _on(device: torch.device, index: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    return index[0].to(device), index[1].to(device)
-
-
-@dataclass(frozen=True)
-class Membership:
-    """Which tokens are in which group, and which read it. ends: int64 [batch, count], each group's last token, or
-    `length` where a text has fewer groups; served: bool [batch, count, size], which of the tokens from the last one on
-    are of its document; documents: int [batch, count]. All three None: the texts are of one document each."""
-
-    size: int
-    batch: int
-    length: int
-    ends: Tensor | None = None
-    served: Tensor | None = None
-    documents: Tensor | None = None
-
-    @property
-    def count(self) -> int:
-        """Groups of a text, at most."""
-        return self.length // self.size
-
-    def slices(self, trunk: Trunk) -> list[slice]:
-        """Of the groups, each of at most `trunk.size` tokens."""
-        return trunk.slices(self.batch * self.size, self.count)
-
-    def members(self, here: slice) -> Place:
-        """The tokens that groups are made of."""
-        if self.ends is None:
-            return Place(slice(here.start * self.size, here.stop * self.size), slice(None))
-        ends = self.ends[:, here]
-        return self._place(ends, 1 - self.size, (ends < self.length)[..., None].expand(-1, -1, self.size))
-
-    def readers(self, here: slice) -> Place:
-        """The tokens that groups give to."""
-        if self.ends is None or self.served is None:
-            first = (here.start + 1) * self.size - 1
-            stop = min(self.length, (here.stop + 1) * self.size - 1)
-            return Place(slice(first, stop), slice(0, stop - first))
-        return self._place(self.ends[:, here], 0, self.served[:, here])
-
-    def _place(self, ends: Tensor, first: int, there: Tensor) -> Place:
-        index = ends[..., None] + torch.arange(first, first + self.size, device=ends.device)
-        text, row = there.flatten(1).nonzero(as_tuple=True)
-        return Place((text, index.flatten(1)[text, row]), (text, row))
-
-    def whole(self, x: Tensor, here: slice) -> Tensor:
-        """The rows of groups [batch, groups * size, ..]; 0 where a text has fewer of them."""
-        place = self.members(here)
-        rows = place.of(x)
-        if isinstance(place.groups, slice):
-            return rows
-        found = x.new_zeros(self.batch, (here.stop - here.start) * self.size, *x.shape[2:])
-        found[_on(x.device, place.groups)] = rows[0]
-        return found
-
-
-def membership(size: int, batch: int, length: int, documents: Tensor | None) -> Membership:
-    """Of texts [batch, length]; documents: as in Context."""
-    count = length // size
-    if documents is None or not count:
-        return Membership(size, batch, length)
-    time = torch.arange(length, device=documents.device).expand_as(documents)
-    begins = torch.ones_like(documents, dtype=torch.bool)
-    begins[:, 1:] = documents[:, 1:] != documents[:, :-1]
-    place = time - torch.where(begins, time, 0).cummax(1).values
-    ends = torch.where(place % size == size - 1, time, length).sort(1).values[:, :count]
-    beyond = documents.amax(1, keepdim=True) + 1  # a document of its own
-    padded = torch.cat([documents, beyond.expand(-1, size)], 1)  # what comes after the text
-    of = padded.gather(1, ends)
-    after = ends[..., None] + torch.arange(size, device=ends.device)
-    served = (after < length) & (padded.gather(1, after.flatten(1)).view_as(after) == of[..., None])
-    return Membership(size, batch, length, ends, served, of)
+if TYPE_CHECKING:
+    from reformer.native.decode import Tape
 
 
 @dataclass(frozen=True)
@@ -160,27 +33,6 @@ class Kept:
 
     streams: list[Tensor]
     routings: list[Any]
-
-
-@dataclass
-class GroupState:
-    """What decoding keeps of the groups. begun: [batch, size, d_model], the row of token t at t modulo size; given:
-    [batch, size, d_model], what the last whole group gives to the tokens from its last one on; layers: one state a
-    branch."""
-
-    begun: Tensor
-    given: Tensor
-    layers: list[Any]
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes in use."""
-        own = sum(x.numel() * x.element_size() for x in (self.begun, self.given))
-        return own + sum(nbytes_of(layer) for layer in self.layers)
-
-    def rows(self, index: Tensor) -> GroupState:
-        """An independent copy of these rows of the batch."""
-        return GroupState(self.begun[index], self.given[index], [rows_of(layer, index) for layer in self.layers])
 
 
 @dataclass(frozen=True)
@@ -263,39 +115,10 @@ class Shortened(Composite):
         return GroupState(begun, given, [c.branch.start(batch) for c in self.inner.couplings])
 
     def step(self, x: Tensor, progress: Progress, state: GroupState) -> Tensor:
-        size, (batch, new, d) = self.groups.size, x.shape
-        starts, counts = progress.starts, progress.counts
-        before = starts // size  # groups that were whole
-        done = (starts + counts) // size - before
-        most = int(done.max())
-        given = state.given[:, None]
-        if most:
-            h = self._groups(x, most, Progress(progress.rotary, before, done), starts, state)
-            given = torch.cat([given, self.groups.lengthened(h).view(batch, most, size, d)], 1)
-            state.given = given[torch.arange(batch, device=x.device), done].to(state.given.dtype)
-        now = starts[:, None] + torch.arange(new, device=x.device)
-        nth, place = ((now + 1) // size - before[:, None]).clamp_max(most), (now + 1) % size
-        added = given.flatten(1, 2).gather(1, (nth * size + place)[..., None].expand(-1, -1, d))
-        index = torch.arange(new, device=x.device)
-        b, i = ((index < counts[:, None]) & (index >= counts[:, None] - size)).nonzero(as_tuple=True)
-        state.begun[b, now[b, i] % size] = x[b, i]
-        return added
+        return advance(self.groups, self.inner, x, progress, state)
 
-    def _groups(self, x: Tensor, most: int, progress: Progress, starts: Tensor, state: GroupState) -> Tensor:
-        """The merged streams [batch, most, d_model] of the groups that new tokens x complete."""
-        size, (batch, new, d), trunk = self.groups.size, x.shape, self.inner
-        first = progress.starts * size - starts  # of the first group's first token, among the new ones
-        index = first[:, None] + torch.arange(most * size, device=x.device)
-        fresh = x.gather(1, index.clamp(0, new - 1)[..., None].expand(-1, -1, d))
-        rows = torch.where((index < 0)[..., None], state.begun.repeat(1, most, 1), fresh)
-        if progress.rotary is not None:
-            progress = dataclasses.replace(
-                progress, rotary=dataclasses.replace(progress.rotary, starts=progress.starts)
-            )
-        streams = trunk.begin((batch, most, d), lambda here: self.groups.shortened(rows), [slice(0, most)], "groups")
-        for c, layer in zip(trunk.couplings, state.layers, strict=True):
-            trunk.add_(streams[c.target], c.branch.step(trunk.read(streams[c.source]), progress, layer), c.name)
-        return merge(trunk, streams, concat=False)
+    def record(self, tape: Tape, source: int, state: GroupState) -> Tensor | None:
+        return record(self.groups, self.inner, tape, source, state)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from reformer.bucket_state import BucketState
-from reformer.shorten import GroupState
+from reformer.group_state import GroupState
 from reformer.state import GrowingState, State, WindowState
 
 if TYPE_CHECKING:

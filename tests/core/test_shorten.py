@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 import torch
 from core.models import small, tokens
-from reformer import ReformerConfig, ReformerLM
+from reformer import ReformerConfig, ReformerLM, native
 from reformer.branch import Context
+from reformer.groups import membership
 from reformer.reversible import Source
-from reformer.shorten import Kept, membership
+from reformer.shorten import Kept
 from reformer.statistics import hash_statistics
 from reformer.trunk import Trunk
 from torch import Tensor
@@ -141,7 +142,7 @@ def test_frozen_levels() -> None:
 
 def test_the_layers_step_once_a_group() -> None:
     """A token that completes no group costs the outer layers alone."""
-    model, steps, state = grouped(torch.float32), [], None
+    model, steps, state = grouped(torch.float32, backend="torch"), [], None
     branch = model.layers[1][0]
     step = branch.step
     branch.step = lambda x, *rest: steps.append(x.shape[1]) or step(x, *rest)
@@ -168,6 +169,25 @@ def test_statistics_of_the_hash_are_of_groups_there() -> None:
     assert [s.layer for s in found] == ["layer 0 attention"] + [f"layer {n} attention" for n in (1, 2, 3)]
     with pytest.raises(ValueError, match="more than 50"):
         hash_statistics(grouped(torch.float32), tokens(50, batch=1))
+
+
+@pytest.mark.skipif(native.library() is None, reason=native.problem())
+def test_rows_out_of_step_in_c_and_in_pytorch() -> None:
+    """Rows that complete a group at different tokens go another way than those that keep step, of one state."""
+    model, ids = grouped(torch.float32), tokens(60, batch=3)
+    with torch.no_grad():
+        whole = model(ids)
+    _, state = model.extend(ids[:, :10], counts=torch.tensor([10, 8, 9]))
+    for n in range(40):
+        new = torch.stack([ids[row, start + n] for row, start in enumerate((10, 8, 9))])[:, None]
+        logits, state = model.extend(new, state)
+        for row, start in enumerate((10, 8, 9)):
+            assert (logits[row, 0] - whole[row, start + n]).abs().max() < 2e-5
+    assert state.tape is not None
+    together = model.extend(ids[:, :10])[1]
+    for n in range(10, 40):
+        logits, together = model.extend(ids[:, n : n + 1], together)
+        assert (logits[:, 0] - whole[:, n]).abs().max() < 2e-5
 
 
 @pytest.mark.parametrize(
