@@ -74,10 +74,10 @@ def forecast(step: Step) -> list[Item]:
     weights, state = count_parameters(c), optimizer_bytes(c, step.optimizer)
     half = 2 if c.gradient_streams == "bfloat16" else 4
     groups = replace(step, context=step.context // c.shorten).tokens if c.group_layers else 0
-    moments = _attention(step, set(range(c.n_layers)) - set(c.group_layers), "attention", 0)
+    moments = _attention(step, set(range(c.n_layers)) - set(c.group_layers), 0)
     if groups:
         gradients = 2 * half * groups * c.d_model
-        moments += _attention(replace(step, context=step.context // c.shorten), c.group_layers, "groups", gradients)
+        moments += _attention(replace(step, context=step.context // c.shorten), c.group_layers, gradients)
     of_a_slice = f"a slice of {c.workspace_tokens:,} tokens"
     moments.append(Item("feed-forward", feed_forward_bytes(step), of_a_slice))
     moments.append(Item("head and loss", head_bytes(step), of_a_slice))
@@ -107,14 +107,14 @@ def forecast(step: Step) -> list[Item]:
     ]
 
 
-def _attention(step: Step, layers: Collection[int], name: str, beside: int) -> list[Item]:
-    """What the groups of heads of some layers take in turn; beside: bytes that exist as long as these layers run."""
-    c = step.model
-    more = ", and gradients of their streams" if beside else ""
-    return [
-        Item(name, beside + attention_bytes(step, heads, kind), f"{min(heads, group(c))} {kind} heads at a time{more}")
-        for heads, kind in kinds(c, layers)
-    ]
+def _attention(step: Step, layers: Collection[int], beside: int) -> list[Item]:
+    """What some layers' heads take, so many at a time; beside: bytes that exist as long as these layers run."""
+    more = ", and gradients of the groups' streams" if beside else ""
+    found = []
+    for heads, kind in kinds(step.model, layers):
+        what = f"{min(heads, group(step.model))} {kind} heads at a time{more}"
+        found.append(Item("attention", beside + attention_bytes(step, heads, kind), what))
+    return found
 
 
 def count_parameters(config: ReformerConfig) -> int:
