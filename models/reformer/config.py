@@ -47,6 +47,9 @@ class ReformerConfig:
         le=2**20,
         description="tokens a local head sees, itself included; pattern published: length of its chunks",
     )
+    key_tokens: int = Field(
+        default=1, ge=1, le=16, description="most recent tokens that the hashed vector of an LSH head is made of"
+    )
     n_hashes: int = Field(default=2, ge=1, le=64, description="hash rounds of an LSH head")
     windows: tuple[int, ...] = Field(
         default=(64,),

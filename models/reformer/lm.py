@@ -87,6 +87,8 @@ class ReformerLM(nn.Module):
             kind = name.rsplit(".", 1)[-1]
             if kind == "bias" or name.endswith("output.weight"):
                 p.zero_()
+            elif kind == "blend":
+                p.copy_(torch.empty(p.shape).normal_(0.0, 1.0, generator=generator))
             elif kind == "temperature":
                 p.fill_(self.config.temperature)
             elif p.dim() == 1:
