@@ -19,7 +19,7 @@ from reformer_cli.errors import ConfigError, UserError
 from reformer_cli.image_settings import of_images
 from reformer_cli.yaml_text import parse, parse_value, read_limited
 
-VERSION = 1
+VERSION = 2
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
@@ -264,6 +264,8 @@ def from_yaml(text: str, where: str) -> RunConfig:
     merged: Settings = {name: {} for name in SECTIONS}
     vocab_size = content.get("model", {}).pop("vocab_size", None) if isinstance(content.get("model"), dict) else None
     _overlay(merged, content, faults)
+    if version < 2:  # keys were of one token then
+        merged["model"].setdefault("key_tokens", 1)
     parts = _build(merged, vocab_size, faults)
     if faults:
         raise ConfigError(where, faults)

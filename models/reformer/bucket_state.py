@@ -58,7 +58,8 @@ class BucketState:
     def nbytes(self) -> int:
         """Bytes in use."""
         entry = sum(x[0, :1].numel() * x.element_size() for x in (self.pairs, self.times, self.ids))
-        return int((self.times > 0).sum()) * entry + self.counts.numel() * 8 + self.last.numel() * 8
+        others = (self.counts, self.last, self.before)
+        return int((self.times > 0).sum()) * entry + sum(x.numel() * x.element_size() for x in others)
 
     def rows(self, index: Tensor) -> BucketState:
         """An independent copy of these rows of the batch; only what is in use is touched."""

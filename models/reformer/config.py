@@ -48,7 +48,10 @@ class ReformerConfig:
         description="tokens a local head sees, itself included; pattern published: length of its chunks",
     )
     key_tokens: int = Field(
-        default=1, ge=1, le=16, description="most recent tokens that the hashed vector of an LSH head is made of"
+        default=3,
+        ge=1,
+        le=16,
+        description="most recent tokens that a hashed vector is made of: a match is a context, not a token; published: 1",
     )
     n_hashes: int = Field(default=2, ge=1, le=64, description="hash rounds of an LSH head")
     windows: tuple[int, ...] = Field(
@@ -153,6 +156,7 @@ class ReformerConfig:
                 )
         if self.pattern == "published":
             wrong = [f"values: {self.values} (same)"] if self.values != "same" else []
+            wrong += [f"key_tokens: {self.key_tokens} (1)"] if self.key_tokens > 1 else []
             wrong += [f"positions: {self.positions} (axial or none)"] if self.positions == "rotary" else []
             wrong += [f"local_round: {self.local_round} (0)"] if self.local_round else []
             wrong += [f"windows: {list(self.windows)} (one length)"] if len(self.windows) > 1 else []

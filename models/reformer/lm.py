@@ -87,14 +87,14 @@ class ReformerLM(nn.Module):
             kind = name.rsplit(".", 1)[-1]
             if kind == "bias" or name.endswith("output.weight"):
                 p.zero_()
-            elif kind == "blend":
-                p.copy_(torch.empty(p.shape).normal_(0.0, 1.0, generator=generator))
             elif kind == "temperature":
                 p.fill_(self.config.temperature)
             elif p.dim() == 1:
                 p.fill_(1.0)
             else:
                 deviation = {"embedding": 1.0, "head.weight": 0.02}.get(name, p.shape[1] ** -0.5)
+                if kind == "blend":  # every token as much, and mixed by signs, so that their order counts
+                    deviation = 1.0
                 p.copy_(torch.empty(p.shape).normal_(0.0, deviation, generator=generator))
         for name, b in self.named_buffers():
             if name.endswith("rotations"):

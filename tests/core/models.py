@@ -16,7 +16,7 @@ VARIANTS: dict[str, dict] = {
         "axial_shape": (40, 40), "axial_dims": (16, 16), "feed_forward": "gelu",
     },
     "published": {
-        "pattern": "published", "values": "same", "layers": ("local", "lsh", "mixed"), "positions": "none",
+        "pattern": "published", "values": "same", "key_tokens": 1, "layers": ("local", "lsh", "mixed"), "positions": "none",
         "local_window": 12, "windows": (8,), "n_hashes": 2,
     },
     "one slice": {"workspace_tokens": 4096},

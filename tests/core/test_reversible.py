@@ -172,7 +172,7 @@ def test_autocast_is_entered_again_in_backward() -> None:
         assert torch.isfinite(p.grad).all(), name
         assert not torch.equal(p.grad, q.grad), name  # it did run in bfloat16
         if p.numel() > 1:  # one number near 0 may change its sign
-            assert torch.nn.functional.cosine_similarity(p.grad.flatten(), q.grad.flatten(), 0) > 0.9, name
+            assert torch.nn.functional.cosine_similarity(p.grad.flatten(), q.grad.flatten(), 0) > 0.8, name
 
 
 @pytest.mark.parametrize("value", [float("nan"), 1e6])

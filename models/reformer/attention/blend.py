@@ -36,7 +36,7 @@ def blend(
 def _shifted(x: Tensor, back: int, here: slice, documents: Tensor | None, before: Tensor | None) -> Tensor:
     """[batch, heads, slice, d_head], wide: what stood `back` places before."""
     start, stop = here.start - back, here.stop - back
-    part = wide(x[:, :, max(0, start) : max(0, stop)])
+    part = wide(x[:, :, max(0, start) : max(0, stop)]).contiguous()  # sums are in one order, however x lies
     if documents is not None and back:
         ours, theirs = documents[:, max(here.start, back) : here.stop], documents[:, max(0, start) : max(0, stop)]
         part = part * (ours == theirs)[:, None, :, None]
@@ -79,7 +79,7 @@ class _Blend(torch.autograd.Function):
         for here in _slices(length):
             reach = slice(here.start, min(length, here.stop + more))  # x_t is part of so many vectors after it
             u = _sums(x, w, reach, documents, before)
-            inverse, d_out = _inverse(u), wide(grad[:, :, reach])
+            inverse, d_out = _inverse(u), wide(grad[:, :, reach]).contiguous()
             unit = u.mul_(inverse)
             along = (unit * d_out).sum(-1, keepdim=True)
             n = here.stop - here.start
