@@ -169,6 +169,8 @@ def attention_bytes(step: Step, heads: int, kind: str) -> int:
         vectors += (4 if kind == "LSH" else 2) * low
     if kind == "full":
         vectors += low
+    if kind == "LSH" and c.key_tokens > 1:  # the keys, beside what they are made of, and a gradient more
+        vectors += 2 * low
     if rounds > 1:  # added up in float32, then brought to the products' type one after the other
         vectors += parts * 4 + (low if low == 2 else 0)
     else:

@@ -57,7 +57,7 @@ def pickled(path: Path) -> None:
 
 def newer(path: Path) -> None:
     text = (path / "config.yaml").read_text()
-    (path / "config.yaml").write_text(text.replace("version: 1", "version: 99"))
+    (path / "config.yaml").write_text(text.replace("version: 2", "version: 99"))
 
 
 def not_yaml(path: Path) -> None:
