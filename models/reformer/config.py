@@ -114,6 +114,13 @@ class ReformerConfig:
     workspace_tokens: int = Field(
         default=4_096, ge=64, description="tokens that feed-forward, head and loss work on at a time"
     )
+    kept_activations: int = Field(
+        default=256,
+        ge=0,
+        le=2**20,
+        description="MiB of activations that training may keep for backward, where a step is one slice of "
+        "workspace_tokens; beyond, they are made again: slower, the same bits, memory independent of depth",
+    )
     seed: int = Field(default=0, ge=0, lt=2**63, description="draws the weights and the hash rotations")
     hash_seed: int | None = Field(
         default=None,

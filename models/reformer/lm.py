@@ -36,6 +36,14 @@ def draw_rotations(
     return torch.empty(shape, dtype=dtype).normal_(generator=generator)
 
 
+def activation_bytes(config: ReformerConfig, wide: int, low: int = 2) -> int:
+    """Of all layers, a token, about: what their graphs hold. wide, low: bytes of a number in streams, in products."""
+    heads, d_ff = config.n_heads * config.d_head, config.d_ff or 4 * config.d_model
+    attention = config.d_model * (wide + low) + heads * 8 * low
+    feed_forward = config.d_model * (wide + low) + 3 * d_ff * low
+    return config.n_layers * (attention + feed_forward)
+
+
 class Head(nn.Module):
     """Merged streams -> logits."""
 
@@ -116,7 +124,7 @@ class ReformerLM(nn.Module):
         group = c.head_group or c.n_heads
         return Trunk(
             couplings, c.stream_bits, c.dropout, c.workspace_tokens, dtype, of_gradients, rows, group, device,
-            c.offload_streams,
+            c.offload_streams, activation_bytes(c, self.embedding.dtype.itemsize), c.kept_activations * 2**20,
         )  # fmt: skip
 
     def table(self) -> Tensor:

@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 from reformer.branch import Context, Mixing
 from reformer.loss import Scoring, sliced_loss
 from reformer.positions import AxialPositions
-from reformer.trunk import Trunk, add_up, merge
+from reformer.trunk import Graph, Trunk, add_up, merge
 
 
 @dataclass(frozen=True)
@@ -64,10 +64,12 @@ class Source:
 class _Reversible(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, trunk: Trunk, context: Context, concat: bool, source: Source, table: Tensor, *parameters: Tensor
-    ) -> Tensor:
+        ctx: Any, trunk: Trunk, context: Context, concat: bool, differentiate: bool, source: Source, table: Tensor,
+        *parameters: Tensor,
+    ) -> Tensor:  # fmt: skip
         streams = source.begin(trunk, table)
-        ctx.routings = trunk.run(streams, context)
+        ctx.kept = _kept(trunk, source, differentiate and any(ctx.needs_input_grad))
+        ctx.routings = trunk.run(streams, context, kept=ctx.kept)
         ctx.settings, ctx.parameters, ctx.at_start = (trunk, context, concat, source), parameters, False
         ctx.autocast = _autocast(table)
         ctx.save_for_backward(table, *streams)
@@ -84,10 +86,10 @@ class _Reversible(torch.autograd.Function):
                 trunk.run(streams, context, ctx.routings)
             parts = grad.chunk(2, -1) if concat else (grad, grad)
             gradients = [g.to(streams[0].device, trunk.gradient_dtype, copy=True) for g in parts]
-            totals = trunk.run_back(streams, gradients, context, ctx.routings)
+            ctx.at_start = not ctx.kept
+            totals = trunk.run_back(streams, gradients, context, ctx.routings, ctx.kept)
             d_table = source.back(trunk, table, gradients, totals)
-        ctx.at_start = True
-        return None, None, None, None, d_table, *(totals.get(id(p)) for p in ctx.parameters)
+        return *[None] * 5, d_table, *(totals.get(id(p)) for p in ctx.parameters)
 
 
 class _ReversibleLoss(torch.autograd.Function):
@@ -100,11 +102,12 @@ class _ReversibleLoss(torch.autograd.Function):
         targets: Tensor, source: Source, table: Tensor, *parameters: Tensor,
     ) -> Tensor:  # fmt: skip
         streams = source.begin(trunk, table)
-        ctx.routings = trunk.run(streams, context)
+        differentiate = differentiate and any(ctx.needs_input_grad)  # which are true under torch.no_grad too
+        ctx.kept = _kept(trunk, source, differentiate)
+        ctx.routings = trunk.run(streams, context, kept=ctx.kept)
         ctx.settings, ctx.parameters, ctx.at_start = (trunk, context, concat, head, source), parameters, False
         ctx.autocast = _autocast(table)
-        # needs_input_grad is true under torch.no_grad too.
-        ctx.gradients = [] if differentiate and any(ctx.needs_input_grad) else None
+        ctx.gradients = [] if differentiate else None
         mean, ctx.totals = _loss(trunk, concat, head, targets, streams, ctx.gradients)
         ctx.save_for_backward(targets, table, *streams)
         return mean.to(table.dtype)
@@ -119,7 +122,7 @@ class _ReversibleLoss(torch.autograd.Function):
         with torch.no_grad(), ctx.autocast:
             if ctx.at_start:
                 trunk.run(streams, context, ctx.routings)
-                ctx.gradients = []
+            if not ctx.gradients:
                 _, ctx.totals = _loss(trunk, concat, head, targets, streams, ctx.gradients)
             gradients, ctx.gradients = ctx.gradients, []
             if len(gradients) == 1:
@@ -127,11 +130,16 @@ class _ReversibleLoss(torch.autograd.Function):
             if float(grad) != 1:
                 for g in [*gradients, *ctx.totals]:
                     g *= grad.to(g.device)
-            totals = trunk.run_back(streams, gradients, context, ctx.routings)
+            ctx.at_start = not ctx.kept
+            totals = trunk.run_back(streams, gradients, context, ctx.routings, ctx.kept)
             d_table = source.back(trunk, table, gradients, totals)
-        ctx.at_start = True
         totals |= {id(p): g for p, g in zip(_trainable(head), ctx.totals, strict=True)}
         return *[None] * 7, d_table, *(totals.get(id(p)) for p in ctx.parameters)
+
+
+def _kept(trunk: Trunk, source: Source, differentiate: bool) -> list[Graph] | None:
+    """What forward keeps its graphs in; None where backward is to make them again."""
+    return [] if differentiate and trunk.keeps(*source.tokens.shape) else None
 
 
 def _autocast(x: Tensor) -> torch.autocast:
@@ -171,7 +179,7 @@ def reversible(trunk: Trunk, source: Source, table: Tensor, context: Context, *,
     Raises NumericalError, which names the layer, when a value is not finite or leaves the streams' range.
     """
     parameters = [p for c in trunk.couplings for p in c.branch.parameters()] + source.parameters
-    out: Tensor = _Reversible.apply(trunk, context, concat, source, table, *parameters)
+    out: Tensor = _Reversible.apply(trunk, context, concat, torch.is_grad_enabled(), source, table, *parameters)
     return out
 
 

@@ -9,6 +9,7 @@ from functools import lru_cache
 
 import torch
 from reformer import ReformerConfig, ReformerLM
+from reformer.lm import activation_bytes
 from reformer.ops.bucket_attention.blocks import SCORES_AT_ONCE
 from reformer.trunk import KEPT
 
@@ -91,6 +92,8 @@ def forecast(step: Step) -> list[Item]:
         Item("text", 4 * 8 * n, "tokens, targets and what indexes them"),
         max(moments, key=lambda item: item.size),
     ]
+    if kept := kept_bytes(step):
+        asked.append(Item("activations", kept, "of all layers, kept for backward: model.kept_activations"))
     if step.averaged:
         asked.append(Item("running mean", 4 * weights, "of the parameters, in float32"))
     if step.copied:
@@ -181,6 +184,14 @@ def attention_bytes(step: Step, heads: int, kind: str) -> int:
     graph = step.tokens * (low + 4) * c.d_model + rows * c.d_head * parts * low if kept else 0
     scores = 0 if step.native else 6 * 4 * SCORES_AT_ONCE
     return rows * (c.d_head * vectors + indices) + graph + scores
+
+
+def kept_bytes(step: Step) -> int:
+    """Of the graphs that forward leaves to backward; 0 where it makes them again."""
+    c = step.model
+    size = step.tokens * activation_bytes(c, 4)
+    fits = step.tokens <= c.workspace_tokens and not c.offload_streams and size <= c.kept_activations * 2**20
+    return step.tokens * activation_bytes(c, 4, step.low) if fits else 0
 
 
 def feed_forward_bytes(step: Step) -> int:
