@@ -3,8 +3,8 @@
     python benchmarks/equal_minutes.py TEXT --minutes 5 [--seeds 0 1 2] [--systems reformer dense ...] [--vocab 1024]
                                        [--samples FOLDER]
 
-The last twentieth of the text, without Project Gutenberg's licence, is held out; every byte of it is scored once. Ours is
-the command line, tokenizer and all. Peers: AdamW, 2,048 to 4,096 tokens a step, a step size that falls to 0 over the
+The last twentieth of the text, without Project Gutenberg's licence, is held out; every byte of it is scored once. Ours
+is the command line, tokenizer and all. Peers: AdamW, 2,048 to 4,096 tokens a step, a step size that falls to 0 over the
 minutes, each token scored with at least half a context before it; sizes and step sizes are the best of those tried
 (LOG.md). Appends to results.csv; samples: what each writes after the same prompt, of the first seed.
 """

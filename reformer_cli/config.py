@@ -100,9 +100,9 @@ class TrainConfig:
     )
     learning_rate: float = Field(default=2e-3, gt=0, le=10, description="highest step size")
     schedule: Literal["cosine", "wsd", "published"] = Field(
-        default="cosine",
-        description="how the step size goes on after the warm-up: cosine falls at once; wsd stays, then falls at the "
-        "end; published: by the inverse square root, to no set end",
+        default="wsd",
+        description="how the step size goes on after the warm-up: wsd stays, then falls at the end; cosine falls at "
+        "once; published: by the inverse square root, to no set end",
     )
     warmup: float = Field(default=0.05, ge=0, lt=1, description="share of the run over which the step size rises")
     final_learning_rate: float = Field(

@@ -51,7 +51,7 @@ class ReformerConfig:
         default=3,
         ge=1,
         le=16,
-        description="most recent tokens that a hashed vector is made of: a match is a context, not a token; published: 1",
+        description="most recent tokens that a hashed vector is made of, so that a match is a context; published: 1",
     )
     n_hashes: int = Field(default=2, ge=1, le=64, description="hash rounds of an LSH head")
     windows: tuple[int, ...] = Field(
@@ -101,7 +101,7 @@ class ReformerConfig:
     tie_embeddings: bool = Field(default=False, description="use the embedding as the output matrix (merge: sum)")
     softcap: float = Field(default=20.0, ge=0, description="logits are squashed into +-softcap by tanh; 0 leaves them")
     temperature: float = Field(default=8.0, gt=0, description="starting scale of scores between unit queries and keys")
-    stream_bits: int = Field(default=20, ge=8, le=26, description="residual streams count in units of 2^-stream_bits")
+    stream_bits: int = Field(default=16, ge=8, le=26, description="residual streams count in units of 2^-stream_bits")
     gradient_streams: Literal["full", "bfloat16"] = Field(
         default="full", description="gradients of the streams: as wide as the weights, or half of it, and rounded"
     )

@@ -43,7 +43,11 @@ def _used(layer: Any, position: int) -> Tensors:
     if isinstance(layer, BucketState):
         rows, slots = layer.times.nonzero(as_tuple=True)
         parts = {name: getattr(layer, name)[rows, slots] for name in ("pairs", "times", "ids")}
-        return parts | {"rows": rows, "slots": slots, "counts": layer.counts, "last": layer.last} | {"before": layer.before}
+        return (
+            parts
+            | {"rows": rows, "slots": slots, "counts": layer.counts, "last": layer.last}
+            | {"before": layer.before}
+        )
     length = position if isinstance(layer, GrowingState) else None
     return {"keys": layer.keys[:, :, :length], "values": layer.values[:, :, :length]}
 

@@ -40,8 +40,8 @@ class Trunk:
     tokens that pointwise work is done on at a time; dtype: of the branches' parameters; gradient_dtype: of the streams'
     gradients; rows: passes over rows (`backend.rows_for`); head_group: heads worked on together; device: of the work;
     offload: streams and their gradients are kept in main memory and fetched slice by slice; activations: bytes of all
-    branches a token, about; most_activations: bytes that may be kept of them from forward to backward; pending: where something
-    was added, and whether it fitted, which a GPU is not waited for before `settle`."""
+    branches a token, about; most_activations: bytes that may be kept of them from forward to backward; pending: where
+    something was added, and whether it fitted, which a GPU is not waited for before `settle`."""
 
     couplings: Sequence[Coupling]
     bits: int
@@ -155,8 +155,8 @@ class Trunk:
     ) -> list[Tensor | None]:
         """Advance both int32 streams [batch, length, d_model] in place; returns the routing of every step.
 
-        watch: is shown the parts of every group of heads in which positions meet. kept: is filled with the graph of every
-        step, for `run_back`; of a text that is one slice (`keeps`).
+        watch: is shown the parts of every group of heads in which positions meet. kept: is filled with the graph of
+        every step, for `run_back`; of a text that is one slice (`keeps`).
         """
         found: list[Tensor | None] = []
         for number, (index, group) in enumerate(self.steps()):

@@ -16,8 +16,8 @@ VARIANTS: dict[str, dict] = {
         "axial_shape": (40, 40), "axial_dims": (16, 16), "feed_forward": "gelu",
     },
     "published": {
-        "pattern": "published", "values": "same", "key_tokens": 1, "layers": ("local", "lsh", "mixed"), "positions": "none",
-        "local_window": 12, "windows": (8,), "n_hashes": 2,
+        "pattern": "published", "values": "same", "key_tokens": 1, "layers": ("local", "lsh", "mixed"),
+        "positions": "none", "local_window": 12, "windows": (8,), "n_hashes": 2,
     },
     "one slice": {"workspace_tokens": 4096, "kept_activations": 0},
     "one slice, kept": {"workspace_tokens": 4096},
@@ -33,7 +33,7 @@ def small(dtype: torch.dtype = torch.float32, **changes) -> ReformerLM:
     """Two or three layers; output projections are drawn too, since at 0 no layer would do anything."""
     settings = {
         "vocab_size": 50, "d_model": 32, "n_layers": 3, "n_heads": 4, "d_head": 8, "n_buckets": (8,), "windows": (16,),
-        "workspace_tokens": 64, "local_window": 20, "block": 16,
+        "workspace_tokens": 64, "local_window": 20, "block": 16, "stream_bits": 20,
     }  # fmt: skip
     model = ReformerLM(ReformerConfig(**(settings | changes)))
     random = torch.Generator().manual_seed(5)

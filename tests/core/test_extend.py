@@ -78,7 +78,9 @@ def test_both_backends_keep_the_same_state() -> None:
 @pytest.mark.parametrize("dtype", [torch.float64, pytest.param(torch.float32, marks=needs_compiler)])
 def test_rows_of_different_lengths(variant: str, dtype: torch.dtype) -> None:
     """Peers gather the first row's past for all of them, and forget the padding."""
-    model = small(dtype, **VARIANTS.get(variant, {"pattern": "published", "values": "same", "key_tokens": 1, "positions": "none"}))
+    model = small(
+        dtype, **VARIANTS.get(variant, {"pattern": "published", "values": "same", "key_tokens": 1, "positions": "none"})
+    )
     lengths, close = [3, 90, 41], 1e-12 if dtype == torch.float64 else 2e-5
     prompts, more = tokens(90, batch=3), tokens(10, batch=3, seed=8)
     logits, state = model.extend(prompts, last_only=True, counts=torch.tensor(lengths))

@@ -56,9 +56,7 @@ class LSHHeads(Heads):
         # Query and key are one vector of length sqrt(temperature): scores are temperature x cosine.
         return self.temperature.clamp_min(LEAST_TEMPERATURE).sqrt()
 
-    def keys(
-        self, x: Tensor, group: slice, documents: Tensor | None = None, before: Tensor | None = None
-    ) -> Tensor:
+    def keys(self, x: Tensor, group: slice, documents: Tensor | None = None, before: Tensor | None = None) -> Tensor:
         """Queries and keys in one, of what `split` makes of them; the others as for `blend`."""
         if self.blend is None:
             return x
@@ -96,7 +94,14 @@ class LSHHeads(Heads):
     def start(self, batch: int) -> BucketState:
         c, like = self.config, self.project.weight
         return BucketState.empty(
-            batch, self.heads, c.d_head, self.sizes, self.windows, like, next=c.values == "next", before=c.key_tokens - 1
+            batch,
+            self.heads,
+            c.d_head,
+            self.sizes,
+            self.windows,
+            like,
+            next=c.values == "next",
+            before=c.key_tokens - 1,
         )
 
     def step_mix(self, parts: tuple[Tensor, ...], progress: Progress, state: BucketState) -> Tensor:
