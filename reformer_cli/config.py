@@ -114,6 +114,13 @@ class TrainConfig:
         le=1,
         description="schedule wsd: share of the run, at its end, in which the step size falls",
     )
+    noise: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="share of the tokens read in training that others from anywhere in the text replace; those to be "
+        "predicted stay. Against learning a short text by heart",
+    )
     weight_decay: float = Field(default=0.1, ge=0, le=10, description="decay of matrices")
     beta1: float = Field(default=0.9, ge=0, lt=1, description="AdamW's decay of the mean gradient")
     beta2: float = Field(default=0.95, ge=0, lt=1, description="AdamW's decay of the mean squared gradient")
