@@ -1,10 +1,12 @@
 """Held-out bits/byte after the same minutes on the same machine: `reformer train` with no settings, and the peers.
 
     python benchmarks/equal_minutes.py TEXT --minutes 5 [--seeds 0 1 2] [--systems reformer dense ...] [--vocab 1024]
+                                       [--samples FOLDER]
 
-The last twentieth of the text is held out; every byte of it is scored once. Ours is the command line, tokenizer and
-all. Peers: AdamW, 2,048 to 4,096 tokens a step, a step size that falls to 0 over the minutes, each token scored with at
-least half a context before it; sizes and step sizes are the best of those tried (LOG.md). Appends to results.csv.
+The last twentieth of the text, without Project Gutenberg's licence, is held out; every byte of it is scored once. Ours
+is the command line, tokenizer and all. Peers: AdamW, 2,048 to 4,096 tokens a step, a step size that falls to 0 over the
+minutes, each token scored with at least half a context before it; sizes and step sizes are the best of those tried
+(LOG.md). Appends to results.csv; samples: what each writes after the same prompt, of the first seed.
 """
 
 from __future__ import annotations
@@ -28,9 +30,11 @@ from dense import Dense, Recurrent
 from torch import Tensor, nn
 
 from reformer_cli.commands.shared import keep_freed_memory
-from reformer_cli.tokenization.tokenizer import ByteTokenizer
+from reformer_cli.tokenization.gutenberg import cut_licence
+from reformer_cli.tokenization.tokenizer import ByteTokenizer, Tokenizer
 
 HELD_OUT, WARM_UP = 20, 0.05  # one part in so many; share of the minutes
+PROMPT, SAMPLE, TEMPERATURE = "Raskolnikov", 2000, 0.8  # characters of a sample
 Logits = Callable[[Tensor], Tensor]
 
 
@@ -43,6 +47,8 @@ class Peer:
     batch: int
     learning_rate: float
     bf16: bool = True
+    muon: bool = False  # for matrices of layers, AdamW for the rest; as ours
+    decay: float = 1.0  # share of the minutes, at their end, in which the step size falls; ours: 0.2
 
 
 def dense(vocab_size: int, context: int) -> tuple[nn.Module, Logits]:
@@ -95,24 +101,36 @@ def train(peer: Peer, tokens: Tensor, vocab_size: int, minutes: float, seed: int
     """A peer after so many minutes, and the steps it took."""
     torch.manual_seed(seed)
     model, logits = peer.make(vocab_size, peer.context)
-    matrices = [p for p in model.parameters() if p.dim() > 1]
-    vectors = [p for p in model.parameters() if p.dim() <= 1]
-    groups = [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}]
-    optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.95))
+    optimisers = _optimisers(peer, model)
     draw, steps, began = torch.Generator().manual_seed(seed), 0, time.monotonic()
     while (share := (time.monotonic() - began) / (60 * minutes)) < 1:
         starts = torch.randint(0, len(tokens) - peer.context - 1, (peer.batch,), generator=draw)
         batch = torch.stack([tokens[s : s + peer.context + 1] for s in starts.tolist()])
-        for group in optimiser.param_groups:
-            group["lr"] = peer.learning_rate * min(1, share / WARM_UP) * (1 - share)
+        for group in (g for o in optimisers for g in o.param_groups):
+            group["lr"] = peer.learning_rate * min(1, share / WARM_UP, (1 - share) / peer.decay)
         with torch.autocast("cpu", torch.bfloat16, enabled=peer.bf16):
             found = logits(batch[:, :-1])
         F.cross_entropy(found.float().flatten(0, 1), batch[:, 1:].flatten()).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
+        for optimiser in optimisers:
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
         steps += 1
     return model.eval(), logits, steps
+
+
+def _optimisers(peer: Peer, model: nn.Module) -> list[torch.optim.Optimizer]:
+    outer = ("embedding", "head")
+    hidden = [p for n, p in model.named_parameters() if peer.muon and p.dim() == 2 and not n.startswith(outer)]
+    rest = [p for p in model.parameters() if all(p is not q for q in hidden)]
+    groups = [
+        {"params": [p for p in rest if p.dim() > 1], "weight_decay": 0.1},
+        {"params": [p for p in rest if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    found: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=peer.learning_rate, betas=(0.9, 0.95))]
+    if hidden:
+        found.append(torch.optim.Muon(hidden, lr=peer.learning_rate, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"))
+    return found
 
 
 @torch.no_grad()
@@ -131,7 +149,22 @@ def nats(logits: Logits, context: int, tokens: Tensor, bf16: bool) -> float:
     return total
 
 
-def peer(name: str, text: Path, held: Path, minutes: float, seed: int, vocab: int) -> dict[str, float]:
+@torch.no_grad()
+def written(chosen: Peer, logits: Logits, tokenizer: Tokenizer, seed: int) -> str:
+    """A sample of a peer's writing: every token from what fits of the last context."""
+    draw, ids = torch.Generator().manual_seed(seed), list(tokenizer.encode(PROMPT))
+    while len(text := tokenizer.decode(ids)) < SAMPLE:
+        seen = torch.tensor([int(tokenizer.end), *ids][-chosen.context :])
+        filled = F.pad(seen, (0, chosen.context - len(seen)))
+        with torch.autocast("cpu", torch.bfloat16, enabled=chosen.bf16):
+            found = logits(filled[None])[0, len(seen) - 1].float()
+        ids.append(int(torch.multinomial((found / TEMPERATURE).softmax(-1), 1, generator=draw)))
+    return text[:SAMPLE]
+
+
+def peer(
+    name: str, text: Path, held: Path, minutes: float, seed: int, vocab: int, sample: Path | None
+) -> dict[str, float]:
     """Train a peer on a text and score it on another."""
     keep_freed_memory()
     if vocab:
@@ -145,11 +178,15 @@ def peer(name: str, text: Path, held: Path, minutes: float, seed: int, vocab: in
     model, logits, steps = train(chosen, parts[0], tokenizer.vocab_size, minutes, seed)
     scored = torch.cat([torch.tensor([tokenizer.end]), parts[1]])
     found = nats(logits, chosen.context, scored, chosen.bf16)
+    if sample:
+        sample.write_text(written(chosen, logits, tokenizer, seed) + "\n", "utf-8")
     size = sum(p.numel() for p in model.parameters())
     return {"bits": found / math.log(2) / held.stat().st_size, "steps": steps, "parameters": size}
 
 
-def ours(text: Path, held: Path, minutes: float, seed: int, settings: list[str]) -> dict[str, float]:
+def ours(
+    text: Path, held: Path, minutes: float, seed: int, settings: list[str], sample: Path | None
+) -> dict[str, float]:
     """`reformer train`, then `reformer evaluate perplexity`."""
     line = [sys.executable, "-m", "reformer_cli"]
     with tempfile.TemporaryDirectory() as folder:
@@ -159,6 +196,11 @@ def ours(text: Path, held: Path, minutes: float, seed: int, settings: list[str])
         subprocess.run([*train_line, "--seed", str(seed), *given], check=True, stderr=subprocess.DEVNULL)
         scored = [*line, "evaluate", "perplexity", "--run", run, str(held), "--json"]
         found = json.loads(subprocess.run(scored, check=True, capture_output=True, text=True).stdout)
+        if sample:
+            asked = ["--prompt", PROMPT, "--max-tokens", str(SAMPLE), "--temperature", str(TEMPERATURE)]
+            asked = [*line, "generate", "--run", run, *asked, "--seed", str(seed)]
+            made = PROMPT + subprocess.run(asked, check=True, capture_output=True, text=True).stdout
+            sample.write_text(made[:SAMPLE] + "\n", "utf-8")
         lines = (Path(run) / "metrics.jsonl").read_text().splitlines()
         steps = max(json.loads(x).get("step", 0) for x in lines)
     return {"bits": found["bits_per_byte"], "steps": steps}
@@ -172,42 +214,44 @@ def main() -> None:
     parser.add_argument("--systems", nargs="+", choices=["reformer", *PEERS], default=["reformer", *PEERS])
     parser.add_argument("--vocab", type=int, default=1024, help="of the peers' BPE; 0: bytes")
     parser.add_argument("--set", action="append", default=[], help="a setting of ours, as `reformer train --set`")
+    parser.add_argument("--samples", type=Path, help="a folder for what each writes")
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
         text, held = map(Path, arguments.one)
         system, seed = arguments.systems[0], arguments.seeds[0]
-        print(json.dumps(peer(system, text, held, arguments.minutes, seed, arguments.vocab)))
+        print(json.dumps(peer(system, text, held, arguments.minutes, seed, arguments.vocab, arguments.samples)))
         return
-    rows: list[tuple[str, str, str, float, str]] = []
     with tempfile.TemporaryDirectory() as folder:
         text, held = Path(folder) / "text.txt", Path(folder) / "held.txt"
-        data = arguments.text.read_text("utf-8")
+        data = "".join(cut_licence([arguments.text.read_text("utf-8")]))
         cut = len(data) - len(data) // HELD_OUT
         text.write_text(data[:cut], "utf-8")
         held.write_text(data[cut:], "utf-8")
         for system in arguments.systems:
-            found = []
-            for seed in arguments.seeds:
-                if system == "reformer":
-                    found.append(ours(text, held, arguments.minutes, seed, arguments.set))
-                else:
-                    found.append(_in_a_process(system, seed, text, held, arguments))
-                print(f"{system:<17} seed {seed}: {json.dumps(found[-1])}", flush=True)
-            bits = [f["bits"] for f in found]
-            print(f"{system:<17} {statistics.mean(bits):.4f} bits/byte, mean of {len(bits)}", flush=True)
+            bits = []
             case = f"{arguments.text.stem}, {arguments.minutes:g} minutes"
             case += "".join(f", {s}" for s in arguments.set) if system == "reformer" else f", vocab {arguments.vocab}"
-            rows += [
-                (system, f"{case}, seed {s}", "held out", b, "bits/byte")
-                for s, b in zip(arguments.seeds, bits, strict=True)
-            ]
-    record.append("cpu", "equal_minutes", rows)
+            for seed in arguments.seeds:
+                first = arguments.samples is not None and seed == arguments.seeds[0]
+                sample = (arguments.samples / f"{system}-{arguments.minutes:g}.txt").resolve() if first else None
+                if system == "reformer":
+                    found = ours(text, held, arguments.minutes, seed, arguments.set, sample)
+                else:
+                    found = _in_a_process(system, seed, text, held, arguments, sample)
+                print(f"{system:<17} seed {seed}: {json.dumps(found)}", flush=True)
+                bits.append(found["bits"])
+                row = (system, f"{case}, seed {seed}", "held out", found["bits"], "bits/byte")
+                record.append("cpu", "equal_minutes", [row])
+            print(f"{system:<17} {statistics.mean(bits):.4f} bits/byte, mean of {len(bits)}", flush=True)
 
 
-def _in_a_process(system: str, seed: int, text: Path, held: Path, arguments: argparse.Namespace) -> dict[str, float]:
+def _in_a_process(
+    system: str, seed: int, text: Path, held: Path, arguments: argparse.Namespace, sample: Path | None
+) -> dict[str, float]:
     line = [sys.executable, __file__, str(text), "--one", str(text), str(held), "--systems", system, "--seeds"]
     line += [str(seed), "--minutes", str(arguments.minutes), "--vocab", str(arguments.vocab)]
+    line += ["--samples", str(sample)] if sample else []
     done = subprocess.run(line, check=True, capture_output=True, text=True)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found

@@ -19,7 +19,7 @@ from reformer_cli.errors import ConfigError, UserError
 from reformer_cli.image_settings import of_images
 from reformer_cli.yaml_text import parse, parse_value, read_limited
 
-VERSION = 1
+VERSION = 2
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
@@ -100,9 +100,9 @@ class TrainConfig:
     )
     learning_rate: float = Field(default=2e-3, gt=0, le=10, description="highest step size")
     schedule: Literal["cosine", "wsd", "published"] = Field(
-        default="cosine",
-        description="how the step size goes on after the warm-up: cosine falls at once; wsd stays, then falls at the "
-        "end; published: by the inverse square root, to no set end",
+        default="wsd",
+        description="how the step size goes on after the warm-up: wsd stays, then falls at the end; cosine falls at "
+        "once; published: by the inverse square root, to no set end",
     )
     warmup: float = Field(default=0.05, ge=0, lt=1, description="share of the run over which the step size rises")
     final_learning_rate: float = Field(
@@ -113,6 +113,13 @@ class TrainConfig:
         gt=0,
         le=1,
         description="schedule wsd: share of the run, at its end, in which the step size falls",
+    )
+    noise: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="share of the tokens read in training that others from anywhere in the text replace; those to be "
+        "predicted stay. Against learning a short text by heart",
     )
     weight_decay: float = Field(default=0.1, ge=0, le=10, description="decay of matrices")
     beta1: float = Field(default=0.9, ge=0, lt=1, description="AdamW's decay of the mean gradient")
@@ -264,6 +271,8 @@ def from_yaml(text: str, where: str) -> RunConfig:
     merged: Settings = {name: {} for name in SECTIONS}
     vocab_size = content.get("model", {}).pop("vocab_size", None) if isinstance(content.get("model"), dict) else None
     _overlay(merged, content, faults)
+    if version < 2:  # keys were of one token then
+        merged["model"].setdefault("key_tokens", 1)
     parts = _build(merged, vocab_size, faults)
     if faults:
         raise ConfigError(where, faults)

@@ -125,6 +125,11 @@ def _taken(name: str, old: Tensor | None, fresh: Tensor, same_seed: bool) -> Ten
     last = name.rsplit(".", 1)[-1]
     if last == "rotations":  # drawn, not trained: others can take their place
         return old if old is not None and old.shape == fresh.shape and same_seed else fresh
+    if last == "blend" and (old is None or (old.shape[1] < fresh.shape[1] and old.shape[::2] == fresh.shape[::2])):
+        # Keys of more tokens begin as they were: the new tokens' shares are 0.
+        found = fresh.new_zeros(fresh.shape)
+        found[:, : old.shape[1] if old is not None else 1] = old if old is not None else 1.0
+        return found
     if old is None:
         return fresh if last in OF_RECENT else None
     if old.shape == fresh.shape:

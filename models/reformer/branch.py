@@ -126,6 +126,10 @@ class Composite(ABC):
         replay hands in what an earlier run had kept."""
 
     @abstractmethod
+    def whole(self, trunk: Trunk, x: Tensor, number: int, context: Context) -> tuple[Tensor, Any]:
+        """What it adds for x, all of a stream, under ordinary autograd, and what `run` would keep."""
+
+    @abstractmethod
     def back(self, undo: Undo, kept: Any) -> None:
         """Undo `run`, advancing gradients too."""
 

@@ -38,11 +38,12 @@ class BucketState:
     capacities: tuple[int, ...]
     next: bool
     each: bool
+    before: Tensor  # [batch, heads, n, d_head]: what the last tokens' keys are made of, beside those to come
 
     @classmethod
     def empty(
         cls, batch: int, heads: int, d_head: int, sizes: Sequence[int], windows: Sequence[int], like: Tensor, *,
-        next: bool, each: bool = True,
+        next: bool, each: bool = True, before: int = 0,
     ) -> BucketState:  # fmt: skip
         rows, rounds, device = batch * heads, len(sizes), like.device
         slots = sum(n * (w - 1) for n, w in zip(sizes, windows, strict=True))
@@ -50,14 +51,15 @@ class BucketState:
             reserve((rows, slots, 2, d_head), like.dtype, device), reserve((rows, slots), torch.int64, device),
             reserve((rows, slots, rounds), torch.int32, device), reserve((rows, sum(sizes)), torch.int64, device),
             torch.full((rows, rounds), -1, device=device), heads, tuple(sizes), tuple(w - 1 for w in windows),
-            next, each,
+            next, each, like.new_zeros(batch, heads, before, d_head),
         )  # fmt: skip
 
     @property
     def nbytes(self) -> int:
         """Bytes in use."""
         entry = sum(x[0, :1].numel() * x.element_size() for x in (self.pairs, self.times, self.ids))
-        return int((self.times > 0).sum()) * entry + self.counts.numel() * 8 + self.last.numel() * 8
+        others = (self.counts, self.last, self.before)
+        return int((self.times > 0).sum()) * entry + sum(x.numel() * x.element_size() for x in others)
 
     def rows(self, index: Tensor) -> BucketState:
         """An independent copy of these rows of the batch; only what is in use is touched."""
@@ -69,7 +71,15 @@ class BucketState:
             new = reserve((len(from_), *old.shape[1:]), old.dtype, old.device)
             new[used] = old[from_[used[0]], used[1]]
             copies[name] = new
-        return dataclasses.replace(self, **copies, counts=self.counts[from_], last=self.last[from_])
+        copies |= {"counts": self.counts[from_], "last": self.last[from_], "before": self.before[index]}
+        return dataclasses.replace(self, **copies)
+
+    def remember(self, x: Tensor, counts: Tensor) -> None:
+        """Keep the last of x [batch, heads, new, d_head], of which counts [batch] are real, for the keys to come."""
+        if n := self.before.shape[2]:
+            rows = torch.cat([self.before, x.to(self.before.dtype)], 2)
+            last = counts[:, None] + torch.arange(n, device=x.device)
+            self.before.copy_(rows.gather(2, last[:, None, :, None].expand(-1, x.shape[1], -1, x.shape[3])))
 
     def _starts(self) -> list[tuple[int, int]]:
         """Per round: its first slot, and its first bucket among `counts`."""

@@ -60,6 +60,12 @@ class ReformerConfig:
         le=2**20,
         description="tokens a local head sees, itself included; pattern published: length of its chunks",
     )
+    key_tokens: int = Field(
+        default=3,
+        ge=1,
+        le=16,
+        description="most recent tokens that a hashed vector is made of, so that a match is a context; published: 1",
+    )
     n_hashes: int = Field(default=2, ge=1, le=64, description="hash rounds of an LSH head")
     windows: tuple[int, ...] = Field(
         default=(64,),
@@ -108,7 +114,7 @@ class ReformerConfig:
     tie_embeddings: bool = Field(default=False, description="use the embedding as the output matrix (merge: sum)")
     softcap: float = Field(default=20.0, ge=0, description="logits are squashed into +-softcap by tanh; 0 leaves them")
     temperature: float = Field(default=8.0, gt=0, description="starting scale of scores between unit queries and keys")
-    stream_bits: int = Field(default=20, ge=8, le=26, description="residual streams count in units of 2^-stream_bits")
+    stream_bits: int = Field(default=16, ge=8, le=26, description="residual streams count in units of 2^-stream_bits")
     gradient_streams: Literal["full", "bfloat16"] = Field(
         default="full", description="gradients of the streams: as wide as the weights, or half of it, and rounded"
     )
@@ -120,6 +126,13 @@ class ReformerConfig:
     )
     workspace_tokens: int = Field(
         default=4_096, ge=64, description="tokens that feed-forward, head and loss work on at a time"
+    )
+    kept_activations: int = Field(
+        default=256,
+        ge=0,
+        le=2**20,
+        description="MiB of activations that training may keep for backward, where a step is one slice of "
+        "workspace_tokens; beyond, they are made again: slower, the same bits, memory independent of depth",
     )
     seed: int = Field(default=0, ge=0, lt=2**63, description="draws the weights and the hash rotations")
     hash_seed: int | None = Field(
@@ -163,6 +176,7 @@ class ReformerConfig:
                 )
         if self.pattern == "published":
             wrong = [f"values: {self.values} (same)"] if self.values != "same" else []
+            wrong += [f"key_tokens: {self.key_tokens} (1)"] if self.key_tokens > 1 else []
             wrong += [f"positions: {self.positions} (axial or none)"] if self.positions == "rotary" else []
             wrong += [f"local_round: {self.local_round} (0)"] if self.local_round else []
             wrong += [f"windows: {list(self.windows)} (one length)"] if len(self.windows) > 1 else []

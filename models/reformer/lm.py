@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import replace
 from typing import Any
@@ -37,6 +38,16 @@ def draw_rotations(
     if hash_seed is not None:
         generator = torch.Generator().manual_seed(hash_seed)
     return torch.empty(shape, dtype=dtype).normal_(generator=generator)
+
+
+def activation_bytes(config: ReformerConfig, wide: int, low: int = 2) -> int:
+    """Of all layers, a token, about: what their graphs hold. wide, low: bytes of a number in streams, in products."""
+    heads, d_ff = config.n_heads * config.d_head, config.d_ff or 4 * config.d_model
+    attention = config.d_model * (wide + low) + heads * 8 * low
+    feed_forward = config.d_model * (wide + low) + 3 * d_ff * low
+    grouped = len(config.group_layers)
+    layers = config.n_layers - grouped + grouped / config.shorten
+    return math.ceil(layers * (attention + feed_forward))
 
 
 class Head(nn.Module):
@@ -97,6 +108,8 @@ class ReformerLM(nn.Module):
                 p.fill_(1.0)
             else:
                 deviation = {"embedding": 1.0, "head.weight": 0.02}.get(name, p.shape[1] ** -0.5)
+                if kind == "blend":  # every token as much, and mixed by signs, so that their order counts
+                    deviation = 1.0
                 p.copy_(torch.empty(p.shape).normal_(0.0, deviation, generator=generator))
         for name, b in self.named_buffers():
             if name.endswith("rotations"):
@@ -111,7 +124,8 @@ class ReformerLM(nn.Module):
         group = c.head_group or c.n_heads
         trunk = Trunk(
             self._couplings(range(c.n_layers)), c.stream_bits, c.dropout, c.workspace_tokens, dtype, of_gradients, rows,
-            group, device, c.offload_streams,
+            group, device, c.offload_streams, activation_bytes(c, self.embedding.dtype.itemsize),
+            c.kept_activations * 2**20,
         )  # fmt: skip
         if self.groups is None:
             return trunk

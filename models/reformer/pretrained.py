@@ -20,7 +20,7 @@ from torch import Tensor
 from reformer.config import ReformerConfig
 from reformer.lm import ReformerLM
 
-WEIGHTS, CONFIG, VERSION = "model.safetensors", "config.yaml", 1
+WEIGHTS, CONFIG, VERSION = "model.safetensors", "config.yaml", 2
 LARGEST_CONFIG = 2**20  # bytes
 
 
@@ -109,10 +109,15 @@ def from_pretrained(folder: str | os.PathLike[str], device: Any = "cpu") -> Refo
     if not isinstance(version := settings.get("version"), int) or version > VERSION:
         raise ValueError(f"{source / CONFIG} has version {version!r}, this program reads up to {VERSION}: upgrade it")
     try:
-        config = ReformerConfig(**settings["model"])
+        config = ReformerConfig(**as_of(version, settings["model"]))
     except (ValidationError, TypeError) as error:
         raise ValueError(f"{source / CONFIG}: {error}") from None
     return load_weights(config, source / WEIGHTS, device)
+
+
+def as_of(version: int, settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a model that were written as of a version, with what was the default then."""
+    return {"key_tokens": 1} | settings if version < 2 else settings
 
 
 def _tied(model: ReformerLM) -> dict[str, str]:

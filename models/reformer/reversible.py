@@ -15,11 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from reformer.branch import Composite, Context, Mixing
+from reformer.branch import Context
 from reformer.loss import Scoring, sliced_loss
+from reformer.plain import plain, straight_through
 from reformer.positions import AxialPositions
-from reformer.shorten import Shortened
-from reformer.trunk import Trunk, add_up, merge
+from reformer.trunk import Graph, Trunk, add_up, merge
 
 
 @dataclass(frozen=True)
@@ -66,10 +66,12 @@ class Source:
 class _Reversible(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, trunk: Trunk, context: Context, concat: bool, source: Source, table: Tensor, *parameters: Tensor
-    ) -> Tensor:
+        ctx: Any, trunk: Trunk, context: Context, concat: bool, differentiate: bool, source: Source, table: Tensor,
+        *parameters: Tensor,
+    ) -> Tensor:  # fmt: skip
         streams = source.begin(trunk, table)
-        ctx.routings = trunk.run(streams, context)
+        ctx.kept = _kept(trunk, source, differentiate and any(ctx.needs_input_grad))
+        ctx.routings = trunk.run(streams, context, kept=ctx.kept)
         ctx.settings, ctx.parameters, ctx.at_start = (trunk, context, concat, source), parameters, False
         ctx.autocast = _autocast(table)
         ctx.save_for_backward(table, *streams)
@@ -86,10 +88,10 @@ class _Reversible(torch.autograd.Function):
                 ctx.routings = trunk.run(streams, context, ctx.routings)
             parts = grad.chunk(2, -1) if concat else (grad, grad)
             gradients = [g.to(streams[0].device, trunk.gradient_dtype, copy=True) for g in parts]
-            totals = trunk.run_back(streams, gradients, context, ctx.routings)
+            ctx.at_start = not ctx.kept
+            totals = trunk.run_back(streams, gradients, context, ctx.routings, ctx.kept)
             d_table = source.back(trunk, table, gradients, totals)
-        ctx.at_start = True
-        return None, None, None, None, d_table, *(totals.get(id(p)) for p in ctx.parameters)
+        return *[None] * 5, d_table, *(totals.get(id(p)) for p in ctx.parameters)
 
 
 class _ReversibleLoss(torch.autograd.Function):
@@ -102,11 +104,12 @@ class _ReversibleLoss(torch.autograd.Function):
         targets: Tensor, source: Source, table: Tensor, *parameters: Tensor,
     ) -> Tensor:  # fmt: skip
         streams = source.begin(trunk, table)
-        ctx.routings = trunk.run(streams, context)
+        differentiate = differentiate and any(ctx.needs_input_grad)  # which are true under torch.no_grad too
+        ctx.kept = _kept(trunk, source, differentiate)
+        ctx.routings = trunk.run(streams, context, kept=ctx.kept)
         ctx.settings, ctx.parameters, ctx.at_start = (trunk, context, concat, head, source), parameters, False
         ctx.autocast = _autocast(table)
-        # needs_input_grad is true under torch.no_grad too.
-        ctx.gradients = [] if differentiate and any(ctx.needs_input_grad) else None
+        ctx.gradients = [] if differentiate else None
         mean, ctx.totals = _loss(trunk, concat, head, targets, streams, ctx.gradients)
         ctx.save_for_backward(targets, table, *streams)
         return mean.to(table.dtype)
@@ -121,7 +124,7 @@ class _ReversibleLoss(torch.autograd.Function):
         with torch.no_grad(), ctx.autocast:
             if ctx.at_start:
                 ctx.routings = trunk.run(streams, context, ctx.routings)
-                ctx.gradients = []
+            if not ctx.gradients:
                 _, ctx.totals = _loss(trunk, concat, head, targets, streams, ctx.gradients)
             gradients, ctx.gradients = ctx.gradients, []
             if len(gradients) == 1:
@@ -129,11 +132,16 @@ class _ReversibleLoss(torch.autograd.Function):
             if float(grad) != 1:
                 for g in [*gradients, *ctx.totals]:
                     g *= grad.to(g.device)
-            totals = trunk.run_back(streams, gradients, context, ctx.routings)
+            ctx.at_start = not ctx.kept
+            totals = trunk.run_back(streams, gradients, context, ctx.routings, ctx.kept)
             d_table = source.back(trunk, table, gradients, totals)
-        ctx.at_start = True
         totals |= {id(p): g for p, g in zip(_trainable(head), ctx.totals, strict=True)}
         return *[None] * 7, d_table, *(totals.get(id(p)) for p in ctx.parameters)
+
+
+def _kept(trunk: Trunk, source: Source, differentiate: bool) -> list[Graph] | None:
+    """What forward keeps its graphs in; None where backward is to make them again."""
+    return [] if differentiate and trunk.keeps(*source.tokens.shape) else None
 
 
 def _autocast(x: Tensor) -> torch.autocast:
@@ -173,7 +181,7 @@ def reversible(trunk: Trunk, source: Source, table: Tensor, context: Context, *,
     Raises NumericalError, which names the layer, when a value is not finite or leaves the streams' range.
     """
     parameters = [p for c in trunk.couplings for p in c.branch.parameters()] + source.parameters
-    out: Tensor = _Reversible.apply(trunk, context, concat, source, table, *parameters)
+    out: Tensor = _Reversible.apply(trunk, context, concat, torch.is_grad_enabled(), source, table, *parameters)
     return out
 
 
@@ -193,66 +201,5 @@ def reversible_loss(
 def reversible_reference(trunk: Trunk, source: Source, table: Tensor, context: Context, *, concat: bool) -> Tensor:
     """The same network under ordinary autograd, which keeps every activation: the definition of the gradients."""
     x = torch.cat([source.rows(table, here) for here in trunk.slices(*source.tokens.shape)], 1)
-    integers, ghosts = _plain(trunk, x, context)
-    return torch.cat(ghosts, -1) if concat else _straight_through(trunk, integers[0] + integers[1], *ghosts)
-
-
-def _plain(trunk: Trunk, x: Tensor, context: Context) -> tuple[list[Tensor], list[Tensor]]:
-    """Both streams after all couplings, in fixed point and as floats with their graph; both start as x."""
-    slices = trunk.slices(*x.shape[:2])
-    integers = trunk.begin((*x.shape,), lambda here: x[:, here].detach(), slices, "start")
-    ghosts = [_straight_through(trunk, s, x) for s in integers]
-    for number, (index, group) in enumerate(trunk.steps()):
-        c = trunk.couplings[index]
-        stream = ghosts[c.source]
-        if isinstance(c.branch, Composite):
-            assert isinstance(c.branch, Shortened)
-            added = _plain_groups(trunk, c.branch, number, stream, context)
-        else:
-            if isinstance(c.branch, Mixing) and group is not None:
-                split = [c.branch.split(stream[:, here], context.phase(here), group) for here in slices]
-                parts = tuple(torch.cat(part, 2) for part in zip(*split, strict=True))
-                out, _ = c.branch.mix(parts, context, group)
-                pieces = [c.branch.joined(out[:, :, here], group) for here in slices]
-            else:
-                pieces = [c.branch(stream[:, here]) for here in slices]
-            dropped = [trunk.dropped(p, number, context, here.start) for p, here in zip(pieces, slices, strict=True)]
-            added = torch.cat(dropped, 1)
-        integers[c.target] = integers[c.target].clone()
-        trunk.add_(integers[c.target], added.detach(), c.name)
-        ghosts[c.target] = _straight_through(trunk, integers[c.target], ghosts[c.target], added)
-    return integers, ghosts
-
-
-def _plain_groups(trunk: Trunk, branch: Shortened, number: int, stream: Tensor, context: Context) -> Tensor:
-    """What layers on groups add to tokens [batch, length, d_model]."""
-    added, w = torch.zeros_like(stream), branch.within(trunk, number, context, *stream.shape[:2])
-    if not w.members.count:
-        return added
-    slices = w.members.slices(trunk)
-    x = torch.cat([branch.groups.shortened(w.members.whole(stream, here)) for here in slices], 1)
-    integers, ghosts = _plain(w.inner, x, w.context)
-    h = _straight_through(w.inner, integers[0] + integers[1], *ghosts)
-    for here in slices:
-        place, given = w.members.readers(here), branch.groups.lengthened(h[:, here])
-        index = torch.arange(len(stream) * stream.shape[1]).view(len(stream), -1)
-        rows = place.cut(trunk.dropped(given, number, context, here.start)).flatten(0, 1)
-        added = added.flatten(0, 1).index_put((place.of(index).flatten(),), rows).view_as(stream)
-    return added
-
-
-def _straight_through(trunk: Trunk, stream: Tensor, *sources: Tensor) -> Tensor:
-    """The stream as floats, whose gradient goes to every source unchanged."""
-    out: Tensor = _StraightThrough.apply(trunk.read(stream), *sources)
-    return out
-
-
-class _StraightThrough(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, out: Tensor, *sources: Tensor) -> Tensor:
-        ctx.dtypes = [s.dtype for s in sources]
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return None, *(grad.to(dtype) for dtype in ctx.dtypes)
+    integers, ghosts, _ = plain(trunk, x, context)
+    return torch.cat(ghosts, -1) if concat else straight_through(trunk, integers[0] + integers[1], *ghosts)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from reformer.branch import Composite, Context, Progress
 from reformer.group_state import GroupState, advance, record
 from reformer.groups import Groups, Membership, membership
+from reformer.plain import plain, straight_through
 from reformer.trunk import Coupling, Trunk, Undo, merge
 
 if TYPE_CHECKING:
@@ -77,6 +78,24 @@ class Shortened(Composite):
             trunk.add_(part, place.cut(added), coupling.name)
             place.put(target, part)
         return Kept(rows, routings)
+
+    def whole(self, trunk: Trunk, x: Tensor, number: int, context: Context) -> tuple[Tensor, Kept]:
+        w = self.within(trunk, number, context, *x.shape[:2])
+        if not w.members.count:
+            return torch.zeros_like(x), Kept([], [])
+        slices = w.members.slices(trunk)
+        begun = torch.cat([self.groups.shortened(w.members.whole(x, here)) for here in slices], 1)
+        integers, ghosts, routings = plain(w.inner, begun, w.context)
+        h = straight_through(w.inner, integers[0] + integers[1], *ghosts)
+        rows, index = torch.arange(x.shape[0] * x.shape[1], device=x.device).view(x.shape[:2]), []
+        parts = []
+        for here in slices:
+            place, given = w.members.readers(here), self.groups.lengthened(h[:, here])
+            index.append(place.of(rows).flatten())
+            parts.append(place.cut(trunk.dropped(given, number, context, here.start)).flatten(0, 1))
+        found = torch.cat(parts)
+        added = found.new_zeros(rows.numel(), x.shape[2]).index_put((torch.cat(index),), found)
+        return added.view_as(x), Kept(integers, routings)
 
     def back(self, undo: Undo, kept: Kept) -> None:
         trunk, number, context, source, target = undo.trunk, undo.number, undo.context, undo.source, undo.target

@@ -54,7 +54,11 @@ def _used(layer: Any, position: int) -> Tensors:
     if isinstance(layer, BucketState):
         rows, slots = layer.times.nonzero(as_tuple=True)
         parts = {name: getattr(layer, name)[rows, slots] for name in ("pairs", "times", "ids")}
-        return parts | {"rows": rows, "slots": slots, "counts": layer.counts, "last": layer.last}
+        return (
+            parts
+            | {"rows": rows, "slots": slots, "counts": layer.counts, "last": layer.last}
+            | {"before": layer.before}
+        )
     length = position if isinstance(layer, GrowingState) else None
     return {"keys": layer.keys[:, :, :length], "values": layer.values[:, :, :length]}
 
@@ -89,6 +93,7 @@ def _fill_buckets(layer: BucketState, parts: Tensors, position: int) -> None:
     ids = _take(parts, "ids", torch.int32, [n, rounds], 0, max(layer.sizes))
     layer.pairs[row, slot], layer.ids[row, slot] = pairs.to(layer.pairs.device), ids.to(layer.ids.device)
     layer.counts.copy_(_take(parts, "counts", torch.int64, list(layer.counts.shape), 0, position + 1))
+    layer.before.copy_(_take(parts, "before", layer.before.dtype, list(layer.before.shape), None, None))
     layer.last.copy_(_take(parts, "last", torch.int64, [rows, rounds], -1, slots))
 
 

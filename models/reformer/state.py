@@ -188,4 +188,5 @@ def largest_state(config: ReformerConfig, tokens: int, batch: int) -> int:
         used = min(slots, rounds * seen)
         buckets = math.prod(config.n_buckets) * len(windows)
         total += local * window * pair + lsh * (used * (pair + 8 + 4 * rounds) + 8 * buckets)
+        total += lsh * (config.key_tokens - 1) * config.d_head * 4
     return batch * total

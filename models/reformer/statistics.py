@@ -49,7 +49,8 @@ def hash_statistics(
 
     def look(coupling: Coupling, group: slice, parts: tuple[Tensor, ...]) -> None:
         if isinstance(coupling.branch, LSHHeads):
-            k, buckets = parts[0], coupling.branch.buckets(parts[0], group)
+            k = coupling.branch.keys(parts[0], group)
+            buckets = coupling.branch.buckets(k, group)
             found.append(_statistics(coupling, k[0], buckets[:, 0], nearest, queries, seed))
 
     was_training, trunk = model.training, model.eval().trunk

@@ -20,6 +20,7 @@ from reformer.ops.bucket_attention.blocks import row_products
 from reformer.precision import wide_dtype
 from reformer.tracing import exporting
 
+Graph = tuple[Tensor, Tensor]  # of a step: what its branch was given, and what that added
 GUARD = 2**30  # streams, and what is added to them, stay below half of what an int32 holds
 KEPT = 2**25  # numbers of a stream, up to which backward keeps what a branch makes of it instead of making it again
 
@@ -39,8 +40,9 @@ class Trunk:
     """The couplings in order, and how they are run. bits: streams count in 2^-bits; dropout: share dropped; size:
     tokens that pointwise work is done on at a time; dtype: of the branches' parameters; gradient_dtype: of the streams'
     gradients; rows: passes over rows (`backend.rows_for`); head_group: heads worked on together; device: of the work;
-    offload: streams and their gradients are kept in main memory and fetched slice by slice; pending: where something
-    was added, and whether it fitted, which a GPU is not waited for before `settle`."""
+    offload: streams and their gradients are kept in main memory and fetched slice by slice; activations: bytes of all
+    branches a token, about; most_activations: bytes that may be kept of them from forward to backward; pending: where
+    something was added, and whether it fitted, which a GPU is not waited for before `settle`."""
 
     couplings: Sequence[Coupling]
     bits: int
@@ -52,6 +54,8 @@ class Trunk:
     head_group: int
     device: torch.device
     offload: bool
+    activations: int = 0
+    most_activations: int = 0
     pending: list[tuple[str, Tensor]] = field(default_factory=list)
 
     def steps(self) -> list[tuple[int, slice | None]]:
@@ -151,18 +155,26 @@ class Trunk:
         context: Context,
         routings: Sequence[Any] | None = None,
         watch: Callable[[Coupling, slice, tuple[Tensor, ...]], None] | None = None,
+        kept: list[Graph] | None = None,
     ) -> list[Any]:
         """Advance both int32 streams [batch, length, d_model] in place; returns the routing of every step (of a
         `Composite`, what it keeps).
 
-        watch: is shown the parts of every group of heads in which positions meet.
+        watch: is shown the parts of every group of heads in which positions meet. kept: is filled with the graph of
+        every step, for `run_back`; of a text that is one slice (`keeps`).
         """
         found: list[Any] = []
         for number, (index, group) in enumerate(self.steps()):
             c = self.couplings[index]
             source, target, routing = streams[c.source], streams[c.target], None
             given = routings[number] if routings is not None else None
-            if isinstance(c.branch, Composite):
+            if kept is not None:
+                with torch.enable_grad():
+                    x = self.read(source).requires_grad_()
+                    added, routing = self.whole(c.branch, x, number, group, context)
+                self.add_(target, added.detach(), c.name)
+                kept.append((x, added))
+            elif isinstance(c.branch, Composite):
                 routing = c.branch.run(self, c, number, streams, context, given, watch)
             elif isinstance(c.branch, Mixing) and group is not None:
                 parts = self.split(c.branch, source, context, group)
@@ -182,14 +194,45 @@ class Trunk:
         self.settle()
         return found
 
+    def whole(
+        self, branch: Branch | Composite, x: Tensor, number: int, group: slice | None, context: Context
+    ) -> tuple[Tensor, Any]:
+        """What a branch adds for x, all of a stream, and its routing."""
+        routing = None
+        if isinstance(branch, Composite):
+            return branch.whole(self, x, number, context)
+        if isinstance(branch, Mixing) and group is not None:
+            parts = branch.split(x, context.phase(slice(0, x.shape[1])), group)
+            out, routing = branch.mix(parts, context, group)
+            added = branch.joined(out, group)
+        else:
+            added = branch(x)
+        return self.dropped(added, number, context, 0), routing
+
+    def keeps(self, batch: int, length: int) -> bool:
+        """Whether backward is to use the graphs of forward and not make them again: for texts of one slice, of which
+        they are small."""
+        tokens = batch * length
+        return tokens <= self.size and not self.offload and tokens * self.activations <= self.most_activations
+
     def run_back(
-        self, streams: Sequence[Tensor], gradients: list[Tensor], context: Context, routings: Sequence[Any]
+        self,
+        streams: Sequence[Tensor],
+        gradients: list[Tensor],
+        context: Context,
+        routings: Sequence[Any],
+        kept: list[Graph] | None = None,
     ) -> dict[int, Tensor]:
-        """Undo `run` in place, advancing the gradients of the streams too. Returns id(parameter) -> gradient."""
+        """Undo `run` in place, advancing the gradients of the streams too. Returns id(parameter) -> gradient.
+
+        kept: as `run` filled it, which is emptied; the streams then stay as they are.
+        """
         totals: dict[int, Tensor] = {}
         for number, (index, group) in reversed(list(enumerate(self.steps()))):
             undo = Undo(self, self.couplings[index], number, streams, gradients, context, totals)
-            if isinstance(undo.branch, Composite):
+            if kept:
+                undo.kept(*kept.pop())
+            elif isinstance(undo.branch, Composite):
                 undo.branch.back(undo, routings[number])
             elif isinstance(undo.branch, Mixing) and group is not None:
                 undo.mixing(undo.branch, group, routings[number])
@@ -231,6 +274,10 @@ class Undo:
     def advance(self, here: slice, dx: Tensor) -> None:
         """Add to the gradient of the source's stream."""
         self.d_source[:, here] += dx.to(self.d_source.device)
+
+    def kept(self, x: Tensor, added: Tensor) -> None:
+        (dx,) = self.differentiate([added], [x], [self.d_target.to(added.dtype)])
+        self.d_source += dx
 
     def pointwise(self, branch: Branch) -> None:
         for here in self.slices:

@@ -43,8 +43,9 @@ def batches_of(config: RunConfig, prepared: Prepared) -> Batches | DuplicateBatc
     if (source := find(data.corpus)) is not None:
         return DuplicateBatches(source, data.context, train.batch, train.seed)
     return Batches(
-        prepared.tokens, prepared.tokenizer.end, data.context, train.batch, train.seed, data.image_size is not None
-    )
+        prepared.tokens, prepared.tokenizer.end, data.context, train.batch, train.seed,
+        whole=data.image_size is not None, noise=train.noise,
+    )  # fmt: skip
 
 
 def reading_of(config: RunConfig, prepared: Prepared) -> Reading:

@@ -145,7 +145,7 @@ def _view(name: str, branch: LSHHeads | PublishedLSHHeads, group: slice, parts: 
         count = met(buckets, chunk)
         together, scores = (count > 0) & earlier, q @ k.transpose(-1, -2) + count.clamp_min(1).log()
     else:
-        q = k = parts[0]
+        q = k = branch.keys(parts[0], group)
         buckets = branch.buckets(k, group)
         rounds = list(zip(buckets, branch.windows, strict=True))
         seen = torch.stack([visible(b[None], [w], itself=False) for b, w in rounds])

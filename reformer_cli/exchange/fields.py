@@ -136,6 +136,7 @@ def map_config(values: Mapping[str, Any], where: str, seed: int = 0) -> Mapped:
         raise ConfigError(where, fields.faults)
     period = next(n for n in range(1, len(layers) + 1) if layers == (layers[:n] * len(layers))[: len(layers)])
     settings |= {"layers": layers[:period], "n_layers": len(layers), "pattern": "published", "values": "same"}
+    settings |= {"key_tokens": 1, "stream_bits": 20}  # the latter: as near theirs as float32 is
     settings |= {"norm": "layer", "merge": "concat", "softcap": 0.0, "head_bias": False, "seed": seed}
     try:
         model = ReformerConfig(**settings)

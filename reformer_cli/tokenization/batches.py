@@ -16,6 +16,7 @@ from reformer_cli.tokenization.shards import HeldOut, Part, TokenSet
 
 ROUNDS = 6  # of the shuffle
 WORD = 2**64 - 1
+Rows = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
 LEAST_SCORED = 512  # held-out tokens of each window that is scored at all, while a run goes on
 
 
@@ -45,10 +46,15 @@ class Batches:
     `documents`. Whatever the size of the corpus, a batch takes the memory of its own tokens.
 
     whole: every document is `end` and a context of tokens, as images are; each is one context, and nothing is cut.
+    noise: share of the tokens read, but not of those to be predicted, that others from anywhere in the text replace: what
+    came before cannot be learnt by heart (arXiv 1703.02573, unigram noising).
     """
 
-    def __init__(self, tokens: TokenSet, end: int, context: int, batch: int, seed: int, whole: bool = False) -> None:
+    def __init__(
+        self, tokens: TokenSet, end: int, context: int, batch: int, seed: int, whole: bool = False, noise: float = 0.0
+    ) -> None:
         self.tokens, self.end, self.context, self.batch, self.seed = tokens, end, context, batch, seed
+        self.noise = noise
         n_tokens = len(tokens.train)
         self.stride = context + 1 if whole else context
         if whole and n_tokens < self.stride:
@@ -72,7 +78,17 @@ class Batches:
         inputs = tokens[:, :-1].contiguous()
         documents = (inputs == self.end).cumsum(1)
         documents -= documents[:, :1].clone()
+        if self.noise:
+            inputs = torch.from_numpy(self._disturbed(rows[:, :-1], step))
         return Batch(inputs, tokens[:, 1:].contiguous(), documents if bool(documents.any()) else None)
+
+    def _disturbed(self, inputs: Rows, step: int) -> Rows:
+        """With some tokens replaced, of which no document ends."""
+        (key,) = _keys(self.seed, step)[:1]
+        drawn = _mixed_all(np.arange(2 * inputs.size, dtype=np.uint64) + np.uint64(key)).reshape(2, *inputs.shape)
+        others = self.tokens.train[(drawn[0] % np.uint64(len(self.tokens.train))).astype(np.int64)].astype(np.int64)
+        hit = (drawn[1] < np.uint64(int(self.noise * WORD))) & (inputs != self.end) & (others != self.end)
+        return np.where(hit, others, inputs)
 
     def _context(self, n: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
         epoch, place = divmod(n, self.per_epoch)
@@ -103,6 +119,13 @@ def shuffled(place: int, size: int, keys: Sequence[int]) -> int:
         place = left << half | right
         if place < size:  # else once more: it comes back into the range
             return place
+
+
+def _mixed_all(x: np.ndarray[Any, np.dtype[np.uint64]]) -> np.ndarray[Any, np.dtype[np.uint64]]:
+    """`_mixed` of each; products go round, as they do there."""
+    x = (x ^ x >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ x >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
+    return x ^ x >> np.uint64(31)
 
 
 def _mixed(x: int) -> int:

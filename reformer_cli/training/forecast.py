@@ -9,6 +9,7 @@ from functools import lru_cache
 
 import torch
 from reformer import ReformerConfig, ReformerLM
+from reformer.lm import activation_bytes
 from reformer.ops.bucket_attention.blocks import SCORES_AT_ONCE
 from reformer.trunk import KEPT
 
@@ -94,6 +95,8 @@ def forecast(step: Step) -> list[Item]:
     ]
     if groups:
         asked.append(Item("groups", 8 * groups * c.d_model, f"their 2 streams: 1 / {c.shorten} of the tokens'"))
+    if kept := kept_bytes(step):
+        asked.append(Item("activations", kept, "of all layers, kept for backward: model.kept_activations"))
     if step.averaged:
         asked.append(Item("running mean", 4 * weights, "of the parameters, in float32"))
     if step.copied:
@@ -187,6 +190,8 @@ def attention_bytes(step: Step, heads: int, kind: str) -> int:
         vectors += (4 if kind == "LSH" else 2) * low
     if kind == "full":
         vectors += low
+    if kind == "LSH" and c.key_tokens > 1:  # the keys, beside what they are made of, and a gradient more
+        vectors += 2 * low
     if rounds > 1:  # added up in float32, then brought to the products' type one after the other
         vectors += parts * 4 + (low if low == 2 else 0)
     else:
@@ -197,6 +202,14 @@ def attention_bytes(step: Step, heads: int, kind: str) -> int:
     graph = step.tokens * (low + 4) * c.d_model + rows * c.d_head * parts * low if kept else 0
     scores = 0 if step.native else 6 * 4 * SCORES_AT_ONCE
     return rows * (c.d_head * vectors + indices) + graph + scores
+
+
+def kept_bytes(step: Step) -> int:
+    """Of the graphs that forward leaves to backward; 0 where it makes them again."""
+    c = step.model
+    size = step.tokens * activation_bytes(c, 4)
+    fits = step.tokens <= c.workspace_tokens and not c.offload_streams and size <= c.kept_activations * 2**20
+    return step.tokens * activation_bytes(c, 4, step.low) if fits else 0
 
 
 def feed_forward_bytes(step: Step) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from reformer import ReformerConfig
 
 from reformer_cli.files import as_size
@@ -34,10 +35,10 @@ class Size:
 
 # Measured on two CPU cores (LOG.md): a larger model is better only where it sees enough text in the time.
 SIZES = (
-    Size(3, 128, 3, 4, 512, 4e-3),
-    Size(20, 192, 4, 4, 1024, 2e-3),
-    Size(90, 256, 6, 4, 1024, 1.5e-3),
-    Size(None, 384, 8, 6, 2048, 1e-3),
+    Size(3, 128, 3, 4, 512, 8e-3),
+    Size(20, 192, 4, 4, 1024, 6e-3),
+    Size(90, 256, 6, 4, 1024, 4e-3),
+    Size(None, 384, 8, 6, 2048, 3e-3),
 )
 CPU_TOKENS_PER_MINUTE = 200_000  # of the second size on two cores: to compare steps with minutes
 GPU_SPEED = 100  # a GPU against two cores, roughly
@@ -46,8 +47,9 @@ VOCAB_SIZE = 4096  # about the largest that a corpus is given
 
 
 def choose(
-    n_tokens: int, device: str, memory: int, minutes: float | None, steps: int | None, processes: int = 1
-) -> list[Choice]:
+    n_tokens: int, device: str, memory: int, minutes: float | None, steps: int | None, processes: int = 1,
+    shard: bool = False,
+) -> list[Choice]:  # fmt: skip
     """Settings for a corpus of n_tokens training tokens; memory: bytes free on the device; one of minutes, steps."""
     if minutes is None:
         assert steps is not None
@@ -64,6 +66,10 @@ def choose(
     context = size.context
     while context > 64 and context * 8 > n_tokens:
         context //= 2
+    optimizer, rate, better = "muon", size.learning_rate, "learns more a step than adamw"
+    if shard or not hasattr(torch.optim, "Muon"):
+        better = "muon does not go with train.shard" if shard else f"muon needs torch 2.9, this is {torch.__version__}"
+        optimizer, rate = "adamw", rate / 2
     batch = -(-max(1, TOKENS_PER_STEP // context) // processes) * processes
     shorter = "" if context == size.context else f", shortened to an eighth of the text's {n_tokens:,} tokens"
     return [
@@ -75,7 +81,8 @@ def choose(
         Choice(
             "train.batch", batch, f"about {TOKENS_PER_STEP:,} tokens a step: many short steps learn most in little time"
         ),
-        Choice("train.learning_rate", size.learning_rate, "the smaller the model, the larger the step"),
+        Choice("train.optimizer", optimizer, better),
+        Choice("train.learning_rate", rate, "the smaller the model, the larger the step"),
     ]
 
 

@@ -84,6 +84,15 @@ def test_yaml_there_and_back() -> None:
     assert again.model.windows == (3, 4)
 
 
+def test_runs_of_the_first_format_have_keys_of_one_token() -> None:
+    """Their weights have no others, though the default is another now."""
+    text = to_yaml(resolve(load_config(None, ["key_tokens=1"]), 99))
+    first = text.replace("version: 2", "version: 1").replace("  key_tokens: 1\n", "")
+    assert first.count("\n") == text.count("\n") - 1
+    assert from_yaml(first, "x").model.key_tokens == 1
+    assert from_yaml(text.replace("  key_tokens: 1\n", ""), "x").model.key_tokens == 3
+
+
 def test_config_bombs_are_refused(tmp_path: Path) -> None:
     (tmp_path / "big.yaml").write_text("# " + "x" * 2**21)
     with pytest.raises(UserError, match="more than 1,048,576 bytes"):

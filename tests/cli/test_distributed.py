@@ -13,7 +13,18 @@ from pathlib import Path
 import pytest
 from cli.conftest import TINY
 
-MORE = ["--set", "precision=float32", "--set", "n_layers=2", "--set", "n_heads=2", "--set", "learning_rate=0.01"]
+MORE = [
+    "--set",
+    "precision=float32",
+    "--set",
+    "n_layers=2",
+    "--set",
+    "n_heads=2",
+    "--set",
+    "learning_rate=0.01",
+    "--set",
+    "optimizer=adamw",
+]
 
 
 def command(processes: int, *arguments: object) -> list[str]:

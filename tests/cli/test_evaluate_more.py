@@ -93,6 +93,7 @@ def test_published_runs_say_which_likelihood_they_are_scored_by(reformer: Progra
     published = [
         "pattern=published",
         "values=same",
+        "key_tokens=1",
         "positions=none",
         "layers=[local,lsh]",
         "windows=[8]",

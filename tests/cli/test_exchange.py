@@ -15,6 +15,7 @@ from exchange.folders import LEFT_OVER, edit_config, make_model, save, transform
 from safetensors.torch import load_file
 
 from reformer_cli.exchange.card import LOAD
+from reformer_cli.runs import Run
 
 
 @pytest.fixture
@@ -147,6 +148,34 @@ def test_fine_tuning_with_pattern_recent_and_a_longer_context(reformer: Program,
     # without positions there is no limit at all
     sets = ["--set", "pattern=recent", "--set", "positions=none", "--set", "context=1024", "--set", "batch=1"]
     assert reformer("train", text, "--from", imported, "--steps", 2, "--run", "free", *sets).status == 0
+
+
+def test_keys_of_more_tokens_begin_as_they_were(reformer: Program, text: Path) -> None:
+    """What the new tokens add to a key starts at nothing: else all that a run's LSH heads had learnt would be lost."""
+    sets = [
+        "--set",
+        "context=64",
+        "--set",
+        "batch=1",
+        "--set",
+        "d_model=16",
+        "--set",
+        "n_layers=1",
+        "--set",
+        "d_head=8",
+    ]
+    assert reformer("train", text, *sets, "--set", "key_tokens=1", "--steps", 3, "--run", "one").status == 0
+    still = ["--set", "learning_rate=1e-9", "--set", "context=64", "--set", "batch=1", "--set", "optimizer=adamw"]
+    result = reformer("train", text, "--from", "one", *still, "--set", "key_tokens=3", "--steps", 1, "--run", "three")
+    assert result.status == 0, result.err
+    models = [Run.open(Path(name)).load_model() for name in ("one", "three")]
+    tokens = torch.arange(60)[None] % models[0].config.vocab_size
+    with torch.no_grad():
+        one, three = (model(tokens) for model in models)
+    assert (one - three).abs().max() < 1e-4
+    back = reformer("train", text, "--from", "three", *still, "--set", "key_tokens=1", "--steps", 1, "--run", "x")
+    assert "blend is" in back.err
+    assert back.status == 2
 
 
 def test_a_run_of_ours_goes_on_with_another_text(reformer: Program, run: Path, text: Path) -> None:

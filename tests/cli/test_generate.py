@@ -119,8 +119,8 @@ def damage(run: Path, kind: str) -> str:
         return "model.safetensors is damaged"
     if kind == "newer":
         text = (run / "config.yaml").read_text()
-        (run / "config.yaml").write_text(text.replace("version: 1", "version: 2"))
-        return "made by a newer version (format 2, this program reads up to 1)"
+        (run / "config.yaml").write_text(text.replace("version: 2", "version: 3"))
+        return "made by a newer version (format 3, this program reads up to 2)"
     if kind == "no weights":
         (run / "model.safetensors").unlink()
         return "has no weights yet"

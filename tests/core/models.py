@@ -16,10 +16,11 @@ VARIANTS: dict[str, dict] = {
         "axial_shape": (40, 40), "axial_dims": (16, 16), "feed_forward": "gelu",
     },
     "published": {
-        "pattern": "published", "values": "same", "layers": ("local", "lsh", "mixed"), "positions": "none",
-        "local_window": 12, "windows": (8,), "n_hashes": 2,
+        "pattern": "published", "values": "same", "key_tokens": 1, "layers": ("local", "lsh", "mixed"),
+        "positions": "none", "local_window": 12, "windows": (8,), "n_hashes": 2,
     },
-    "one slice": {"workspace_tokens": 4096},
+    "one slice": {"workspace_tokens": 4096, "kept_activations": 0},
+    "one slice, kept": {"workspace_tokens": 4096},
     "groups of heads": {"layers": ("mixed", "lsh", "full"), "head_group": 2, "n_hashes": 2, "windows": (5, 16)},
     "approximate gelu": {"feed_forward": "gelu_tanh", "norm": "layer", "norm_epsilon": 1e-5, "head_bias": False},
     "tied, factorised buckets": {"tie_embeddings": True, "n_buckets": (4, 4), "softcap": 0.0, "feed_forward": "relu"},
@@ -37,7 +38,7 @@ def small(dtype: torch.dtype = torch.float32, **changes) -> ReformerLM:
     """Two or three layers; output projections are drawn too, since at 0 no layer would do anything."""
     settings = {
         "vocab_size": 50, "d_model": 32, "n_layers": 3, "n_heads": 4, "d_head": 8, "n_buckets": (8,), "windows": (16,),
-        "workspace_tokens": 64, "local_window": 20, "block": 16,
+        "workspace_tokens": 64, "local_window": 20, "block": 16, "stream_bits": 20,
     }  # fmt: skip
     model = ReformerLM(ReformerConfig(**(settings | changes)))
     random = torch.Generator().manual_seed(5)

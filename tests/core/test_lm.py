@@ -21,6 +21,14 @@ def test_a_saved_model_is_the_same_model(variant: str, tmp_path: Path) -> None:
     assert sorted(p.name for p in (tmp_path / "m").iterdir()) == ["config.yaml", "model.safetensors"]
 
 
+def test_a_model_of_the_first_format_has_keys_of_one_token(tmp_path: Path) -> None:
+    model = small(key_tokens=1)
+    model.save_pretrained(tmp_path)
+    text = (tmp_path / "config.yaml").read_text()
+    (tmp_path / "config.yaml").write_text(text.replace("version: 2", "version: 1").replace("  key_tokens: 1\n", ""))
+    assert torch.equal(ReformerLM.from_pretrained(tmp_path)(tokens(50)), model(tokens(50)))
+
+
 def test_the_seed_draws_the_weights() -> None:
     config = {"vocab_size": 30, "d_model": 16, "n_layers": 1, "n_heads": 2, "d_head": 8}
     a, b, c = (ReformerLM(ReformerConfig(**config, seed=s)) for s in (1, 1, 2))
@@ -57,7 +65,7 @@ def pickled(path: Path) -> None:
 
 def newer(path: Path) -> None:
     text = (path / "config.yaml").read_text()
-    (path / "config.yaml").write_text(text.replace("version: 1", "version: 99"))
+    (path / "config.yaml").write_text(text.replace("version: 2", "version: 99"))
 
 
 def not_yaml(path: Path) -> None:

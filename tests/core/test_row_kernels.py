@@ -146,7 +146,8 @@ def step(device: str, backend: str, **changes) -> list[Tensor]:
 @pytest.mark.parametrize("variant", ["default", "same", "published"])
 def test_a_model_is_the_same(kernels, device: str, variant: str) -> None:
     published = {
-        "pattern": "published", "layers": ("mixed",), "positions": "none", "local_window": 12, "windows": (8,),
+        "pattern": "published", "key_tokens": 1, "layers": ("mixed",), "positions": "none", "local_window": 12,
+        "windows": (8,),
     }  # fmt: skip
     changes = {"default": {}, "same": {"values": "same", "n_hashes": 2, "layers": ("lsh",)}}.get(
         variant, published | {"values": "same"}

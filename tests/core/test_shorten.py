@@ -129,6 +129,20 @@ def test_backward_runs_the_groups_once_more_and_not_twice(monkeypatch: pytest.Mo
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_small_steps_keep_their_graphs_and_the_bits_stay(packed: bool) -> None:
+    """And a second backward pass, for which nothing is left of them, rebuilds both levels."""
+    ids, found = tokens(100), []
+    documents = (torch.arange(100)[None] // 31).expand(2, -1) if packed else None
+    for kept in (0, 256):
+        model = grouped(torch.float32, workspace_tokens=4096, kept_activations=kept, dropout=0.1).train()
+        loss = model.loss(ids, ids, documents, dropout_seed=2)
+        for again in (True, False):
+            found.append(torch.autograd.grad(loss, list(model.parameters()), retain_graph=again))
+    for other in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
+
+
 def test_frozen_levels() -> None:
     whole, part, ids = grouped(torch.float32), grouped(torch.float32), tokens(60)
     for name, p in part.named_parameters():

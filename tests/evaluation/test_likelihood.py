@@ -55,7 +55,14 @@ def test_two_readings_of_a_causal_pattern_are_one() -> None:
     assert by_pass == pytest.approx(likelihood.nats(model, prefix, scored, Reading(32)), rel=1e-12)
 
 
-PUBLISHED = {"pattern": "published", "values": "same", "positions": "none", "layers": ("lsh",), "windows": (8,)}
+PUBLISHED = {
+    "pattern": "published",
+    "values": "same",
+    "key_tokens": 1,
+    "positions": "none",
+    "layers": ("lsh",),
+    "windows": (8,),
+}
 
 
 def test_published_runs_are_scored_by_the_forward_pass_unless_decoding_is_asked_for() -> None:

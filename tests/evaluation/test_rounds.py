@@ -63,7 +63,14 @@ def _context():
 
 def test_full_attention_of_the_published_pattern() -> None:
     model = small(
-        torch.float64, pattern="published", values="same", layers=("lsh",), positions="none", windows=(8,), n_hashes=2
+        torch.float64,
+        pattern="published",
+        values="same",
+        key_tokens=1,
+        layers=("lsh",),
+        positions="none",
+        windows=(8,),
+        n_hashes=2,
     )
     full = with_rounds(model, FULL, 60)
     ids, changed = tokens(60), tokens(60)

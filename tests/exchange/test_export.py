@@ -19,10 +19,10 @@ from reformer_cli.tokenization.tokenizer import ByteTokenizer
 
 FREE = 2**34
 EXPORTABLE = ReformerConfig(
-    vocab_size=257, pattern="published", layers=("local", "lsh"), values="same", n_layers=3, d_model=32, n_heads=2,
-    d_head=8, d_ff=40, local_window=8, windows=(16,), n_hashes=2, n_buckets=(4, 2), norm="layer", merge="concat",
-    softcap=0.0, positions="axial", axial_shape=(4, 32), axial_dims=(8, 24), hash_seed=5, feed_forward="relu",
-    head_bias=False,
+    vocab_size=257, pattern="published", layers=("local", "lsh"), values="same", key_tokens=1, n_layers=3, d_model=32,
+    n_heads=2, d_head=8, d_ff=40, local_window=8, windows=(16,), n_hashes=2, n_buckets=(4, 2), norm="layer",
+    merge="concat", softcap=0.0, positions="axial", axial_shape=(4, 32), axial_dims=(8, 24), hash_seed=5,
+    feed_forward="relu", head_bias=False, stream_bits=20,
 )  # fmt: skip
 
 

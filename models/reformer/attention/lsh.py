@@ -6,8 +6,9 @@ import math
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from reformer.attention.blend import blend
 from reformer.attention.heads import Heads
 from reformer.branch import Context, Progress
 from reformer.bucket_state import BucketState
@@ -25,7 +26,8 @@ CENTRE_RATE = 0.02  # share of the running mean that a training pass renews
 
 
 class LSHHeads(Heads):
-    """Query and key are one unit vector; `values: next` reads what followed a match (design section 2)."""
+    """Query and key are one unit vector, made of the last `key_tokens` tokens (blend.py); `values: next` reads what
+    followed a match (design section 2)."""
 
     takes_delta = True
     rotations: Tensor
@@ -33,6 +35,8 @@ class LSHHeads(Heads):
 
     def __init__(self, config: ReformerConfig, heads: int) -> None:
         super().__init__(config, heads, parts=2)
+        several = config.key_tokens > 1
+        self.blend = nn.Parameter(torch.empty(heads, config.key_tokens, config.d_head)) if several else None
         width = rotation_width(config.n_buckets)
         # Saved with the weights: decoding and evaluation hash as training did.
         self.register_buffer("rotations", torch.empty(heads, config.d_head, config.n_hashes, width))
@@ -45,14 +49,23 @@ class LSHHeads(Heads):
             self.windows.insert(0, config.local_round)
             self.sizes.insert(0, 1)
 
-    def lengths(self) -> Tensor:
-        # Query and key are one vector of length sqrt(temperature), so that scores are temperature x cosine.
-        return self.temperature.clamp_min(LEAST_TEMPERATURE).sqrt()[None]
+    def lengths(self) -> Tensor | None:
+        return self.key_lengths()[None] if self.blend is None else None  # else after they are blended
+
+    def key_lengths(self) -> Tensor:
+        # Query and key are one vector of length sqrt(temperature): scores are temperature x cosine.
+        return self.temperature.clamp_min(LEAST_TEMPERATURE).sqrt()
+
+    def keys(self, x: Tensor, group: slice, documents: Tensor | None = None, before: Tensor | None = None) -> Tensor:
+        """Queries and keys in one, of what `split` makes of them; the others as for `blend`."""
+        if self.blend is None:
+            return x
+        return blend(x, self.blend[group], self.key_lengths()[group], documents, before)
 
     def buckets(self, k: Tensor, group: slice) -> Tensor:
         """Integer [rounds, batch, heads of group, length]; a local round, if any, comes first and has one bucket."""
         # A hash minds the direction alone: the centre, kept for unit vectors, is brought to the vectors' length.
-        centre = (self.centre * self.lengths()[0, :, None].detach())[group]
+        centre = (self.centre * self.key_lengths()[:, None].detach())[group]
         c = self.config
         hashed = lsh_hash(k, self.rotations[group], c.n_buckets, centre, c.backend)
         if not c.local_round:
@@ -63,11 +76,11 @@ class LSHHeads(Heads):
         self, parts: tuple[Tensor, ...], context: Context, group: slice, routing: Tensor | None = None,
         delta: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        k, v = parts
+        k, v = self.keys(parts[0], group, context.documents), parts[1]
         if routing is None:
             routing = self.buckets(k.detach(), group)
             if self.training:
-                mean = wide(k.detach()).mean((0, 2)) / self.lengths()[0, group, None].detach()
+                mean = wide(k.detach()).mean((0, 2)) / self.key_lengths()[group, None].detach()
                 self.centre[group].lerp_(mean.to(self.centre.dtype), CENTRE_RATE)
         buckets = routing
         if context.documents is not None:
@@ -79,14 +92,27 @@ class LSHHeads(Heads):
         return out, routing
 
     def start(self, batch: int) -> BucketState:
-        same, like = self.config.values == "same", self.project.weight
-        return BucketState.empty(batch, self.heads, self.config.d_head, self.sizes, self.windows, like, next=not same)
+        c, like = self.config, self.project.weight
+        return BucketState.empty(
+            batch,
+            self.heads,
+            c.d_head,
+            self.sizes,
+            self.windows,
+            like,
+            next=c.values == "next",
+            before=c.key_tokens - 1,
+        )
 
     def step_mix(self, parts: tuple[Tensor, ...], progress: Progress, state: BucketState) -> Tensor:
-        k, v = parts
+        x, v = parts
+        k = self.keys(x, self.all, before=state.before)
+        state.remember(x, progress.counts)
         ids = self.buckets(k, self.all)
         return state.advance(k, k, v, ids, progress, self.config.backend)
 
     def record_mix(self, tape: Tape, y: Tensor, state: BucketState) -> Tensor:
-        c, centre = self.config, self.centre * self.lengths()[0, :, None]
+        c, centre = self.config, self.centre * self.key_lengths()[:, None]
+        if self.blend is not None:
+            tape.blend(y, state, self.blend, self.key_lengths())
         return tape.buckets(y, state, self.rotations, centre, c.n_buckets, local_round=bool(c.local_round), unit=False)

@@ -15,7 +15,7 @@ static int omp_get_num_threads(void) { return 1; }
 #endif
 
 enum { PANEL = VECTORS * LANES, PATIENCE = 2000 }; /* outputs of a product that are summed at once; spins before yielding */
-enum { EMBED, PHASE, NORM, MATMUL, HEADS, WINDOW, BUCKETS, SQUARED_RELU, RELU, GELU, GELU_TANH, SWIGLU, ADD, SOFTCAP };
+enum { EMBED, PHASE, NORM, MATMUL, BLEND, HEADS, WINDOW, BUCKETS, SQUARED_RELU, RELU, GELU, GELU_TANH, SWIGLU, ADD, SOFTCAP };
 
 /* p, n, x: what they are is said at each operation below; decode.py fills them in. */
 typedef struct {
@@ -142,6 +142,29 @@ static void matmul(const Program *P, const Operation *o) {
 }
 
 int64_t panel_width(void) { return PANEL; }
+
+/* p: y [rows, 2, heads, d], weights [heads, tokens, d], lengths [heads], before [batch, heads, tokens - 1, d], scratch of
+   every thread [tokens, d]; n: heads, tokens, d. In place: keys made of the last tokens' vectors; attention/blend.py. */
+static void blend(const Program *P, const Operation *o) {
+    int64_t H = o->n[0], tokens = o->n[1], d = o->n[2], kept = (tokens - 1) * d, from, to;
+    float *last = (float *)o->p[4] + omp_get_thread_num() * tokens * d; /* the vectors of `tokens` tokens, oldest first */
+    mine(P->batch * H, &from, &to);
+    for (int64_t r = from; r < to; r++) {
+        const float *weight = (const float *)o->p[1] + r % H * tokens * d;
+        float *before = (float *)o->p[3] + r * kept;
+        for (int64_t i = 0; i < P->new_tokens; i++) {
+            float *x = (float *)o->p[0] + ((r / H * P->new_tokens + i) * 2 * H + r % H) * d;
+            memcpy(last, before, 4 * kept);
+            memcpy(last + kept, x, 4 * d);
+            memcpy(before, last + d, 4 * kept);
+            for (int64_t c = 0; c < d; c++) x[c] *= weight[c];
+            for (int64_t s = 1; s < tokens; s++)
+                for (int64_t c = 0; c < d; c++) x[c] += last[kept - s * d + c] * weight[s * d + c];
+            float scale = ((const float *)o->p[2])[r % H] / sqrtf(fmaxf(products(x, x, d), 1e-12f));
+            for (int64_t c = 0; c < d; c++) x[c] *= scale;
+        }
+    }
+}
 
 /* p: y [rows, parts, heads, d], lengths [parts - 1, heads], phase [rows, d] or NULL; n: parts, heads, d. In place: vectors
    of all parts but the last are brought to their length, then turned. */
@@ -274,6 +297,7 @@ void decode(Program *P) {
             case PHASE: phase(P, o); break;
             case NORM: norm(P, o); break;
             case MATMUL: matmul(P, o); break;
+            case BLEND: blend(P, o); break;
             case HEADS: heads(P, o); break;
             case WINDOW: window(P, o); break;
             case BUCKETS: buckets(P, o); break;

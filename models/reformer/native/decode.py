@@ -24,6 +24,7 @@ KINDS = [
     "phase",
     "norm",
     "matmul",
+    "blend",
     "heads",
     "window",
     "buckets",
@@ -174,6 +175,12 @@ class Tape:
     def add(self, stream: int, x: Tensor, coupling: int) -> None:
         """stream += x, in fixed point."""
         self.put("add", [self.streams[stream], x], [self.d_model, coupling], [self.units, 2.0**30])
+
+    def blend(self, y: Tensor, state: BucketState, weight: Tensor, lengths: Tensor) -> None:
+        """The first of y's two parts becomes the keys made of several tokens (attention/blend.py), in place."""
+        heads, tokens, d = weight.shape
+        scratch = torch.zeros(threads(), tokens * d)
+        self.put("blend", [y, weight, lengths.detach().clone(), state.before, scratch], [heads, tokens, d])
 
     def heads(self, y: Tensor, lengths: Tensor, phase: Tensor | None, parts: int, heads: int, d: int) -> None:
         """Vectors of all parts but the last are brought to their lengths and turned, in place."""
