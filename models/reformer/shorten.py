@@ -82,7 +82,7 @@ class Shortened(Composite):
     def whole(self, trunk: Trunk, x: Tensor, number: int, context: Context) -> tuple[Tensor, Kept]:
         w = self.within(trunk, number, context, *x.shape[:2])
         if not w.members.count:
-            return torch.zeros_like(x), Kept([], [])
+            return x * 0, Kept([], [])  # with a graph
         slices = w.members.slices(trunk)
         begun = torch.cat([self.groups.shortened(w.members.whole(x, here)) for here in slices], 1)
         integers, ghosts, routings = plain(w.inner, begun, w.context)

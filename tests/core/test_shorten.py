@@ -210,7 +210,7 @@ def test_rows_out_of_step_in_c_and_in_pytorch() -> None:
         ({"shorten": 3, "n_layers": 2}, "leave none of n_layers 2 for groups of shorten 3"),
         ({"shorten": 0}, "shorten"),
         (
-            {"shorten": 2, "pattern": "published", "values": "same", "positions": "none"},
+            {"shorten": 2, "pattern": "published", "values": "same", "key_tokens": 1, "positions": "none"},
             r"pattern published does not go with shorten: 2 \(1\)",
         ),
     ],
