@@ -1,4 +1,4 @@
-"""What `reformer plan` forecasts beside what a step takes: ten configurations, each in a process of its own.
+"""What `reformer plan` forecasts beside what a step takes: thirteen configurations, each in a process of its own.
 
     python benchmarks/memory.py [--device cuda] [--only N ...]
 
@@ -40,6 +40,11 @@ CASES: dict[str, tuple[str | None, dict[str, object]]] = {
     "published, 65,536": ("crime-and-punishment", {"context": 65536, "axial_shape": [256, 256]}),
     "d_model 1,024, 32,768": (None, WIDE),
     "the same, 2 heads at a time": (None, WIDE | {"head_group": 2}),
+    "novel, 262,144, groups of 3": (None, NOVEL | {"context": 262144, "n_buckets": [64, 64], "shorten": 3}),
+    "the same, all layers on groups of 2": (
+        None,
+        NOVEL | {"context": 262144, "n_buckets": [64, 64], "shorten": 2, "layers_before": 0, "layers_after": 0},
+    ),
 }  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from reformer.positions import Rotary
 
 if TYPE_CHECKING:
     from reformer.native.decode import Tape
+    from reformer.trunk import Coupling, Trunk, Undo
 
 APPROXIMATION = {"gelu": "none", "gelu_tanh": "tanh"}
 
@@ -107,6 +108,42 @@ class Mixing(Branch):
     def all(self) -> slice:
         """The group of all heads."""
         return slice(0, self.heads)
+
+
+class Composite(ABC):
+    """What stands for a branch and has steps of its own, forwards and backwards."""
+
+    @abstractmethod
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """All of them."""
+
+    @abstractmethod
+    def run(
+        self, trunk: Trunk, coupling: Coupling, number: int, streams: Sequence[Tensor], context: Context, kept: Any,
+        watch: Callable[[Coupling, slice, tuple[Tensor, ...]], None] | None,
+    ) -> Any:  # fmt: skip
+        """Advance the coupling's target as step `number` of `Trunk.run`, and return what is to be kept for backward; a
+        replay hands in what an earlier run had kept."""
+
+    @abstractmethod
+    def whole(self, trunk: Trunk, x: Tensor, number: int, context: Context) -> tuple[Tensor, Any]:
+        """What it adds for x, all of a stream, under ordinary autograd, and what `run` would keep."""
+
+    @abstractmethod
+    def back(self, undo: Undo, kept: Any) -> None:
+        """Undo `run`, advancing gradients too."""
+
+    @abstractmethod
+    def start(self, batch: int) -> Any:
+        """As `Branch.start`."""
+
+    @abstractmethod
+    def step(self, x: Tensor, progress: Progress, state: Any) -> Tensor:
+        """As `Branch.step`."""
+
+    def record(self, tape: Tape, source: int, state: Any) -> Tensor | None:
+        """As `Branch.record`."""
+        return None
 
 
 def make_norm(config: ReformerConfig, width: int) -> Callable[[Tensor], Tensor]:

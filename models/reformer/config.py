@@ -33,6 +33,19 @@ class ReformerConfig:
         min_length=1,
         description="attention kinds, cycled over the layers: mixed (local and LSH heads), lsh, local, full",
     )
+    shorten: int = Field(
+        default=1,
+        ge=1,
+        le=256,
+        description="tokens of a group: above 1, the middle layers run on groups, which takes less time and reaches "
+        "further; any length is right",
+    )
+    layers_before: int = Field(
+        default=1, ge=0, le=1024, description="shorten above 1: the first of the n_layers, which run on tokens"
+    )
+    layers_after: int = Field(
+        default=1, ge=0, le=1024, description="shorten above 1: the last of the n_layers, which run on tokens"
+    )
     pattern: Pattern = Field(
         default="recent",
         description="what heads see: recent (the last ones of each bucket; causal) or published (chunks, as released; "
@@ -168,8 +181,14 @@ class ReformerConfig:
             wrong += [f"local_round: {self.local_round} (0)"] if self.local_round else []
             wrong += [f"windows: {list(self.windows)} (one length)"] if len(self.windows) > 1 else []
             wrong += ["backend: native (auto or torch)"] if self.backend == "native" else []
+            wrong += [f"shorten: {self.shorten} (1)"] if self.shorten > 1 else []
             if wrong:
                 found.append(f"pattern published does not go with {', '.join(wrong)}")
+        if self.shorten > 1 and self.layers_before + self.layers_after >= self.n_layers:
+            found.append(
+                f"layers_before {self.layers_before} and layers_after {self.layers_after} leave none of n_layers "
+                f"{self.n_layers} for groups of shorten {self.shorten} tokens"
+            )
         if self.tie_embeddings and self.merge == "concat":
             found.append("tie_embeddings needs merge: sum (concatenated streams are 2 x d_model wide)")
         return found
@@ -179,6 +198,11 @@ class ReformerConfig:
         """(local, LSH) heads of a mixed layer."""
         lsh = self.lsh_heads if self.lsh_heads is not None else max(1, self.n_heads // 4)
         return self.n_heads - lsh, lsh
+
+    @property
+    def group_layers(self) -> range:
+        """The layers that run on groups of `shorten` tokens."""
+        return range(self.layers_before, self.n_layers - self.layers_after) if self.shorten > 1 else range(0)
 
     @property
     def _chunks(self) -> list[int]:

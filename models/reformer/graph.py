@@ -1,7 +1,7 @@
 """One more token of every row as a captured CUDA graph: hundreds of small kernels started by one call.
 
 What is captured works in the state's own tensors, at fixed addresses, and asks nothing of the GPU. Heads whose past
-grows have no such form.
+grows have no such form, nor have groups, which are worked on only now and then.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from reformer.group_state import GroupState
 from reformer.state import GrowingState, State
 from reformer.trunk import Trunk
 
@@ -57,7 +58,7 @@ def by_graph(model: ReformerLM, tokens: Tensor, state: State) -> Tensor | None:
     if tokens.device.type != "cuda" or tokens.shape[1] != 1 or torch.cuda.is_current_stream_capturing():
         return None
     if state.graph is None or state.graph.autocast != _autocast():
-        if any(isinstance(layer, GrowingState) for layer in state.layers):
+        if any(isinstance(layer, (GrowingState, GroupState)) for layer in state.layers):
             return None
         state.warm += 1
         if state.warm <= WARM:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,11 +17,13 @@ from reformer.branch import Context, FeedForward, Mixing, Progress, make_norm, r
 from reformer.config import ReformerConfig
 from reformer.errors import NumericalError
 from reformer.graph import by_graph
+from reformer.groups import Groups
 from reformer.loss import UNSCORED, squash, summed_nats
 from reformer.native.decode import MOST_TOKENS, Tape
 from reformer.positions import AxialPositions, Rotary, speeds
 from reformer.precision import wide
 from reformer.reversible import Source, reversible, reversible_loss
+from reformer.shorten import Shortened
 from reformer.state import State
 from reformer.tracing import as_written, exporting
 from reformer.trunk import Coupling, Trunk, merge
@@ -41,7 +45,9 @@ def activation_bytes(config: ReformerConfig, wide: int, low: int = 2) -> int:
     heads, d_ff = config.n_heads * config.d_head, config.d_ff or 4 * config.d_model
     attention = config.d_model * (wide + low) + heads * 8 * low
     feed_forward = config.d_model * (wide + low) + 3 * d_ff * low
-    return config.n_layers * (attention + feed_forward)
+    grouped = len(config.group_layers)
+    layers = config.n_layers - grouped + grouped / config.shorten
+    return math.ceil(layers * (attention + feed_forward))
 
 
 class Head(nn.Module):
@@ -83,6 +89,7 @@ class ReformerLM(nn.Module):
             self.layers = nn.ModuleList(
                 nn.ModuleList([*make_attention(config, i), FeedForward(config)]) for i in range(config.n_layers)
             )
+            self.groups = Groups(config) if config.shorten > 1 else None
         self.head = Head(config, self.embedding if config.tie_embeddings else None)
         if self.embedding.device.type != "meta":
             self.initialise()
@@ -110,22 +117,33 @@ class ReformerLM(nn.Module):
 
     @property
     def trunk(self) -> Trunk:
-        couplings = [
-            Coupling(1, 0, part, f"layer {i} attention")
-            if isinstance(part, Mixing)
-            else Coupling(0, 1, part, f"layer {i} feed-forward")
-            for i, layer in enumerate(self.layers)
-            for part in layer  # type: ignore[attr-defined]
-        ]
         c = self.config
         dtype = self.embedding.dtype
         of_gradients = torch.bfloat16 if c.gradient_streams == "bfloat16" else dtype
         rows, device = rows_for(c.backend, self.embedding), self.embedding.device
         group = c.head_group or c.n_heads
-        return Trunk(
-            couplings, c.stream_bits, c.dropout, c.workspace_tokens, dtype, of_gradients, rows, group, device,
-            c.offload_streams, activation_bytes(c, self.embedding.dtype.itemsize), c.kept_activations * 2**20,
+        trunk = Trunk(
+            self._couplings(range(c.n_layers)), c.stream_bits, c.dropout, c.workspace_tokens, dtype, of_gradients, rows,
+            group, device, c.offload_streams, activation_bytes(c, self.embedding.dtype.itemsize),
+            c.kept_activations * 2**20,
         )  # fmt: skip
+        if self.groups is None:
+            return trunk
+        among = c.group_layers
+        inner = replace(trunk, couplings=self._couplings(among))
+        shortened = Coupling(1, 0, Shortened(self.groups, inner), f"groups of {c.shorten} tokens")
+        before, after = self._couplings(range(among.start)), self._couplings(range(among.stop, c.n_layers))
+        return replace(trunk, couplings=[*before, shortened, *after])
+
+    def _couplings(self, layers: range) -> list[Coupling]:
+        """Of these layers, in order."""
+        return [
+            Coupling(1, 0, part, f"layer {i} attention")
+            if isinstance(part, Mixing)
+            else Coupling(0, 1, part, f"layer {i} feed-forward")
+            for i in layers
+            for part in self.layers[i]  # type: ignore[attr-defined]
+        ]
 
     def table(self) -> Tensor:
         """What tokens start as: [vocab_size, d_model]. Rows have unit mean square under norm: rms."""
@@ -257,7 +275,7 @@ class ReformerLM(nn.Module):
             state.untaped = state.tape is None
         if state.tape is None:
             return None
-        logits, bad = state.tape.run(tokens.contiguous(), state.starts)
+        logits, bad = state.tape.run(tokens.contiguous(), tokens.shape[1], state.starts)
         if bad is not None:
             raise NumericalError(self.trunk.couplings[bad].name, "values leave the range of the residual streams")
         state.starts += tokens.shape[1]
@@ -272,6 +290,7 @@ class ReformerLM(nn.Module):
             return None
         tape = Tape(state.batch, c.d_model, c.stream_bits)
         tape.embed(self.table().detach().contiguous(), axial)
+        tape.rotary = self.rotary()
         if c.positions == "rotary":
             tape.turns = tape.phase(speeds(c.d_head, c.rotary_base, self.embedding.device))
         for n, (coupling, layer) in enumerate(zip(self.trunk.couplings, state.layers, strict=True)):

@@ -15,8 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from reformer.branch import Context, Mixing
+from reformer.branch import Context
 from reformer.loss import Scoring, sliced_loss
+from reformer.plain import plain, straight_through
 from reformer.positions import AxialPositions
 from reformer.trunk import Graph, Trunk, add_up, merge
 
@@ -42,7 +43,8 @@ class Source:
 
     def begin(self, trunk: Trunk, table: Tensor) -> list[Tensor]:
         """The streams."""
-        return trunk.begin((*self.tokens.shape, table.shape[1]), lambda here: self.rows(table, here))
+        shape, slices = (*self.tokens.shape, table.shape[1]), trunk.slices(*self.tokens.shape)
+        return trunk.begin(shape, lambda here: self.rows(table, here), slices, "embedding")
 
     @property
     def parameters(self) -> list[nn.Parameter]:
@@ -83,7 +85,7 @@ class _Reversible(torch.autograd.Function):
         streams = [s.data for s in saved]
         with torch.no_grad(), ctx.autocast:
             if ctx.at_start:
-                trunk.run(streams, context, ctx.routings)
+                ctx.routings = trunk.run(streams, context, ctx.routings)
             parts = grad.chunk(2, -1) if concat else (grad, grad)
             gradients = [g.to(streams[0].device, trunk.gradient_dtype, copy=True) for g in parts]
             ctx.at_start = not ctx.kept
@@ -121,7 +123,7 @@ class _ReversibleLoss(torch.autograd.Function):
         streams = [s.data for s in saved]
         with torch.no_grad(), ctx.autocast:
             if ctx.at_start:
-                trunk.run(streams, context, ctx.routings)
+                ctx.routings = trunk.run(streams, context, ctx.routings)
             if not ctx.gradients:
                 _, ctx.totals = _loss(trunk, concat, head, targets, streams, ctx.gradients)
             gradients, ctx.gradients = ctx.gradients, []
@@ -198,40 +200,6 @@ def reversible_loss(
 
 def reversible_reference(trunk: Trunk, source: Source, table: Tensor, context: Context, *, concat: bool) -> Tensor:
     """The same network under ordinary autograd, which keeps every activation: the definition of the gradients."""
-    slices = trunk.slices(*source.tokens.shape)
-    x = torch.cat([source.rows(table, here) for here in slices], 1)
-    integers = trunk.begin((*x.shape,), lambda here: x[:, here].detach())
-    ghosts = [_straight_through(trunk, s, x) for s in integers]
-    for number, (index, group) in enumerate(trunk.steps()):
-        c = trunk.couplings[index]
-        stream = ghosts[c.source]
-        if isinstance(c.branch, Mixing) and group is not None:
-            split = [c.branch.split(stream[:, here], context.phase(here), group) for here in slices]
-            parts = tuple(torch.cat(part, 2) for part in zip(*split, strict=True))
-            out, _ = c.branch.mix(parts, context, group)
-            pieces = [c.branch.joined(out[:, :, here], group) for here in slices]
-        else:
-            pieces = [c.branch(stream[:, here]) for here in slices]
-        dropped = [trunk.dropped(p, number, context, here.start) for p, here in zip(pieces, slices, strict=True)]
-        added = torch.cat(dropped, 1)
-        integers[c.target] = integers[c.target].clone()
-        trunk.add_(integers[c.target], added.detach(), c.name)
-        ghosts[c.target] = _straight_through(trunk, integers[c.target], ghosts[c.target], added)
-    return torch.cat(ghosts, -1) if concat else _straight_through(trunk, integers[0] + integers[1], *ghosts)
-
-
-def _straight_through(trunk: Trunk, stream: Tensor, *sources: Tensor) -> Tensor:
-    """The stream as floats, whose gradient goes to every source unchanged."""
-    out: Tensor = _StraightThrough.apply(trunk.read(stream), *sources)
-    return out
-
-
-class _StraightThrough(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, out: Tensor, *sources: Tensor) -> Tensor:
-        ctx.dtypes = [s.dtype for s in sources]
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return None, *(grad.to(dtype) for dtype in ctx.dtypes)
+    x = torch.cat([source.rows(table, here) for here in trunk.slices(*source.tokens.shape)], 1)
+    integers, ghosts, _ = plain(trunk, x, context)
+    return torch.cat(ghosts, -1) if concat else straight_through(trunk, integers[0] + integers[1], *ghosts)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from reformer.bucket_state import BucketState
+from reformer.group_state import GroupState
 from reformer.state import GrowingState, State, WindowState
 
 if TYPE_CHECKING:
@@ -18,11 +19,8 @@ Tensors = dict[str, Tensor]
 
 def state_tensors(state: State) -> Tensors:
     """Everything `state` holds, empty slots left out: independent copies by name."""
-    found = {"starts": state.starts.clone()}
-    for n, layer in enumerate(state.layers):
-        parts = _used(layer, state.position) if layer is not None else {}
-        found |= {f"layers.{n}.{name}": t.clone().cpu() for name, t in parts.items()}
-    return found
+    found = {"starts": state.starts, **_of(state.layers, state.position)}
+    return {name: t.clone().cpu() for name, t in found.items()}
 
 
 def restore_state(model: ReformerLM, tensors: Tensors) -> State:
@@ -33,13 +31,26 @@ def restore_state(model: ReformerLM, tensors: Tensors) -> State:
         raise ValueError(f"starts has {batch} rows")
     state = model.start(batch)
     state.starts.copy_(starts)
-    for n, layer in enumerate(state.layers):
-        if layer is not None:
-            _fill(layer, {k.removeprefix(f"layers.{n}."): t for k, t in tensors.items()}, starts)
+    _fill_layers(state.layers, tensors, starts)
     return state
 
 
+def _of(layers: list[Any], position: int) -> Tensors:
+    used = ((n, _used(layer, position)) for n, layer in enumerate(layers) if layer is not None)
+    return {f"layers.{n}.{name}": t for n, parts in used for name, t in parts.items()}
+
+
+def _fill_layers(layers: list[Any], tensors: Tensors, starts: Tensor) -> None:
+    for n, layer in enumerate(layers):
+        if layer is not None:
+            prefix = f"layers.{n}."
+            _fill(layer, {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)}, starts)
+
+
 def _used(layer: Any, position: int) -> Tensors:
+    if isinstance(layer, GroupState):
+        own = {"begun": layer.begun, "given": layer.given}
+        return own | _of(layer.layers, position // layer.begun.shape[1])
     if isinstance(layer, BucketState):
         rows, slots = layer.times.nonzero(as_tuple=True)
         parts = {name: getattr(layer, name)[rows, slots] for name in ("pairs", "times", "ids")}
@@ -53,6 +64,11 @@ def _used(layer: Any, position: int) -> Tensors:
 
 
 def _fill(layer: Any, parts: Tensors, starts: Tensor) -> None:
+    if isinstance(layer, GroupState):
+        for name, own in (("begun", layer.begun), ("given", layer.given)):
+            own.copy_(_take(parts, name, own.dtype, list(own.shape), None, None))
+        _fill_layers(layer.layers, parts, starts // layer.begun.shape[1])
+        return
     if isinstance(layer, BucketState):
         _fill_buckets(layer, parts, int(starts.max()))
         return

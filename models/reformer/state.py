@@ -139,7 +139,7 @@ class State:
     @property
     def nbytes(self) -> int:
         """Bytes in use."""
-        return sum(layer.nbytes if hasattr(layer, "nbytes") else _nbytes(layer) for layer in self.layers)
+        return sum(nbytes_of(layer) for layer in self.layers)
 
     def clone(self) -> State:
         """An independent copy: extending one leaves the other."""
@@ -147,7 +147,7 @@ class State:
 
     def rows(self, index: Tensor) -> State:
         """An independent state whose rows are these, which may repeat: one prompt, many continuations."""
-        return State(self.starts[index], [_rows(layer, index) for layer in self.layers])
+        return State(self.starts[index], [rows_of(layer, index) for layer in self.layers])
 
 
 def _tensors(layer: Any) -> Iterator[tuple[str, Tensor]]:
@@ -158,11 +158,15 @@ def _tensors(layer: Any) -> Iterator[tuple[str, Tensor]]:
                 yield f.name, value
 
 
-def _nbytes(layer: Any) -> int:
+def nbytes_of(layer: Any) -> int:
+    """Bytes of one branch's state that are in use."""
+    if hasattr(layer, "nbytes"):
+        return int(layer.nbytes)
     return sum(t.numel() * t.element_size() for _, t in _tensors(layer))
 
 
-def _rows(layer: Any, index: Tensor) -> Any:
+def rows_of(layer: Any, index: Tensor) -> Any:
+    """An independent copy of rows of one branch's state."""
     if layer is None or hasattr(layer, "rows"):
         return layer if layer is None else layer.rows(index)
     return dataclasses.replace(layer, **{name: t[index] for name, t in _tensors(layer)})
@@ -171,16 +175,17 @@ def _rows(layer: Any, index: Tensor) -> Any:
 def largest_state(config: ReformerConfig, tokens: int, batch: int) -> int:
     """Bytes that decoding may hold after so many tokens, in float32: an upper bound, exact for what grows."""
     pair = 2 * config.d_head * 4  # a key and a value
-    total = 0
+    total = 2 * config.shorten * config.d_model * 4 if config.shorten > 1 else 0
     published = config.pattern == "published"
     for n in range(config.n_layers):
         kind = config.layers[n % len(config.layers)]
         local, lsh = {"mixed": config.head_split, "lsh": (0, config.n_heads)}.get(kind, (config.n_heads, 0))
-        window = 2 * tokens if kind == "full" else config.local_window * (1 + published)
+        seen = tokens // config.shorten if n in config.group_layers else tokens
+        window = 2 * seen if kind == "full" else config.local_window * (1 + published)
         windows = [config.windows[r % len(config.windows)] * (1 + published) for r in range(config.n_hashes)]
         slots = math.prod(config.n_buckets) * sum(windows) + config.local_round
         rounds = len(windows) + bool(config.local_round)
-        used = min(slots, rounds * tokens)
+        used = min(slots, rounds * seen)
         buckets = math.prod(config.n_buckets) * len(windows)
         total += local * window * pair + lsh * (used * (pair + 8 + 4 * rounds) + 8 * buckets)
         total += lsh * (config.key_tokens - 1) * config.d_head * 4

@@ -39,10 +39,12 @@ def hash_statistics(
 ) -> list[HashStatistics]:
     """Statistics of every LSH layer on a text, int64 [1, length], the model in evaluation; one entry a layer.
 
-    Raises ValueError for another shape or a text too short to have `nearest` earlier keys.
+    Of layers on groups, positions are groups. Raises ValueError for another shape or a text too short to have `nearest`
+    earlier keys.
     """
-    if tokens.dim() != 2 or tokens.shape[0] != 1 or tokens.shape[1] <= nearest:
-        raise ValueError(f"tokens must be [1, more than {nearest}], not {list(tokens.shape)}")
+    too_few = (nearest + 1) * model.config.shorten - 1
+    if tokens.dim() != 2 or tokens.shape[0] != 1 or tokens.shape[1] <= too_few:
+        raise ValueError(f"tokens must be [1, more than {too_few}], not {list(tokens.shape)}")
     found: list[HashStatistics] = []
 
     def look(coupling: Coupling, group: slice, parts: tuple[Tensor, ...]) -> None:

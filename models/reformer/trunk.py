@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from reformer.branch import Branch, Context, Mixing
+from reformer.branch import Branch, Composite, Context, Mixing
 from reformer.errors import NumericalError
 from reformer.ops.bucket_attention.blocks import row_products
 from reformer.precision import wide_dtype
@@ -30,7 +31,7 @@ class Coupling:
 
     source: int
     target: int
-    branch: Branch
+    branch: Branch | Composite
     name: str
 
 
@@ -58,7 +59,7 @@ class Trunk:
     pending: list[tuple[str, Tensor]] = field(default_factory=list)
 
     def steps(self) -> list[tuple[int, slice | None]]:
-        """What is done one after the other: (coupling, group of its heads, None for a pointwise branch)."""
+        """What is done one after the other: (coupling, group of its heads, None for what is no attention)."""
         found: list[tuple[int, slice | None]] = []
         for index, c in enumerate(self.couplings):
             if isinstance(c.branch, Mixing):
@@ -73,11 +74,14 @@ class Trunk:
         x: Tensor = self.rows.read(stream.to(self.device, non_blocking=True), self.bits, self.dtype)
         return x
 
-    def begin(self, shape: tuple[int, int, int], embedded: Callable[[slice], Tensor]) -> list[Tensor]:
-        """Both streams [batch, length, d_model] as they start; embedded: slice -> [batch, slice, d_model]."""
+    def begin(
+        self, shape: tuple[int, int, int], embedded: Callable[[slice], Tensor], slices: Sequence[slice], where: str
+    ) -> list[Tensor]:
+        """Both streams [batch, length, d_model] as they start; embedded: slice -> [batch, slice, d_model]; where: what
+        is named if that leaves the range."""
         first = torch.zeros(shape, dtype=torch.int32, device="cpu" if self.offload else self.device)
-        for here in self.slices(*shape[:2]):
-            self.add_(first[:, here], embedded(here), "embedding")
+        for here in slices:
+            self.add_(first[:, here], embedded(here), where)
         return [first, first.clone()]
 
     def add_(self, stream: Tensor, x: Tensor, where: str) -> None:
@@ -149,27 +153,30 @@ class Trunk:
         self,
         streams: Sequence[Tensor],
         context: Context,
-        routings: Sequence[Tensor | None] | None = None,
+        routings: Sequence[Any] | None = None,
         watch: Callable[[Coupling, slice, tuple[Tensor, ...]], None] | None = None,
         kept: list[Graph] | None = None,
-    ) -> list[Tensor | None]:
-        """Advance both int32 streams [batch, length, d_model] in place; returns the routing of every step.
+    ) -> list[Any]:
+        """Advance both int32 streams [batch, length, d_model] in place; returns the routing of every step (of a
+        `Composite`, what it keeps).
 
         watch: is shown the parts of every group of heads in which positions meet. kept: is filled with the graph of
         every step, for `run_back`; of a text that is one slice (`keeps`).
         """
-        found: list[Tensor | None] = []
+        found: list[Any] = []
         for number, (index, group) in enumerate(self.steps()):
             c = self.couplings[index]
             source, target, routing = streams[c.source], streams[c.target], None
+            given = routings[number] if routings is not None else None
             if kept is not None:
                 with torch.enable_grad():
                     x = self.read(source).requires_grad_()
                     added, routing = self.whole(c.branch, x, number, group, context)
                 self.add_(target, added.detach(), c.name)
                 kept.append((x, added))
+            elif isinstance(c.branch, Composite):
+                routing = c.branch.run(self, c, number, streams, context, given, watch)
             elif isinstance(c.branch, Mixing) and group is not None:
-                given = routings[number] if routings is not None else None
                 parts = self.split(c.branch, source, context, group)
                 if watch is not None:
                     watch(c, group, parts)
@@ -188,10 +195,12 @@ class Trunk:
         return found
 
     def whole(
-        self, branch: Branch, x: Tensor, number: int, group: slice | None, context: Context
-    ) -> tuple[Tensor, Tensor | None]:
+        self, branch: Branch | Composite, x: Tensor, number: int, group: slice | None, context: Context
+    ) -> tuple[Tensor, Any]:
         """What a branch adds for x, all of a stream, and its routing."""
         routing = None
+        if isinstance(branch, Composite):
+            return branch.whole(self, x, number, context)
         if isinstance(branch, Mixing) and group is not None:
             parts = branch.split(x, context.phase(slice(0, x.shape[1])), group)
             out, routing = branch.mix(parts, context, group)
@@ -207,9 +216,13 @@ class Trunk:
         return tokens <= self.size and not self.offload and tokens * self.activations <= self.most_activations
 
     def run_back(
-        self, streams: Sequence[Tensor], gradients: list[Tensor], context: Context,
-        routings: Sequence[Tensor | None], kept: list[Graph] | None = None,
-    ) -> dict[int, Tensor]:  # fmt: skip
+        self,
+        streams: Sequence[Tensor],
+        gradients: list[Tensor],
+        context: Context,
+        routings: Sequence[Any],
+        kept: list[Graph] | None = None,
+    ) -> dict[int, Tensor]:
         """Undo `run` in place, advancing the gradients of the streams too. Returns id(parameter) -> gradient.
 
         kept: as `run` filled it, which is emptied; the streams then stay as they are.
@@ -219,6 +232,8 @@ class Trunk:
             undo = Undo(self, self.couplings[index], number, streams, gradients, context, totals)
             if kept:
                 undo.kept(*kept.pop())
+            elif isinstance(undo.branch, Composite):
+                undo.branch.back(undo, routings[number])
             elif isinstance(undo.branch, Mixing) and group is not None:
                 undo.mixing(undo.branch, group, routings[number])
             else:

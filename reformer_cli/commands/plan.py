@@ -49,24 +49,25 @@ def plan(
     """Forecast a training step's memory, item by item, and the largest context and depth that fit."""
     from reformer_cli.config import load_config, resolve
     from reformer_cli.files import as_size
-    from reformer_cli.tokenization.tokenizer import PixelTokenizer
+    from reformer_cli.tokenization.tokenizer import ByteTokenizer, PixelTokenizer
     from reformer_cli.training.forecast import forecast, largest_context, largest_depth
     from reformer_cli.training.plan import remedies
 
     limit = parse_size(memory) if memory is not None else None
     settings = load_config(config, set_ or ())
-    images = settings["data"].get("image_size") is not None
-    resolved = resolve(
-        settings, PixelTokenizer.vocab_size if images else settings["data"].get("vocab_size") or VOCAB_SIZE
-    )
+    known = PixelTokenizer.vocab_size if settings["data"].get("image_size") is not None else None
+    if settings["data"].get("tokenizer") == "bytes":
+        known = ByteTokenizer.vocab_size
+    known = known or settings["data"].get("vocab_size")
+    resolved = resolve(settings, known or VOCAB_SIZE)
     where = pick_device(device)
     limit = free_memory(where) if limit is None else limit
     step = step_of(resolved, where)
-    if settings["data"].get("vocab_size") is None and not images:
+    if known is None:
         say(f"data.vocab_size follows the corpus; {VOCAB_SIZE:,} assumed")
-    typer.echo(
-        f"context {step.context:,} x batch {step.batch}, {step.model.n_layers} layers, products in {step.precision}"
-    )
+    among = len(step.model.group_layers)
+    layers = f"{step.model.n_layers} layers" + (f", {among} on groups of {step.model.shorten} tokens" if among else "")
+    typer.echo(f"context {step.context:,} x batch {step.batch}, {layers}, products in {step.precision}")
     for item in forecast(step):
         typer.echo(f"  {item.name:<16} {as_size(item.size):>12}  {item.what}")
     verdict = "fits" if step.total <= limit else "does not fit"

@@ -282,7 +282,7 @@ class Session:
 
         window = self.windows[0]
         text = torch.cat([window.prefix, window.scored])[-min(STATISTICS_TOKENS, self.config.data.context) :]
-        if len(text) <= STATISTICS_NEAREST:
+        if len(text) < (STATISTICS_NEAREST + 1) * self.config.model.shorten:
             return []
         found = hash_statistics(self.model, text[None].to(self.world.device), nearest=STATISTICS_NEAREST, queries=1)
         return [round(float(s.effective_buckets.mean()), 1) for s in found]

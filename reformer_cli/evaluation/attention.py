@@ -56,8 +56,9 @@ class Seen:
 
 @dataclass(frozen=True)
 class LayerView:
-    """One layer's LSH heads on a text of n tokens: scores [heads, n, n] of all pairs, seen bool [rounds, heads, n, n],
-    together bool [heads, n, n], and sizes int64 [rounds, heads, buckets], fullest first."""
+    """One layer's LSH heads on a text of n tokens, or of n groups of `tokens`: scores [heads, n, n] of all pairs, seen
+    bool [rounds, heads, n, n], together bool [heads, n, n], and sizes int64 [rounds, heads, buckets], fullest first;
+    window: tokens."""
 
     layer: str
     scores: Tensor
@@ -65,6 +66,7 @@ class LayerView:
     together: Tensor
     sizes: Tensor
     window: int
+    tokens: int = 1
 
     @property
     def weights(self) -> Tensor:
@@ -78,13 +80,13 @@ class LayerView:
         earlier = time[:, None] > time
         top = self.scores.masked_fill(~earlier, -torch.inf).topk(min(NEAREST, n - 1), -1).indices[:, NEAREST:]
         weights = self.weights
-        far = (time[:, None] - time >= self.window) & earlier
+        far = ((time[:, None] - time) * self.tokens >= self.window) & earlier
         paid = weights.sum().clamp_min(1e-9)
         shares = self.sizes / n
         found = []
         for r in [*range(len(self.seen)), None]:
             seen = self.together if r is None else self.seen[r]
-            back = (time[:, None] - time).expand_as(seen)[seen].float()
+            back = (time[:, None] - time).expand_as(seen)[seen].float() * self.tokens
             hit = seen[:, NEAREST:].gather(-1, top).float().mean() if top.numel() else torch.tensor(torch.nan)
             found.append(
                 Reach(
@@ -92,7 +94,7 @@ class LayerView:
                     r,
                     float((1 / shares[r].square().sum(-1)).mean()) if r is not None else None,
                     float(shares[r].amax(-1).mean()) if r is not None else None,
-                    float(seen.sum() / (seen.shape[0] * n)),
+                    float(seen.sum() / (seen.shape[0] * n)) * self.tokens,
                     (float(back.median()), float(back.max())) if len(back) else (0.0, 0.0),
                     float(hit),
                     float((weights * (seen & far)).sum() / paid),
@@ -101,13 +103,17 @@ class LayerView:
         return found
 
     def reached_from(self, position: int, most: int) -> list[Seen]:
-        """What the token at a position sees, of each head the `most` it attends to most."""
-        found = []
-        for head, row in enumerate(self.weights[:, position]):
+        """What the token at a position sees, of each head the `most` it attends to most; of groups, what the last whole
+        one then sees, each at its last token."""
+        found: list[Seen] = []
+        own = (position + 1) // self.tokens - 1
+        if own < 0:
+            return found
+        for head, row in enumerate(self.weights[:, own]):
             for j in row.argsort(descending=True, stable=True)[:most].tolist():
-                if self.together[head, position, j]:
-                    rounds = self.seen[:, head, position, j].nonzero().flatten().tolist()
-                    found.append(Seen(self.layer, head, j, tuple(rounds), float(row[j])))
+                if self.together[head, own, j]:
+                    rounds = self.seen[:, head, own, j].nonzero().flatten().tolist()
+                    found.append(Seen(self.layer, head, (j + 1) * self.tokens - 1, tuple(rounds), float(row[j])))
         return found
 
 
@@ -117,8 +123,12 @@ def look(model: ReformerLM, tokens: Tensor, show: Callable[[LayerView], None]) -
 
     def watch(coupling: Coupling, group: slice, parts: tuple[Tensor, ...]) -> None:
         if isinstance(coupling.branch, (LSHHeads, PublishedLSHHeads)):
-            name = coupling.name.removesuffix(" attention")
-            show(_view(name, coupling.branch, group, parts))
+            name, among = coupling.name.removesuffix(" attention"), parts[0].shape[2] < len(tokens)
+            view = _view(name, coupling.branch, group, parts)
+            if among:
+                name, size = f"{name}, groups of {model.config.shorten}", model.config.shorten
+                view = dataclasses.replace(view, layer=name, tokens=size)
+            show(view)
 
     trunk = dataclasses.replace(model.trunk, head_group=model.config.n_heads)  # one view a layer
     streams = Source(tokens[None], model.axial).begin(trunk, model.table())
@@ -135,7 +145,7 @@ def _view(name: str, branch: LSHHeads | PublishedLSHHeads, group: slice, parts: 
         count = met(buckets, chunk)
         together, scores = (count > 0) & earlier, q @ k.transpose(-1, -2) + count.clamp_min(1).log()
     else:
-        q = k = parts[0]
+        q = k = branch.keys(parts[0], group)
         buckets = branch.buckets(k, group)
         rounds = list(zip(buckets, branch.windows, strict=True))
         seen = torch.stack([visible(b[None], [w], itself=False) for b, w in rounds])

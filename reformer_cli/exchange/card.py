@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from reformer import ReformerConfig
 
 from reformer_cli.config import RunConfig
 from reformer_cli.exchange.origin import Origin
@@ -105,11 +106,16 @@ def _sizes(config: RunConfig, tokenizer: Tokenizer, parameters: int) -> dict[str
     lossless = "" if tokenizer.lossless else ", not lossless"
     return {
         "parameters": f"{parameters:,}",
-        "layers": f"{m.n_layers} ({', '.join(m.layers)}), d_model {m.d_model}, {m.n_heads} heads x {m.d_head}",
+        "layers": f"{_layers(m)}, d_model {m.d_model}, {m.n_heads} heads x {m.d_head}",
         "attention": f"pattern {m.pattern}, {m.n_hashes} hash rounds, buckets {list(m.n_buckets)}",
         "context in training": f"{config.data.context:,} tokens",
         "tokenizer": f"{tokenizer.kind}, {tokenizer.vocab_size:,} tokens{lossless}",
     }
+
+
+def _layers(m: ReformerConfig) -> str:
+    among = f"; {len(m.group_layers)} of them on groups of {m.shorten} tokens" if m.shorten > 1 else ""
+    return f"{m.n_layers} ({', '.join(m.layers)}{among})"
 
 
 def _table(rows: dict[str, str]) -> str:

@@ -75,6 +75,8 @@ def shape_faults(config: ReformerConfig) -> list[str]:
     c, found = config, []
     if c.pattern != "published":
         found.append(f"pattern {c.pattern}: it has published alone (chunks; heads without temperature)")
+    if c.shorten > 1:
+        found.append(f"shorten {c.shorten}: all its layers are on tokens")
     if odd := sorted(set(c.layers) - {"local", "lsh"}):
         found.append(f"layers {', '.join(odd)}: each of its layers is local or lsh")
     for name, there in (("norm", "layer"), ("merge", "concat"), ("softcap", 0.0), ("tie_embeddings", False)):

@@ -21,7 +21,8 @@ LARGEST_DOWNLOAD = 2**28  # bytes
 
 
 def cut_licence(pieces: Iterable[str]) -> Iterator[str]:
-    """A text, piece by piece, without what stands outside the START and END markers, if it has them."""
+    """A text, piece by piece, without what stands outside the START and END markers, if it has them; of several books
+    put together, each."""
     stream = iter(pieces)
     head = ""
     for piece in stream:
@@ -33,21 +34,28 @@ def cut_licence(pieces: Iterable[str]) -> Iterator[str]:
         yield head
         yield from stream
         return
-    yield from _stripped(_until_end(head[start.end() :], stream))
+    yield from _stripped(_between(head[start.end() :], stream))
 
 
-def _until_end(first: str, rest: Iterator[str]) -> Iterator[str]:
-    held = first  # what may still turn out to hold the marker: from the start of a line on
-    for piece in rest:
-        if END.search(held):
+def _between(first: str, rest: Iterator[str]) -> Iterator[str]:
+    """What stands between markers, the first START being behind."""
+    held, inside = first, True
+    while True:
+        # A START is looked for in whole lines: of half of one, the rest would be taken for text.
+        while marker := END.search(held) if inside else START.search(held, 0, held.rfind("\n") + 1):
+            if inside:
+                yield held[: marker.start()]
+            held, inside = held[marker.end() :], not inside
+        piece = next(rest, None)
+        if piece is None:
             break
+        # What may still turn out to hold a marker: from the start of a line on.
         keep = max(held.rfind("\n") + 1, len(held) - LONGEST_MARKER)
-        yield held[:keep]
+        if inside:
+            yield held[:keep]
         held = held[keep:] + piece
-    end = END.search(held)
-    yield held[: end.start()] if end else held
-    for _ in rest:  # read to its end, so that what is wrong there is found
-        pass
+    if inside:
+        yield held
 
 
 def _stripped(pieces: Iterable[str]) -> Iterator[str]:

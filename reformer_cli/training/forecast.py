@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -74,10 +74,11 @@ def forecast(step: Step) -> list[Item]:
     c, n = step.model, step.tokens
     weights, state = count_parameters(c), optimizer_bytes(c, step.optimizer)
     half = 2 if c.gradient_streams == "bfloat16" else 4
-    moments = [
-        Item("attention", attention_bytes(step, heads, kind), f"{min(heads, group(c))} {kind} heads at a time")
-        for heads, kind in kinds(c)
-    ]
+    groups = replace(step, context=step.context // c.shorten).tokens if c.group_layers else 0
+    moments = _attention(step, set(range(c.n_layers)) - set(c.group_layers), 0)
+    if groups:
+        gradients = 2 * half * groups * c.d_model
+        moments += _attention(replace(step, context=step.context // c.shorten), c.group_layers, gradients)
     of_a_slice = f"a slice of {c.workspace_tokens:,} tokens"
     moments.append(Item("feed-forward", feed_forward_bytes(step), of_a_slice))
     moments.append(Item("head and loss", head_bytes(step), of_a_slice))
@@ -88,10 +89,12 @@ def forecast(step: Step) -> list[Item]:
         Item("optimiser", state, OPTIMIZER_STATES[step.optimizer]),
         Item("streams", 8 * n * c.d_model, "2 x int32 x tokens x d_model, whatever the depth"),
         Item("their gradients", 2 * half * n * c.d_model, f"2 x {8 * half} bits x tokens x d_model"),
-        Item("buckets", routing_bytes(c) * n, "of every layer's hash, kept for backward"),
+        Item("buckets", routing_bytes(step), "of every layer's hash, kept for backward"),
         Item("text", 4 * 8 * n, "tokens, targets and what indexes them"),
         max(moments, key=lambda item: item.size),
     ]
+    if groups:
+        asked.append(Item("groups", 8 * groups * c.d_model, f"their 2 streams: 1 / {c.shorten} of the tokens'"))
     if kept := kept_bytes(step):
         asked.append(Item("activations", kept, "of all layers, kept for backward: model.kept_activations"))
     if step.averaged:
@@ -105,6 +108,16 @@ def forecast(step: Step) -> list[Item]:
         *asked,
         Item("allocator", fragments, "lost between blocks"),
     ]
+
+
+def _attention(step: Step, layers: Collection[int], beside: int) -> list[Item]:
+    """What some layers' heads take, so many at a time; beside: bytes that exist as long as these layers run."""
+    more = ", and gradients of the groups' streams" if beside else ""
+    found = []
+    for heads, kind in kinds(step.model, layers):
+        what = f"{min(heads, group(step.model))} {kind} heads at a time{more}"
+        found.append(Item("attention", beside + attention_bytes(step, heads, kind), what))
+    return found
 
 
 def count_parameters(config: ReformerConfig) -> int:
@@ -128,6 +141,11 @@ Counts = tuple[int, int, int]  # parameters; those in matrices of layers; rows a
 
 def _counts(config: ReformerConfig) -> Counts:
     """Layers repeat: deep models are counted from shallow ones."""
+    if config.shorten > 1:  # layers are alike on tokens and on groups; what lies between is counted by itself
+        small = replace(config, n_layers=1, layers_before=0, layers_after=0)
+        parts = (_counts(replace(config, shorten=1)), _count(small), _count(replace(small, shorten=1)))
+        found = [a + b - c for a, b, c in zip(*parts, strict=True)]
+        return found[0], found[1], found[2]
     period = len(config.layers)
     repeats, rest = divmod(config.n_layers, period)
     if repeats < 2:
@@ -146,10 +164,10 @@ def _count(config: ReformerConfig) -> Counts:
     return sum(p.numel() for _, p in named), hidden, factors
 
 
-def kinds(c: ReformerConfig) -> list[tuple[int, str]]:
-    """(heads, kind) of the branches of attention that the layers have."""
+def kinds(c: ReformerConfig, layers: Iterable[int]) -> list[tuple[int, str]]:
+    """(heads, kind) of the branches of attention that some of the layers have."""
     found: set[tuple[int, str]] = set()
-    for layer in c.layers:
+    for layer in {c.layers[n % len(c.layers)] for n in layers}:
         local, lsh = {"mixed": c.head_split, "lsh": (0, c.n_heads)}.get(layer, (c.n_heads, 0))
         found |= {(local, "full" if layer == "full" else "local")} if local else set()
         found |= {(lsh, "LSH")} if lsh else set()
@@ -209,15 +227,17 @@ def head_bytes(step: Step) -> int:
     return min(c.workspace_tokens, step.tokens) * 4 * (5 * c.vocab_size + 3 * c.d_model)
 
 
-def routing_bytes(c: ReformerConfig) -> int:
-    """A token, over all layers: the smallest integers that hold a bucket."""
+def routing_bytes(step: Step) -> int:
+    """Over all layers: the smallest integers that hold a bucket, for each token or group."""
+    c = step.model
     n = math.prod(c.n_buckets)
     width = 1 if n <= 256 else 2 if n <= 2**15 else 4
     rounds = c.n_hashes + bool(c.local_round)
-    heads = [
-        {"mixed": c.head_split[1], "lsh": c.n_heads}.get(c.layers[i % len(c.layers)], 0) for i in range(c.n_layers)
-    ]
-    return width * rounds * sum(heads)
+    hashed = 0
+    for i in range(c.n_layers):
+        heads = {"mixed": c.head_split[1], "lsh": c.n_heads}.get(c.layers[i % len(c.layers)], 0)
+        hashed += heads * step.rows * (step.context // c.shorten if i in c.group_layers else step.context)
+    return width * rounds * hashed
 
 
 def largest_context(step: Step, memory: int) -> int:
@@ -229,7 +249,13 @@ def largest_context(step: Step, memory: int) -> int:
 
 def largest_depth(step: Step, memory: int) -> int:
     """Most layers that fit; 0 if none do."""
-    return _largest(MOST_LAYERS, lambda n: replace(step, model=replace(step.model, n_layers=n)).total <= memory)
+    model = step.model
+    least = model.layers_before + model.layers_after + 1 if model.shorten > 1 else 1
+
+    def fits(n: int) -> bool:
+        return replace(step, model=replace(model, n_layers=n)).total <= memory
+
+    return _largest(MOST_LAYERS, lambda n: fits(max(least, n))) if fits(least) else 0
 
 
 def _largest(most: int, fits: Callable[[int], bool]) -> int:

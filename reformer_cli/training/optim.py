@@ -61,7 +61,7 @@ OPTIMIZERS: dict[str, Callable[[nn.Module, TrainConfig], Optimizers]] = {
 
 def is_hidden_matrix(name: str, parameter: Tensor) -> bool:
     """Whether it is a matrix between the embedding and the head."""
-    return parameter.dim() == 2 and name.startswith("layers.")
+    return parameter.dim() == 2 and name.startswith(("layers.", "groups."))
 
 
 def _trainable(model: nn.Module) -> list[tuple[str, nn.Parameter]]:

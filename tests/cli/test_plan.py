@@ -49,6 +49,19 @@ def test_parameters_of_deep_models_are_counted_from_shallow_ones() -> None:
         assert count_parameters(config) == sum(p.numel() for p in ReformerLM(config).parameters())
 
 
+def test_groups_take_their_share() -> None:
+    """Two more streams of a fraction of the length, whatever the depth, and the matrices between the levels."""
+    plain = replace(step().model, n_layers=8)
+    model = replace(plain, shorten=4, layers_before=2)
+    assert count_parameters(model) == sum(p.numel() for p in ReformerLM(model).parameters())
+    named = {i.name: i.size for i in forecast(step(model=model))}
+    assert named["groups"] == named["streams"] // 4
+    assert step(model=plain).total < step(model=model).total < 1.2 * step(model=plain).total
+    layers = largest_depth(step(model=model), 2**30)
+    assert step(model=replace(model, n_layers=layers)).total <= 2**30
+    assert largest_depth(step(model=model), 1000) == 0
+
+
 def test_streams_do_not_grow_with_depth() -> None:
     names = [
         {i.name: i.size for i in forecast(step(model=ReformerConfig(vocab_size=320, n_layers=n)))} for n in (2, 24)

@@ -84,6 +84,36 @@ def test_the_licence_is_found_wherever_pieces_are_cut(size: int) -> None:
     assert "".join(cut_licence([plain[:5], plain[5:]])) == plain
 
 
+@pytest.mark.parametrize("size", [7, 100, HEAD])
+def test_books_put_together_are_all_kept(size: int) -> None:
+    """Bug guarded against: `cat *.txt > shelf.txt` lost every book after the first one's END."""
+    second = BOOK.replace("Chapter one.", "Chapter two." * 20_000)
+    shelf = BOOK + second + BOOK.replace("Chapter one.", "Chapter three.")
+    pieces = [shelf[n : n + size] for n in range(0, len(shelf), size)]
+    found = "".join(cut_licence(pieces))
+    assert "PROJECT GUTENBERG" not in found.upper()
+    assert "A BOOK ***" not in found
+    assert found.split() == [
+        "Chapter",
+        "one.",
+        "It",
+        "was",
+        "ééé",
+        "late.",
+        *(("Chapter two." * 20_000).split()),
+        "It",
+        "was",
+        "ééé",
+        "late.",
+        "Chapter",
+        "three.",
+        "It",
+        "was",
+        "ééé",
+        "late.",
+    ]
+
+
 def test_only_regular_files_of_known_endings(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     (tmp_path / ".git").mkdir()

@@ -4,7 +4,7 @@ filled one token after the other (state.c). float32 on a CPU."""
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,6 +15,7 @@ from reformer.native import library, pointer, threads
 
 if TYPE_CHECKING:
     from reformer.bucket_state import BucketState
+    from reformer.positions import Rotary
     from reformer.state import WindowState
 
 # As in decode.c.
@@ -123,6 +124,8 @@ class Tape:
         self.weights = 0  # bytes that a token's products read
         self.streams = [torch.zeros(self.rows, d_model, dtype=torch.int32) for _ in range(2)]
         self.turns: Tensor | None = None  # rotary positions
+        self.rotary: Rotary | None = None  # the same, for what a pause does
+        self.pauses: list[tuple[int, Callable[[int, Tensor], None]]] = []
 
     def buffer(self, width: int) -> Tensor:
         """float32 [rows, width]."""
@@ -215,20 +218,32 @@ class Tape:
         self.put(kind, [h, out], [width], [limit])
         return out
 
+    def pause(self, call: Callable[[int, Tensor], None]) -> None:
+        """Between the last operation and the next, call(new, starts) is made: new tokens of each row, which begin at
+        int64 starts [batch]."""
+        self.pauses.append((len(self.operations), call))
+
     def finish(self, logits: Tensor) -> None:
         """Nothing more is appended; logits: where the last operation leaves them."""
         self.logits = logits
         self.list = (_Operation * len(self.operations))(*self.operations)
 
-    def run(self, tokens: Tensor, starts: Tensor) -> tuple[Tensor, int | None]:
-        """int64 tokens [batch, new] -> (logits [batch, new, vocab_size], the coupling whose sum left the range)."""
+    def run(self, tokens: Tensor | None, new: int, starts: Tensor) -> tuple[Tensor, int | None]:
+        """int64 tokens [batch, new] -> (logits [batch, new, vocab_size], the coupling whose sum left the range).
+
+        tokens None: of a tape without `embed`, whose streams the caller has filled."""
         lib = library()
         assert lib is not None
-        new = tokens.shape[1]
-        program = _Program(
-            ctypes.addressof(self.list), len(self.list), self.batch, new,
-            threads() if self.weights >= SHARED else 1, pointer(tokens), pointer(starts), 0,
-        )  # fmt: skip
-        lib.decode(ctypes.byref(program))
-        found = self.logits[: self.batch * new].view(self.batch, new, -1).clone()
-        return found, program.bad - 1 if program.bad else None
+        found = self.logits[: self.batch * new].view(self.batch, new, -1)
+        ids, team, first = pointer(tokens) if tokens is not None else None, threads(), 0
+        team = team if self.weights >= SHARED else 1
+        for stop, call in [*self.pauses, (len(self.list), None)]:
+            start = ctypes.addressof(self.list) + first * ctypes.sizeof(_Operation)
+            program = _Program(start, stop - first, self.batch, new, team, ids, pointer(starts), 0)
+            lib.decode(ctypes.byref(program))
+            if program.bad:
+                return found, program.bad - 1
+            if call is not None:
+                call(new, starts)
+            first = stop
+        return found.clone(), None
