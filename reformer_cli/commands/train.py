@@ -247,15 +247,7 @@ def _chosen(settings: Settings, prepared: Prepared, world: World, start: Start |
 
     minutes, steps = (settings["train"].get(name) for name in ("minutes", "steps"))
     memory = free_memory(world.device)
-    choices = choose(
-        len(prepared.tokens.train),
-        world.device,
-        memory,
-        minutes,
-        steps,
-        world.size,
-        settings["train"].get("shard", False),
-    )
+    choices = choose(len(prepared.tokens.train), world.device, memory, minutes, steps, world.size)
     for c in start.suited(choices, settings) if start is not None else choices:
         section, name = c.key.split(".")
         if name not in settings[section]:

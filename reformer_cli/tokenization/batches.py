@@ -46,8 +46,8 @@ class Batches:
     `documents`. Whatever the size of the corpus, a batch takes the memory of its own tokens.
 
     whole: every document is `end` and a context of tokens, as images are; each is one context, and nothing is cut.
-    noise: share of the tokens read, but not of those to be predicted, that others from anywhere in the text replace: what
-    came before cannot be learnt by heart (arXiv 1703.02573, unigram noising).
+    noise: share of the tokens read, but not of those to be predicted, that others from anywhere in the text replace:
+    what came before cannot be learnt by heart (arXiv 1703.02573, unigram noising).
     """
 
     def __init__(

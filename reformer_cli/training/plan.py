@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from reformer import ReformerConfig
 
 from reformer_cli.files import as_size
@@ -35,21 +34,22 @@ class Size:
 
 # Measured on two CPU cores (LOG.md): a larger model is better only where it sees enough text in the time.
 SIZES = (
-    Size(3, 128, 3, 4, 512, 8e-3),
-    Size(20, 192, 4, 4, 1024, 6e-3),
-    Size(90, 256, 6, 4, 1024, 4e-3),
-    Size(None, 384, 8, 6, 2048, 3e-3),
+    Size(3, 128, 3, 4, 512, 4e-3),
+    Size(20, 192, 4, 4, 1024, 3e-3),
+    Size(90, 256, 6, 4, 1024, 2e-3),
+    Size(None, 384, 8, 6, 2048, 1.5e-3),
 )
-CPU_TOKENS_PER_MINUTE = 200_000  # of the second size on two cores: to compare steps with minutes
+CPU_TOKENS_PER_MINUTE = 600_000  # of the second size on two cores: to compare steps with minutes, and both with the text
+# From how many readings of the text on what share is dropped; more readings than that learn it by heart (LOG.md).
+DROPOUT = ((7.0, 0.2), (3.0, 0.1))
 GPU_SPEED = 100  # a GPU against two cores, roughly
 TOKENS_PER_STEP = 2_048
 VOCAB_SIZE = 4096  # about the largest that a corpus is given
 
 
 def choose(
-    n_tokens: int, device: str, memory: int, minutes: float | None, steps: int | None, processes: int = 1,
-    shard: bool = False,
-) -> list[Choice]:  # fmt: skip
+    n_tokens: int, device: str, memory: int, minutes: float | None, steps: int | None, processes: int = 1
+) -> list[Choice]:
     """Settings for a corpus of n_tokens training tokens; memory: bytes free on the device; one of minutes, steps."""
     if minutes is None:
         assert steps is not None
@@ -62,14 +62,13 @@ def choose(
     size = fitting[0]
     while size is not SIZES[0] and needs(size, 1) > memory / 2:
         size = SIZES[SIZES.index(size) - 1]
+    seen = cores * CPU_TOKENS_PER_MINUTE * _work(SIZES[1]) / _work(size)
+    if steps is not None:
+        seen = steps * TOKENS_PER_STEP
     reason = f"for {budget} on {'a GPU' if device != 'cpu' else 'this CPU'}, {as_size(memory)} free"
     context = size.context
     while context > 64 and context * 8 > n_tokens:
         context //= 2
-    optimizer, rate, better = "muon", size.learning_rate, "learns more a step than adamw"
-    if shard or not hasattr(torch.optim, "Muon"):
-        better = "muon does not go with train.shard" if shard else f"muon needs torch 2.9, this is {torch.__version__}"
-        optimizer, rate = "adamw", rate / 2
     batch = -(-max(1, TOKENS_PER_STEP // context) // processes) * processes
     shorter = "" if context == size.context else f", shortened to an eighth of the text's {n_tokens:,} tokens"
     return [
@@ -81,9 +80,20 @@ def choose(
         Choice(
             "train.batch", batch, f"about {TOKENS_PER_STEP:,} tokens a step: many short steps learn most in little time"
         ),
-        Choice("train.optimizer", optimizer, better),
-        Choice("train.learning_rate", rate, "the smaller the model, the larger the step"),
+        *_dropout(seen / max(1, n_tokens)),
+        Choice("train.learning_rate", size.learning_rate, "the smaller the model, the larger the step"),
     ]
+
+
+def _work(size: Size) -> int:
+    """What a token costs, in no unit."""
+    return size.n_layers * size.d_model**2
+
+
+def _dropout(readings: float) -> list[Choice]:
+    """readings: how often the text will be read, about."""
+    reason = f"the text will be read about {readings:,.0f} times, and is not to be learnt by heart"
+    return [Choice("model.dropout", share, reason) for least, share in DROPOUT if readings >= least][:1]
 
 
 def thrift(step: Step, memory: int, given: set[str]) -> list[Choice]:

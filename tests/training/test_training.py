@@ -75,6 +75,15 @@ def test_choices_follow_the_budget() -> None:
     assert all(c.reason for c in choose(400_000, "cpu", 2**34, 10.0, None))
 
 
+def test_a_text_read_often_is_trained_with_dropout() -> None:
+    """One novel in five minutes on two cores is learnt by heart otherwise; a large corpus is not."""
+    found = []
+    for n_tokens, minutes, steps in ((400_000, 5.0, None), (10**8, 5.0, None), (400_000, None, 100), (2048, None, 5)):
+        choices = {c.key: c.value for c in choose(n_tokens, "cpu", 2**34, minutes, steps)}
+        found.append(choices.get("model.dropout", 0.0))
+    assert found == [0.2, 0.0, 0.0, 0.1]
+
+
 @pytest.mark.parametrize(("ratio", "wanted"), [(3.0, "bfloat16"), (1.0, "float32"), (0.1, "float32")])
 def test_precision_is_what_measures_faster(ratio: float, wanted: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precision, "_seconds", lambda dtype: ratio if dtype == torch.float32 else 1.0)
