@@ -31,9 +31,9 @@ def _turned(x: Tensor, turn: Tensor) -> Tensor:
 class Dense(nn.Module):
     """GPT as it is trained today: RMSNorm before, squared ReLU of 4 x d_model, untied embeddings, no biases."""
 
-    def __init__(self, vocab_size: int, d_model: int, n_layers: int, n_heads: int) -> None:
+    def __init__(self, vocab_size: int, d_model: int, n_layers: int, n_heads: int, dropout: float = 0.0) -> None:
         super().__init__()
-        self.d_head = d_model // n_heads
+        self.d_head, self.dropout = d_model // n_heads, nn.Dropout(dropout)
         self.embedding, self.head = nn.Embedding(vocab_size, d_model), nn.Linear(d_model, vocab_size, bias=False)
         nn.init.normal_(self.head.weight, std=0.02)
         self.attention = nn.ModuleList(Attention(d_model, n_heads) for _ in range(n_layers))
@@ -48,8 +48,8 @@ class Dense(nn.Module):
         angle = torch.arange(tokens.shape[1])[:, None, None] * speed
         turn = torch.polar(torch.ones_like(angle), angle)
         for attention, up, down in zip(self.attention, self.up, self.down, strict=True):
-            x = x + attention(F.rms_norm(x, x.shape[-1:]), turn)
-            x = x + down(F.relu(up(F.rms_norm(x, x.shape[-1:]))).square())
+            x = x + self.dropout(attention(F.rms_norm(x, x.shape[-1:]), turn))
+            x = x + self.dropout(down(F.relu(up(F.rms_norm(x, x.shape[-1:]))).square()))
         logits = self.head(F.rms_norm(x, x.shape[-1:])).float()
         return 15 * torch.tanh(logits / 15)
 

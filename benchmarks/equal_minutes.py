@@ -52,8 +52,8 @@ class Peer:
 
 
 def dense(vocab_size: int, context: int) -> tuple[nn.Module, Logits]:
-    """A modern dense Transformer of about ours' size."""
-    model = Dense(vocab_size, 192, 4, 4)
+    """A modern dense Transformer of ours' size, with as much dropout."""
+    model = Dense(vocab_size, 192, 4, 4, dropout=0.2)
     return model, model
 
 
@@ -90,7 +90,8 @@ def lucidrains(vocab_size: int, context: int) -> tuple[nn.Module, Logits]:
 
 
 PEERS = {
-    "dense": Peer(dense, 256, 8, 3e-3),
+    "dense": Peer(dense, 256, 8, 3e-3, decay=0.2),
+    "dense-muon": Peer(dense, 256, 8, 5e-3, muon=True, decay=0.2),
     "lstm": Peer(lstm, 256, 16, 3e-3),
     "transformers": Peer(huggingface, 1024, 2, 2e-3, bf16=False),  # its products lose the gradients' equality in bf16
     "reformer-pytorch": Peer(lucidrains, 1024, 2, 1e-3, bf16=False),
