@@ -39,9 +39,7 @@ SIZES = (
     Size(90, 256, 6, 4, 1024, 2e-3),
     Size(None, 384, 8, 6, 2048, 1.5e-3),
 )
-CPU_TOKENS_PER_MINUTE = (
-    600_000  # of the second size on two cores: to compare steps with minutes, and both with the text
-)
+CPU_TOKENS_PER_MINUTE = 600_000  # of the second size on two cores: to compare steps with minutes and the text
 # From how many readings of the text on what share is dropped; more readings than that learn it by heart (LOG.md).
 DROPOUT = ((7.0, 0.2), (3.0, 0.1))
 GPU_SPEED = 100  # a GPU against two cores, roughly
