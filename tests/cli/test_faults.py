@@ -258,7 +258,11 @@ def test_signals_save(reformer: Program, text: Path, monkeypatch: pytest.MonkeyP
         return original(self, read)
 
     monkeypatch.setattr(Trainer, "_gradients", signalled)
-    result = reformer("train", text, *TINY, "--steps", 50, "--run", "r")
+    before = signal.signal(number, signal.SIG_DFL)  # the tests may run under nohup
+    try:
+        result = reformer("train", text, *TINY, "--steps", 50, "--run", "r")
+    finally:
+        signal.signal(number, before)
     assert result.status == 0
     assert "stopped after 3 steps" in result.err
     assert newest(Path("r")).name == "step-00000003"

@@ -48,8 +48,9 @@ def test_full_attention_is_the_definition_with_one_bucket(values: str) -> None:
     model = small(torch.float64, layers=("lsh",), values=values, windows=(4,), n_hashes=2)
     full = with_rounds(model, FULL, 150)
     heads = full.trunk.couplings[0].branch
-    k, v = (torch.randn(1, 4, 150, 8, dtype=torch.float64) for _ in range(2))
-    out, _ = heads.mix((k, v), _context(), heads.all)
+    x, v = (torch.randn(1, 4, 150, 8, dtype=torch.float64) for _ in range(2))
+    out, _ = heads.mix((x, v), _context(), heads.all)
+    k = heads.keys(x, heads.all)
     one_bucket = torch.zeros(1, 1, 4, 150, dtype=torch.long)
     wanted = bucket_attention_reference(k, k, v, one_bucket, [150], values=values)
     assert (out - wanted).abs().max() < 1e-12
