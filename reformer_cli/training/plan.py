@@ -36,8 +36,8 @@ class Size:
 SIZES = (
     Size(3, 128, 3, 4, 512, 4e-3),
     Size(20, 192, 4, 4, 1024, 3e-3),
-    Size(90, 256, 6, 4, 1024, 2e-3),
-    Size(None, 384, 8, 6, 2048, 1.5e-3),
+    Size(90, 256, 6, 4, 1024, 1.5e-3),
+    Size(None, 384, 8, 6, 2048, 1e-3),
 )
 CPU_TOKENS_PER_MINUTE = 600_000  # of the second size on two cores: to compare steps with minutes and the text
 # From how many readings of the text on what share is dropped; more readings than that learn it by heart (LOG.md).
