@@ -200,7 +200,7 @@ def ours(
         if sample:
             asked = ["--prompt", PROMPT, "--max-tokens", str(SAMPLE), "--temperature", str(TEMPERATURE)]
             asked = [*line, "generate", "--run", run, *asked, "--seed", str(seed)]
-            made = PROMPT + subprocess.run(asked, check=True, capture_output=True, text=True).stdout
+            made = subprocess.run(asked, check=True, capture_output=True, text=True).stdout
             sample.write_text(made[:SAMPLE] + "\n", "utf-8")
         lines = (Path(run) / "metrics.jsonl").read_text().splitlines()
         steps = max(json.loads(x).get("step", 0) for x in lines)
