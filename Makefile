@@ -24,8 +24,8 @@ run: $(INSTALLED)  ## train on the built-in text, generate, evaluate: about five
 	$(BIN)/reformer generate --prompt "The with statement" --max-tokens 400
 	$(BIN)/reformer evaluate perplexity
 
-test: $(TESTING)  ## every test but the slow and the GPU ones
-	$(BIN)/python -m pytest
+test: $(TESTING)  ## every test but the slow and the GPU ones, two at a time
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-all: $(TESTING)  ## the slow ones too
 	$(BIN)/python -m pytest -m "not gpu"
