@@ -121,8 +121,10 @@ def as_nobody() -> Iterator[None]:
 
 
 def test_a_read_only_directory(reformer: Program, run: Path, text: Path, tmp_path: Path) -> None:
-    for folder in (tmp_path, *tmp_path.parents[:2]):
+    for folder in (tmp_path, *tmp_path.parents):
         folder.chmod(0o755)
+        if folder.name.startswith("pytest-of-"):  # one above where tests run two at a time
+            break
     Path(os.environ["XDG_CACHE_HOME"]).chmod(0o755)
     Path(os.environ["XDG_CACHE_HOME"]).parent.chmod(0o755)
     assert reformer("generate", "--run", run, "--prompt", "The", "--max-tokens", 3).status == 0  # all is imported now
