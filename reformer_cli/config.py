@@ -57,6 +57,11 @@ class DataConfig:
         le=2**18,
         description="tokens of the BPE vocabulary; null: chosen from the length of the corpus",
     )
+    fold: bool | None = Field(
+        default=None,
+        description="the BPE vocabulary holds each word once: capitals, and what stands before a word instead of a "
+        "space, are tokens of their own; null: yes, unless model.pattern is published (transformers cannot undo it)",
+    )
     image_size: tuple[int, int] | None = Field(
         default=None,
         description="height and width that images are resized and cropped to; null: the corpus is text",

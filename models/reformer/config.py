@@ -55,7 +55,7 @@ class ReformerConfig:
         default="next", description="what an LSH head reads at a match: the token that came next, or the same one"
     )
     local_window: int = Field(
-        default=128,
+        default=64,
         ge=1,
         le=2**20,
         description="tokens a local head sees, itself included; pattern published: length of its chunks",

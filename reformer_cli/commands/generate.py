@@ -121,7 +121,7 @@ def generate(
     from reformer_cli.commands.writing import Writer
 
     tokenizer = opened.tokenizer()
-    ids = tokenizer.encode(text).tolist()
+    ids = tokenizer.prompt(text, first=session is None or not session.exists()).tolist()
     check_length(1 + len(ids) + max_tokens, 1 + len(ids), opened.config.model.max_length)
     where = pick_device(device)
     check_memory(opened.config.model, 1 + len(ids) + max_tokens, max(samples, beams), free_memory(where))
@@ -264,6 +264,8 @@ def _started(texts: Texts, tokenizer: Tokenizer, ids: list[int], writer: Writer,
     if new:
         with reading(len(new)) as advance:
             texts.read(new, advance)
+        for one, history in zip(made, texts.histories, strict=True):
+            one.stream.decoder.follow(history.tokens)
     return made
 
 
@@ -281,6 +283,8 @@ def _search(
 
     prompt = [tokenizer.end, *ids]
     made, began = writer.start(config.samples), time.monotonic()
+    for one in made:
+        one.stream.decoder.follow(prompt)
     writer.begin(False)
     with reading(len(prompt)) as on_read, writer.working(config.max_tokens, wait=True) as (on_token, _):
         found = search(model, prompt, config, end=tokenizer.end, bias=bias, on_read=on_read, on_token=on_token)

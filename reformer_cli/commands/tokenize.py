@@ -79,6 +79,9 @@ def train(
         float, typer.Option(min=0, max=0.5, help="Share at the end of each document that is not looked at.")
     ] = 0.05,
     encoding: Annotated[str, typer.Option(help="Encoding of the corpus files.")] = "utf-8",
+    fold: Annotated[
+        bool, typer.Option(help="Capitals, and what stands before words, as tokens of their own (docs/training.md).")
+    ] = True,
 ) -> None:
     """Train a BPE tokenizer that loses nothing of any text; use it with reformer train --tokenizer FILE."""
     from reformer_cli.config import resolve
@@ -88,7 +91,7 @@ def train(
     from reformer_cli.tokenization.vocabulary import tokenizer_for
 
     _check_new(output)
-    data = {"corpus": absolute(corpus), "tokenizer": "bpe", "encoding": encoding, "held_out": held_out}
+    data = {"corpus": absolute(corpus), "tokenizer": "bpe", "encoding": encoding, "held_out": held_out, "fold": fold}
     config = resolve({"data": data | ({"vocab_size": vocab_size} if vocab_size else {})}, 320).data
     with scanned(config.corpus, options_of(config), config.processes, say) as scan:
         scan.check(config.faulty)
@@ -188,8 +191,12 @@ def _ids(text: str, vocab_size: int) -> Ids:
 
 
 def _piece(tokenizer: Tokenizer, n: int) -> str:
-    """What a token stands for; a part of a character shows as U+FFFD, half of a byte as nothing."""
+    """What a token stands for; a part of a character shows as U+FFFD, half of a byte as nothing, a sign by its name."""
+    from reformer_cli.tokenization.folding import name_of
+
     stream = tokenizer.stream()
+    if n in stream.signs:
+        return name_of(stream.signs[n])
     return stream.push(n) + stream.finish()
 
 

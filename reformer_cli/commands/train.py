@@ -172,6 +172,9 @@ def _begun(
     # With --from, the context is chosen once the text is known: until then the model's settings cannot be checked.
     known = settings if start is None else {"data": settings["data"]}
     data = resolve(known, 320).data
+    if data.fold is None:
+        settings["data"]["fold"] = settings["model"].get("pattern") != "published"
+        data = dataclasses.replace(data, fold=settings["data"]["fold"])
     if data.image_size is not None:  # the context follows from it and is nobody's to choose
         settings["data"]["context"] = data.context
     if tokenizer is not None:
@@ -219,7 +222,9 @@ def _asked(
     settings = load_config(source, sets)
     if file is None:
         return settings, None, None
-    if named := [f"data.{name}" for name in ("tokenizer", "vocab_size") if settings["data"].get(name)]:
+    if named := [
+        f"data.{name}" for name in ("tokenizer", "vocab_size", "fold") if settings["data"].get(name) is not None
+    ]:
         raise UserError(f"--tokenizer {file} and {' and '.join(named)} exclude each other", "give one of them")
     return settings, open_any(file), None
 

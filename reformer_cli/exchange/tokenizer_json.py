@@ -25,6 +25,11 @@ Step = dict[str, Any]
 def tokenizer_files(tokenizer: Tokenizer, longest: int) -> dict[str, bytes]:
     """File name -> content. longest: tokens that the model can read. UserError for one that cannot be said there."""
     if isinstance(tokenizer, BPETokenizer):
+        if tokenizer.folds:
+            raise UserError(
+                "transformers cannot undo the capitals of this tokenizer, which is folded",
+                "train with --set data.fold=false a model that is to be exported",
+            )
         whole = _ours(tokenizer)
     elif isinstance(tokenizer, SentencePieceTokenizer):
         whole = _foreign(tokenizer)

@@ -18,7 +18,7 @@ class TextBias:
     def __init__(self, texts: Sequence[tuple[str, float]], tokenizer: Tokenizer) -> None:
         self.texts = [(text.encode(), value) for text, value in texts]
         self.tokenizer = tokenizer
-        self._known: dict[tuple[int, int, int | None], Tensor] = {}
+        self._known: dict[tuple[object, ...], Tensor] = {}
 
     def follow(self) -> BiasFollower:
         """Of one text that is made."""
@@ -26,7 +26,7 @@ class TextBias:
 
     def completing(self, n: int, matched: int, decoder: StreamDecoder) -> Tensor:
         """Tokens (int64) after which text n has occurred, if its first `matched` bytes are the newest ones."""
-        key = (n, matched, decoder.high)
+        key = (n, matched, decoder.state)
         if key not in self._known:
             text = self.texts[n][0]
             found = [t for t in range(len(decoder.pieces)) if text in text[:matched] + decoder.after(t)[0]]

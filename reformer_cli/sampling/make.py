@@ -51,8 +51,9 @@ class Made:
         self.parts.append(self.stream.finish())
         return self.parts[-1]
 
-    def stand(self, tokens: Sequence[int], shown: int, ended: bool) -> None:
-        """Go on from an earlier session's tokens, of which so many characters were shown."""
+    def stand(self, before: Sequence[int], tokens: Sequence[int], shown: int, ended: bool) -> None:
+        """Go on from an earlier session's tokens, of which so many characters were shown; before: of its prompt."""
+        self.stream.decoder.follow(before)
         self.tokens, self.before = list(tokens), len(tokens)
         self.stream.resume(tokens, shown)
         self.finish = "end" if ended else None
@@ -90,8 +91,10 @@ def generate(
     if config.samples != 1 or config.beams != 1:
         raise ValueError("generate() makes one text; for several, or beams, use sampling.engine and sampling.beam")
     texts = Texts(model, config, tokenizer.end, TextBias(bias, tokenizer) if bias else None)
-    texts.read([tokenizer.end, *tokenizer.encode(prompt).tolist()])
+    known = tokenizer.prompt(prompt).tolist()
+    texts.read([tokenizer.end, *known])
     one = Made(TextStream(tokenizer.stream(), stop))
+    one.stream.decoder.follow(known)
     for (piece,) in make(texts, [one]):
         if piece:
             yield piece

@@ -96,7 +96,7 @@ def _stand(tensors: dict[str, Any], texts: Texts, made: list[Made], about: dict[
         if not 0 <= n < len(row) or shown < 0:
             raise ValueError(f"{n} tokens made of {len(row)}, {shown} characters shown")
         history.extend(row)
-        one.stand(row[len(row) - n :], shown, ended)
+        one.stand(row[: len(row) - n], row[len(row) - n :], shown, ended)
 
 
 def _line(error: Exception) -> str:

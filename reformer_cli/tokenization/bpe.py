@@ -2,20 +2,22 @@
 
 sentencepiece drops newlines and treats U+2581 as a space; its byte fallback costs 256 tokens, most of a vocabulary of
 320. So the text is first rewritten: newline and tab become symbols of their own, and a character that is not in the
-alphabet becomes the 4-bit halves of its UTF-8 bytes, 16 symbols that cover all of Unicode.
+alphabet becomes the 4-bit halves of its UTF-8 bytes, 16 symbols that cover all of Unicode. A vocabulary with signs for
+capitals is of folded text (folding.py).
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
 
 import numpy as np
 import numpy.typing as npt
 import sentencepiece
 
 from reformer_cli.errors import UserError
+from reformer_cli.tokenization.folding import CAPITAL, CAPITALS, GLUED, SELDOM, SIGNS, fold, gluing_in
 from reformer_cli.tokenization.tokenizer import Ids, StreamDecoder, safe_pieces
 
 # Private-use characters stand for the symbols; where a text holds them itself, they are spelt out like any rare one.
@@ -30,20 +32,24 @@ REMEMBERED, MEMORABLE = 2**18, 40  # words of which the tokens are kept, and the
 
 
 # A word with the spaces before it, spaces, or symbols: no token reaches beyond one of these.
-_SIGNS = "".join([*NIBBLES, *SYMBOLS.values()])
+_SIGNS = "".join([*NIBBLES, *SYMBOLS.values(), *SIGNS])
 UNITS = re.compile(f"[{_SIGNS}]{{1,{LONGEST}}}| {{0,{LONGEST}}}[^ {_SIGNS}]{{1,{LONGEST}}}| {{1,{LONGEST}}}")
+CHUNKS = re.compile(r"\n? *[^ \n]+|\n| +")  # of a text that is still to be folded: no sign minds what is outside one
+QUOTES = "\"'"  # that open and close
+PRIVATE = re.compile("[\ue000-\uf8ff]")
+LINE_ENDS = re.compile(f"[{SYMBOLS[chr(10)]}{GLUED[chr(10)]}]")
 CROSSING = re.compile(f"[^{SPACE}]{SPACE}")
 
 
 class _Words(dict[str, bytes]):
-    """Unit -> its int32 ids as bytes. Most words of a text have occurred before: much faster than asking anew."""
+    """Unit or chunk -> its int32 ids as bytes. Most of a text has occurred before: much faster than asking anew."""
 
-    def __init__(self, processor: sentencepiece.SentencePieceProcessor) -> None:
+    def __init__(self, ids_of: Callable[[str], list[int]]) -> None:
         super().__init__()
-        self._processor = processor
+        self._ids_of = ids_of
 
     def __missing__(self, unit: str) -> bytes:
-        ids = np.asarray(self._processor.encode(unit), np.int32).tobytes()
+        ids = np.asarray(self._ids_of(unit), np.int32).tobytes()
         if len(unit) <= MEMORABLE:
             self[unit] = ids
         return ids
@@ -67,7 +73,7 @@ class BPETokenizer:
             pieces = [self._processor.id_to_piece(n) for n in range(self._processor.get_piece_size())]
         except Exception as error:  # the library raises RuntimeError or worse for bytes that are no model
             raise UserError(f"{where} is not a sentencepiece model ({error})", "it is damaged") from None
-        ids = {piece: n for n, piece in enumerate(pieces)}
+        self._ids = ids = {piece: n for n, piece in enumerate(pieces)}
         if not all(sign in ids for sign in [*NIBBLES, *SYMBOLS.values()]) or not self._processor.is_control(END):
             raise AnotherProgramsError(
                 f"{where} is a sentencepiece model of another program", "it is damaged or was replaced"
@@ -76,13 +82,21 @@ class BPETokenizer:
         self._nibbles = {ids[sign]: n for n, sign in enumerate(NIBBLES)}
         plain = {sign: char for char, sign in SYMBOLS.items()} | {SPACE: " "}
         table = str.maketrans(plain)
-        special = {UNKNOWN, END, *self._nibbles}
+        self._signs = {ids[sign]: sign for sign in SIGNS if sign in ids}
+        self._glued = frozenset(char for char, sign in GLUED.items() if sign in ids)
+        special = {UNKNOWN, END, *self._nibbles, *self._signs}
         self._pieces = [b"" if n in special else piece.translate(table).encode() for n, piece in enumerate(pieces)]
         alphabet = {piece.translate(table) for n, piece in enumerate(pieces) if len(piece) == 1 and n not in special}
-        self._rare = _rare_pattern(alphabet)
+        self._alphabet = frozenset(alphabet)
+        self._rare = _rare_pattern(alphabet, self.folds)
         if any(CROSSING.search(piece) for piece in pieces):
             raise UserError(f"{where} has tokens of several words", "it was made by another program")
-        self._words = _Words(self._processor)
+        self._words = _Words(self._ids_of_chunk if self.folds else self._processor.encode)
+
+    @property
+    def folds(self) -> bool:
+        """Whether text is folded (folding.py) before it is split."""
+        return bool(self._signs)
 
     def encode(self, text: str) -> Ids:
         found = [self._encode(part) for part in safe_pieces([text])]
@@ -91,7 +105,20 @@ class BPETokenizer:
     def _encode(self, text: str) -> bytes:
         if len(self._words) > REMEMBERED:
             self._words.clear()
-        return b"".join(map(self._words.__getitem__, UNITS.findall(_rewrite(text, self._rare))))
+        units = CHUNKS.findall(text) if self.folds else UNITS.findall(_rewrite(text, self._rare))
+        return b"".join(map(self._words.__getitem__, units))
+
+    def _ids_of_chunk(self, chunk: str) -> list[int]:
+        folded = _rewrite(chunk, self._rare, self._glued, self._alphabet)
+        return [n for unit in UNITS.findall(folded) for n in self._processor.encode(unit)]
+
+    def prompt(self, text: str, first: bool = True) -> Ids:
+        sign: list[int] = []
+        if text and text[-1] in self._glued and not (text[-1] in QUOTES and text[-2:-1].strip() not in ("", *GLUED)):
+            text, sign = text[:-1], [self._ids[GLUED[text[-1]]]]  # the model is to go on with a word
+        if first and "\n" in self._glued and text[:1].isalpha():  # a first word is like others, not like a word's end
+            return np.append(self.encode("\n" + text)[1:], np.asarray(sign, np.int32))
+        return np.append(self.encode(text), np.asarray(sign, np.int32))
 
     def decode(self, ids: Ids) -> str:
         stream = self.stream()
@@ -100,10 +127,12 @@ class BPETokenizer:
     def byte_lengths(self) -> npt.NDArray[np.float64]:
         lengths = np.array([len(piece) for piece in self._pieces], np.float64)
         lengths[list(self._nibbles)] = 0.5
+        for char in self._glued:  # less the space that is taken back
+            lengths[self._ids[GLUED[char]]] = len(char.encode()) - 1
         return lengths
 
     def stream(self) -> StreamDecoder:
-        return StreamDecoder(self._pieces, self._nibbles)
+        return StreamDecoder(self._pieces, self._nibbles, self._signs)
 
     def serialise(self) -> bytes:
         return self._model
@@ -125,8 +154,10 @@ def choose_vocab_size(n_characters: int) -> int:
     return size
 
 
-def train_bpe(texts: Iterable[str | Iterable[str]], vocab_size: int, characters: int | None = None) -> BPETokenizer:
-    """Train on texts, each whole or in pieces, of so many characters in all.
+def train_bpe(
+    texts: Iterable[str | Iterable[str]], vocab_size: int, characters: int | None = None, *, folds: bool = True
+) -> BPETokenizer:
+    """Train on texts, each whole or in pieces, of so many characters in all; folds: with signs for capitals and so on.
 
     A vocabulary that they cannot fill is made smaller. At most half of it are single characters, the most
     frequent ones. Repeats bit for bit.
@@ -135,27 +166,41 @@ def train_bpe(texts: Iterable[str | Iterable[str]], vocab_size: int, characters:
         whole = ["".join(text) for text in texts]
         texts, characters = whole, sum(map(len, whole))
     sample = list(_sample(texts, characters))
+    signs, glued = _signs_for(sample, vocab_size) if folds else ([], frozenset())
     counts = Counter(char for part in sample for char in part)
+    if folds:  # letters are counted as they will be written
+        everything = frozenset(counts) | {small for char in counts for small in char.lower()}
+        counts = Counter(char for part in sample for char in fold(PRIVATE.sub(" ", part), glued, everything))
     # Control characters upset sentencepiece's text format, and seldom occur.
     usable = [
         c for c, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0])) if c.isprintable() and c != SPACE
     ]
-    rare = _rare_pattern({" ", *SYMBOLS, *usable[: max(1, (vocab_size - RESERVED) // 2)]} - set(NIBBLES))
-    lines = [line for part in sample for line in _rewrite(part, rare).split(SYMBOLS["\n"]) if line]
+    reserved = RESERVED + len(signs)
+    alphabet = frozenset({" ", *SYMBOLS, *usable[: max(1, (vocab_size - reserved) // 2)]} - set(_SIGNS))
+    rare = _rare_pattern(alphabet, folds)
+    rewritten = [_rewrite(part, rare, *((glued, alphabet) if folds else ())) for part in sample]
+    lines = [line for part in rewritten for line in LINE_ENDS.split(part) if line]
     while True:
         try:
-            return BPETokenizer(_train(lines or [" "], vocab_size))
+            return BPETokenizer(_train(lines or [" "], vocab_size, signs))
         except RuntimeError as error:
             limit = re.search(r"value <= (\d+)", str(error))
             smaller = int(limit.group(1)) if limit else vocab_size // 2
-            if not RESERVED < smaller < vocab_size:
+            if not reserved < smaller < vocab_size:
                 raise UserError(
                     f"no vocabulary of {vocab_size} tokens can be made of this corpus", "use --set tokenizer=bytes"
                 ) from None
             vocab_size = smaller
 
 
-def _train(lines: list[str], vocab_size: int) -> bytes:
+def _signs_for(sample: list[str], vocab_size: int) -> tuple[list[str], frozenset[str]]:
+    """The signs that are worth a place each, and the characters that are glued."""
+    counts = sum(map(gluing_in, sample), Counter[str]())
+    often = [char for char, n in counts.most_common(max(1, vocab_size // 64)) if n >= SELDOM]
+    return [CAPITAL, CAPITALS, *(GLUED[char] for char in sorted(often))], frozenset(often)
+
+
+def _train(lines: list[str], vocab_size: int, signs: list[str]) -> bytes:
     import io
 
     out = io.BytesIO()
@@ -169,7 +214,7 @@ def _train(lines: list[str], vocab_size: int) -> bytes:
         add_dummy_prefix=False,
         remove_extra_whitespaces=False,
         allow_whitespace_only_pieces=True,
-        user_defined_symbols=[*NIBBLES, *SYMBOLS.values()],
+        user_defined_symbols=[*NIBBLES, *SYMBOLS.values(), *signs],
         unk_id=UNKNOWN,
         eos_id=END,
         bos_id=-1,
@@ -181,16 +226,26 @@ def _train(lines: list[str], vocab_size: int) -> bytes:
     return out.getvalue()
 
 
-def _rare_pattern(alphabet: set[str]) -> re.Pattern[str]:
-    return re.compile("[^" + re.escape("".join(sorted(alphabet))) + "]")
+def _rare_pattern(alphabet: Set[str], folded: bool) -> re.Pattern[str]:
+    """What is spelt out. folded: of a text that has signs; in others what looks like one is the text's own."""
+    return re.compile("[^" + re.escape("".join(sorted({*alphabet, *(_SIGNS if folded else "")}))) + "]")
 
 
-def _rewrite(text: str, rare: re.Pattern[str]) -> str:
-    """Rare characters as nibbles, then newline and tab as their symbols."""
-    text = rare.sub(lambda m: "".join(NIBBLES[b >> 4] + NIBBLES[b & 15] for b in m.group().encode()), text)
+def _rewrite(
+    text: str, rare: re.Pattern[str], glued: frozenset[str] | None = None, letters: frozenset[str] = frozenset()
+) -> str:
+    """Rare characters as nibbles, then newline and tab as their symbols. glued, letters: for `fold`; None: without."""
+    if glued is not None:
+        text = rare.sub(_spelt, fold(PRIVATE.sub(_spelt, text), glued, letters))
+    else:
+        text = rare.sub(_spelt, text)
     for char, sign in SYMBOLS.items():
         text = text.replace(char, sign)
     return text
+
+
+def _spelt(match: re.Match[str]) -> str:
+    return "".join(NIBBLES[b >> 4] + NIBBLES[b & 15] for b in match.group().encode())
 
 
 def _sample(texts: Iterable[str | Iterable[str]], characters: int) -> Iterator[str]:

@@ -7,7 +7,7 @@ import json
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from operator import itemgetter
 from pathlib import Path
@@ -230,9 +230,10 @@ class _Writer:
 
     def commit(self) -> None:
         """Ask the disk to have what was written, then note how far that is."""
-        for file in self.files.values():
-            file.flush()
-            os.fsync(file.fileno())
+        for name, file in self.files.items():
+            with self._named(name):
+                file.flush()
+                os.fsync(file.fileno())
         write_file(self.folder / PROGRESS, json.dumps(asdict(self.state)))
         self.committed = self.state.characters
 
@@ -262,12 +263,18 @@ class _Writer:
         self._write("held_out.idx", np.array([row], WINDOW).tobytes())
 
     def _write(self, name: str, data: bytes) -> None:
-        try:
+        with self._named(name):
             self.files[name].write(data)
+        self.state.sizes[name] += len(data)
+
+    @contextmanager
+    def _named(self, name: str) -> Iterator[None]:
+        """An error in it says which file, which those of open files do not."""
+        try:
+            yield
         except OSError as error:
             error.filename = str(self.folder / name)
             raise
-        self.state.sizes[name] += len(data)
 
     def _tokens(self, name: str) -> int:
         return self.state.sizes[name] // self.size

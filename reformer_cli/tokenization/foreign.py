@@ -17,7 +17,7 @@ import sentencepiece
 from reformer_cli.errors import UserError
 from reformer_cli.tokenization.bpe import AnotherProgramsError
 from reformer_cli.tokenization.spm_model import ModelFacts, read_facts
-from reformer_cli.tokenization.tokenizer import Ids, StreamDecoder, Tokenizer, read_bounded, tokenizer_of
+from reformer_cli.tokenization.tokenizer import Ids, Plain, StreamDecoder, Tokenizer, read_bounded, tokenizer_of
 
 KIND = "sentencepiece"
 HEADER = b'{"kind": "sentencepiece"'
@@ -29,7 +29,7 @@ CHUNK = 100_000  # characters encoded at once, where a cut changes nothing
 SPACES = {"\n": "line breaks", "\r": "line breaks", "\t": "tabs", " ": "spaces"}
 
 
-class SentencePieceTokenizer:
+class SentencePieceTokenizer(Plain):
     """Ids as the model gives them. Not lossless: most models turn line breaks and runs of spaces into one space, and
     all have one token for every character they do not know.
 

@@ -19,14 +19,14 @@ from reformer_cli.tokenization.shards import WORD
 from reformer_cli.tokenization.tokenizer import Ids
 
 SIZE = 2**20  # bytes read at a time
-# No token of either tokenizer goes from a visible character into the space after it.
-LAST_SPACE = re.compile(rb"[^ \t\r\n](?= +[^ \t\r\n]*\Z)")
+# Of every tokenizer, text up to here has the same tokens whatever comes after, as `tokenizer.SAFE` says.
+SAFE_BYTES = re.compile(rb"\n(?=[ \n\x21-\x40])|[^ \t\r\n](?= )")
 Facts = npt.NDArray[np.float64]  # [tokens, 3]: bytes, characters and words that begin in each
 
 
 def read_pieces(name: str, size: int = SIZE) -> Iterator[str]:
-    """A UTF-8 text (also .gz; - for standard input) in pieces that end with a line, or before a space where a line is
-    longer than `size` bytes; a byte order mark goes, \\r\\n becomes \\n. Holds one piece, or the longest word.
+    """A UTF-8 text (also .gz; - for standard input) in pieces that can be tokenised one by one; a byte order
+    mark goes, \\r\\n becomes \\n. Holds one piece, or the longest word.
 
     Raises UserError for a file that is missing, unreadable, binary or not UTF-8, saying where, at the first such place.
     """
@@ -70,11 +70,10 @@ def check_readable(name: str) -> None:
 
 
 def _cut(data: bytes) -> int:
-    """Where a piece may end: after the last line, else before the last space, else nowhere yet (0)."""
-    if line := data.rfind(b"\n") + 1:
-        return line
-    if (space := LAST_SPACE.search(data, max(0, len(data) - 2**16))) is not None:
-        return space.end()
+    """The last place where a piece may end; 0: nowhere yet."""
+    for start in (max(0, len(data) - 2**16), 0):
+        if found := [m.end() for m in SAFE_BYTES.finditer(data, start)]:
+            return found[-1]
     return 0
 
 

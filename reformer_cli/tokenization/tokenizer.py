@@ -6,7 +6,8 @@ import codecs
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -14,13 +15,15 @@ import numpy as np
 import numpy.typing as npt
 
 from reformer_cli.errors import UserError
+from reformer_cli.tokenization.folding import NOTHING, Pending, after_sign, unfold
 
 Ids = npt.NDArray[np.int32]
 LARGEST = 2**26  # bytes of a tokenizer file
+REMEMBERED = 1_000  # tokens before a text that can matter to how it is read: those of the longest folded word
 CHUNK = 50_000  # characters, or up to twice as many, that are encoded at once
-SAFE = re.compile(
-    r"(?<=\n)|(?<=[^ ])(?= )"
-)  # where text can be cut: no token crosses a line's end or begins before a space
+# Where text can be cut: no token crosses a line's end or begins before a space; but how a word is folded depends on
+# what it follows.
+SAFE = re.compile(r"(?<=\n)(?![^\W\d_])|(?<=[^ ])(?= )")
 
 
 class Tokenizer(Protocol):
@@ -40,6 +43,9 @@ class Tokenizer(Protocol):
     def byte_lengths(self) -> npt.NDArray[np.float64]:
         """UTF-8 bytes each token stands for, [vocab_size]; `end`: 0. The nibbles of a rare character count 1/2."""
 
+    def prompt(self, text: str, first: bool = True) -> Ids:
+        """Ids of a text that is to be gone on with; first: nothing comes before it."""
+
     def stream(self) -> StreamDecoder:
         """A decoder that is handed one token at a time."""
 
@@ -50,26 +56,37 @@ class Tokenizer(Protocol):
 class StreamDecoder:
     """Text of tokens that arrive one by one; an incomplete UTF-8 sequence waits for its rest.
 
-    pieces: the bytes of each token; nibbles: the tokens that are half a byte, high half first.
+    pieces: the bytes of each token; nibbles: the tokens that are half a byte, high half first; signs: those that say
+    how the next ones are to be read (folding.py).
     """
 
-    def __init__(self, pieces: list[bytes], nibbles: dict[int, int]) -> None:
-        self.pieces, self.nibbles = pieces, nibbles
-        self.high: int | None = None  # half a byte that waits for the other
+    def __init__(self, pieces: list[bytes], nibbles: dict[int, int], signs: Mapping[int, str] | None = None) -> None:
+        self.pieces, self.nibbles, self.signs = pieces, nibbles, signs or {}
+        self.state: tuple[int | None, Pending] = (None, NOTHING)  # the half of a byte, and the signs, that wait
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
 
     def feed(self, token: int) -> bytes:
         """What this token completes."""
-        found, self.high = self.after(token)
+        found, self.state = self.after(token)
         return found
 
-    def after(self, token: int) -> tuple[bytes, int | None]:
-        """What this token would complete, and the half byte that would then wait."""
-        if (nibble := self.nibbles.get(token)) is None:
-            return self.pieces[token], None
-        if self.high is None:
-            return b"", nibble
-        return bytes([self.high * 16 + nibble]), None
+    def after(self, token: int) -> tuple[bytes, tuple[int | None, Pending]]:
+        """What this token would complete, and what would then wait."""
+        high, pending = self.state
+        if (nibble := self.nibbles.get(token)) is not None:
+            return (b"", (nibble, NOTHING)) if high is None else (bytes([high * 16 + nibble]), (None, NOTHING))
+        if (sign := self.signs.get(token)) is not None:
+            text, pending = after_sign(sign, pending)
+        elif pending is NOTHING:
+            return self.pieces[token], (None, NOTHING)
+        else:
+            text, pending = unfold(self.pieces[token].decode(), pending)
+        return text.encode(), (None, pending)
+
+    def follow(self, tokens: Sequence[int]) -> None:
+        """These came before the text."""
+        for token in tokens[-REMEMBERED:]:
+            self.feed(token)
 
     def push(self, token: int) -> str:
         """What can be shown for certain after this token."""
@@ -80,7 +97,19 @@ class StreamDecoder:
         return self._utf8.decode(b"", final=True)
 
 
-class ByteTokenizer:
+class Plain(ABC):
+    """A tokenizer of which each token stands for the same bytes wherever it is."""
+
+    @abstractmethod
+    def encode(self, text: str) -> Ids:
+        """As `Tokenizer.encode`."""
+
+    def prompt(self, text: str, first: bool = True) -> Ids:
+        """As `Tokenizer.prompt`: what comes before or after a text changes none of its tokens."""
+        return self.encode(text)
+
+
+class ByteTokenizer(Plain):
     """A token per byte, and one for the end of a document."""
 
     kind = "bytes"
@@ -105,7 +134,7 @@ class ByteTokenizer:
         return json.dumps({"kind": self.kind}).encode()
 
 
-class PixelTokenizer:
+class PixelTokenizer(Plain):
     """A token per byte of an image, which comes as a text of characters U+0000 to U+00FF; `end` begins one."""
 
     kind = "pixels"
@@ -136,7 +165,8 @@ class PixelTokenizer:
 def safe_pieces(pieces: Iterable[str]) -> Iterator[str]:
     """The same text in pieces of which the tokens, one after another, are those of the whole.
 
-    Where they are cut depends on the text alone. A line without spaces is cut after 2 * CHUNK characters.
+    Where they are cut depends on the text alone. Where none is SAFE, at most 2 * CHUNK characters are a piece, cut
+    between words if there are any.
     """
     waiting = ""
     for piece in pieces:
@@ -144,12 +174,17 @@ def safe_pieces(pieces: Iterable[str]) -> Iterator[str]:
         start = 0
         while len(waiting) - start > 2 * CHUNK:
             found = SAFE.search(waiting, start + CHUNK, start + 2 * CHUNK)
-            stop = found.start() if found else start + 2 * CHUNK
+            stop = found.start() if found else _between_words(waiting, start + CHUNK, start + 2 * CHUNK)
             yield waiting[start:stop]
             start = stop
         waiting = waiting[start:]
     if waiting:
         yield waiting
+
+
+def _between_words(text: str, start: int, stop: int) -> int:
+    """The last place up to `stop` that is not between two letters, or `stop`."""
+    return next((n for n in range(stop, start, -1) if not (text[n - 1] + text[n]).isalpha()), stop)
 
 
 def digest(tokenizer: Tokenizer) -> str:

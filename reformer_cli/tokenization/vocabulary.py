@@ -14,7 +14,7 @@ from reformer_cli.tokenization.held_out import Rule, Share, share_of, split
 from reformer_cli.tokenization.scan import Scan, reread
 from reformer_cli.tokenization.tokenizer import ByteTokenizer, PixelTokenizer, Tokenizer, load_tokenizer
 
-VERSION = 2  # of how BPE is trained: a change makes vocabularies be made again
+VERSION = 3  # of how BPE is trained: a change makes vocabularies be made again
 TINY = 50_000  # characters below which `tokenizer: auto` means bytes
 
 
@@ -30,7 +30,7 @@ def tokenizer_for(data: DataConfig, scan: Scan, report: Callable[[str], None]) -
             )
         return ByteTokenizer()
     size, share = data.vocab_size or choose_vocab_size(scan.characters), share_of(data)
-    path = cache_folder() / "tokenizers" / f"{key(VERSION, scan.digest, size, share)}.model"
+    path = cache_folder() / "tokenizers" / f"{key(VERSION, scan.digest, size, share, data.fold is not False)}.model"
     if path.exists():
         try:
             return load_tokenizer(path)
@@ -39,7 +39,7 @@ def tokenizer_for(data: DataConfig, scan: Scan, report: Callable[[str], None]) -
     report(f"training a tokenizer of {size:,} tokens on {scan.characters:,} characters ...")
     rule = Share(share, scan.documents, scan.characters)
     with shown("sampling", scan.bytes, report, as_size) as advance:
-        tokenizer = train_bpe(_trained_on(scan, rule, advance), size, scan.characters)
+        tokenizer = train_bpe(_trained_on(scan, rule, advance), size, scan.characters, folds=data.fold is not False)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_file(path, tokenizer.serialise())
     return tokenizer

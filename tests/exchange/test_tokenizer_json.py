@@ -28,7 +28,9 @@ TEXTS = [
 @lru_cache
 def ours(kind: str) -> Tokenizer:
     if kind.startswith("bpe"):
-        return train_bpe([python_reference()[:60_000] + "éé «» 中" * 30], 512 if kind == "bpe 512" else 300)
+        return train_bpe(
+            [python_reference()[:60_000] + "éé «» 中" * 30], 512 if kind == "bpe 512" else 300, folds=False
+        )
     return {"bytes": ByteTokenizer, "bytes+2": ShiftedByteTokenizer}[kind]()
 
 
@@ -90,3 +92,9 @@ def test_a_model_of_words_is_refused() -> None:
     found = SentencePieceTokenizer(spiece("word", 100))
     with pytest.raises(UserError, match=r"sentencepiece model with kind word \(bpe or unigram\)"):
         tokenizer_files(found, 100)
+
+
+def test_a_folded_tokenizer_is_refused() -> None:
+    """Written without its capitals it would give other ids, and nobody would be told."""
+    with pytest.raises(UserError, match="data.fold=false"):
+        tokenizer_files(train_bpe(["The cat. THE end\n" * 50], 100), 100)
