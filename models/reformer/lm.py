@@ -29,6 +29,9 @@ from reformer.tracing import as_written, exporting
 from reformer.trunk import Coupling, Trunk, merge
 
 EXTEND_AT_ONCE = 4096  # tokens of one slice of a long extend
+# Deviation of the first embedding where `table` brings its rows to a length: the smaller they begin, the further a step
+# turns them, and the steps of Adam are all of one size (measured: LOG.md).
+EMBEDDING = 0.03
 
 
 def draw_rotations(
@@ -107,19 +110,14 @@ class ReformerLM(nn.Module):
             elif p.dim() == 1:
                 p.fill_(1.0)
             else:
-                deviation = {"embedding": self._embedding_deviation, "head.weight": 0.02}.get(name, p.shape[1] ** -0.5)
+                embedding = EMBEDDING if self.config.norm == "rms" else 1.0
+                deviation = {"embedding": embedding, "head.weight": 0.02}.get(name, p.shape[1] ** -0.5)
                 if kind == "blend":  # every token as much, and mixed by signs, so that their order counts
                     deviation = 1.0
                 p.copy_(torch.empty(p.shape).normal_(0.0, deviation, generator=generator))
         for name, b in self.named_buffers():
             if name.endswith("rotations"):
                 b.copy_(draw_rotations(b.shape, generator, self.config.hash_seed))
-
-    @property
-    def _embedding_deviation(self) -> float:
-        """Of its first numbers. `table` brings rows to a length: the smaller they begin, the further a step turns them,
-        and an optimiser's steps are all of one size."""
-        return float(os.environ.get("EMB", "0.1")) if self.config.norm == "rms" else 1.0
 
     @property
     def trunk(self) -> Trunk:

@@ -41,7 +41,7 @@ SIZES = (
 )
 CPU_TOKENS_PER_MINUTE = 600_000  # of the second size on two cores: to compare steps with minutes and the text
 # From how many readings of the text on what share is dropped; more readings than that learn it by heart (LOG.md).
-DROPOUT = ((7.0, 0.2), (3.0, 0.1))
+DROPOUT = ((20.0, 0.3), (7.0, 0.2), (3.0, 0.1))
 GPU_SPEED = 100  # a GPU against two cores, roughly
 TOKENS_PER_STEP = 2_048
 VOCAB_SIZE = 4096  # about the largest that a corpus is given

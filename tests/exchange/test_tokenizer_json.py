@@ -96,5 +96,5 @@ def test_a_model_of_words_is_refused() -> None:
 
 def test_a_folded_tokenizer_is_refused() -> None:
     """Written without its capitals it would give other ids, and nobody would be told."""
-    with pytest.raises(UserError, match="data.fold=false"):
+    with pytest.raises(UserError, match=r"data\.fold=false"):
         tokenizer_files(train_bpe(["The cat. THE end\n" * 50], 100), 100)
