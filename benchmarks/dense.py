@@ -35,7 +35,6 @@ class Dense(nn.Module):
         super().__init__()
         self.d_head, self.dropout = d_model // n_heads, nn.Dropout(dropout)
         self.embedding, self.head = nn.Embedding(vocab_size, d_model), nn.Linear(d_model, vocab_size, bias=False)
-        nn.init.normal_(self.embedding.weight, std=0.03)  # brought to a length below: as ours, which it helped (LOG.md)
         nn.init.normal_(self.head.weight, std=0.02)
         self.attention = nn.ModuleList(Attention(d_model, n_heads) for _ in range(n_layers))
         self.up = nn.ModuleList(nn.Linear(d_model, 4 * d_model, bias=False) for _ in range(n_layers))

@@ -37,14 +37,15 @@ def read_pieces(name: str, size: int = SIZE) -> Iterator[str]:
             while True:
                 new = file.read(size)
                 held += new
-                cut = _cut(held) if new else len(held)
+                last = len(new) < size  # a read of either kind of file is short at its end alone
+                cut = len(held) if last else _cut(held)
                 piece, held = held[:cut], held[cut:]
                 if piece:
                     text = _decoded(piece, where, done, lines)
                     if text := (text.removeprefix("\ufeff") if done == 0 else text):
                         yield text
                 done, lines = done + len(piece), lines + piece.count(b"\n")
-                if not new:
+                if last:
                     return
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise UserError(f"{name} is not a whole gzip file ({error})", "unpack or download it again") from None
