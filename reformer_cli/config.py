@@ -90,6 +90,12 @@ class TrainConfig:
 
     steps: int | None = Field(default=None, ge=1, description="stop after so many steps")
     minutes: float | None = Field(default=None, gt=0, description="stop after so much training time")
+    readings: float | None = Field(
+        default=None,
+        gt=0,
+        description="stop once the text was read so often, even with steps or minutes left: more would learn it by "
+        "heart; null: chosen by train where minutes are given and no config, else never",
+    )
     batch: int = Field(default=8, ge=1, le=2**20, description="contexts a step")
     accumulate: int = Field(
         default=1, ge=1, le=2**20, description="parts of a batch worked on one after the other: the memory of one part"

@@ -149,6 +149,9 @@ class Session:
             self.display.say(f"stopped after {done}: {progress.stale} validations without a better one than {best}")
         else:
             self.display.say(f"finished: {done}")
+            readings = self.config.train.readings
+            if readings and epochs >= readings:
+                self.display.say(f"read {readings:g} times, as train.readings says: after more it is known by heart")
         if self.world.chief:
             self._conclude()
 

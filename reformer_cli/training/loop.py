@@ -86,9 +86,13 @@ class Trainer:
     def share(self) -> float:
         """How much of the run is done, 0 to 1."""
         if self.config.steps:
-            return min(1.0, self.progress.step / self.config.steps)
-        assert self.config.minutes
-        return min(1.0, self.progress.seconds / (60 * self.config.minutes))
+            done = self.progress.step / self.config.steps
+        else:
+            assert self.config.minutes
+            done = self.progress.seconds / (60 * self.config.minutes)
+        if self.config.readings:
+            done = max(done, self.reading.epochs(self.progress.step, self.progress.stages) / self.config.readings)
+        return min(1.0, done)
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything a checkpoint holds; of a job that shards, this process's parts."""

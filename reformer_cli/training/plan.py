@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -40,8 +41,10 @@ SIZES = (
     Size(None, 384, 8, 6, 2048, 1e-3),
 )
 CPU_TOKENS_PER_MINUTE = 600_000  # of the second size on two cores: to compare steps with minutes and the text
-# From how many readings of the text on what share is dropped; more readings than that learn it by heart (LOG.md).
-DROPOUT = ((20.0, 0.3), (7.0, 0.2), (3.0, 0.1))
+# From how many readings of the text on what share is dropped; after how many a model has it by heart, unless it is so
+# short that these are few steps (LOG.md).
+DROPOUT = ((7.0, 0.2), (3.0, 0.1))
+MOST_READINGS, LEAST_STEPS = 12.0, 1_000
 GPU_SPEED = 100  # a GPU against two cores, roughly
 TOKENS_PER_STEP = 2_048
 VOCAB_SIZE = 4096  # about the largest that a corpus is given
@@ -63,8 +66,9 @@ def choose(
     while size is not SIZES[0] and needs(size, 1) > memory / 2:
         size = SIZES[SIZES.index(size) - 1]
     seen = cores * CPU_TOKENS_PER_MINUTE * _work(SIZES[1]) / _work(size)
+    most = max(MOST_READINGS, LEAST_STEPS * TOKENS_PER_STEP / max(1, n_tokens))
     if steps is not None:
-        seen = steps * TOKENS_PER_STEP
+        seen, most = steps * TOKENS_PER_STEP, math.inf
     reason = f"for {budget} on {'a GPU' if device != 'cpu' else 'this CPU'}, {as_size(memory)} free"
     context = size.context
     while context > 64 and context * 8 > n_tokens:
@@ -80,7 +84,7 @@ def choose(
         Choice(
             "train.batch", batch, f"about {TOKENS_PER_STEP:,} tokens a step: many short steps learn most in little time"
         ),
-        *_dropout(seen / max(1, n_tokens)),
+        *_readings(seen / max(1, n_tokens), most),
         Choice("train.learning_rate", size.learning_rate, "the smaller the model, the larger the step"),
     ]
 
@@ -90,10 +94,15 @@ def _work(size: Size) -> int:
     return size.n_layers * size.d_model**2
 
 
-def _dropout(readings: float) -> list[Choice]:
-    """readings: how often the text will be read, about."""
+def _readings(readings: float, most: float) -> list[Choice]:
+    """readings: how often the text could be read, about; most: how often it should be."""
+    found = []
+    if readings > most / 2:  # the speed is a guess, by as much at most
+        reason = "more would learn the text by heart; where the time is longer, the run ends before it"
+        found = [Choice("train.readings", round(most), reason)]
+    readings = min(readings, most)
     reason = f"the text will be read about {readings:,.0f} times, and is not to be learnt by heart"
-    return [Choice("model.dropout", share, reason) for least, share in DROPOUT if readings >= least][:1]
+    return found + [Choice("model.dropout", share, reason) for least, share in DROPOUT if readings >= least][:1]
 
 
 def thrift(step: Step, memory: int, given: set[str]) -> list[Choice]:

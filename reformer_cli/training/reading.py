@@ -80,8 +80,8 @@ class Reading:
         return self._batches(len(begun) - 1).batch_at(step - begun[-1])
 
     def epochs(self, step: int, begun: Sequence[int]) -> float:
-        """How often the text has been read before this step."""
-        ends = [*begun[1:], step]
+        """How often the text has been read before this step; none of it before the first stage has begun."""
+        ends = [*begun[1:], step] if begun else []
         return sum(
             self._batches(n).epoch_of(end - start) for n, (start, end) in enumerate(zip(begun, ends, strict=True))
         )

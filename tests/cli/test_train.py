@@ -80,6 +80,21 @@ def test_resuming_gives_the_same_weights_bit_for_bit(reformer: Program, text: Pa
     assert steps == [1, 2, 3, 4, 5, 6, 7, 8]
 
 
+def test_a_run_ends_when_the_text_was_read_so_often(reformer: Program, text: Path) -> None:
+    """It ends as one does whose steps are used up, the step size fallen; and goes on if the text may be read again."""
+    how = (*TINY, "--steps", 5000, "--set", "readings=2", "--run", "r")
+    made = reformer("train", text, *how)
+    assert made.status == 0, made.err
+    assert "read 2 times" in made.err
+    records = map(json.loads, Path("r/metrics.jsonl").read_text().splitlines())
+    rates = [r["learning_rate"] for r in records if "loss" in r]
+    assert 2 < len(rates) < 1000
+    assert rates[-1] < max(rates) / 2
+    more = reformer("train", "--resume", "--run", "r", "--set", "readings=3")
+    assert more.status == 0, more.err
+    assert "read 3 times" in more.err
+
+
 def _interrupted_after(reformer: Program, text: Path, more: list[str], steps: int) -> None:
     """Train run `cut` with a Ctrl-C that arrives in the middle of a step."""
     original, done = Trainer._gradients, 0

@@ -10,6 +10,8 @@ from reformer_cli.sampling.config import SamplingConfig
 from reformer_cli.sampling.engine import Texts
 from reformer_cli.sampling.history import History, TextBias
 from reformer_cli.sampling.make import generate
+from reformer_cli.tokenization.bpe import train_bpe
+from reformer_cli.tokenization.folding import CAPITAL
 from reformer_cli.tokenization.tokenizer import ByteTokenizer, StreamDecoder
 
 
@@ -74,6 +76,17 @@ def test_whatever_completes_a_text_is_found() -> None:
     for token in (0, 1, 8):  # the upper half of "t" (0x74)
         follow.push(token)
     assert completing() == {2, 4, 7, 9}  # half a byte without the other half is nothing
+
+
+def test_capitals_that_are_tokens_of_their_own() -> None:
+    """Of a folded vocabulary, `The` is completed by ` the` after a capital, and by nothing after none."""
+    tokenizer = train_bpe(["The cat saw the dog.\nThe dog saw the cat.\n" * 50], 100)
+    names = tokenizer.names()
+    follow = TextBias([("The", -100.0)], tokenizer).follow()
+    follow.push(names.index("▁saw"))
+    assert follow.biases() == []
+    follow.push(names.index(CAPITAL))
+    assert [[names[t] for t in tokens] for tokens, _ in follow.biases()] == [["▁the"]]
 
 
 def test_overlapping_occurrences() -> None:

@@ -12,7 +12,7 @@ from reformer_cli.config import TrainConfig
 from reformer_cli.training import precision
 from reformer_cli.training.metrics import as_time, printable
 from reformer_cli.training.optim import OPTIMIZERS, make_optimizers, optimizer_tensors, prime
-from reformer_cli.training.plan import choose
+from reformer_cli.training.plan import MOST_READINGS, choose
 from reformer_cli.training.precision import LARGEST_SCALE, STEADY, products_in, rescaled, unscale_
 from reformer_cli.training.schedule import learning_rate
 
@@ -82,6 +82,18 @@ def test_a_text_read_often_is_trained_with_dropout() -> None:
         choices = {c.key: c.value for c in choose(n_tokens, "cpu", 2**34, minutes, steps)}
         found.append(choices.get("model.dropout", 0.0))
     assert found == [0.2, 0.0, 0.0, 0.1]
+
+
+def test_a_text_is_read_only_so_often() -> None:
+    """The bug it guards against: a novel was learnt by heart in twenty minutes and scored worse than after five."""
+
+    def most(n_tokens: int, minutes: float | None, steps: int | None = None) -> float | None:
+        return {c.key: c.value for c in choose(n_tokens, "cpu", 2**34, minutes, steps)}.get("train.readings")
+
+    assert most(400_000, 20.0) == MOST_READINGS
+    assert most(10**8, 20.0) is None
+    assert most(400_000, None, 10**5) is None  # whoever says how many steps is taken at his word
+    assert most(20_000, 20.0) > 5 * MOST_READINGS
 
 
 @pytest.mark.parametrize(("ratio", "wanted"), [(3.0, "bfloat16"), (1.0, "float32"), (0.1, "float32")])
