@@ -44,7 +44,7 @@ CPU_TOKENS_PER_MINUTE = 600_000  # of the second size on two cores: to compare s
 # From how many readings of the text on what share is dropped; after how many a model has it by heart, unless it is so
 # short that these are few steps (LOG.md).
 DROPOUT = ((7.0, 0.2), (3.0, 0.1))
-MOST_READINGS, LEAST_STEPS = 12.0, 1_000
+MOST_READINGS, LEAST_STEPS = 9.0, 1_000
 GPU_SPEED = 100  # a GPU against two cores, roughly
 TOKENS_PER_STEP = 2_048
 VOCAB_SIZE = 4096  # about the largest that a corpus is given
