@@ -172,9 +172,9 @@ def _begun(
     # With --from, the context is chosen once the text is known: until then the model's settings cannot be checked.
     known = settings if start is None else {"data": settings["data"]}
     data = resolve(known, 320).data
-    if data.fold is None:
-        settings["data"]["fold"] = settings["model"].get("pattern") != "published"
-        data = dataclasses.replace(data, fold=settings["data"]["fold"])
+    if data.fold is None and settings["model"].get("pattern") == "published":
+        settings["data"]["fold"] = False
+        data = dataclasses.replace(data, fold=False)
     if data.image_size is not None:  # the context follows from it and is nobody's to choose
         settings["data"]["context"] = data.context
     if tokenizer is not None:

@@ -10,6 +10,7 @@ import torch
 from cli.conftest import TINY, Program
 from safetensors.torch import load_file
 
+from reformer_cli.runs import Run
 from reformer_cli.training.loop import Trainer
 
 
@@ -197,3 +198,16 @@ def test_samples_are_written_with_and_without_held_out_text(reformer: Program, t
         more = sets("sample_tokens=6", "eval_every=2", f"held_out={share}")
         assert reformer("train", text, *TINY, *more, "--steps", 4, "--run", run).status == 0
         assert [r["step"] for r in records(run) if "sample" in r] == [2, 4]
+
+
+def test_vocabularies_are_folded_unless_transformers_is_to_read_them(reformer: Program, text: Path) -> None:
+    """A published run whose tokenizer cannot be exported would be found out after it was trained."""
+    small = [*TINY, *sets("tokenizer=bpe", "vocab_size=100"), "--steps", 1]
+    published = sets("pattern=published", "values=same", "key_tokens=1", "positions=none")
+    for name, more, folds in (("a", [], True), ("b", published, False), ("c", sets("fold=false"), False)):
+        made = reformer("train", text, *small, *more, "--run", name)
+        assert made.status == 0, made.err
+        assert Run.open(Path(name)).tokenizer().folds is folds
+    refused = reformer("train", text, *sets("tokenizer=bytes", "fold=true"), "--run", "d")
+    assert refused.status == 2
+    assert "data.fold" in refused.err
