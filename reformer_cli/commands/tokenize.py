@@ -80,7 +80,7 @@ def train(
     ] = 0.05,
     encoding: Annotated[str, typer.Option(help="Encoding of the corpus files.")] = "utf-8",
     fold: Annotated[
-        bool, typer.Option(help="Capitals, and what stands before words, as tokens of their own (docs/training.md).")
+        bool, typer.Option(help="Capitals, and what stands before words, as tokens of their own (docs/exchange.md).")
     ] = True,
 ) -> None:
     """Train a BPE tokenizer that loses nothing of any text; use it with reformer train --tokenizer FILE."""
