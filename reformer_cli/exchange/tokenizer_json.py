@@ -43,6 +43,8 @@ def tokenizer_files(tokenizer: Tokenizer, longest: int) -> dict[str, bytes]:
     special = {token["content"]: token["id"] for token in whole["added_tokens"]}
     config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": longest}
     config |= {"clean_up_tokenization_spaces": False, "model_input_names": ["input_ids", "attention_mask"]}
+    # A text that holds a special token's name is text, as it is for our own tokenizers.
+    config |= {"split_special_tokens": True}
     config |= {"eos_token": next(name for name, n in special.items() if n == tokenizer.end)}
     if (unknown := whole["model"].get("unk_token")) is not None:
         config["unk_token"] = unknown

@@ -21,6 +21,7 @@ from reformer_cli.tokenization.tokenizer import ByteTokenizer, Tokenizer
 TEXTS = [
     "", " ", "a", "The statement.", "  two  spaces \n\n\ta tab\r\n", "«é中😀»", "\u2581 a sentencepiece space",
     f"{NIBBLES[3]}{NIBBLES[15]} private characters \U000f0001 \U000fffff", "\x00\x01\x7f", "e\u0301 é ﬁ Å", "<|e",
+    "a<|endoftext|><|unknown|> <|pad|>",
     python_reference()[:3000],
 ]  # fmt: skip
 
