@@ -47,8 +47,10 @@ def open_aside(path: Path, mark: str) -> Path:
 
 
 def put_in_place(aside: Path, path: Path) -> None:
-    """Ask the disk to have a folder's files, then rename it."""
+    """Ask the disk to have a folder's files, readable to whom the folder is, then rename it."""
+    mode = aside.stat().st_mode & 0o666  # safetensors lets its owner alone read what it writes
     for file in aside.iterdir():
+        file.chmod(mode)
         sync(file)
     sync(aside)
     if path.exists():

@@ -28,8 +28,11 @@ def write_whole(path: Path, write: Any) -> None:
     """write(aside), then fsync and rename: `path` is the old file or the whole new one, whatever happens."""
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        aside.touch()
+        mode = aside.stat().st_mode
         write(aside)
         with open(aside, "rb+") as file:
+            os.chmod(aside, mode)  # what any file gets here: safetensors lets its owner alone read what it writes
             os.fsync(file.fileno())
         os.replace(aside, path)
     finally:

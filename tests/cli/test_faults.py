@@ -183,6 +183,13 @@ def test_a_damaged_newest_does_not_push_out_a_good_one(run: Path) -> None:
     assert [p.name for p in kept.all()] == ["step-00000007"]
 
 
+def test_who_may_read_a_run_may_read_its_checkpoints(run: Path) -> None:
+    """safetensors makes files that their owner alone can read, whatever the umask."""
+    (run / "other").touch()
+    modes = {p.stat().st_mode for p in (run / "checkpoints").glob("step-*/*")}
+    assert modes == {(run / "other").stat().st_mode}
+
+
 def test_all_damaged(reformer: Program, run: Path) -> None:
     for folder in (run / "checkpoints").glob("step-*"):
         damage(folder / TENSORS, "bit-flipped")

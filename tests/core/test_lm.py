@@ -21,6 +21,14 @@ def test_a_saved_model_is_the_same_model(variant: str, tmp_path: Path) -> None:
     assert sorted(p.name for p in (tmp_path / "m").iterdir()) == ["config.yaml", "model.safetensors"]
 
 
+def test_who_may_read_a_folder_may_read_its_weights(tmp_path: Path) -> None:
+    """safetensors makes files that their owner alone can read, whatever the umask."""
+    small().save_pretrained(tmp_path)
+    modes = {p.stat().st_mode for p in tmp_path.iterdir()}
+    (tmp_path / "other").touch()
+    assert modes == {(tmp_path / "other").stat().st_mode}
+
+
 def test_a_model_of_the_first_format_has_keys_of_one_token(tmp_path: Path) -> None:
     model = small(key_tokens=1)
     model.save_pretrained(tmp_path)
