@@ -48,6 +48,7 @@ class Peer:
     learning_rate: float
     bf16: bool = True
     muon: bool = False  # for matrices of layers, AdamW for the rest; as ours
+    weight_decay: float = 0.1  # of matrices
     decay: float = 1.0  # share of the minutes, at their end, in which the step size falls; ours: 0.2
 
 
@@ -90,7 +91,7 @@ def lucidrains(vocab_size: int, context: int) -> tuple[nn.Module, Logits]:
 
 
 PEERS = {
-    "dense": Peer(dense, 256, 8, 3e-3, decay=0.2),
+    "dense": Peer(dense, 256, 8, 3e-3, weight_decay=0.5, decay=0.2),
     "dense-muon": Peer(dense, 256, 8, 5e-3, muon=True, decay=0.2),
     "lstm": Peer(lstm, 256, 16, 3e-3),
     "transformers": Peer(huggingface, 1024, 2, 2e-3, bf16=False),  # its products lose the gradients' equality in bf16
@@ -121,16 +122,16 @@ def train(peer: Peer, tokens: Tensor, vocab_size: int, minutes: float, seed: int
 
 
 def _optimisers(peer: Peer, model: nn.Module) -> list[torch.optim.Optimizer]:
-    outer = ("embedding", "head")
+    outer, rate = ("embedding", "head"), peer.learning_rate
     hidden = [p for n, p in model.named_parameters() if peer.muon and p.dim() == 2 and not n.startswith(outer)]
     rest = [p for p in model.parameters() if all(p is not q for q in hidden)]
     groups = [
-        {"params": [p for p in rest if p.dim() > 1], "weight_decay": 0.1},
+        {"params": [p for p in rest if p.dim() > 1], "weight_decay": peer.weight_decay},
         {"params": [p for p in rest if p.dim() <= 1], "weight_decay": 0.0},
     ]
-    found: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=peer.learning_rate, betas=(0.9, 0.95))]
+    found: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.95))]
     if hidden:
-        found.append(torch.optim.Muon(hidden, lr=peer.learning_rate, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"))
+        found.append(torch.optim.Muon(hidden, lr=rate, weight_decay=peer.weight_decay, adjust_lr_fn="match_rms_adamw"))
     return found
 
 

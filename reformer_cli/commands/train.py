@@ -253,6 +253,8 @@ def _chosen(settings: Settings, prepared: Prepared, world: World, start: Start |
     minutes, steps = (settings["train"].get(name) for name in ("minutes", "steps"))
     memory = free_memory(world.device)
     choices = choose(len(prepared.tokens.train), world.device, memory, minutes, steps, world.size)
+    if settings["train"].get("optimizer", "adamw") != "adamw":  # others decay by another measure
+        choices = [c for c in choices if c.key != "train.weight_decay"]
     for c in start.suited(choices, settings) if start is not None else choices:
         section, name = c.key.split(".")
         if name not in settings[section]:

@@ -33,18 +33,23 @@ class Size:
     learning_rate: float
 
 
-# Measured on two CPU cores (LOG.md): a larger model is better only where it sees enough text in the time.
+# Measured on two CPU cores (LOG.md): a larger model is better only where it sees enough text in the time; where that is
+# the same short text again and again, it is better by what it makes of each reading.
 SIZES = (
     Size(3, 128, 3, 4, 512, 4e-3),
     Size(20, 192, 4, 4, 1024, 3e-3),
-    Size(90, 256, 6, 4, 1024, 1.5e-3),
+    Size(90, 256, 6, 4, 1024, 3e-3),
     Size(None, 384, 8, 6, 2048, 1e-3),
 )
-CPU_TOKENS_PER_MINUTE = 600_000  # of the second size on two cores: to compare steps with minutes and the text
-# From how many readings of the text on what share is dropped; after how many a model has it by heart, unless it is so
-# short that these are few steps (LOG.md).
-DROPOUT = ((7.0, 0.2), (3.0, 0.1))
-MOST_READINGS, LEAST_STEPS = 9.0, 1_000
+LINEAR = 192  # width at which half of the time goes into what grows with it and not with its square
+CPU_TOKENS_PER_MINUTE = 700_000  # of the second size on two cores: to compare steps with minutes and the text
+# From how many readings of the text on what is done against learning it by heart (after three, more decay does harm);
+# after how many that does not help, unless they are few steps; numbers of a model that a token is worth (LOG.md).
+AGAINST_HEART: tuple[tuple[float, dict[str, float]], ...] = (
+    (7.0, {"model.dropout": 0.2, "train.weight_decay": 0.5}),
+    (3.0, {"model.dropout": 0.1}),
+)
+MOST_READINGS, LEAST_STEPS, WORTH = 9.0, 1_000, 15
 GPU_SPEED = 100  # a GPU against two cores, roughly
 TOKENS_PER_STEP = 2_048
 VOCAB_SIZE = 4096  # about the largest that a corpus is given
@@ -63,9 +68,11 @@ def choose(
     cores = minutes * (GPU_SPEED if device != "cpu" else 1)
     fitting = [s for s in SIZES if s.minutes is None or cores <= s.minutes]
     size = fitting[0]
+    if steps is None:
+        size = _larger(fitting, cores * CPU_TOKENS_PER_MINUTE, n_tokens)
     while size is not SIZES[0] and needs(size, 1) > memory / 2:
         size = SIZES[SIZES.index(size) - 1]
-    seen = cores * CPU_TOKENS_PER_MINUTE * _work(SIZES[1]) / _work(size)
+    seen = cores * CPU_TOKENS_PER_MINUTE / _work(size)
     most = max(MOST_READINGS, LEAST_STEPS * TOKENS_PER_STEP / max(1, n_tokens))
     if steps is not None:
         seen, most = steps * TOKENS_PER_STEP, math.inf
@@ -89,9 +96,22 @@ def choose(
     ]
 
 
-def _work(size: Size) -> int:
-    """What a token costs, in no unit."""
-    return size.n_layers * size.d_model**2
+def _work(size: Size) -> float:
+    """What a token costs, the second size's being 1; a part of it does not grow with the square of the width."""
+    cost, unit = (s.n_layers * s.d_model * (s.d_model + LINEAR) for s in (size, SIZES[1]))
+    return cost / unit
+
+
+def _larger(sizes: list[Size], tokens: float, n_tokens: int) -> Size:
+    """The largest of the sizes that reads a text often enough in the time of so many tokens of the second size, and is
+    not too large for it; the first where none is."""
+    size = sizes[0]
+    for larger in sizes[1:]:
+        numbers = 12 * larger.n_layers * larger.d_model**2  # about: 4 matrices of attention and 8 of feed-forward
+        if tokens / _work(larger) < MOST_READINGS * n_tokens or numbers > WORTH * n_tokens:
+            break
+        size = larger
+    return size
 
 
 def _readings(readings: float, most: float) -> list[Choice]:
@@ -102,7 +122,8 @@ def _readings(readings: float, most: float) -> list[Choice]:
         found = [Choice("train.readings", round(most), reason)]
     readings = min(readings, most)
     reason = f"the text will be read about {readings:,.0f} times, and is not to be learnt by heart"
-    return found + [Choice("model.dropout", share, reason) for least, share in DROPOUT if readings >= least][:1]
+    settings = next((settings for least, settings in AGAINST_HEART if readings >= least), {})
+    return found + [Choice(key, value, reason) for key, value in settings.items()]
 
 
 def thrift(step: Step, memory: int, given: set[str]) -> list[Choice]:

@@ -182,6 +182,15 @@ def test_sizes_are_chosen_with_reasons(reformer: Program, text: Path) -> None:
     assert list(Path("runs").glob("text-*/model.safetensors"))
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])
+def test_decay_is_chosen_for_the_optimiser_it_was_measured_with(reformer: Program, text: Path, optimizer: str) -> None:
+    """Adafactor, whose step sizes are ten times larger, would be left with nothing."""
+    result = reformer("train", text, *TINY, "--steps", 70, "--set", f"optimizer={optimizer}")
+    assert result.status == 0
+    assert "model.dropout = " in result.err
+    assert ("train.weight_decay = " in result.err) == (optimizer == "adamw")
+
+
 @pytest.mark.parametrize(
     ("make", "arguments", "message"),
     [

@@ -75,13 +75,23 @@ def test_choices_follow_the_budget() -> None:
     assert all(c.reason for c in choose(400_000, "cpu", 2**34, 10.0, None))
 
 
+def test_a_short_text_and_much_time_are_given_a_larger_model() -> None:
+    """Before, one novel in twenty minutes had the model of five, and read it 35 times. A page is not worth more."""
+
+    def width(n_tokens: int, minutes: float) -> int:
+        return {c.key: c.value for c in choose(n_tokens, "cpu", 2**34, minutes, None)}["model.d_model"]
+
+    assert width(400_000, 20.0) > width(10**8, 20.0)
+    assert width(20_000, 20.0) == width(10**8, 20.0)
+
+
 def test_a_text_read_often_is_trained_with_dropout() -> None:
     """One novel in five minutes on two cores is learnt by heart otherwise; a large corpus is not."""
     found = []
     for n_tokens, minutes, steps in ((400_000, 5.0, None), (10**8, 5.0, None), (400_000, None, 100), (2048, None, 5)):
         choices = {c.key: c.value for c in choose(n_tokens, "cpu", 2**34, minutes, steps)}
-        found.append(choices.get("model.dropout", 0.0))
-    assert found == [0.2, 0.0, 0.0, 0.1]
+        found.append((choices.get("model.dropout", 0.0), choices.get("train.weight_decay", 0.1)))
+    assert found == [(0.2, 0.5), (0.0, 0.1), (0.0, 0.1), (0.1, 0.1)]
 
 
 def test_a_text_is_read_only_so_often() -> None:
