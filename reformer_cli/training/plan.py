@@ -49,7 +49,7 @@ AGAINST_HEART: tuple[tuple[float, dict[str, float]], ...] = (
     (7.0, {"model.dropout": 0.2, "train.weight_decay": 0.5}),
     (3.0, {"model.dropout": 0.1}),
 )
-MOST_READINGS, LEAST_STEPS, WORTH = 9.0, 1_000, 15
+MOST_READINGS, LEAST_STEPS, WORTH = 14.0, 1_000, 15
 GPU_SPEED = 100  # a GPU against two cores, roughly
 TOKENS_PER_STEP = 2_048
 VOCAB_SIZE = 4096  # about the largest that a corpus is given
