@@ -55,13 +55,14 @@ class Dense(nn.Module):
 
 
 class Recurrent(nn.Module):
-    """An LSTM; its state starts at 0 in every context."""
+    """An LSTM; its state starts at 0 in every context. Dropout of what each layer and the head read."""
 
-    def __init__(self, vocab_size: int, d_model: int, n_layers: int) -> None:
+    def __init__(self, vocab_size: int, d_model: int, n_layers: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.embedding, self.head = nn.Embedding(vocab_size, d_model), nn.Linear(d_model, vocab_size)
-        self.lstm = nn.LSTM(d_model, d_model, n_layers, batch_first=True)
+        self.lstm = nn.LSTM(d_model, d_model, n_layers, batch_first=True, dropout=dropout)
+        self.dropout = nn.Dropout(dropout)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.lstm(self.embedding(tokens))[0])
+        logits: Tensor = self.head(self.dropout(self.lstm(self.dropout(self.embedding(tokens)))[0]))
         return logits.float()

@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import record
@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from reformer_cli.commands.shared import keep_freed_memory
 from reformer_cli.tokenization.gutenberg import cut_licence
 from reformer_cli.tokenization.tokenizer import ByteTokenizer, Tokenizer
+from reformer_cli.training.precision import pick_precision
 
 HELD_OUT, WARM_UP = 20, 0.05  # one part in so many; share of the minutes
 PROMPT, SAMPLE, TEMPERATURE = "Raskolnikov", 2000, 0.8  # characters of a sample
@@ -46,7 +47,7 @@ class Peer:
     context: int
     batch: int
     learning_rate: float
-    bf16: bool = True
+    bf16: bool = True  # where this machine is faster at it, as ours
     muon: bool = False  # for matrices of layers, AdamW for the rest; as ours
     weight_decay: float = 0.1  # of matrices
     decay: float = 1.0  # share of the minutes, at their end, in which the step size falls; ours: 0.2
@@ -59,8 +60,8 @@ def dense(vocab_size: int, context: int) -> tuple[nn.Module, Logits]:
 
 
 def lstm(vocab_size: int, context: int) -> tuple[nn.Module, Logits]:
-    """Two layers of 512."""
-    model = Recurrent(vocab_size, 512, 2)
+    """Two layers of 512; regularised, since the text is short."""
+    model = Recurrent(vocab_size, 512, 2, dropout=0.3)
     return model, model
 
 
@@ -177,6 +178,7 @@ def peer(
         tokenizer = ByteTokenizer()
     parts = [torch.from_numpy(tokenizer.encode(p.read_text("utf-8"))).long() for p in (text, held)]
     chosen = PEERS[name]
+    chosen = replace(chosen, bf16=chosen.bf16 and pick_precision("cpu")[0] == "bfloat16")
     model, logits, steps = train(chosen, parts[0], tokenizer.vocab_size, minutes, seed)
     scored = torch.cat([torch.tensor([tokenizer.end]), parts[1]])
     found = nats(logits, chosen.context, scored, chosen.bf16)

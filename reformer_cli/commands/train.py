@@ -182,11 +182,11 @@ def _begun(
     prepared = load_or_prepare(data, say, tokenizer)
     if (made := find(settings["data"]["corpus"])) is not None:
         settings["data"].setdefault("context", made.context)
-    if source is None:
-        settings = _chosen(settings, prepared, world, start)
     if train.get("precision", "auto") == "auto":
         train["precision"], reason = pick_precision(world.device)
         say_choice("train.precision", train["precision"], reason)
+    if source is None:
+        settings = _chosen(settings, prepared, world, start)
     if world.device != "cpu" and "workspace_tokens" not in settings["model"]:
         settings["model"]["workspace_tokens"] = GPU_WORKSPACE
         say_choice("model.workspace_tokens", GPU_WORKSPACE, "a GPU is started less often for larger slices")
@@ -249,10 +249,15 @@ def check_world(config: RunConfig, world: World) -> None:
 def _chosen(settings: Settings, prepared: Prepared, world: World, start: Start | None) -> Settings:
     """The plan's choices under what the user set; printed with their reasons."""
     from reformer_cli.training.plan import choose
+    from reformer_cli.training.speed import tokens_per_minute
 
     minutes, steps = (settings["train"].get(name) for name in ("minutes", "steps"))
     memory = free_memory(world.device)
-    choices = choose(len(prepared.tokens.train), world.device, memory, minutes, steps, world.size)
+    speed = None
+    if minutes and world.device == "cpu":
+        say("measuring how fast this CPU trains")
+        speed = tokens_per_minute(settings["train"]["precision"], world.size)
+    choices = choose(len(prepared.tokens.train), world.device, memory, minutes, steps, world.size, speed)
     if settings["train"].get("optimizer", "adamw") != "adamw":  # others decay by another measure
         choices = [c for c in choices if c.key != "train.weight_decay"]
     for c in start.suited(choices, settings) if start is not None else choices:

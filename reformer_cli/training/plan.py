@@ -23,7 +23,8 @@ class Choice:
 
 @dataclass(frozen=True)
 class Size:
-    """A model that fits a time budget. minutes: on two CPU cores, up to which it is the one; None: beyond all."""
+    """A model that fits a time budget. minutes: of a machine that trains UNIT at TOKENS_PER_MINUTE, up to which it is
+    the one; None: beyond all."""
 
     minutes: float | None
     d_model: int
@@ -34,15 +35,17 @@ class Size:
 
 
 # Measured on two CPU cores (LOG.md): a larger model is better only where it sees enough text in the time; where that is
-# the same short text again and again, it is better by what it makes of each reading.
+# the same short text again and again, it is better by what it makes of each reading. The minutes are none that anyone
+# gives, so that a speed measured a little higher or lower does not change what is chosen.
 SIZES = (
-    Size(3, 128, 3, 4, 512, 4e-3),
-    Size(20, 192, 4, 4, 1024, 3e-3),
-    Size(90, 256, 6, 4, 1024, 3e-3),
+    Size(4, 128, 3, 4, 512, 4e-3),
+    Size(25, 192, 4, 4, 1024, 3e-3),
+    Size(100, 256, 6, 4, 1024, 3e-3),
     Size(None, 384, 8, 6, 2048, 1e-3),
 )
+UNIT = SIZES[1]
+TOKENS_PER_MINUTE = 700_000  # of UNIT on the two cores that this was measured on; other machines: speed.py
 LINEAR = 192  # width at which half of the time goes into what grows with it and not with its square
-CPU_TOKENS_PER_MINUTE = 700_000  # of the second size on two cores: to compare steps with minutes and the text
 # From how many readings of the text on what is done against learning it by heart (after three, more decay does harm);
 # after how many that does not help, unless they are few steps; numbers of a model that a token is worth (LOG.md).
 AGAINST_HEART: tuple[tuple[float, dict[str, float]], ...] = (
@@ -50,33 +53,39 @@ AGAINST_HEART: tuple[tuple[float, dict[str, float]], ...] = (
     (3.0, {"model.dropout": 0.1}),
 )
 MOST_READINGS, LEAST_STEPS, WORTH = 14.0, 1_000, 15
-GPU_SPEED = 100  # a GPU against two cores, roughly
+GPU_SPEED = 100  # a GPU against those two cores, roughly: no GPU was measured
 TOKENS_PER_STEP = 2_048
 VOCAB_SIZE = 4096  # about the largest that a corpus is given
 
 
 def choose(
-    n_tokens: int, device: str, memory: int, minutes: float | None, steps: int | None, processes: int = 1
-) -> list[Choice]:
-    """Settings for a corpus of n_tokens training tokens; memory: bytes free on the device; one of minutes, steps."""
+    n_tokens: int, device: str, memory: int, minutes: float | None, steps: int | None, processes: int = 1,
+    speed: float | None = None,
+) -> list[Choice]:  # fmt: skip
+    """Settings for a corpus of n_tokens training tokens; memory: bytes free on the device; one of minutes, steps.
+
+    speed: tokens of UNIT that the machine trains on in a minute, where it was measured.
+    """
+    budget = f"{steps:,} steps" if minutes is None else f"{minutes:g} minutes"
+    on = "a GPU" if device != "cpu" else "this CPU"
+    if speed is not None:
+        on += f", which trains on about {_rounded(speed / 60):,} tokens a second"
     if minutes is None:
         assert steps is not None
-        minutes = steps * TOKENS_PER_STEP / CPU_TOKENS_PER_MINUTE / (GPU_SPEED if device != "cpu" else 1)
-        budget = f"{steps:,} steps"
+        tokens = float(steps * TOKENS_PER_STEP)
     else:
-        budget = f"{minutes:g} minutes"
-    cores = minutes * (GPU_SPEED if device != "cpu" else 1)
-    fitting = [s for s in SIZES if s.minutes is None or cores <= s.minutes]
+        tokens = minutes * (speed or TOKENS_PER_MINUTE * (GPU_SPEED if device != "cpu" else 1))
+    fitting = [s for s in SIZES if s.minutes is None or tokens <= s.minutes * TOKENS_PER_MINUTE]
     size = fitting[0]
     if steps is None:
-        size = _larger(fitting, cores * CPU_TOKENS_PER_MINUTE, n_tokens)
+        size = _larger(fitting, tokens, n_tokens)
     while size is not SIZES[0] and needs(size, 1) > memory / 2:
         size = SIZES[SIZES.index(size) - 1]
-    seen = cores * CPU_TOKENS_PER_MINUTE / _work(size)
+    seen = tokens / _work(size)
     most = max(MOST_READINGS, LEAST_STEPS * TOKENS_PER_STEP / max(1, n_tokens))
     if steps is not None:
         seen, most = steps * TOKENS_PER_STEP, math.inf
-    reason = f"for {budget} on {'a GPU' if device != 'cpu' else 'this CPU'}, {as_size(memory)} free"
+    reason = f"for {budget} on {on}, {as_size(memory)} free"
     context = size.context
     while context > 64 and context * 8 > n_tokens:
         context //= 2
@@ -97,14 +106,20 @@ def choose(
 
 
 def _work(size: Size) -> float:
-    """What a token costs, the second size's being 1; a part of it does not grow with the square of the width."""
-    cost, unit = (s.n_layers * s.d_model * (s.d_model + LINEAR) for s in (size, SIZES[1]))
+    """What a token costs, UNIT's being 1; a part of it does not grow with the square of the width."""
+    cost, unit = (s.n_layers * s.d_model * (s.d_model + LINEAR) for s in (size, UNIT))
     return cost / unit
 
 
+def _rounded(n: float) -> int:
+    """To two digits: a speed is no more certain."""
+    unit = 10 ** max(0, len(str(int(n))) - 2)
+    return round(n / unit) * unit
+
+
 def _larger(sizes: list[Size], tokens: float, n_tokens: int) -> Size:
-    """The largest of the sizes that reads a text often enough in the time of so many tokens of the second size, and is
-    not too large for it; the first where none is."""
+    """The largest of the sizes that reads a text often enough in the time of so many tokens of UNIT, and is not too
+    large for it; the first where none is."""
     size = sizes[0]
     for larger in sizes[1:]:
         numbers = 12 * larger.n_layers * larger.d_model**2  # about: 4 matrices of attention and 8 of feed-forward

@@ -182,6 +182,16 @@ def test_sizes_are_chosen_with_reasons(reformer: Program, text: Path) -> None:
     assert list(Path("runs").glob("text-*/model.safetensors"))
 
 
+def test_sizes_go_by_how_fast_the_machine_is(reformer: Program, text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before, a slow machine was given the decay of a text that it would not read often enough."""
+    for speed, told in ((1e4, "about 170 tokens a second"), (1e8, "about 1,700,000 tokens a second")):
+        monkeypatch.setattr("reformer_cli.training.speed.tokens_per_minute", lambda *_, s=speed: s)
+        result = reformer("train", text, *TINY[2:4], *TINY[6:], "--minutes", 0.01, "--run", f"r{speed}")
+        assert result.status == 0
+        assert told in result.err
+        assert ("train.weight_decay" in result.err) == (speed == 1e8)
+
+
 @pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])
 def test_decay_is_chosen_for_the_optimiser_it_was_measured_with(reformer: Program, text: Path, optimizer: str) -> None:
     """Adafactor, whose step sizes are ten times larger, would be left with nothing."""

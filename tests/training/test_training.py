@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import itertools
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -12,9 +15,10 @@ from reformer_cli.config import TrainConfig
 from reformer_cli.training import precision
 from reformer_cli.training.metrics import as_time, printable
 from reformer_cli.training.optim import OPTIMIZERS, make_optimizers, optimizer_tensors, prime
-from reformer_cli.training.plan import MOST_READINGS, choose
+from reformer_cli.training.plan import MOST_READINGS, TOKENS_PER_MINUTE, TOKENS_PER_STEP, choose
 from reformer_cli.training.precision import LARGEST_SCALE, STEADY, products_in, rescaled, unscale_
 from reformer_cli.training.schedule import learning_rate
+from reformer_cli.training.speed import tokens_per_minute
 
 
 def test_schedule_rises_then_falls() -> None:
@@ -92,6 +96,27 @@ def test_a_text_read_often_is_trained_with_dropout() -> None:
         choices = {c.key: c.value for c in choose(n_tokens, "cpu", 2**34, minutes, steps)}
         found.append((choices.get("model.dropout", 0.0), choices.get("train.weight_decay", 0.1)))
     assert found == [(0.2, 0.5), (0.0, 0.1), (0.0, 0.1), (0.1, 0.1)]
+
+
+def test_a_slow_machine_is_given_what_it_has_time_for() -> None:
+    """The bug it guards against: on a CPU a third as fast as ours, five minutes read a novel three times and not nine,
+    and it was given the size and the decay of nine."""
+
+    def chosen(speed: float | None) -> dict[str, Any]:
+        return {c.key: c.value for c in choose(400_000, "cpu", 2**34, 5.0, None, speed=speed)}
+
+    assert chosen(TOKENS_PER_MINUTE) == chosen(None)
+    slow, fast = chosen(TOKENS_PER_MINUTE / 4), chosen(TOKENS_PER_MINUTE * 10)
+    assert slow["model.d_model"] < chosen(None)["model.d_model"] < fast["model.d_model"]
+    assert "train.weight_decay" not in slow
+    assert chosen(None)["train.weight_decay"] == 0.5
+
+
+def test_the_speed_of_a_machine_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that moves two seconds a look: a step takes two."""
+    clock = itertools.count(0, 2)
+    monkeypatch.setattr("reformer_cli.training.speed.time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    assert tokens_per_minute("float32", processes=3) == 3 * 30 * TOKENS_PER_STEP
 
 
 def test_a_text_is_read_only_so_often() -> None:

@@ -1,0 +1,86 @@
+"""How much of what full attention gets out of a longer context hashed heads get, in one trained model.
+
+    python benchmarks/full_attention.py TEXT --run RUN [--contexts 4096 8192 16384 32768] [--rounds 1 2 4 8 full]
+                                        [--tokens 32768]
+
+The last tokens of the text are scored at every context (each sees at least half of it), by whole passes: with so many
+hash rounds, and with attention to everything in the hash's place, which is the yardstick. Prints bits/byte, what the
+longest context saves over the shortest, its share of what full attention saves, and time; appends to results.csv.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+import record
+import torch
+
+from reformer_cli.commands.shared import keep_freed_memory
+from reformer_cli.evaluation.curve import Curve
+from reformer_cli.evaluation.likelihood import Limited
+from reformer_cli.evaluation.rounds import FULL, Rounds, parse_rounds, with_rounds
+from reformer_cli.runs import Run
+from reformer_cli.tokenization.pieces import read_pieces
+
+
+def measured(
+    run: Run, prefix: torch.Tensor, scored: torch.Tensor, lengths: np.ndarray, contexts: list[int], rounds: Rounds
+) -> tuple[Curve, list[float]]:
+    """Nats at every context, and seconds per token scored."""
+    model = with_rounds(run.load_model(), rounds, max(contexts))
+    nats, seconds = [], []
+    for context in contexts:
+        reader, began = Limited(model, prefix, context, forward=True), time.perf_counter()
+        nats.append(torch.cat([reader.score(part) for part in scored.split(reader.at_once)]).numpy())
+        seconds.append((time.perf_counter() - began) / len(scored))
+    return Curve(contexts, np.stack(nats), lengths, None, (len(prefix), len(prefix) + len(scored))), seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("text", type=Path)
+    parser.add_argument("--run", type=Path, required=True)
+    parser.add_argument("--contexts", type=int, nargs="+", default=[4096, 8192, 16384, 32768])
+    parser.add_argument("--rounds", nargs="+", default=["1", "2", "4", "8", FULL])
+    parser.add_argument("--tokens", type=int, default=32_768)
+    arguments = parser.parse_args()
+    keep_freed_memory()
+    run, contexts = Run.open(arguments.run), sorted(arguments.contexts)
+    tokenizer = run.tokenizer()
+    ids = np.concatenate([tokenizer.encode(piece) for piece in read_pieces(str(arguments.text))]).astype(np.int64)
+    if len(ids) < contexts[-1] + arguments.tokens:
+        parser.error(f"{arguments.text} has {len(ids):,} tokens, fewer than the longest context and --tokens")
+    tokens = torch.from_numpy(ids)
+    prefix, scored = tokens[: -arguments.tokens], tokens[-arguments.tokens :]
+    lengths = tokenizer.byte_lengths()[scored.numpy()]
+    found = {r: measured(run, prefix, scored, lengths, contexts, r) for r in parse_rounds(",".join(arguments.rounds))}
+    report(found, arguments.text.stem, contexts)
+
+
+def report(found: dict[Rounds, tuple[Curve, list[float]]], text: str, contexts: list[int]) -> None:
+    rows = []
+    full = found[FULL][0].saved(0, len(contexts) - 1)[0] if FULL in found else float("nan")
+    print(
+        "| rounds | " + " | ".join(f"{c:,}" for c in contexts) + " | saves (95 %) | of full's | ms a token, longest |"
+    )
+    print("|---" * (len(contexts) + 4) + "|")
+    for rounds, (curve, seconds) in found.items():
+        bits = [curve.bits(n)[0] for n in range(len(contexts))]
+        saved, interval = curve.saved(0, len(contexts) - 1)
+        span = f" ({interval[0]:.4f} to {interval[1]:.4f})" if interval else ""
+        cells = " | ".join(f"{b:.4f}" for b in bits)
+        share = 100 * saved / full
+        print(f"| {rounds} | {cells} | {saved:.4f}{span} | {share:.0f} % | {1000 * seconds[-1]:.3f} |", flush=True)
+        case = f"{text}, rounds {rounds}"
+        rows += [
+            ("reformer", f"{case}, context {c}", "read", b, "bits/byte") for c, b in zip(contexts, bits, strict=True)
+        ]
+        rows.append(("reformer", f"{case}, context {contexts[-1]}", "time", 1000 * seconds[-1], "ms/token"))
+    record.append("cpu", "full_attention", rows)
+
+
+if __name__ == "__main__":
+    main()
