@@ -1,12 +1,12 @@
 """Held-out bits/byte after the same minutes on the same machine: `reformer train` with no settings, and the peers.
 
     python benchmarks/equal_minutes.py TEXT --minutes 5 [--seeds 0 1 2] [--systems reformer dense ...] [--vocab 1024]
-                                       [--samples FOLDER]
+                                       [--samples FOLDER] [--keep FOLDER]
 
 The last twentieth of the text, without Project Gutenberg's licence, is held out; every byte of it is scored once. Ours
 is the command line, tokenizer and all. Peers: AdamW, 2,048 to 4,096 tokens a step, a step size that falls to 0 over the
 minutes, each token scored with at least half a context before it; sizes and step sizes are the best of those tried
-(LOG.md). Appends to results.csv; samples: what each writes after the same prompt, of the first seed.
+(LOG.md). Appends to results.csv; samples: what each writes after the same prompt, of the first seed; keep: our runs.
 """
 
 from __future__ import annotations
@@ -189,12 +189,12 @@ def peer(
 
 
 def ours(
-    text: Path, held: Path, minutes: float, seed: int, settings: list[str], sample: Path | None
+    text: Path, held: Path, minutes: float, seed: int, settings: list[str], sample: Path | None, keep: Path | None
 ) -> dict[str, float]:
     """`reformer train`, then `reformer evaluate perplexity`."""
     line = [sys.executable, "-m", "reformer_cli"]
     with tempfile.TemporaryDirectory() as folder:
-        run = f"{folder}/run"
+        run = str(keep / f"minutes-{minutes:g}-seed-{seed}") if keep else f"{folder}/run"
         given = [x for setting in settings for x in ("--set", setting)]
         train_line = [*line, "train", str(text), "--validation", str(held), "--minutes", str(minutes), "--run", run]
         subprocess.run([*train_line, "--seed", str(seed), *given], check=True, stderr=subprocess.DEVNULL)
@@ -220,6 +220,7 @@ def main() -> None:
     parser.add_argument("--fold", action="store_true", help="the peers' BPE is folded, as ours is")
     parser.add_argument("--set", action="append", default=[], help="a setting of ours, as `reformer train --set`")
     parser.add_argument("--samples", type=Path, help="a folder for what each writes")
+    parser.add_argument("--keep", type=Path, help="a folder for our runs")
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
@@ -243,7 +244,7 @@ def main() -> None:
                 first = arguments.samples is not None and seed == arguments.seeds[0]
                 sample = (arguments.samples / f"{system}-{arguments.minutes:g}.txt").resolve() if first else None
                 if system == "reformer":
-                    found = ours(text, held, arguments.minutes, seed, arguments.set, sample)
+                    found = ours(text, held, arguments.minutes, seed, arguments.set, sample, arguments.keep)
                 else:
                     found = _in_a_process(system, seed, text, held, arguments, sample)
                 print(f"{system:<17} seed {seed}: {json.dumps(found)}", flush=True)
