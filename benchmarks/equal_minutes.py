@@ -249,8 +249,9 @@ def main() -> None:
                     found = _in_a_process(system, seed, text, held, arguments, sample)
                 print(f"{system:<17} seed {seed}: {json.dumps(found)}", flush=True)
                 bits.append(found["bits"])
-                row = (system, f"{case}, seed {seed}", "held out", found["bits"], "bits/byte")
-                record.append("cpu", "equal_minutes", [row])
+                seeded = f"{case}, seed {seed}"
+                held_out = (system, seeded, "held out", found["bits"], "bits/byte")
+                record.append("cpu", "equal_minutes", [held_out, (system, seeded, "trained", found["steps"], "steps")])
             print(f"{system:<17} {statistics.mean(bits):.4f} bits/byte, mean of {len(bits)}", flush=True)
 
 

@@ -61,19 +61,20 @@ def main() -> None:
 
 
 def report(found: dict[Rounds, tuple[Curve, list[float]]], text: str, contexts: list[int]) -> None:
-    rows = []
-    full = found[FULL][0].saved(0, len(contexts) - 1)[0] if FULL in found else float("nan")
-    print(
-        "| rounds | " + " | ".join(f"{c:,}" for c in contexts) + " | saves (95 %) | of full's | ms a token, longest |"
-    )
+    rows, last = [], len(contexts) - 1
+    head = ["rounds", *(f"{c:,}" for c in contexts), "saves (95 %)", "of full attention's", "ms a token, longest"]
+    print(f"| {' | '.join(head)} |")
+    yardstick = found[FULL][0].saved(0, last) if FULL in found else None
     print("|---" * (len(contexts) + 4) + "|")
     for rounds, (curve, seconds) in found.items():
         bits = [curve.bits(n)[0] for n in range(len(contexts))]
-        saved, interval = curve.saved(0, len(contexts) - 1)
+        saved, interval = curve.saved(0, last)
         span = f" ({interval[0]:.4f} to {interval[1]:.4f})" if interval else ""
         cells = " | ".join(f"{b:.4f}" for b in bits)
-        share = 100 * saved / full
-        print(f"| {rounds} | {cells} | {saved:.4f}{span} | {share:.0f} % | {1000 * seconds[-1]:.3f} |", flush=True)
+        share = "" if yardstick is None else f"{100 * saved / yardstick[0]:.0f} %"
+        if yardstick is not None and (yardstick[1] is None or yardstick[1][0] <= 0):
+            share = "none shown"
+        print(f"| {rounds} | {cells} | {saved:.4f}{span} | {share} | {1000 * seconds[-1]:.3f} |", flush=True)
         case = f"{text}, rounds {rounds}"
         rows += [
             ("reformer", f"{case}, context {c}", "read", b, "bits/byte") for c, b in zip(contexts, bits, strict=True)

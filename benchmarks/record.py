@@ -24,7 +24,7 @@ def machine(device: str) -> str:
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         name = next((x.split(":")[1].strip() for x in cpuinfo.read_text().splitlines() if "model name" in x), name)
-    return f"{name}, {os.cpu_count()} cores"
+    return f"{name}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def versions() -> str:
