@@ -25,8 +25,8 @@ def pick_precision(device: str) -> tuple[str, str]:
         return "float16", "this GPU has no bfloat16; the loss is scaled"
     ratio = _seconds(torch.float32) / _seconds(torch.bfloat16)
     if ratio >= WORTH:
-        return "bfloat16", f"products measure {ratio:.2g} x as fast as in float32 on this CPU"
-    return "float32", f"bfloat16 products measure {ratio:.2g} x as fast on this CPU"
+        return "bfloat16", f"products measure {ratio:.1f} x as fast as in float32 on this CPU"
+    return "float32", f"bfloat16 products measure {ratio:.1f} x as fast on this CPU"
 
 
 def products_in(precision: str, device: str) -> AbstractContextManager[object]:
