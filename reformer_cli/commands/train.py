@@ -24,6 +24,8 @@ from reformer_cli.commands.shared import (
 from reformer_cli.errors import UserError
 
 if TYPE_CHECKING:
+    from reformer.config import Backend
+
     from reformer_cli.config import RunConfig, Settings
     from reformer_cli.runs import Run
     from reformer_cli.tokenization.shards import Prepared
@@ -256,7 +258,8 @@ def _chosen(settings: Settings, prepared: Prepared, world: World, start: Start |
     speed = None
     if minutes and world.device == "cpu":
         say("measuring how fast this CPU trains")
-        speed = tokens_per_minute(settings["train"]["precision"], world.size)
+        backend: Backend = "torch" if settings["model"].get("backend") == "torch" else "auto"  # others may be faults
+        speed = tokens_per_minute(settings["train"]["precision"], world.size, backend)
     choices = choose(len(prepared.tokens.train), world.device, memory, minutes, steps, world.size, speed)
     if settings["train"].get("optimizer", "adamw") != "adamw":  # others decay by another measure
         choices = [c for c in choices if c.key != "train.weight_decay"]

@@ -6,6 +6,7 @@ import time
 
 import torch
 from reformer import ReformerConfig, ReformerLM
+from reformer.config import Backend
 
 from reformer_cli.training.plan import TOKENS_PER_STEP, UNIT, VOCAB_SIZE
 from reformer_cli.training.precision import products_in
@@ -13,7 +14,7 @@ from reformer_cli.training.precision import products_in
 STEPS, SECONDS = 4, 3.0  # steps at most, and after how long no other is begun
 
 
-def tokens_per_minute(precision: str, processes: int = 1) -> float:
+def tokens_per_minute(precision: str, processes: int = 1, backend: Backend = "auto") -> float:
     """Tokens that a model of the plan's size UNIT is trained on in a minute, by as many processes as this one.
 
     Measured: forward and backward of a step, the fastest of some, the first one (which compiles) not counted.
@@ -22,7 +23,7 @@ def tokens_per_minute(precision: str, processes: int = 1) -> float:
     model = ReformerLM(
         ReformerConfig(
             vocab_size=VOCAB_SIZE // 4, d_model=UNIT.d_model, n_layers=UNIT.n_layers, n_heads=UNIT.n_heads,
-            d_head=UNIT.d_model // UNIT.n_heads, dropout=0.1,
+            d_head=UNIT.d_model // UNIT.n_heads, dropout=0.1, backend=backend,
         )
     ).train()  # fmt: skip
     tokens = torch.randint(model.config.vocab_size, (rows, UNIT.context), generator=torch.Generator().manual_seed(0))
