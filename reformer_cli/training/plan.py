@@ -35,8 +35,8 @@ class Size:
 
 
 # Measured on two CPU cores (LOG.md): a larger model is better only where it sees enough text in the time; where that is
-# the same short text again and again, it is better by what it makes of each reading. The minutes are none that anyone
-# gives, so that a speed measured a little higher or lower does not change what is chosen.
+# the same short text again and again, it is better by what it makes of each reading. The minutes are such as few
+# give, so that a speed measured a little higher or lower does not change what is chosen.
 SIZES = (
     Size(4, 128, 3, 4, 512, 4e-3),
     Size(25, 192, 4, 4, 1024, 3e-3),
