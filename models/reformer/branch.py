@@ -17,7 +17,8 @@ from reformer.positions import Rotary
 
 if TYPE_CHECKING:
     from reformer.native.decode import Tape
-    from reformer.trunk import Coupling, Trunk, Undo
+    from reformer.trunk import Coupling, Trunk
+    from reformer.undo import Undo
 
 APPROXIMATION = {"gelu": "none", "gelu_tanh": "tanh"}
 

@@ -13,12 +13,13 @@ from torch import Tensor, nn
 
 from reformer.attention import make_attention
 from reformer.backend import choose, rows_for
-from reformer.branch import Context, FeedForward, Mixing, Progress, make_norm, record_norm
+from reformer.branch import Context, FeedForward, Mixing, Progress
 from reformer.config import ReformerConfig
 from reformer.errors import NumericalError
 from reformer.graph import by_graph
 from reformer.groups import Groups
-from reformer.loss import UNSCORED, squash, summed_nats
+from reformer.head import Head
+from reformer.loss import UNSCORED
 from reformer.native.decode import MOST_TOKENS, Tape
 from reformer.positions import AxialPositions, Rotary, speeds
 from reformer.precision import wide
@@ -51,30 +52,6 @@ def activation_bytes(config: ReformerConfig, wide: int, low: int = 2) -> int:
     grouped = len(config.group_layers)
     layers = config.n_layers - grouped + grouped / config.shorten
     return math.ceil(layers * (attention + feed_forward))
-
-
-class Head(nn.Module):
-    """Merged streams -> logits."""
-
-    def __init__(self, config: ReformerConfig, tied: nn.Parameter | None) -> None:
-        super().__init__()
-        width = config.d_model * (2 if config.merge == "concat" else 1)
-        self.softcap, self.backend = config.softcap, config.backend
-        self.norm = make_norm(config, width)
-        self.weight = tied if tied is not None else nn.Parameter(torch.empty(config.vocab_size, width))
-        biased = config.norm == "layer" and config.head_bias
-        self.bias = nn.Parameter(torch.empty(config.vocab_size)) if biased else None
-
-    def forward(self, h: Tensor) -> Tensor:
-        return squash(self.unsquashed(h), self.softcap)
-
-    def unsquashed(self, h: Tensor) -> Tensor:
-        with torch.autocast(h.device.type, enabled=False):  # half precision would blur the loss itself
-            return F.linear(self.norm(h), self.weight, self.bias)
-
-    def nats(self, h: Tensor, targets: Tensor) -> Tensor:
-        """Summed over the scored ones of targets [batch, n], given h [batch, n, d]."""
-        return summed_nats(self.unsquashed(h).flatten(0, 1), targets.flatten(), self.softcap, self.backend)
 
 
 class ReformerLM(nn.Module):
@@ -302,9 +279,7 @@ class ReformerLM(nn.Module):
             if added is None:
                 return None
             tape.add(coupling.target, added, n)
-        h = record_norm(self.head.norm, tape, 0, 1, concat=c.merge == "concat")
-        logits = tape.matmul(h, self.head.weight, self.head.bias)
-        tape.finish(tape.activate("softcap", logits, c.softcap) if c.softcap else logits)
+        self.head.record(tape, concat=c.merge == "concat")
         return tape
 
     @as_written

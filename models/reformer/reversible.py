@@ -19,7 +19,8 @@ from reformer.branch import Context
 from reformer.loss import Scoring, sliced_loss
 from reformer.plain import plain, straight_through
 from reformer.positions import AxialPositions
-from reformer.trunk import Graph, Trunk, add_up, merge
+from reformer.trunk import Graph, Trunk, merge
+from reformer.undo import add_up
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,11 @@ from reformer.branch import Composite, Context, Progress
 from reformer.group_state import GroupState, advance, record
 from reformer.groups import Groups, Membership, membership
 from reformer.plain import plain, straight_through
-from reformer.trunk import Coupling, Trunk, Undo, merge
+from reformer.trunk import Coupling, Trunk, merge
 
 if TYPE_CHECKING:
     from reformer.native.decode import Tape
+    from reformer.undo import Undo
 
 
 @dataclass(frozen=True)

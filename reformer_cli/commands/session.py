@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from reformer_cli.commands.batching import reading_for
 from reformer_cli.errors import UserError
 
 if TYPE_CHECKING:
-    from reformer_cli.config import RunConfig
     from reformer_cli.evaluation.during import Evaluations
     from reformer_cli.evaluation.likelihood import Reading as Seen
     from reformer_cli.evaluation.likelihood import Score
     from reformer_cli.runs import Run
-    from reformer_cli.tokenization.batches import Batches, Windows
+    from reformer_cli.tokenization.batches import Windows
     from reformer_cli.tokenization.shards import Prepared
-    from reformer_cli.tokenization.synthetic import DuplicateBatches
     from reformer_cli.training.distributed import World
     from reformer_cli.training.loop import Ending, Hooks
-    from reformer_cli.training.reading import Reading, Stage
     from reformer_cli.training.watch import DivergedError
 
 STATISTICS_TOKENS, STATISTICS_NEAREST = 4096, 16  # of the hash, at each validation
@@ -32,42 +29,6 @@ def result_of(tensors: Mapping[str, Any]) -> dict[str, Any]:
     """A run's result, from what its checkpoint holds: the running mean where there is one, else the last weights."""
     own = {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
     return own | {name.removeprefix("average."): t for name, t in tensors.items() if name.startswith("average.")}
-
-
-def batches_of(config: RunConfig, prepared: Prepared) -> Batches | DuplicateBatches:
-    """What the steps of a run read. Raises UserError for a text that is too short."""
-    from reformer_cli.tokenization.batches import Batches
-    from reformer_cli.tokenization.synthetic import DuplicateBatches, find
-
-    data, train = config.data, config.train
-    if (source := find(data.corpus)) is not None:
-        return DuplicateBatches(source, data.context, train.batch, train.seed)
-    return Batches(
-        prepared.tokens, prepared.tokenizer.end, data.context, train.batch, train.seed,
-        whole=data.image_size is not None, noise=train.noise,
-    )  # fmt: skip
-
-
-def reading_of(config: RunConfig, prepared: Prepared) -> Reading:
-    """The batches of all contexts that the run goes through."""
-    from reformer_cli.training.reading import Reading, stages_of
-
-    data, train = config.data, config.train
-    stages = stages_of(data, train)
-
-    def make(stage: Stage, n: int) -> Batches | DuplicateBatches:
-        # Another order in each stage: with the same one a later stage would begin with what an earlier one began with.
-        own: dict[str, Any] = {"batch": stage.batch, "seed": (train.seed + n) % 2**63, "context_schedule": ()}
-        return batches_of(
-            dataclasses.replace(
-                config,
-                data=dataclasses.replace(data, context=stage.context),
-                train=dataclasses.replace(train, **own),
-            ),
-            prepared,
-        )
-
-    return Reading(stages, make)
 
 
 class Session:
@@ -81,7 +42,7 @@ class Session:
 
         self.world, self.run, self.prepared, self.checkpoint = world, run, prepared, checkpoint
         self.config, self.unit = run.config, f"bits/{run.config.data.unit}"
-        self.reading = reading_of(run.config, prepared)
+        self.reading = reading_for(run.config, prepared)
         self.writer = Writer(run.config.train.background_saves, self._warn)
         self.windows = held_out_windows(prepared.tokens, run.config.data.context)
         least = run.config.data.context if run.config.data.image_size is not None else LEAST_SCORED

@@ -155,7 +155,7 @@ def _begun(
     begins with; file: a tokenizer's."""
     import torch
 
-    from reformer_cli.commands.session import reading_of
+    from reformer_cli.commands.batching import reading_for
     from reformer_cli.config import resolve
     from reformer_cli.runs import Run
     from reformer_cli.tokenization.synthetic import absolute, amount, find, load_or_prepare
@@ -197,7 +197,7 @@ def _begun(
     say_choice("backend", backend, reason)
     config = _fitted(settings, config, world)
     check_world(config, world)
-    reading_of(config, prepared).check()
+    reading_for(config, prepared).check()
     check_board(config.train.tensorboard)
     n = count_parameters(config.model)
     run = Run.create(path, config, prepared.tokenizer)

@@ -11,7 +11,7 @@ import torch
 from reformer import ReformerConfig, ReformerLM
 from reformer.lm import activation_bytes
 from reformer.ops.bucket_attention.blocks import SCORES_AT_ONCE
-from reformer.trunk import KEPT
+from reformer.undo import KEPT
 
 from reformer_cli.training.optim import is_hidden_matrix
 

@@ -9,24 +9,22 @@ from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
-from reformer import NumericalError, ReformerLM
-from torch import Tensor, nn
+from reformer import ReformerLM
+from torch import Tensor
 
 from reformer_cli.config import TrainConfig
 from reformer_cli.errors import UserError
 from reformer_cli.training.average import Average
 from reformer_cli.training.distributed import World, whole
+from reformer_cli.training.gradients import UNSCORED, Gradients, Read
 from reformer_cli.training.interrupt import interruptible
 from reformer_cli.training.optim import make_optimizers, optimizer_tensors, prime
-from reformer_cli.training.precision import products_in, rescaled, unscale_
 from reformer_cli.training.progress import Progress, plain, progress_of, random_states, restore_random_states
-from reformer_cli.training.reading import Ahead, Batch, Reading
+from reformer_cli.training.reading import Ahead, Reading
 from reformer_cli.training.schedule import learning_rate
 from reformer_cli.training.watch import DivergedError, is_spike
 
 VALIDATIONS = 10  # of a run where eval_every is not given
-UNSCORED = -100  # a target that does not count
 
 Ending = Literal["finished", "interrupted", "patience"]
 
@@ -49,37 +47,15 @@ class Hooks:
     evaluate_every: int | None = None
 
 
-@dataclass(frozen=True)
-class Read:
-    """A batch, and the bytes of text that its targets stand for."""
-
-    batch: Batch
-    n_bytes: float
-    scored: int
-
-
-class Loss(nn.Module):
-    """The loss as a module's forward, which is what DDP and FSDP act on."""
-
-    def __init__(self, model: ReformerLM) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, tokens: Tensor, targets: Tensor, documents: Tensor | None, dropout_seed: int) -> Tensor:
-        return self.model.loss(tokens, targets, documents, dropout_seed=dropout_seed)
-
-
 class Trainer:
     """A model, its optimisers and how far they are, in one of the processes of a job."""
 
     def __init__(self, model: ReformerLM, config: TrainConfig, reading: Reading, hooks: Hooks, world: World) -> None:
         self.model, self.config, self.reading, self.hooks, self.world = model, config, reading, hooks, world
-        self.loss = world.wrapped(Loss(model), config.shard)
+        self.gradients = Gradients(model, config, world)
         self.optimizers = make_optimizers(model, config)
         self.progress = Progress()
-        self.device = torch.device(world.device)
         self.average = Average(self._state(), config.ema_decay) if config.ema_decay else None
-        self.centres = [b for name, b in model.named_buffers() if name.endswith("centre")]
         self.ahead = Ahead(self._read)
 
     @property
@@ -115,7 +91,7 @@ class Trainer:
     @contextmanager
     def gathered(self) -> Iterator[None]:
         """While the model is used outside a step, its parameters are in one piece."""
-        parts: Any = self.loss
+        parts: Any = self.gradients.loss
         if self.world.size == 1 or not self.config.shard:
             yield
             return
@@ -196,7 +172,7 @@ class Trainer:
             for group in optimizer.param_groups:
                 group["lr"] = rate
         before, scale = time.perf_counter(), progress.scale
-        loss, norm, problem = self._guarded(read)
+        loss, norm, problem = self.gradients.of(read, progress)
         if problem:
             self._skip(problem, scale > progress.scale)
         else:
@@ -227,74 +203,6 @@ class Trainer:
         }
         record |= ({"spike": True} if spike else {}) | ({"skipped": problem} if problem else {})
         self.hooks.log(record, seconds)
-
-    def _guarded(self, read: Read) -> tuple[float, float, str]:
-        """`_gradients`; what a bad step did to the running means that forward keeps is undone."""
-        kept = [c.clone() for c in self.centres]
-        loss, norm, problem = self._gradients(read)
-        if problem:
-            for centre, old in zip(self.centres, kept, strict=True):
-                centre.copy_(old)
-        return loss, norm, problem
-
-    def _gradients(self, read: Read) -> tuple[float, float, str]:
-        """(loss, norm of the gradient, what is wrong with them, if anything) of this process's rows and all others'."""
-        size = self.config.accumulate
-        total = torch.zeros((), dtype=torch.float64, device=self.device)
-        rows = [
-            [None] * size if x is None else list(self.world.share(x).chunk(size))
-            for x in (read.batch.tokens, read.batch.targets, read.batch.documents)
-        ]
-        before, sums = [c.clone() for c in self.centres], [torch.zeros_like(c) for c in self.centres]
-        for n, part in enumerate(zip(*rows, strict=True)):
-            with self.world.unaveraged(self.loss) if n < size - 1 else nullcontext():
-                loss, problem = self._part(n, part, read.scored)
-            if problem:
-                return math.nan, math.nan, problem
-            total += loss
-            if size > 1:  # as if the batch had come in one piece: each part moves the means from where they were
-                for centre, old, s in zip(self.centres, before, sums, strict=True):
-                    s += centre / size
-                    centre.copy_(s if n == size - 1 else old)
-        unscale_(self.model.parameters(), self.scale)
-        length = whole(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip))
-        self.world.average_(self.centres)
-        mean, norm = torch.stack([total, length.double()]).tolist()  # the device is waited for once
-        problem = "" if math.isfinite(norm) else f"gradient norm {norm}"
-        if self.config.precision == "float16":
-            problem += f", loss scale {self.scale:g}" if problem else ""
-            progress = self.progress
-            progress.scale, progress.steady = rescaled(progress.scale, progress.steady, bool(problem))
-        return mean, norm, problem if math.isfinite(mean) else f"loss {mean}"
-
-    def _part(self, n: int, rows: tuple[Tensor | None, ...], scored: int) -> tuple[Tensor | float, str]:
-        """Add a part's gradient; (what it adds to the batch's mean loss, what is wrong with it, if anything)."""
-        problem, mean = "", None
-        of_step = (self.config.seed * 1_000_003 + self.progress.step) * self.world.size + self.world.rank
-        tokens, targets, documents = (x.to(self.device, non_blocking=True) if x is not None else None for x in rows)
-        assert targets is not None
-        # The share of the batch's targets that are this part's; processes' gradients are averaged, hence their number.
-        weight = self.world.size * int((rows[1] != UNSCORED).sum()) / max(1, scored)  # type: ignore[union-attr]
-        try:
-            with products_in(self.config.precision, self.device.type):
-                mean = self.loss(tokens, targets, documents, of_step * self.config.accumulate + n) * weight
-        except NumericalError as error:
-            problem = str(error)
-        loss: Tensor | float = mean.detach() if mean is not None else math.nan
-        if self.world.size > 1:
-            (total,) = self.world.sum([float(loss)])
-            loss = total / self.world.size
-            if not problem and not math.isfinite(loss):  # in another process: none goes on to backward
-                problem = f"loss {loss}"
-        if mean is None or problem:
-            return math.nan, problem
-        (mean * self.scale).backward()
-        return loss, ""
-
-    @property
-    def scale(self) -> float:
-        """What the loss is multiplied with, so that float16 can hold its gradients; 1 in other precisions."""
-        return self.progress.scale if self.config.precision == "float16" else 1.0
 
     def _skip(self, problem: str, overflow: bool) -> None:
         """overflow: of float16, which the next step's smaller scale may avoid."""

@@ -24,7 +24,9 @@ from safetensors.torch import load_file
 from reformer_cli import checkpoints
 from reformer_cli.checkpoints import META, TENSORS, Checkpoints, read_meta
 from reformer_cli.runs import Run
-from reformer_cli.training.loop import Read, Trainer
+from reformer_cli.training.gradients import Gradients, Read
+from reformer_cli.training.loop import Trainer
+from reformer_cli.training.progress import Progress
 
 OFTEN = ["--set", "save_every_minutes=0.0000001"]
 
@@ -259,14 +261,14 @@ def test_a_clock_that_goes_backwards(reformer: Program, text: Path, monkeypatch:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signals_save(reformer: Program, text: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    original = Trainer._gradients
+    original = Gradients._in_parts
 
-    def signalled(self: Trainer, read: Read) -> tuple[float, float, str]:
-        if self.progress.step == 2:
+    def signalled(self: Gradients, read: Read, progress: Progress) -> tuple[float, float, str]:
+        if progress.step == 2:
             os.kill(os.getpid(), number)
-        return original(self, read)
+        return original(self, read, progress)
 
-    monkeypatch.setattr(Trainer, "_gradients", signalled)
+    monkeypatch.setattr(Gradients, "_in_parts", signalled)
     before = signal.signal(number, signal.SIG_DFL)  # the tests may run under nohup
     try:
         result = reformer("train", text, *TINY, "--steps", 50, "--run", "r")
@@ -279,7 +281,7 @@ def test_signals_save(reformer: Program, text: Path, monkeypatch: pytest.MonkeyP
 
 def test_ignored_signals_stay_ignored(reformer: Program, text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """nohup has SIGHUP ignored; a handler of our own would stop the run when the terminal closes."""
-    monkeypatch.setattr(Trainer, "_gradients", _hung_up(Trainer._gradients))
+    monkeypatch.setattr(Gradients, "_in_parts", _hung_up(Gradients._in_parts))
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         assert "finished: 4 steps" in reformer("train", text, *TINY, "--steps", 4, "--run", "r").err
@@ -288,16 +290,16 @@ def test_ignored_signals_stay_ignored(reformer: Program, text: Path, monkeypatch
 
 
 def _hung_up(original):
-    def gradients(self: Trainer, read: Read) -> tuple[float, float, str]:
+    def gradients(self: Gradients, read: Read, progress: Progress) -> tuple[float, float, str]:
         os.kill(os.getpid(), signal.SIGHUP)
-        return original(self, read)
+        return original(self, read, progress)
 
     return gradients
 
 
 def test_a_second_ctrl_c_stops_at_once(reformer: Program, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the middle of a step and of writing: the last checkpoint is whole and the run goes on from it."""
-    before, original = tensors(run), Trainer._gradients
+    before, original = tensors(run), Gradients._in_parts
     writing, release = threading.Event(), threading.Event()
     fill = checkpoints.write_folder
 
@@ -306,15 +308,15 @@ def test_a_second_ctrl_c_stops_at_once(reformer: Program, run: Path, monkeypatch
         release.wait(30)
         fill(path, filler)
 
-    def twice(self: Trainer, read: Read) -> tuple[float, float, str]:
-        if self.progress.step == 7:
+    def twice(self: Gradients, read: Read, progress: Progress) -> tuple[float, float, str]:
+        if progress.step == 7:
             assert writing.wait(30)
             os.kill(os.getpid(), signal.SIGINT)
             os.kill(os.getpid(), signal.SIGINT)
-        return original(self, read)
+        return original(self, read, progress)
 
     monkeypatch.setattr(checkpoints, "write_folder", slow)
-    monkeypatch.setattr(Trainer, "_gradients", twice)
+    monkeypatch.setattr(Gradients, "_in_parts", twice)
     began = time.monotonic()
     result = reformer("train", "--resume", "--run", run, "--steps", 40, *OFTEN)
     assert result.status == 130

@@ -21,7 +21,8 @@ from safetensors.torch import load_file
 from reformer_cli import checkpoints
 from reformer_cli.config import TrainConfig
 from reformer_cli.training import loop
-from reformer_cli.training.loop import Read, Trainer
+from reformer_cli.training.gradients import Gradients, Read
+from reformer_cli.training.progress import Progress
 
 STEPS = 6  # of the fixture `run`
 
@@ -97,20 +98,20 @@ def test_a_run_ends_when_the_text_was_read_so_often(reformer: Program, text: Pat
 
 def _interrupted_after(reformer: Program, text: Path, more: list[str], steps: int) -> None:
     """Train run `cut` with a Ctrl-C that arrives in the middle of a step."""
-    original, done = Trainer._gradients, 0
+    original, done = Gradients._in_parts, 0
 
-    def gradients(self: Trainer, read: Read) -> tuple[float, float, str]:
+    def gradients(self: Gradients, read: Read, progress: Progress) -> tuple[float, float, str]:
         nonlocal done
         done += 1
         if done == steps:
             os.kill(os.getpid(), signal.SIGINT)
-        return original(self, read)
+        return original(self, read, progress)
 
-    Trainer._gradients = gradients
+    Gradients._in_parts = gradients
     try:
         result = reformer("train", text, *more, "--steps", 8, "--run", "cut")
     finally:
-        Trainer._gradients = original
+        Gradients._in_parts = original
     assert result.status == 0
     assert f"stopped after {steps} steps" in result.err
     assert "reformer train --resume --run cut" in result.err
@@ -261,7 +262,7 @@ def test_divergence_stops_with_the_last_good_weights(
 ) -> None:
     """NaNs must overwrite neither the best weights nor the last checkpoint."""
     before = weights(run)
-    monkeypatch.setattr(Trainer, "_gradients", lambda self, read: (float("nan"), 1.0, "loss nan"))
+    monkeypatch.setattr(Gradients, "_in_parts", lambda self, read, progress: (float("nan"), 1.0, "loss nan"))
     error = reformer("train", "--resume", "--run", run, "--steps", 40).error
     assert f"training diverged at step {STEPS + 5} (loss nan" in error
     assert f"the last good checkpoint is {run / 'checkpoints' / 'step-00000006'}" in error
@@ -270,17 +271,17 @@ def test_divergence_stops_with_the_last_good_weights(
 
 
 def test_one_bad_step_is_left_out(reformer: Program, text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    gradients = Trainer._gradients
+    gradients = Gradients._in_parts
 
-    def second_is_infinite(self: Trainer, read: Read) -> tuple[float, float, str]:
-        loss, norm, problem = gradients(self, read)
-        if self.progress.step == 1:
+    def second_is_infinite(self: Gradients, read: Read, progress: Progress) -> tuple[float, float, str]:
+        loss, norm, problem = gradients(self, read, progress)
+        if progress.step == 1:
             for parameter in self.model.parameters():
                 parameter.grad = torch.full_like(parameter, torch.inf)
             return loss, float("inf"), "gradient norm inf"
         return loss, norm, problem
 
-    monkeypatch.setattr(Trainer, "_gradients", second_is_infinite)
+    monkeypatch.setattr(Gradients, "_in_parts", second_is_infinite)
     assert reformer("train", text, *TINY, "--steps", 4, "--run", "r").status == 0
     assert all(bool(t.isfinite().all()) for t in load_file("r/model.safetensors").values())
 

@@ -11,7 +11,9 @@ from cli.conftest import TINY, Program
 from safetensors.torch import load_file
 
 from reformer_cli.runs import Run
+from reformer_cli.training.gradients import Gradients, Read
 from reformer_cli.training.loop import Trainer
+from reformer_cli.training.progress import Progress
 
 
 def records(run: str) -> list[dict]:
@@ -115,13 +117,13 @@ def test_short_contexts_first(reformer: Program, text: Path) -> None:
 
 
 def test_spikes_are_told_and_recorded(reformer: Program, text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = Trainer._gradients
+    original = Gradients._in_parts
 
-    def jumps(self: Trainer, read) -> tuple[float, float, str]:
-        loss, norm, problem = original(self, read)
-        return loss + (90 if self.progress.step == 69 else 0), norm, problem
+    def jumps(self: Gradients, read: Read, progress: Progress) -> tuple[float, float, str]:
+        loss, norm, problem = original(self, read, progress)
+        return loss + (90 if progress.step == 69 else 0), norm, problem
 
-    monkeypatch.setattr(Trainer, "_gradients", jumps)
+    monkeypatch.setattr(Gradients, "_in_parts", jumps)
     result = reformer("train", text, *TINY, "--steps", 75, "--run", "r")
     assert "warning: step 70: loss 9" in result.err
     assert [r["step"] for r in records("r") if r.get("spike")] == [70]
@@ -131,17 +133,17 @@ def test_steps_left_out_are_counted_and_recorded(
     reformer: Program, text: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And what a bad forward pass did to the running means of the hash is undone: NaNs there would stay."""
-    original = Trainer._gradients
+    original = Gradients._in_parts
 
-    def bad(self: Trainer, read) -> tuple[float, float, str]:
-        found = original(self, read)
-        if self.progress.step in (2, 3, 5):
+    def bad(self: Gradients, read: Read, progress: Progress) -> tuple[float, float, str]:
+        found = original(self, read, progress)
+        if progress.step in (2, 3, 5):
             for centre in self.centres:
                 centre.fill_(torch.nan)
             return float("nan"), float("nan"), "loss nan"
         return found
 
-    monkeypatch.setattr(Trainer, "_gradients", bad)
+    monkeypatch.setattr(Gradients, "_in_parts", bad)
     result = reformer("train", text, *TINY, "--steps", 8, "--run", "r")
     assert result.status == 0, result.err
     assert "3 of the steps left out" in result.err

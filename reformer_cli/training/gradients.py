@@ -1,0 +1,119 @@
+"""The gradient of a batch: in parts, by several processes, in half precision; and whether anything is wrong with it."""
+
+from __future__ import annotations
+
+import math
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from reformer import NumericalError, ReformerLM
+from torch import Tensor, nn
+
+from reformer_cli.config import TrainConfig
+from reformer_cli.training.distributed import World, whole
+from reformer_cli.training.precision import products_in, rescaled, unscale_
+from reformer_cli.training.progress import Progress
+from reformer_cli.training.reading import Batch
+
+UNSCORED = -100  # a target that does not count
+
+
+@dataclass(frozen=True)
+class Read:
+    """A batch, and the bytes of text that its targets stand for."""
+
+    batch: Batch
+    n_bytes: float
+    scored: int
+
+
+class Loss(nn.Module):
+    """The loss as a module's forward, which is what DDP and FSDP act on."""
+
+    def __init__(self, model: ReformerLM) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, tokens: Tensor, targets: Tensor, documents: Tensor | None, dropout_seed: int) -> Tensor:
+        return self.model.loss(tokens, targets, documents, dropout_seed=dropout_seed)
+
+
+class Gradients:
+    """What the parameters' gradients become in a step, in one of the processes of a job."""
+
+    def __init__(self, model: ReformerLM, config: TrainConfig, world: World) -> None:
+        self.model, self.config, self.world = model, config, world
+        self.loss = world.wrapped(Loss(model), config.shard)
+        self.device = torch.device(world.device)
+        self.centres = [b for name, b in model.named_buffers() if name.endswith("centre")]
+
+    def of(self, read: Read, progress: Progress) -> tuple[float, float, str]:
+        """(loss, norm of the gradient, what is wrong with them, if anything) of this process's rows and all others'.
+
+        What a bad step did to the running means that forward keeps is undone; float16's scale, in progress, moves on.
+        """
+        kept = [c.clone() for c in self.centres]
+        loss, norm, problem = self._in_parts(read, progress)
+        if problem:
+            for centre, old in zip(self.centres, kept, strict=True):
+                centre.copy_(old)
+        return loss, norm, problem
+
+    def _in_parts(self, read: Read, progress: Progress) -> tuple[float, float, str]:
+        size = self.config.accumulate
+        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        rows = [
+            [None] * size if x is None else list(self.world.share(x).chunk(size))
+            for x in (read.batch.tokens, read.batch.targets, read.batch.documents)
+        ]
+        before, sums = [c.clone() for c in self.centres], [torch.zeros_like(c) for c in self.centres]
+        for n, part in enumerate(zip(*rows, strict=True)):
+            with self.world.unaveraged(self.loss) if n < size - 1 else nullcontext():
+                loss, problem = self._part(n, part, read.scored, progress)
+            if problem:
+                return math.nan, math.nan, problem
+            total += loss
+            if size > 1:  # as if the batch had come in one piece: each part moves the means from where they were
+                for centre, old, s in zip(self.centres, before, sums, strict=True):
+                    s += centre / size
+                    centre.copy_(s if n == size - 1 else old)
+        unscale_(self.model.parameters(), self._scale(progress))
+        length = whole(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip))
+        self.world.average_(self.centres)
+        mean, norm = torch.stack([total, length.double()]).tolist()  # the device is waited for once
+        problem = "" if math.isfinite(norm) else f"gradient norm {norm}"
+        if self.config.precision == "float16":
+            problem += f", loss scale {self._scale(progress):g}" if problem else ""
+            progress.scale, progress.steady = rescaled(progress.scale, progress.steady, bool(problem))
+        return mean, norm, problem if math.isfinite(mean) else f"loss {mean}"
+
+    def _part(
+        self, n: int, rows: tuple[Tensor | None, ...], scored: int, progress: Progress
+    ) -> tuple[Tensor | float, str]:
+        """Add a part's gradient; (what it adds to the batch's mean loss, what is wrong with it, if anything)."""
+        problem, mean = "", None
+        of_step = (self.config.seed * 1_000_003 + progress.step) * self.world.size + self.world.rank
+        tokens, targets, documents = (x.to(self.device, non_blocking=True) if x is not None else None for x in rows)
+        assert targets is not None
+        # The share of the batch's targets that are this part's; processes' gradients are averaged, hence their number.
+        weight = self.world.size * int((rows[1] != UNSCORED).sum()) / max(1, scored)  # type: ignore[union-attr]
+        try:
+            with products_in(self.config.precision, self.device.type):
+                mean = self.loss(tokens, targets, documents, of_step * self.config.accumulate + n) * weight
+        except NumericalError as error:
+            problem = str(error)
+        loss: Tensor | float = mean.detach() if mean is not None else math.nan
+        if self.world.size > 1:
+            (total,) = self.world.sum([float(loss)])
+            loss = total / self.world.size
+            if not problem and not math.isfinite(loss):  # in another process: none goes on to backward
+                problem = f"loss {loss}"
+        if mean is None or problem:
+            return math.nan, problem
+        (mean * self._scale(progress)).backward()
+        return loss, ""
+
+    def _scale(self, progress: Progress) -> float:
+        """What the loss is multiplied with, so that float16 can hold its gradients; 1 in other precisions."""
+        return progress.scale if self.config.precision == "float16" else 1.0
