@@ -260,9 +260,8 @@ def _chosen(settings: Settings, prepared: Prepared, world: World, start: Start |
         say("measuring how fast this CPU trains")
         backend: Backend = "torch" if settings["model"].get("backend") == "torch" else "auto"  # others may be faults
         speed = tokens_per_minute(settings["train"]["precision"], world.size, backend)
-    choices = choose(len(prepared.tokens.train), world.device, memory, minutes, steps, world.size, speed)
-    if settings["train"].get("optimizer", "adamw") != "adamw":  # others decay by another measure
-        choices = [c for c in choices if c.key != "train.weight_decay"]
+    n_tokens, optimizer = len(prepared.tokens.train), settings["train"].get("optimizer", "adamw")
+    choices = choose(n_tokens, world.device, memory, minutes, steps, world.size, speed, optimizer)
     for c in start.suited(choices, settings) if start is not None else choices:
         section, name = c.key.split(".")
         if name not in settings[section]:

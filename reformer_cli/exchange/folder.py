@@ -16,7 +16,7 @@ from torch import Tensor
 from reformer_cli.errors import UserError
 from reformer_cli.files import as_size
 
-CONFIG, SAFE, PICKLED = "config.json", "model.safetensors", "pytorch_model.bin"
+CONFIG, SAFETENSORS, PICKLED = "config.json", "model.safetensors", "pytorch_model.bin"
 LARGEST_JSON = 2**22  # bytes of a config or an index
 
 
@@ -51,13 +51,13 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def open_weights(folder: Path) -> Weights:
     """safetensors if there are any, in one file or in parts, else pytorch_model.bin. Raises UserError."""
-    for single, kind in ((SAFE, SafeWeights), (PICKLED, PickledWeights)):
+    for single, kind in ((SAFETENSORS, SafeWeights), (PICKLED, PickledWeights)):
         index = folder / f"{single}.index.json"
         if (folder / single).is_file():
             return kind(folder / single)
         if index.is_file():
             return Parts(index, kind)
-    raise UserError(f"{folder} has no weights", f"{SAFE} or {PICKLED} is what they are read from")
+    raise UserError(f"{folder} has no weights", f"{SAFETENSORS} or {PICKLED} is what they are read from")
 
 
 class SafeWeights:

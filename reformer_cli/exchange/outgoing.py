@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from reformer_cli.errors import ConfigError, UserError
-from reformer_cli.exchange.folder import CONFIG, SAFE
+from reformer_cli.exchange.folder import CONFIG, SAFETENSORS
 from reformer_cli.exchange.names import HEAD_BIASES, kind_of, rows
 from reformer_cli.exchange.tokenizer_json import tokenizer_files
 from reformer_cli.tokenization.tokenizer import Tokenizer
@@ -38,7 +38,7 @@ class Outgoing:
 
     def write(self, folder: Path) -> None:
         (folder / CONFIG).write_text(json.dumps(self.config, indent=2) + "\n", "utf-8")
-        save_file(self.tensors, folder / SAFE, metadata={"format": "pt"})
+        save_file(self.tensors, folder / SAFETENSORS, metadata={"format": "pt"})
         for name, content in self.files.items():
             (folder / name).write_bytes(content)
 

@@ -5,7 +5,7 @@ or a dash gets a space, and that character becomes the sign that takes the space
 
     He said: “You?”\\nSonia wept.   ->   ^he said: ¤^ you?”¤^ sonia wept.     (^ a capital, ¤ a glued “ and a glued \\n)
 
-Nothing is lost, and text can be cut at `tokenizer.SAFE` before it is folded. Each sign is one private-use character.
+Nothing is lost, and text can be cut at `tokenizer.CUTS` before it is folded. Each sign is one private-use character.
 Lossless case folding is in OpenAI's parameter-golf records ("CaseOps", 2026); what it gives here: LOG.md.
 """
 

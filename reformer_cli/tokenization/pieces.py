@@ -19,7 +19,7 @@ from reformer_cli.tokenization.shards import WORD
 from reformer_cli.tokenization.tokenizer import Ids
 
 SIZE = 2**20  # bytes read at a time
-# Of every tokenizer, text up to here has the same tokens whatever comes after, as `tokenizer.SAFE` says.
+# Of every tokenizer, text up to here has the same tokens whatever comes after, as `tokenizer.CUTS` says.
 SAFE_BYTES = re.compile(rb"\n(?=[ \n\x21-\x40])|[^ \t\r\n](?= )")
 Facts = npt.NDArray[np.float64]  # [tokens, 3]: bytes, characters and words that begin in each
 

@@ -23,7 +23,7 @@ REMEMBERED = 1_000  # tokens before a text that can matter to how it is read: th
 CHUNK = 50_000  # characters, or up to twice as many, that are encoded at once
 # Where text can be cut: no token crosses a line's end or begins before a space; but how a word is folded depends on
 # what it follows.
-SAFE = re.compile(r"(?<=\n)(?![^\W\d_])|(?<=[^ ])(?= )")
+CUTS = re.compile(r"(?<=\n)(?![^\W\d_])|(?<=[^ ])(?= )")
 
 
 class Tokenizer(Protocol):
@@ -165,7 +165,7 @@ class PixelTokenizer(Plain):
 def safe_pieces(pieces: Iterable[str]) -> Iterator[str]:
     """The same text in pieces of which the tokens, one after another, are those of the whole.
 
-    Where they are cut depends on the text alone. Where none is SAFE, at most 2 * CHUNK characters are a piece, cut
+    Where they are cut depends on the text alone. Where CUTS has no place, at most 2 * CHUNK characters are a piece, cut
     between words if there are any.
     """
     waiting = ""
@@ -173,7 +173,7 @@ def safe_pieces(pieces: Iterable[str]) -> Iterator[str]:
         waiting += piece
         start = 0
         while len(waiting) - start > 2 * CHUNK:
-            found = SAFE.search(waiting, start + CHUNK, start + 2 * CHUNK)
+            found = CUTS.search(waiting, start + CHUNK, start + 2 * CHUNK)
             stop = found.start() if found else _between_words(waiting, start + CHUNK, start + 2 * CHUNK)
             yield waiting[start:stop]
             start = stop

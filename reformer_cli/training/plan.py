@@ -60,11 +60,12 @@ VOCAB_SIZE = 4096  # about the largest that a corpus is given
 
 def choose(
     n_tokens: int, device: str, memory: int, minutes: float | None, steps: int | None, processes: int = 1,
-    speed: float | None = None,
+    speed: float | None = None, optimizer: str = "adamw",
 ) -> list[Choice]:  # fmt: skip
     """Settings for a corpus of n_tokens training tokens; memory: bytes free on the device; one of minutes, steps.
 
-    speed: tokens of UNIT that the machine trains on in a minute, where it was measured.
+    speed: tokens of UNIT that the machine trains on in a minute, where it was measured. optimizer: other than adamw
+    decays by another measure, so that for it none is chosen.
     """
     budget = f"{steps:,} steps" if minutes is None else f"{minutes:g} minutes"
     on = "a GPU" if device != "cpu" else "this CPU"
@@ -91,7 +92,7 @@ def choose(
         context //= 2
     batch = -(-max(1, TOKENS_PER_STEP // context) // processes) * processes
     shorter = "" if context == size.context else f", shortened to an eighth of the text's {n_tokens:,} tokens"
-    return [
+    choices = [
         Choice("model.d_model", size.d_model, reason),
         Choice("model.n_layers", size.n_layers, reason),
         Choice("model.n_heads", size.n_heads, "one head in four looks by hash, the others at what is near"),
@@ -103,6 +104,7 @@ def choose(
         *_readings(seen / max(1, n_tokens), most),
         Choice("train.learning_rate", size.learning_rate, "the smaller the model, the larger the step"),
     ]
+    return [c for c in choices if optimizer == "adamw" or c.key != "train.weight_decay"]
 
 
 def _work(size: Size) -> float:
