@@ -13,13 +13,13 @@ import yaml
 from pydantic import ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 from reformer import ReformerConfig
+from reformer.config import VERSION, as_of
 
 from reformer_cli.combinations import faults_of
 from reformer_cli.errors import ConfigError, UserError
 from reformer_cli.image_settings import of_images
 from reformer_cli.yaml_text import parse, parse_value, read_limited
 
-VERSION = 2
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
@@ -282,8 +282,7 @@ def from_yaml(text: str, where: str) -> RunConfig:
     merged: Settings = {name: {} for name in SECTIONS}
     vocab_size = content.get("model", {}).pop("vocab_size", None) if isinstance(content.get("model"), dict) else None
     _overlay(merged, content, faults)
-    if version < 2:  # keys were of one token then
-        merged["model"].setdefault("key_tokens", 1)
+    merged["model"] = as_of(version, merged["model"])
     parts = _build(merged, vocab_size, faults)
     if faults:
         raise ConfigError(where, faults)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 from pydantic.fields import FieldInfo
 from typing_extensions import Self
+
+VERSION = 2  # of the files that hold settings; one more where a default changes or comes in that alters old models
+BEFORE: dict[int, dict[str, Any]] = {2: {"key_tokens": 1}}  # what was the default before a version
 
 LayerKind = Literal["mixed", "lsh", "local", "full"]
 Pattern = Literal["recent", "published"]
@@ -230,6 +233,14 @@ class ReformerConfig:
         for size in self.axial_shape:
             length *= size
         return length
+
+
+def as_of(version: int, settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a model that were written as of a version, with what was the default then."""
+    for later, defaults in BEFORE.items():
+        if version < later:
+            settings = defaults | settings
+    return settings
 
 
 def field_descriptions() -> dict[str, str]:

@@ -17,10 +17,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from reformer.config import ReformerConfig
+from reformer.config import VERSION, ReformerConfig, as_of
 from reformer.lm import ReformerLM
 
-WEIGHTS, CONFIG, VERSION = "model.safetensors", "config.yaml", 2
+WEIGHTS, CONFIG = "model.safetensors", "config.yaml"
 LARGEST_CONFIG = 2**20  # bytes
 
 
@@ -116,11 +116,6 @@ def from_pretrained(folder: str | os.PathLike[str], device: Any = "cpu") -> Refo
     except (ValidationError, TypeError) as error:
         raise ValueError(f"{source / CONFIG}: {error}") from None
     return load_weights(config, source / WEIGHTS, device)
-
-
-def as_of(version: int, settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a model that were written as of a version, with what was the default then."""
-    return {"key_tokens": 1} | settings if version < 2 else settings
 
 
 def _tied(model: ReformerLM) -> dict[str, str]:
