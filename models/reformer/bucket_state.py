@@ -89,16 +89,19 @@ class BucketState:
             slot, bucket = slot + n * c, bucket + n
         return found
 
-    def advance(self, q: Tensor, k: Tensor, v: Tensor, ids: Tensor, progress: Progress, backend: Backend) -> Tensor:
+    def advance(
+        self, q: Tensor, k: Tensor, v: Tensor, ids: Tensor, progress: Progress, backend: Backend,
+        sink: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
         """What new tokens [batch, heads, new, d_head] in buckets ids [rounds, batch, heads, new] read; files them."""
         starts, counts = progress.starts, progress.counts
         if choose(backend, q, k, v, self.pairs) == "native" and v.dtype == self.pairs.dtype == torch.float32:
-            return native.buckets(self, q, k, v, ids, starts, counts)
+            return native.buckets(self, q, k, v, ids, starts, counts, sink)
         if q.shape[2] == 1 and (progress.whole or bool((counts == 1).all())):
-            return self.one(q, k, v, ids, starts)
-        return self.many(q, k, v, ids.long(), starts, counts)
+            return self.one(q, k, v, ids, starts, sink)
+        return self.many(q, k, v, ids.long(), starts, counts, sink)
 
-    def one(self, q: Tensor, k: Tensor, v: Tensor, ids: Tensor, starts: Tensor) -> Tensor:
+    def one(self, q: Tensor, k: Tensor, v: Tensor, ids: Tensor, starts: Tensor, sink: Tensor | None = None) -> Tensor:
         """One token in every row, in operations of fixed shapes."""
         shape, rows = v.shape, torch.arange(len(self.last), device=q.device)
         q, k, v = (x.flatten(0, 1)[:, 0] for x in (q, k, v))
@@ -120,7 +123,7 @@ class BucketState:
             full = filed >= capacity
             ring = self.times[rows, slot + mine[r] * capacity + filed % max(1, capacity)] if capacity else filed
             oldest.append(torch.where(full, ring if capacity else torch.iinfo(torch.int64).max, 0))
-        out = self._read(q, v, torch.cat(slots, 1), torch.cat(hidden, 1))
+        out = self._read(q, v, torch.cat(slots, 1), torch.cat(hidden, 1), sink)
         for r, ((slot, bucket), capacity) in enumerate(zip(self._starts(), self.capacities, strict=True)):
             filed = self.counts[rows, bucket + mine[r]]
             if capacity:
@@ -139,18 +142,23 @@ class BucketState:
             old = self.pairs[rows, at, 1]
             self.pairs[rows, at, 1] = torch.where(self.last[:, r, None] >= 0, v.to(old.dtype), old)
 
-    def _read(self, q: Tensor, v: Tensor, slots: Tensor, hidden: Tensor) -> Tensor:
+    def _read(self, q: Tensor, v: Tensor, slots: Tensor, hidden: Tensor, sink: Tensor | None) -> Tensor:
         """Attention of q [rows, d_head] over entries [rows, n]."""
         if slots.shape[1] == 0:
             return torch.zeros_like(v) if self.next else v
         found = self.pairs[torch.arange(len(q), device=q.device)[:, None], slots]
         scores = torch.einsum("rd,rnd->rn", q, found[:, :, 0].to(q.dtype)).masked_fill_(hidden, -torch.inf)
         alone = hidden.all(-1, keepdim=True)
-        weights = torch.softmax(scores.masked_fill(alone, 0.0), -1)
+        scores.masked_fill_(alone, 0.0)
+        if sink is not None:
+            scores = torch.cat([scores, sink.to(q.dtype).repeat(len(q) // len(sink))[:, None]], 1)
+        weights = torch.softmax(scores, -1)[:, : hidden.shape[1]]
         out = torch.einsum("rn,rnd->rd", weights, found[:, :, 1].to(q.dtype))
         return torch.where(alone, torch.zeros_like(v) if self.next else v, out)
 
-    def many(self, q: Tensor, k: Tensor, v: Tensor, ids: Tensor, starts: Tensor, counts: Tensor) -> Tensor:
+    def many(
+        self, q: Tensor, k: Tensor, v: Tensor, ids: Tensor, starts: Tensor, counts: Tensor, sink: Tensor | None = None
+    ) -> Tensor:
         """Any number of tokens: attention over the entries in their buckets and themselves."""
         batch, new, rows = v.shape[0], v.shape[2], torch.arange(len(self.last), device=q.device)
         for r in range(len(self.sizes)):
@@ -168,7 +176,7 @@ class BucketState:
         together = torch.cat([known, flat], 2).unflatten(1, (batch, self.heads))
         layout = make_recent(together, [c + 1 for c in self.capacities], block=64, itself=False, union=self.each)
         keys, values = torch.cat([pairs[:, :, :, 0], k], 2), torch.cat([pairs[:, :, :, 1], read], 2)
-        out = attend_new(q, keys, values, layout, alone=not self.next, backend="torch")
+        out = attend_new(q, keys, values, layout, alone=not self.next, backend="torch", sink=sink)
         self._file(k, read, flat, real, starts)
         return out
 

@@ -10,8 +10,8 @@ from pydantic.dataclasses import dataclass
 from pydantic.fields import FieldInfo
 from typing_extensions import Self
 
-VERSION = 2  # of the files that hold settings; one more where a default changes or comes in that alters old models
-BEFORE: dict[int, dict[str, Any]] = {2: {"key_tokens": 1}}  # what was the default before a version
+VERSION = 3  # of the files that hold settings; one more where a default changes or comes in that alters old models
+BEFORE: dict[int, dict[str, Any]] = {2: {"key_tokens": 1}, 3: {"sink": False}}  # what was the default before a version
 
 LayerKind = Literal["mixed", "lsh", "local", "full"]
 Pattern = Literal["recent", "published"]
@@ -80,6 +80,11 @@ class ReformerConfig:
     )
     local_round: int = Field(
         default=0, ge=0, le=2**20, description="LSH heads also see this many preceding tokens, whatever their bucket"
+    )
+    sink: bool | None = Field(
+        default=None,
+        description="an LSH head has a learned score for reading nothing, beside those of its matches; null: with "
+        "values: next, which it needs",
     )
     block: int = Field(
         default=64, ge=1, le=4096, description="sorted queries worked on together; no effect on results beyond rounding"
@@ -177,6 +182,8 @@ class ReformerConfig:
                 found.append(
                     f"axial_dims {list(self.axial_dims)} and axial_shape {list(self.axial_shape)} differ in length"
                 )
+        if self.sink and self.values != "next":
+            found.append(f"sink needs values: next, not {self.values}")
         if self.pattern == "published":
             wrong = [f"values: {self.values} (same)"] if self.values != "same" else []
             wrong += [f"key_tokens: {self.key_tokens} (1)"] if self.key_tokens > 1 else []
@@ -201,6 +208,11 @@ class ReformerConfig:
         """(local, LSH) heads of a mixed layer."""
         lsh = self.lsh_heads if self.lsh_heads is not None else max(1, self.n_heads // 4)
         return self.n_heads - lsh, lsh
+
+    @property
+    def has_sink(self) -> bool:
+        """Whether LSH heads have a score for reading nothing."""
+        return self.values == "next" if self.sink is None else self.sink
 
     @property
     def group_layers(self) -> range:

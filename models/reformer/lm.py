@@ -84,6 +84,8 @@ class ReformerLM(nn.Module):
                 p.zero_()
             elif kind == "temperature":
                 p.fill_(self.config.temperature)
+            elif kind == "sink":  # as a key at a cosine of a half
+                p.fill_(self.config.temperature / 2)
             elif p.dim() == 1:
                 p.fill_(1.0)
             else:

@@ -84,13 +84,14 @@ def test_yaml_there_and_back() -> None:
     assert again.model.windows == (3, 4)
 
 
-def test_runs_of_the_first_format_have_keys_of_one_token() -> None:
-    """Their weights have no others, though the default is another now."""
-    text = to_yaml(resolve(load_config(None, ["key_tokens=1"]), 99))
-    first = text.replace("version: 2", "version: 1").replace("  key_tokens: 1\n", "")
-    assert first.count("\n") == text.count("\n") - 1
-    assert from_yaml(first, "x").model.key_tokens == 1
-    assert from_yaml(text.replace("  key_tokens: 1\n", ""), "x").model.key_tokens == 3
+def test_runs_of_earlier_formats_are_read_with_the_defaults_of_then() -> None:
+    """Keys of one token, and no sink: their weights have no others, though the defaults are others now."""
+    text = to_yaml(resolve(load_config(None, []), 99))
+    bare = text.replace("  key_tokens: 3\n", "").replace("  sink: null\n", "")
+    assert bare.count("\n") == text.count("\n") - 2
+    for version, key_tokens, has_sink in ((1, 1, False), (2, 3, False), (3, 3, True)):
+        model = from_yaml(bare.replace("version: 3", f"version: {version}"), "x").model
+        assert (model.key_tokens, model.has_sink) == (key_tokens, has_sink)
 
 
 def test_config_bombs_are_refused(tmp_path: Path) -> None:

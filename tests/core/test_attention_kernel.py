@@ -56,6 +56,19 @@ def test_recent(gpu, device: str, length: int, n_buckets: int, values: str, itse
 
 
 @devices
+def test_a_sink(gpu, device: str) -> None:
+    """What it takes from the kernel is the logsumexp over all rounds, and what sees nothing must not become NaN."""
+    draw = torch.Generator().manual_seed(0)
+    *x, g = (torch.randn(2, 2, 131, 8, generator=draw) * 0.6 for _ in range(4))
+    sink, buckets = torch.randn(2, generator=draw), torch.randint(30, (2, 2, 2, 131), generator=draw)
+    wanted = computed("reference", x, g, buckets, [7, 40], values="next", sink=sink)
+    x, g, buckets, sink = [t.to(device) for t in x], g.to(device), buckets.to(device), sink.to(device)
+    found = computed("triton", x, g, buckets, [7, 40], values="next", sink=sink)
+    for name, a, b in zip(("out", "dq", "dk", "dv"), wanted, found, strict=True):
+        assert (a - b.cpu()).abs().max() <= CLOSE[torch.float32] * max(1, a.abs().max()), name
+
+
+@devices
 @pytest.mark.parametrize("length", [1, 131])
 @pytest.mark.parametrize("itself", ["alone", "always"])
 def test_published(gpu, device: str, length: int, itself: str) -> None:

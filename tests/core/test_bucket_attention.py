@@ -23,25 +23,31 @@ needs_compiler = pytest.mark.skipif(native.library() is None, reason=native.prob
 BACKENDS = ["torch", pytest.param("native", marks=needs_compiler)]
 
 
-def both(length: int, buckets: Tensor, windows: list[int], block: int, backend: str = "torch", **how: str):
-    """(output, dq, dk, dv) of the reference in float64, and of the fast version."""
+def both(
+    length: int, buckets: Tensor, windows: list[int], block: int, backend: str = "torch", sink: bool = False, **how: str
+):
+    """(output, dq, dk, dv; with a sink, its gradient) of the reference in float64, and of the fast version."""
     random = torch.Generator().manual_seed(length)
     _, batch, heads, _ = buckets.shape
     shape, dtype = (batch, heads, length, 8), CLOSE[backend][0]
     q, k, v, g = (torch.randn(shape, generator=random, dtype=dtype) for _ in range(4))
+    inputs, names = [q, k, v], ["q", "k", "v"]
+    if sink:
+        inputs, names = [*inputs, torch.randn(heads, generator=random, dtype=dtype)], [*names, "sink"]
     found = []
     for function in (bucket_attention_reference, bucket_attention):
         more = {"block": block, "backend": backend} if function is bucket_attention else {}
         wide = dtype if function is bucket_attention else torch.float64
-        leaves = [x.to(wide, copy=True).requires_grad_() for x in (q, k, v)]
-        out = function(*leaves, buckets, windows, **how, **more)
+        leaves = [x.to(wide, copy=True).requires_grad_() for x in inputs]
+        given = dict(zip(names, leaves, strict=True))
+        out = function(**given, buckets=buckets, windows=windows, **how, **more)
         gradients = torch.autograd.grad(out, leaves, g.to(wide), allow_unused=True)
-        found.append([out, *(torch.zeros_like(q) if x is None else x for x in gradients)])
+        found.append([out, *(torch.zeros_like(i) if x is None else x for i, x in zip(inputs, gradients, strict=True))])
     return found
 
 
 def assert_same(found: list[list[Tensor]], backend: str = "torch") -> None:
-    for name, a, b in zip(("out", "dq", "dk", "dv"), *found, strict=True):
+    for name, a, b in zip(("out", "dq", "dk", "dv", "dsink")[: len(found[0])], *found, strict=True):
         assert not b.isnan().any(), name
         assert (a - b).abs().max() <= CLOSE[backend][1] * max(1, a.abs().max()), name
 
@@ -69,6 +75,17 @@ def test_fast_is_the_definition(length: int, n_buckets: int, values: str, itself
     for windows, block in itertools.product(([5], [64, 1], [7, 300, 20]), (16, 64)):
         buckets = torch.randint(n_buckets, (len(windows), 2, 2, length), generator=random)
         assert_same(both(length, buckets, windows, block, backend, values=values, itself=itself), backend)
+
+
+@pytest.mark.parametrize("length", [1, 2, 63, 200])
+@pytest.mark.parametrize("n_buckets", [1, 3, 1000])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_sink_is_the_definition(length: int, n_buckets: int, backend: str) -> None:
+    """Its score counts once, not once a round, and positions that see nothing read 0 with gradients that are no NaN."""
+    random = torch.Generator().manual_seed(n_buckets)
+    for windows in ([5], [7, 300, 20]):
+        buckets = torch.randint(n_buckets, (len(windows), 2, 3, length), generator=random)
+        assert_same(both(length, buckets, windows, 16, backend, sink=True, values="next"), backend)
 
 
 @pytest.mark.parametrize("length", [1, 2, 31, 32, 63, 64, 111, 200])

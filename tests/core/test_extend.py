@@ -205,7 +205,8 @@ def test_state_is_bounded_and_clones_are_apart() -> None:
         _, state = model.extend(tokens(1000, seed=n), state)
         held.append(state.nbytes)
     assert state.position == 12_000
-    assert max(held[3:]) <= 1.01 * held[2]
+    # Rare buckets fill late; a state that grew with the text would come to four times as much.
+    assert max(held[3:]) <= 1.05 * held[2]
     copy = state.clone()
     one, _ = model.extend(tokens(1), state)
     model.extend(tokens(5, seed=3), state)

@@ -27,7 +27,7 @@ CENTRE_RATE = 0.02  # share of the running mean that a training pass renews
 
 class LSHHeads(Heads):
     """Query and key are one unit vector, made of the last `key_tokens` tokens (blend.py); `values: next` reads what
-    followed a match (design section 2)."""
+    followed a match (design section 2). sink: a head learns at which score it is rather to read nothing."""
 
     takes_delta = True
     rotations: Tensor
@@ -37,6 +37,7 @@ class LSHHeads(Heads):
         super().__init__(config, heads, parts=2)
         several = config.key_tokens > 1
         self.blend = nn.Parameter(torch.empty(heads, config.key_tokens, config.d_head)) if several else None
+        self.sink = nn.Parameter(torch.empty(heads)) if config.has_sink else None
         width = rotation_width(config.n_buckets)
         # Saved with the weights: decoding and evaluation hash as training did.
         self.register_buffer("rotations", torch.empty(heads, config.d_head, config.n_hashes, width))
@@ -88,7 +89,8 @@ class LSHHeads(Heads):
             buckets = buckets.to(torch.int32) + context.documents.to(torch.int32)[None, :, None] * stride
         same = self.config.values == "same"
         layout, c = make_recent(buckets, self.windows, block=self.config.block, itself=False), self.config
-        out = attend(k, k, v, layout, shift=0 if same else 1, alone=same, delta=delta, backend=c.backend)
+        sink = self.sink[group] if self.sink is not None else None
+        out = attend(k, k, v, layout, shift=0 if same else 1, alone=same, delta=delta, backend=c.backend, sink=sink)
         return out, routing
 
     def start(self, batch: int) -> BucketState:
@@ -109,10 +111,12 @@ class LSHHeads(Heads):
         k = self.keys(x, self.all, before=state.before)
         state.remember(x, progress.counts)
         ids = self.buckets(k, self.all)
-        return state.advance(k, k, v, ids, progress, self.config.backend)
+        return state.advance(k, k, v, ids, progress, self.config.backend, self.sink)
 
     def record_mix(self, tape: Tape, y: Tensor, state: BucketState) -> Tensor:
         c, centre = self.config, self.centre * self.key_lengths()[:, None]
         if self.blend is not None:
             tape.blend(y, state, self.blend, self.key_lengths())
-        return tape.buckets(y, state, self.rotations, centre, c.n_buckets, local_round=bool(c.local_round), unit=False)
+        return tape.buckets(
+            y, state, self.rotations, centre, c.n_buckets, local_round=bool(c.local_round), unit=False, sink=self.sink
+        )

@@ -49,7 +49,8 @@ class _Window(ctypes.Structure):
 
 class _Buckets(ctypes.Structure):
     _fields_ = [
-        *((name, ctypes.c_void_p) for name in ("pairs", "times", "ids", "counts", "last", "sizes", "capacities")),
+        *((name, ctypes.c_void_p) for name in ("pairs", "times", "ids", "counts", "last")),
+        *((name, ctypes.c_void_p) for name in ("sizes", "capacities", "sink")),
         *((name, ctypes.c_int64) for name in ("heads", "d", "rounds", "slots", "buckets", "next", "each")),
     ]
 
@@ -74,14 +75,16 @@ def _window(state: WindowState) -> _Window:
     return _Window(pointer(state.keys), pointer(state.values), heads, d, window, state.chunk)
 
 
-def _buckets(state: BucketState) -> tuple[_Buckets, list[Any]]:
+def _buckets(state: BucketState, sink: Tensor | None) -> tuple[_Buckets, list[Any]]:
     """And what must live as long."""
     rounds = len(state.sizes)
     sizes, capacities = ((ctypes.c_int64 * rounds)(*x) for x in (state.sizes, state.capacities))
     tensors = (state.pairs, state.times, state.ids, state.counts, state.last)
+    sink = sink.detach().contiguous() if sink is not None else None
     addresses = [*(pointer(x) for x in tensors), ctypes.addressof(sizes), ctypes.addressof(capacities)]
+    addresses.append(pointer(sink) if sink is not None else None)
     numbers = (state.heads, state.pairs.shape[3], rounds, state.times.shape[1], state.counts.shape[1])
-    return _Buckets(*addresses, *numbers, state.next, state.each), [sizes, capacities]
+    return _Buckets(*addresses, *numbers, state.next, state.each), [sizes, capacities, sink]
 
 
 def _panels(weight: Tensor) -> Tensor:
@@ -93,13 +96,16 @@ def _panels(weight: Tensor) -> Tensor:
     return padded.unflatten(0, (-1, width)).transpose(1, 2).contiguous()
 
 
-def buckets(state: BucketState, q: Tensor, k: Tensor, v: Tensor, ids: Tensor, starts: Tensor, counts: Tensor) -> Tensor:
+def buckets(
+    state: BucketState, q: Tensor, k: Tensor, v: Tensor, ids: Tensor, starts: Tensor, counts: Tensor,
+    sink: Tensor | None,
+) -> Tensor:  # fmt: skip
     """BucketState.advance: q, k, v [batch, heads, new, d_head], ids [rounds, batch, heads, new]."""
     lib = library()
     assert lib is not None
     batch, _, new, _ = v.shape
     flat = [x.transpose(1, 2).contiguous() for x in (q, k, v)]
-    out, struct = torch.zeros_like(flat[2]), _buckets(state)
+    out, struct = torch.zeros_like(flat[2]), _buckets(state, sink)
     ids, starts, counts = ids.long().contiguous(), starts.contiguous(), counts.contiguous()
     good = lib.state_buckets(
         ctypes.byref(struct[0]), *(ctypes.c_void_p(pointer(x)) for x in (*flat, ids, out, starts, counts)),
@@ -196,13 +202,13 @@ class Tape:
 
     def buckets(
         self, y: Tensor, state: BucketState, rotations: Tensor, centre: Tensor | None, factors: Sequence[int], *,
-        local_round: bool, unit: bool,
+        local_round: bool, unit: bool, sink: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
         """Attention of y's shared queries and keys, and values, over their buckets. unit: keys are queries brought to
         unit length, as released."""
         _, d, hashed, width = rotations.shape
         out, each = self.buffer(state.heads * d), hashed * width + d + sum(state.capacities) + 64
-        struct, held = _buckets(state)
+        struct, held = _buckets(state, sink)
         numbers = torch.tensor(list(factors))
         self.put(
             "buckets", [y, out, struct, torch.zeros(threads(), each), rotations, centre, numbers],

@@ -8,11 +8,12 @@ int64_t bucket_scratch(const Buckets *S) {
     return n + LANES;
 }
 
-/* weights = exp(scores - largest), -inf to 0; returns their sum, 0 if all are -inf. */
-static float soften(float *scores, int64_t n) {
-    float peak = -INFINITY, sum = 0;
+/* weights = exp(scores - largest), -inf to 0; returns their sum and that of one more, `other`; 0 if all are -inf. */
+static float soften(float *scores, int64_t n, float other) {
+    float peak = other, sum = 0;
     for (int64_t j = 0; j < n; j++) peak = scores[j] > peak ? scores[j] : peak;
     if (peak == -INFINITY) return 0;
+    if (other != -INFINITY) sum = exponential(all(other - peak))[0];
     for (int64_t j = n; j % LANES; j++) scores[j] = -INFINITY; /* the scratch has room for a vector more */
     for (int64_t j = 0; j < n; j += LANES) {
         vec weight = choose(AT(scores + j) == -INFINITY, (vec){0}, exponential(AT(scores + j) - peak));
@@ -33,7 +34,7 @@ void window_token(const Window *S, int64_t row, int64_t position, const float *q
         int64_t age = (slot - j + w) % w;
         scratch[j] = position - age < first ? -INFINITY : products(q, keys + j * d, d);
     }
-    float sum = soften(scratch, n);
+    float sum = soften(scratch, n, -INFINITY);
     memset(out, 0, 4 * d);
     for (int64_t j = 0; j < n; j++) add_scaled(out, values + j * d, scratch[j] / sum, d);
 }
@@ -65,7 +66,7 @@ void bucket_token(const Buckets *S, int64_t row, int64_t position, const int64_t
             else
                 scratch[n++] = products(q, pairs + j * 2 * d, d);
     }
-    float sum = soften(scratch, n);
+    float sum = soften(scratch, n, S->sink ? S->sink[row % S->heads] : -INFINITY);
     memset(out, 0, 4 * d);
     if (sum == 0 && !S->next) memcpy(out, v, 4 * d);
     if (sum > 0)

@@ -22,6 +22,7 @@ typedef struct {
     int64_t *counts; /* [rows, buckets of all rounds]: tokens ever filed */
     int64_t *last;   /* [rows, rounds]: slot of the newest token's entry; -1: none */
     const int64_t *sizes, *capacities; /* [rounds]: buckets, and entries of each */
+    const float *sink; /* [heads]: the score of one more key, whose value is 0; or NULL */
     int64_t heads, d, rounds, slots, buckets;
     int64_t next;  /* an entry's value is the next token's; who sees nothing gets 0, else its own value */
     int64_t each;  /* a pair counts once, in whichever rounds it is met; else as often as it is met */

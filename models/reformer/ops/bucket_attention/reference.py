@@ -56,6 +56,7 @@ def bucket_attention_reference(
     pattern: Literal["recent", "published"] = "recent",
     values: Literal["same", "next"] = "same",
     itself: Literal["alone", "always"] = "alone",
+    sink: Tensor | None = None,
 ) -> Tensor:
     """`bucket_attention` with [length, length] masks: see there for the arguments."""
     always = itself == "always" and values == "same"
@@ -66,5 +67,7 @@ def bucket_attention_reference(
     read = v if values == "same" else torch.cat([v[:, :, 1:], torch.zeros_like(v[:, :, :1])], 2)
     alone = ~count.any(-1, keepdim=True)
     scores = (q @ k.transpose(-1, -2)) + count.where(~alone, 1).to(q.dtype).log()
-    out = torch.softmax(scores, -1).masked_fill(alone, 0.0) @ read
+    if sink is not None:  # one more key, whose value is 0
+        scores = torch.cat([scores, sink[:, None, None].expand(*scores.shape[:3], 1)], -1)
+    out = torch.softmax(scores, -1)[..., : scores.shape[2]].masked_fill(alone, 0.0) @ read
     return torch.where(alone, v if values == "same" else torch.zeros_like(v), out)
