@@ -179,6 +179,15 @@ def test_keys_of_more_tokens_begin_as_they_were(reformer: Program, text: Path) -
     assert back.status == 2
 
 
+def test_a_run_with_a_sink_goes_on_without_where_there_can_be_none(reformer: Program, run: Path, text: Path) -> None:
+    """`values=same` was refused for a tensor that such heads have no place for."""
+    more = ["--set", "values=same", "--set", "context=64", "--set", "batch=1"]
+    result = reformer("train", text, "--from", run, "--steps", 1, "--run", "same", *more)
+    assert result.status == 0, result.err
+    assert not any(name.endswith("sink") for name in Run.open(Path("same")).load_model().state_dict())
+    assert any(name.endswith("sink") for name in Run.open(run).load_model().state_dict())
+
+
 def test_a_run_of_ours_goes_on_with_another_text(reformer: Program, run: Path, text: Path) -> None:
     result = reformer(
         "train", text, "--from", run, "--steps", 2, "--run", "other", "--set", "context=64", "--set", "batch=1"
