@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 SAMPLE = 4096  # tokens on which scores are measured where the pattern changes
 GENTLER = 0.25  # step size, as a share of that of a new model: what was learnt is to be kept
-OF_RECENT = ("temperature", "centre", "sink")  # what heads of pattern recent have beside those of published
+OF_RECENT = ("temperature", "centre", "sink", "gate")  # what heads of pattern recent have beside those of published
 
 
 class Start:

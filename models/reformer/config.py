@@ -10,8 +10,9 @@ from pydantic.dataclasses import dataclass
 from pydantic.fields import FieldInfo
 from typing_extensions import Self
 
-VERSION = 3  # of the files that hold settings; one more where a default changes or comes in that alters old models
-BEFORE: dict[int, dict[str, Any]] = {2: {"key_tokens": 1}, 3: {"sink": False}}  # what was the default before a version
+VERSION = 4  # of the files that hold settings; one more where a default changes or comes in that alters old models
+# What was the default before a version.
+BEFORE: dict[int, dict[str, Any]] = {2: {"key_tokens": 1}, 3: {"sink": False}, 4: {"gates": False}}
 
 LayerKind = Literal["mixed", "lsh", "local", "full"]
 Pattern = Literal["recent", "published"]
@@ -85,6 +86,11 @@ class ReformerConfig:
         default=None,
         description="an LSH head has a learned score for reading nothing, beside those of its matches; null: with "
         "values: next, which it needs",
+    )
+    gates: bool | None = Field(
+        default=None,
+        description="what a head has read is multiplied by a learned number between 0 and 2, of the token that reads; "
+        "null: with pattern: recent, which it needs",
     )
     block: int = Field(
         default=64, ge=1, le=4096, description="sorted queries worked on together; no effect on results beyond rounding"
@@ -190,6 +196,7 @@ class ReformerConfig:
             wrong += [f"positions: {self.positions} (axial or none)"] if self.positions == "rotary" else []
             wrong += [f"local_round: {self.local_round} (0)"] if self.local_round else []
             wrong += [f"windows: {list(self.windows)} (one length)"] if len(self.windows) > 1 else []
+            wrong += ["gates: true (false or null)"] if self.gates else []
             wrong += ["backend: native (auto or torch)"] if self.backend == "native" else []
             wrong += [f"shorten: {self.shorten} (1)"] if self.shorten > 1 else []
             if wrong:
@@ -213,6 +220,11 @@ class ReformerConfig:
     def has_sink(self) -> bool:
         """Whether LSH heads have a score for reading nothing."""
         return self.values == "next" if self.sink is None else self.sink
+
+    @property
+    def has_gates(self) -> bool:
+        """Whether heads have a number by which what they have read is multiplied."""
+        return self.pattern == "recent" if self.gates is None else self.gates
 
     @property
     def group_layers(self) -> range:

@@ -47,7 +47,8 @@ def draw_rotations(
 def activation_bytes(config: ReformerConfig, wide: int, low: int = 2) -> int:
     """Of all layers, a token, about: what their graphs hold. wide, low: bytes of a number in streams, in products."""
     heads, d_ff = config.n_heads * config.d_head, config.d_ff or 4 * config.d_model
-    attention = config.d_model * (wide + low) + heads * 8 * low
+    normed = config.d_model * low if config.has_gates else 0  # of which gates are made
+    attention = config.d_model * (wide + low) + heads * 8 * low + normed
     feed_forward = config.d_model * (wide + low) + 3 * d_ff * low
     grouped = len(config.group_layers)
     layers = config.n_layers - grouped + grouped / config.shorten
@@ -80,7 +81,7 @@ class ReformerLM(nn.Module):
         generator = torch.Generator().manual_seed(self.config.seed)
         for name, p in self.named_parameters():
             kind = name.rsplit(".", 1)[-1]
-            if kind == "bias" or name.endswith("output.weight"):
+            if kind in ("bias", "gate") or name.endswith("output.weight"):
                 p.zero_()
             elif kind == "temperature":
                 p.fill_(self.config.temperature)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -85,13 +86,13 @@ def test_yaml_there_and_back() -> None:
 
 
 def test_runs_of_earlier_formats_are_read_with_the_defaults_of_then() -> None:
-    """Keys of one token, and no sink: their weights have no others, though the defaults are others now."""
+    """Keys of one token, no sink, no gates: their weights have no others, though the defaults are others now."""
     text = to_yaml(resolve(load_config(None, []), 99))
-    bare = text.replace("  key_tokens: 3\n", "").replace("  sink: null\n", "")
-    assert bare.count("\n") == text.count("\n") - 2
-    for version, key_tokens, has_sink in ((1, 1, False), (2, 3, False), (3, 3, True)):
-        model = from_yaml(bare.replace("version: 3", f"version: {version}"), "x").model
-        assert (model.key_tokens, model.has_sink) == (key_tokens, has_sink)
+    bare = re.sub(r"  (key_tokens: 3|sink: null|gates: null)\n", "", text)
+    assert bare.count("\n") == text.count("\n") - 3
+    for version, *wanted in ((1, 1, False, False), (2, 3, False, False), (3, 3, True, False), (4, 3, True, True)):
+        model = from_yaml(bare.replace("version: 4", f"version: {version}"), "x").model
+        assert [model.key_tokens, model.has_sink, model.has_gates] == wanted
 
 
 def test_config_bombs_are_refused(tmp_path: Path) -> None:

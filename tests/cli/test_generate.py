@@ -119,8 +119,8 @@ def damage(run: Path, kind: str) -> str:
         return "model.safetensors is damaged"
     if kind == "newer":
         text = (run / "config.yaml").read_text()
-        (run / "config.yaml").write_text(text.replace("version: 3", "version: 4"))
-        return "made by a newer version (format 4, this program reads up to 3)"
+        (run / "config.yaml").write_text(text.replace("version: 4", "version: 5"))
+        return "made by a newer version (format 5, this program reads up to 4)"
     if kind == "no weights":
         (run / "model.safetensors").unlink()
         return "has no weights yet"

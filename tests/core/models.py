@@ -19,7 +19,7 @@ VARIANTS: dict[str, dict] = {
         "pattern": "published", "values": "same", "key_tokens": 1, "layers": ("local", "lsh", "mixed"),
         "positions": "none", "local_window": 12, "windows": (8,), "n_hashes": 2,
     },
-    "no sink": {"sink": False, "n_hashes": 2, "windows": (3, 9), "head_group": 3},
+    "no sink, no gates": {"sink": False, "gates": False, "n_hashes": 2, "windows": (3, 9), "head_group": 3},
     "one slice": {"workspace_tokens": 4096, "kept_activations": 0},
     "one slice, kept": {"workspace_tokens": 4096},
     "groups of heads": {"layers": ("mixed", "lsh", "full"), "head_group": 2, "n_hashes": 2, "windows": (5, 16)},
@@ -48,6 +48,8 @@ def small(dtype: torch.dtype = torch.float32, **changes) -> ReformerLM:
             p.data.copy_(torch.randn(p.shape, generator=random) * 0.2)
         elif name.endswith("sink"):
             p.data.copy_(2 * torch.rand(p.shape, generator=random))
+        elif name.endswith("gate"):
+            p.data.copy_(torch.randn(p.shape, generator=random) * 0.2)
         elif name.endswith("temperature"):
             p.data.copy_(4 + torch.rand(p.shape, generator=random))
     for name, b in model.named_buffers():

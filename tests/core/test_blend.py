@@ -88,7 +88,7 @@ def test_a_match_is_a_context() -> None:
         model = small(n_layers=1, layers=("lsh",), key_tokens=n)
         branch = model.trunk.couplings[0].branch
         with torch.no_grad():
-            x, _ = branch.split(model.table()[ids], None, branch.all)
+            x, *_ = branch.split(model.table()[ids], None, branch.all)
             k = torch.nn.functional.normalize(branch.keys(x, branch.all), dim=-1)[0, 0]
         alike = (k @ k.t() > 1 - 1e-5)[2:, 2:]
         row = ids[0].tolist()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -29,12 +30,19 @@ def test_who_may_read_a_folder_may_read_its_weights(tmp_path: Path) -> None:
     assert modes == {(tmp_path / "other").stat().st_mode}
 
 
-@pytest.mark.parametrize(("version", "settings"), [(1, {"key_tokens": 1, "sink": False}), (2, {"sink": False})])
+@pytest.mark.parametrize(
+    ("version", "settings"),
+    [
+        (1, {"key_tokens": 1, "sink": False, "gates": False}),
+        (2, {"sink": False, "gates": False}),
+        (3, {"gates": False}),
+    ],
+)
 def test_models_of_earlier_formats_are_what_they_were(version: int, settings: dict, tmp_path: Path) -> None:
     model = small(**settings)
     model.save_pretrained(tmp_path)
-    text = (tmp_path / "config.yaml").read_text().replace("version: 3", f"version: {version}")
-    (tmp_path / "config.yaml").write_text(text.replace("  key_tokens: 1\n", "").replace("  sink: false\n", ""))
+    text = (tmp_path / "config.yaml").read_text().replace("version: 4", f"version: {version}")
+    (tmp_path / "config.yaml").write_text(re.sub(r"  (key_tokens: 1|sink: false|gates: false)\n", "", text))
     assert torch.equal(ReformerLM.from_pretrained(tmp_path)(tokens(50)), model(tokens(50)))
 
 
@@ -74,7 +82,7 @@ def pickled(path: Path) -> None:
 
 def newer(path: Path) -> None:
     text = (path / "config.yaml").read_text()
-    (path / "config.yaml").write_text(text.replace("version: 3", "version: 99"))
+    (path / "config.yaml").write_text(text.replace("version: 4", "version: 99"))
 
 
 def not_yaml(path: Path) -> None:

@@ -15,7 +15,7 @@ def test_against_brute_force() -> None:
     (found,) = hash_statistics(model, ids, nearest=4, queries=10_000)
     (branch,) = [c.branch for c in model.trunk.couplings if isinstance(c.branch, LSHHeads)]
     with torch.no_grad():
-        x, _ = branch.split(model.table()[ids], None, branch.all)
+        x, *_ = branch.split(model.table()[ids], None, branch.all)
         k = branch.keys(x, branch.all)
     buckets = branch.buckets(k, branch.all)
     seen = visible(buckets, branch.windows, itself=False)[0]

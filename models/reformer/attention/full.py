@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch.nn.functional as F
 from torch import Tensor
 
+from reformer.attention.gate import gated
 from reformer.attention.local import LocalHeads
 from reformer.branch import Context, Progress
 from reformer.state import GrowingState
@@ -24,12 +25,10 @@ class FullHeads(LocalHeads):
         self, parts: tuple[Tensor, ...], context: Context, group: slice, routing: Tensor | None = None,
         delta: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
-        q, k, v = parts
-        if context.documents is None:
-            return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=1.0), None
-        d = context.documents
-        seen = (d[:, :, None] == d[:, None, :]).tril()[:, None]
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=seen, scale=1.0), None
+        ((q, k, v), gate), d = self.apart(parts), context.documents
+        seen = (d[:, :, None] == d[:, None, :]).tril()[:, None] if d is not None else None
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, is_causal=seen is None, scale=1.0)
+        return gated(out, gate) if gate is not None else out, None
 
     def start(self, batch: int) -> GrowingState:  # type: ignore[override]
         return GrowingState.empty(batch, self.heads, self.config.d_head, self.project.weight)

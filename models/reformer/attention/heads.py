@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from reformer.attention.gate import gated
 from reformer.branch import Mixing, Progress, make_norm, record_norm
 from reformer.config import ReformerConfig
 from reformer.fused import linear, project
@@ -29,6 +30,7 @@ class Heads(Mixing):
         self.norm = nn.Identity() if self.rms else make_norm(config, config.d_model)  # project has the RMS norm inside
         self.project = nn.Linear(config.d_model, parts * heads * config.d_head, bias=False)
         self.output = nn.Linear(heads * config.d_head, config.d_model, bias=False)
+        self.gate = nn.Parameter(torch.empty(heads, config.d_model)) if config.has_gates else None
         if unit:
             self.temperature = nn.Parameter(torch.empty(heads))
 
@@ -37,29 +39,42 @@ class Heads(Mixing):
         return None
 
     def split(self, x: Tensor, phase: Tensor | None, group: slice) -> tuple[Tensor, ...]:
-        """Queries (where they are not the keys), keys, values; in memory token by token."""
+        """Queries (where they are not the keys), keys, values, and, if there are gates, their scores [batch, heads of
+        group, length, 1]; in memory token by token."""
         flat, turns = self.norm(x).flatten(0, 1), phase if self.turned else None
         weight, lengths, n = self.project.weight, self.lengths(), group.stop - group.start
         if n < self.heads:
             weight = weight.view(self.parts, self.heads, self.config.d_head, -1)[:, group].reshape(-1, weight.shape[1])
             lengths = lengths[:, group] if lengths is not None else None
         found = project(flat, weight, self.parts, n, lengths, turns, rms=self.rms, backend=self.config.backend)
+        if self.gate is not None:
+            found += project(flat, self.gate[group], 1, n, None, None, rms=self.rms, backend=self.config.backend)
         return tuple(part.unflatten(0, x.shape[:2]).transpose(1, 2) for part in found)
+
+    def apart(self, parts: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], Tensor | None]:
+        """What `split` gives -> (queries, keys, values; the scores of the gates, if any)."""
+        return (parts, None) if self.gate is None else (parts[:-1], parts[-1])
 
     def step(self, x: Tensor, progress: Progress, state: Any) -> Tensor:
         parts = self.split(x, progress.phase(x.shape[1]), self.all)
-        return self.joined(self.step_mix(parts, progress, state), self.all)
+        parts, gate = self.apart(parts)
+        out = self.step_mix(parts, progress, state)
+        return self.joined(gated(out, gate) if gate is not None else out, self.all)
 
     @abstractmethod
     def step_mix(self, parts: tuple[Tensor, ...], progress: Progress, state: Any) -> Tensor:
-        """What new tokens read [batch, heads, new, d_head]; the state takes them in."""
+        """What new tokens read [batch, heads, new, d_head], before the gates; the state takes them in."""
 
     def record(self, tape: Tape, source: int, state: Any) -> Tensor | None:
-        y = tape.matmul(record_norm(self.norm, tape, source), self.recorded_weight())
+        normed = record_norm(self.norm, tape, source)
+        y = tape.matmul(normed, self.recorded_weight())
         if (lengths := self.lengths()) is not None:
             phase = tape.turns if self.turned else None
             tape.heads(y, lengths, phase, self.parts, self.heads, self.config.d_head)
-        return tape.matmul(self.record_mix(tape, y, state), self.output.weight)
+        out = self.record_mix(tape, y, state)
+        if self.gate is not None:
+            tape.gate(out, tape.matmul(normed, self.gate))
+        return tape.matmul(out, self.output.weight)
 
     def recorded_weight(self) -> Tensor:
         """The projections, with whatever constant `mix` applies to their results."""
@@ -67,7 +82,8 @@ class Heads(Mixing):
 
     @abstractmethod
     def record_mix(self, tape: Tape, y: Tensor, state: Any) -> Tensor:
-        """On a tape: what new tokens read, [rows, heads * d_head], given y [rows, parts * heads * d_head]."""
+        """On a tape: what new tokens read before the gates, [rows, heads * d_head], given y [rows, parts * heads *
+        d_head]."""
 
     def joined(self, out: Tensor, group: slice) -> Tensor:
         """[batch, heads of group, length, d_head] -> [batch, length, d_model]."""

@@ -40,9 +40,9 @@ class LocalHeads(Heads):
         self, parts: tuple[Tensor, ...], context: Context, group: slice, routing: Tensor | None = None,
         delta: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
-        q, k, v = parts
+        (q, k, v), gate = self.apart(parts)
         layout = self.layout(q, context.documents)
-        return attend(q, k, v, layout, alone=False, delta=delta, backend=self.config.backend), None
+        return attend(q, k, v, layout, alone=False, delta=delta, backend=self.config.backend, gate=gate), None
 
     def start(self, batch: int) -> WindowState:
         like = self.project.weight

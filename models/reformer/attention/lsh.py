@@ -77,7 +77,8 @@ class LSHHeads(Heads):
         self, parts: tuple[Tensor, ...], context: Context, group: slice, routing: Tensor | None = None,
         delta: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        k, v = self.keys(parts[0], group, context.documents), parts[1]
+        (x, v), gate = self.apart(parts)
+        k = self.keys(x, group, context.documents)
         if routing is None:
             routing = self.buckets(k.detach(), group)
             if self.training:
@@ -90,7 +91,9 @@ class LSHHeads(Heads):
         same = self.config.values == "same"
         layout, c = make_recent(buckets, self.windows, block=self.config.block, itself=False), self.config
         sink = self.sink[group] if self.sink is not None else None
-        out = attend(k, k, v, layout, shift=0 if same else 1, alone=same, delta=delta, backend=c.backend, sink=sink)
+        out = attend(
+            k, k, v, layout, shift=0 if same else 1, alone=same, delta=delta, backend=c.backend, sink=sink, gate=gate
+        )  # fmt: skip
         return out, routing
 
     def start(self, batch: int) -> BucketState:

@@ -15,7 +15,7 @@ static int omp_get_num_threads(void) { return 1; }
 #endif
 
 enum { PANEL = VECTORS * LANES, PATIENCE = 2000 }; /* outputs of a product that are summed at once; spins before yielding */
-enum { EMBED, PHASE, NORM, MATMUL, BLEND, HEADS, WINDOW, BUCKETS, SQUARED_RELU, RELU, GELU, GELU_TANH, SWIGLU, ADD, SOFTCAP };
+enum { EMBED, PHASE, NORM, MATMUL, BLEND, HEADS, WINDOW, BUCKETS, GATE, SQUARED_RELU, RELU, GELU, GELU_TANH, SWIGLU, ADD, SOFTCAP };
 
 /* p, n, x: what they are is said at each operation below; decode.py fills them in. */
 typedef struct {
@@ -242,6 +242,16 @@ static void buckets(const Program *P, const Operation *o) {
         }
 }
 
+/* p: out [rows, heads, d], scores [rows, heads]; n: heads, d. In place: what a head has read times 2 sigmoid(score). */
+static void gate(const Program *P, const Operation *o) {
+    int64_t d = o->n[1], from, to;
+    mine(P->batch * P->new_tokens * o->n[0], &from, &to);
+    for (int64_t r = from; r < to; r++) {
+        float *out = (float *)o->p[0] + r * d, factor = 2 / (1 + expf(-((const float *)o->p[1])[r]));
+        for (int64_t c = 0; c < d; c++) out[c] *= factor;
+    }
+}
+
 INLINE vec activated(int64_t kind, vec x, vec gate, float limit) {
     switch (kind) {
         case SQUARED_RELU: x = larger(x, (vec){0}); return x * x; /* a NaN stays one */
@@ -301,6 +311,7 @@ void decode(Program *P) {
             case HEADS: heads(P, o); break;
             case WINDOW: window(P, o); break;
             case BUCKETS: buckets(P, o); break;
+            case GATE: gate(P, o); break;
             case ADD: add(P, o); break;
             default: activate(P, o);
         }

@@ -28,6 +28,7 @@ KINDS = [
     "heads",
     "window",
     "buckets",
+    "gate",
     "squared_relu",
     "relu",
     "gelu",
@@ -216,6 +217,11 @@ class Tape:
         )  # fmt: skip
         self.held += [state, held]
         return out
+
+    def gate(self, out: Tensor, scores: Tensor) -> None:
+        """out [rows, heads * d_head] times 2 sigmoid(scores [rows, heads]), in place."""
+        heads = scores.shape[1]
+        self.put("gate", [out, scores], [heads, out.shape[1] // heads])
 
     def activate(self, kind: str, h: Tensor, limit: float = 0.0) -> Tensor:
         """squared_relu, relu, gelu, gelu_tanh, softcap in place; swiglu into a buffer of half the width."""

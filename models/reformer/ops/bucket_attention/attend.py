@@ -16,6 +16,7 @@ from reformer.ops.bucket_attention import blocked, native
 from reformer.ops.bucket_attention.blocks import Layout, row_products
 from reformer.ops.bucket_attention.published import make_published
 from reformer.ops.bucket_attention.recent import Recent, make_recent
+from reformer.precision import wide
 
 
 def _passes(backend: Backend, layout: Layout, q: Tensor, k: Tensor, v: Tensor) -> ModuleType:
@@ -56,7 +57,7 @@ class _BucketAttention(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, q: Tensor, k: Tensor, v: Tensor, layout: Layout, shift: int, alone: bool, delta: Tensor | None,
-        passes: ModuleType, lone: Tensor | None, sink: Tensor | None,
+        passes: ModuleType, lone: Tensor | None, sink: Tensor | None, gate: Tensor | None,
     ) -> Tensor:  # fmt: skip
         keys, values = _flat(k), _flat(v)
         queries = keys if q is k else _flat(q)
@@ -67,8 +68,10 @@ class _BucketAttention(torch.autograd.Function):
         if alone:
             own = values.to(out.dtype)
             out = torch.where((lse == -torch.inf)[:, None], own if lone is None else own * lone[:, None], out)
+        if gate is not None:
+            out *= (2 * wide(_flat(gate)).sigmoid()).to(out.dtype)
         shaped = _shaped(out, v)
-        ctx.save_for_backward(q, k, v, lse, sink, *([shaped] if delta is None else []))
+        ctx.save_for_backward(q, k, v, lse, sink, gate, *([shaped] if delta is None else []))
         ctx.layout, ctx.shift, ctx.alone, ctx.shared, ctx.passes = layout, shift, alone, q is k, passes
         ctx.lone = lone
         ctx.delta = delta  # no saved tensor: it is filled later, and may be
@@ -77,11 +80,16 @@ class _BucketAttention(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, lse, sink, *out = ctx.saved_tensors
+        q, k, v, lse, sink, gate, *out = ctx.saved_tensors
         keys, values, d_out = _flat(k), _flat(v), _flat(grad)
         queries = keys if ctx.shared else _flat(q)
         delta = ctx.delta.to(lse.dtype) if ctx.delta is not None else row_products(_flat(out[0]), d_out)
-        d_sink = None
+        d_sink = d_gate = None
+        if gate is not None:  # out is o g, g = 2 sigmoid(s). delta, of o g and its gradient, is also that of o and its
+            share = wide(_flat(gate)).sigmoid()
+            d_gate = _shaped(delta[:, None] * (1 - share), gate)
+            factor = (2 * share).to(d_out.dtype)
+            d_out = d_out * factor if ctx.delta is None else d_out.mul_(factor)
         if sink is not None:  # as dS of any other key, whose value is 0 here
             total = lse.view(-1, len(sink))
             d_sink = -((sink.to(lse.dtype) - total).exp() * delta.view_as(total)).sum(0).to(sink.dtype)
@@ -100,17 +108,18 @@ class _BucketAttention(torch.autograd.Function):
         if ctx.alone:
             d_own = d_out.masked_fill((lse != -torch.inf)[:, None], 0.0)  # there, out was the own v
             dv += d_own if ctx.lone is None else d_own * ctx.lone[:, None]
-        return None if ctx.shared else _shaped(dq, q), _shaped(dk, k), _shaped(dv, v), *[None] * 6, d_sink
+        return None if ctx.shared else _shaped(dq, q), _shaped(dk, k), _shaped(dv, v), *[None] * 6, d_sink, d_gate
 
 
 def attend(
     q: Tensor, k: Tensor, v: Tensor, layout: Layout, *, shift: int = 0, alone: bool, delta: Tensor | None = None,
-    backend: Backend = "auto", lone: Tensor | None = None, sink: Tensor | None = None,
+    backend: Backend = "auto", lone: Tensor | None = None, sink: Tensor | None = None, gate: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     """Attention over a layout made before; q, k, v: [batch, heads, length, d_head].
 
     shift: v_{j+shift} is read at a visible j. alone: who sees nothing returns its own v (times `lone` [batch * length *
-    heads], token by token, if given), else 0. sink (where not `alone`): as in `bucket_attention`. delta: a tensor
+    heads], token by token, if given), else 0. sink (where not `alone`): as in `bucket_attention`. gate: [batch,
+    heads, length, 1], scores s by whose 2 sigmoid(s) rows of the output are multiplied. delta: a tensor
     [batch * length * heads] in which the caller, before backward, puts the sums of products of the output's rows and
     its gradient's, token by token (`row_products`): the output is then not kept, and it and q may be
     overwritten. Raises ValueError where backend native or triton is asked for and cannot be had.
@@ -118,7 +127,7 @@ def attend(
     passes = _passes(backend, layout, q, k, v)
     if passes not in (blocked, native) and not q.dtype == k.dtype == v.dtype:
         q, k = q.to(v.dtype), k.to(v.dtype)  # a GPU multiplies equals
-    out: Tensor = _BucketAttention.apply(q, k, v, layout, shift, alone, delta, passes, lone, sink)
+    out: Tensor = _BucketAttention.apply(q, k, v, layout, shift, alone, delta, passes, lone, sink, gate)
     return out
 
 
