@@ -19,15 +19,16 @@ from reformer.precision import product_dtype
 
 def project(
     x: Tensor, weight: Tensor, parts: int, heads: int, scale: Tensor | None, phase: Tensor | None, *, rms: bool,
-    backend: Backend = "auto",
+    backend: Backend = "auto", gate: Tensor | None = None,
 ) -> tuple[Tensor, ...]:  # fmt: skip
     """x [tokens, d_model] @ weight.T, as `parts` of [tokens, heads, d_head]; weight: [parts * heads * d_head, d_model].
 
     rms: of x divided by its root mean square (arXiv 1910.07467). scale: [parts - 1, heads], the lengths
     that the vectors of all parts but the last are brought to; None leaves them. phase: complex [m, d_head / 2],
-    by which those parts are then turned (`rotate_`), token i by number i modulo m. Outputs have the type of products.
+    by which those parts are then turned (`rotate_`), token i by number i modulo m. gate: [n, d_model], more rows of the
+    weight; what they give is one more output, [tokens, n, 1]. Outputs have the type of products.
     """
-    out: tuple[Tensor, ...] = _Project.apply(x, weight, parts, heads, scale, phase, rms, backend)
+    out: tuple[Tensor, ...] = _Project.apply(x, weight, gate, parts, heads, scale, phase, rms, backend)
     return out
 
 
@@ -46,28 +47,35 @@ def linear(x: Tensor, weight: Tensor) -> Tensor:
 class _Project(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, parts: int, heads: int, scale: Tensor | None, phase: Tensor | None,
-        rms: bool, backend: Backend,
+        ctx: Any, x: Tensor, weight: Tensor, gate: Tensor | None, parts: int, heads: int, scale: Tensor | None,
+        phase: Tensor | None, rms: bool, backend: Backend,
     ) -> tuple[Tensor, ...]:  # fmt: skip
         ctx.low, ctx.passes, ctx.dtype = product_dtype(x), rows_for(backend, x), x.dtype
         with torch.autocast(x.device.type, enabled=False):
             y, inverse = ctx.passes.normalise(x, ctx.low) if rms else (x.to(ctx.low), None)
             raw = torch.mm(y, weight.to(ctx.low).t())
             outs, lengths = ctx.passes.split(raw, parts, heads, scale, phase)
-        ctx.save_for_backward(y, inverse, weight, scale, phase, lengths, *(outs if scale is not None else outs[:1]))
+            more = [torch.mm(y, gate.to(ctx.low).t())[..., None]] if gate is not None else []
+        kept = outs if scale is not None else outs[:1]
+        ctx.save_for_backward(y, inverse, weight, gate, scale, phase, lengths, *kept)
         ctx.parts = parts
-        return tuple(outs)
+        return *outs, *more
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        y, inverse, weight, scale, phase, lengths, *outs = ctx.saved_tensors
+        y, inverse, weight, gate, scale, phase, lengths, *outs = ctx.saved_tensors
+        grads, more, d_gate = grads[: ctx.parts], grads[ctx.parts :], None
         with torch.autocast(y.device.type, enabled=False):
             d_raw, d_scale = ctx.passes.split_back(grads, outs * (ctx.parts // len(outs)), lengths, scale, phase)
             d_weight = torch.mm(d_raw.t(), y).to(weight.dtype)
             dy = torch.mm(d_raw, weight.to(ctx.low))
+            if gate is not None:
+                d_scores = more[0].squeeze(-1).contiguous()  # whatever its layout, a product's bits are the same
+                d_gate = torch.mm(d_scores.t(), y).to(gate.dtype)
+                dy.addmm_(d_scores, gate.to(ctx.low))
             dx = dy.to(ctx.dtype) if inverse is None else ctx.passes.normalise_back(dy, y, inverse, ctx.dtype)
-        return dx, d_weight, None, None, d_scale, None, None, None
+        return dx, d_weight, d_gate, None, None, d_scale, None, None, None
 
 
 class _Linear(torch.autograd.Function):

@@ -47,8 +47,7 @@ def draw_rotations(
 def activation_bytes(config: ReformerConfig, wide: int, low: int = 2) -> int:
     """Of all layers, a token, about: what their graphs hold. wide, low: bytes of a number in streams, in products."""
     heads, d_ff = config.n_heads * config.d_head, config.d_ff or 4 * config.d_model
-    normed = config.d_model * low if config.has_gates else 0  # of which gates are made
-    attention = config.d_model * (wide + low) + heads * 8 * low + normed
+    attention = config.d_model * (wide + low) + heads * 8 * low
     feed_forward = config.d_model * (wide + low) + 3 * d_ff * low
     grouped = len(config.group_layers)
     layers = config.n_layers - grouped + grouped / config.shorten

@@ -15,8 +15,9 @@ from reformer.positions import Rotary
 from torch import Tensor
 
 
-def plain_project(x, weight, parts: int, heads: int, scale, phase, *, rms: bool):
-    y = F.linear(F.rms_norm(x, x.shape[-1:]) if rms else x, weight).view(len(x), parts, heads, -1)
+def plain_project(x, weight, parts: int, heads: int, scale, phase, *, rms: bool, gate=None):
+    normed = F.rms_norm(x, x.shape[-1:]) if rms else x
+    y = F.linear(normed, weight).view(len(x), parts, heads, -1)
     out = []
     for p in range(parts):
         part = y[:, p]
@@ -27,7 +28,7 @@ def plain_project(x, weight, parts: int, heads: int, scale, phase, *, rms: bool)
                 cos, sin = phase.real[:, None], phase.imag[:, None]
                 part = torch.stack([a * cos - b * sin, a * sin + b * cos], -1).flatten(-2)
         out.append(part)
-    return tuple(out)
+    return tuple(out) if gate is None else (*out, F.linear(normed, gate)[..., None])
 
 
 def rotary(d_head: int, dtype: torch.dtype, start: int) -> Rotary:
@@ -67,14 +68,15 @@ def _seed() -> None:
 @pytest.mark.parametrize("tokens", [1, 5, 150])
 def test_project(tokens: int, backend: str) -> None:
     dtype, tolerance = CLOSE[backend]
-    for parts, scaled, turned, rms in itertools.product((2, 3), (True, False), (True, False), (True, False)):
+    for parts, scaled, turned, rms, gated in itertools.product((2, 3), *[(True, False)] * 4):
         x, weight = drawn(tokens, 6, dtype=dtype), drawn(parts * 2 * 4, 6, dtype=dtype)
         scale = (1 + torch.rand(parts - 1, 2, dtype=dtype)).requires_grad_() if scaled else None
         phase = rotary(4, dtype, 1000).phase(slice(0, tokens)) if turned and scaled else None
-        leaves = [x, weight] + ([scale] if scale is not None else [])
+        gate = drawn(2, 6, dtype=dtype) if gated else None
+        leaves = [x, weight, *(leaf for leaf in (scale, gate) if leaf is not None)]
         arguments = (x, weight, parts, 2, scale, phase)
-        found = project(*arguments, rms=rms, backend=backend)
-        assert_same(found, plain_project(*arguments, rms=rms), leaves, tolerance)
+        found = project(*arguments, rms=rms, backend=backend, gate=gate)
+        assert_same(found, plain_project(*arguments, rms=rms, gate=gate), leaves, tolerance)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

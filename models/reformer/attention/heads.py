@@ -46,9 +46,8 @@ class Heads(Mixing):
         if n < self.heads:
             weight = weight.view(self.parts, self.heads, self.config.d_head, -1)[:, group].reshape(-1, weight.shape[1])
             lengths = lengths[:, group] if lengths is not None else None
-        found = project(flat, weight, self.parts, n, lengths, turns, rms=self.rms, backend=self.config.backend)
-        if self.gate is not None:
-            found += project(flat, self.gate[group], 1, n, None, None, rms=self.rms, backend=self.config.backend)
+        gate, backend = self.gate[group] if self.gate is not None else None, self.config.backend
+        found = project(flat, weight, self.parts, n, lengths, turns, rms=self.rms, backend=backend, gate=gate)
         return tuple(part.unflatten(0, x.shape[:2]).transpose(1, 2) for part in found)
 
     def apart(self, parts: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], Tensor | None]:
