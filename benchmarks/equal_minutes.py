@@ -229,6 +229,8 @@ def main() -> None:
         given = (arguments.minutes, seed, arguments.vocab, arguments.samples)
         print(json.dumps(peer(system, text, held, *given, folds=arguments.fold)))
         return
+    if arguments.samples:
+        arguments.samples.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         text, held = Path(folder) / "text.txt", Path(folder) / "held.txt"
         data = "".join(cut_licence([arguments.text.read_text("utf-8")]))

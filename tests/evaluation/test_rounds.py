@@ -45,7 +45,7 @@ def test_fewer_rounds_are_the_first_ones() -> None:
 
 @pytest.mark.parametrize("values", ["next", "same"])
 def test_full_attention_is_the_definition_with_one_bucket(values: str) -> None:
-    model = small(torch.float64, layers=("lsh",), values=values, windows=(4,), n_hashes=2)
+    model = small(torch.float64, layers=("lsh",), values=values, windows=(4,), n_hashes=2, gates=False)
     full = with_rounds(model, FULL, 150)
     heads = full.trunk.couplings[0].branch
     x, v = (torch.randn(1, 4, 150, 8, dtype=torch.float64) for _ in range(2))
