@@ -1,8 +1,8 @@
 """Gates: what a head has read times 2 sigmoid(s), where s = w . x of the token that reads; w is learnt a head, from 0.
 
 A softmax always hands something on; a gate lets a head be silent where what it found is of no use (arXiv 2505.06708,
-with a number a head instead of one a channel; the factor 2 makes a new gate 1). In training it is part of `attend`,
-which keeps nothing more for it.
+with a number a head instead of one a channel; the factor 2 makes a new gate 1). It is part of `attend`, which keeps
+nothing more for it; `gated` is for what does without: decoding, and full heads.
 """
 
 from __future__ import annotations

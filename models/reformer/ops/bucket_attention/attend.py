@@ -121,8 +121,8 @@ def attend(
     heads], token by token, if given), else 0. sink (where not `alone`): as in `bucket_attention`. gate: [batch,
     heads, length, 1], scores s by whose 2 sigmoid(s) rows of the output are multiplied. delta: a tensor
     [batch * length * heads] in which the caller, before backward, puts the sums of products of the output's rows and
-    its gradient's, token by token (`row_products`): the output is then not kept, and it and q may be
-    overwritten. Raises ValueError where backend native or triton is asked for and cannot be had.
+    its gradient's, token by token (`row_products`): the output is then not kept, and it, q and the output's gradient
+    may be overwritten. Raises ValueError where backend native or triton is asked for and cannot be had.
     """
     passes = _passes(backend, layout, q, k, v)
     if passes not in (blocked, native) and not q.dtype == k.dtype == v.dtype:
