@@ -1,11 +1,13 @@
 """How much of what full attention gets out of a longer context hashed heads get, in one trained model.
 
     python benchmarks/full_attention.py TEXT --run RUN [--contexts 4096 8192 16384 32768] [--rounds 1 2 4 8 full]
-                                        [--tokens 32768]
+                                        [--tokens 32768] [--again 16384]
 
 The last tokens of the text are scored at every context (each sees at least half of it), by whole passes: with so many
 hash rounds, and with attention to everything in the hash's place, which is the yardstick. Prints bits/byte, what the
 longest context saves over the shortest, its share of what full attention saves, and time; appends to results.csv.
+again: what is scored is put into the text once more, so many tokens earlier, so that a context which reaches that far
+(half of it does) has something to find.
 """
 
 from __future__ import annotations
@@ -46,6 +48,7 @@ def main() -> None:
     parser.add_argument("--contexts", type=int, nargs="+", default=[4096, 8192, 16384, 32768])
     parser.add_argument("--rounds", nargs="+", default=["1", "2", "4", "8", FULL])
     parser.add_argument("--tokens", type=int, default=32_768)
+    parser.add_argument("--again", type=int, help="tokens, at least --tokens")
     arguments = parser.parse_args()
     keep_freed_memory()
     run, contexts = Run.open(arguments.run), sorted(arguments.contexts)
@@ -55,9 +58,16 @@ def main() -> None:
         parser.error(f"{arguments.text} has {len(ids):,} tokens, fewer than the longest context and --tokens")
     tokens = torch.from_numpy(ids)
     prefix, scored = tokens[: -arguments.tokens], tokens[-arguments.tokens :]
+    case = arguments.text.stem
+    if arguments.again is not None:
+        if not arguments.tokens <= arguments.again <= contexts[-1] // 2:
+            parser.error(f"--again must be from --tokens to half the longest context: {contexts[-1] // 2:,}")
+        cut = len(prefix) - (arguments.again - arguments.tokens)
+        prefix = torch.cat([prefix[:cut], scored, prefix[cut:]])
+        case += f", read {arguments.again:,} tokens before"
     lengths = tokenizer.byte_lengths()[scored.numpy()]
     found = {r: measured(run, prefix, scored, lengths, contexts, r) for r in parse_rounds(",".join(arguments.rounds))}
-    report(found, arguments.text.stem, contexts)
+    report(found, case, contexts)
 
 
 def report(found: dict[Rounds, tuple[Curve, list[float]]], text: str, contexts: list[int]) -> None:
