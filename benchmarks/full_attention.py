@@ -4,15 +4,16 @@
                                         [--tokens 32768] [--again 16384]
 
 The last tokens of the text are scored at every context (each sees at least half of it), by whole passes: with so many
-hash rounds, and with attention to everything in the hash's place, which is the yardstick. Prints bits/byte, what the
-longest context saves over the shortest, its share of what full attention saves, and time; appends to results.csv.
-again: what is scored is put into the text once more, so many tokens earlier, so that a context which reaches that far
-(half of it does) has something to find.
+hash rounds and no `local_round` (a model may have been trained with one), and with attention to everything in the
+hash's place, which is the yardstick. Prints bits/byte, what the longest context saves over the shortest, its share of
+what full attention saves, and time; appends to results.csv. again: what is scored is put into the text once more, so
+many tokens earlier, so that a context which reaches that far (half of it does) has something to find.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import time
 from pathlib import Path
 
@@ -32,7 +33,9 @@ def measured(
     run: Run, prefix: torch.Tensor, scored: torch.Tensor, lengths: np.ndarray, contexts: list[int], rounds: Rounds
 ) -> tuple[Curve, list[float]]:
     """Nats at every context, and seconds per token scored."""
-    model = with_rounds(run.load_model(), rounds, max(contexts))
+    model = run.load_model()
+    model.config = dataclasses.replace(model.config, local_round=0)
+    model = with_rounds(model, rounds, max(contexts))
     nats, seconds = [], []
     for context in contexts:
         reader, began = Limited(model, prefix, context, forward=True), time.perf_counter()
