@@ -1,13 +1,14 @@
 """How much of what full attention gets out of a longer context hashed heads get, in one trained model.
 
     python benchmarks/full_attention.py TEXT --run RUN [--contexts 4096 8192 16384 32768] [--rounds 1 2 4 8 full]
-                                        [--tokens 32768] [--again 16384]
+                                        [--tokens 32768] [--again 16384] [--buckets 512]
 
 The last tokens of the text are scored at every context (each sees at least half of it), by whole passes: with so many
 hash rounds and no `local_round` (a model may have been trained with one), and with attention to everything in the
 hash's place, which is the yardstick. Prints bits/byte, what the longest context saves over the shortest, its share of
 what full attention saves, and time; appends to results.csv. again: what is scored is put into the text once more, so
-many tokens earlier, so that a context which reaches that far (half of it does) has something to find.
+many tokens earlier, so that a context which reaches that far (half of it does) has something to find. buckets: of
+every round, in place of those that it was trained with.
 """
 
 from __future__ import annotations
@@ -24,18 +25,26 @@ import torch
 from reformer_cli.commands.shared import keep_freed_memory
 from reformer_cli.evaluation.curve import Curve
 from reformer_cli.evaluation.likelihood import Limited
-from reformer_cli.evaluation.rounds import FULL, Rounds, parse_rounds, with_rounds
+from reformer_cli.evaluation.rounds import FULL, Rounds, parse_rounds, with_buckets, with_rounds
 from reformer_cli.runs import Run
 from reformer_cli.tokenization.pieces import read_pieces
 
 
 def measured(
-    run: Run, prefix: torch.Tensor, scored: torch.Tensor, lengths: np.ndarray, contexts: list[int], rounds: Rounds
+    run: Run,
+    prefix: torch.Tensor,
+    scored: torch.Tensor,
+    lengths: np.ndarray,
+    contexts: list[int],
+    rounds: Rounds,
+    buckets: int | None,
 ) -> tuple[Curve, list[float]]:
     """Nats at every context, and seconds per token scored."""
     model = run.load_model()
     model.config = dataclasses.replace(model.config, local_round=0)
     model = with_rounds(model, rounds, max(contexts))
+    if buckets is not None and rounds != FULL:
+        model = with_buckets(model, buckets)
     nats, seconds = [], []
     for context in contexts:
         reader, began = Limited(model, prefix, context, forward=True), time.perf_counter()
@@ -51,6 +60,7 @@ def main() -> None:
     parser.add_argument("--contexts", type=int, nargs="+", default=[4096, 8192, 16384, 32768])
     parser.add_argument("--rounds", nargs="+", default=["1", "2", "4", "8", FULL])
     parser.add_argument("--tokens", type=int, default=32_768)
+    parser.add_argument("--buckets", type=int)
     parser.add_argument("--again", type=int, help="tokens, at least --tokens")
     arguments = parser.parse_args()
     keep_freed_memory()
@@ -69,7 +79,9 @@ def main() -> None:
         prefix = torch.cat([prefix[:cut], scored, prefix[cut:]])
         case += f", read {arguments.again:,} tokens before"
     lengths = tokenizer.byte_lengths()[scored.numpy()]
-    found = {r: measured(run, prefix, scored, lengths, contexts, r) for r in parse_rounds(",".join(arguments.rounds))}
+    given, rounds = (run, prefix, scored, lengths, contexts), parse_rounds(",".join(arguments.rounds))
+    case += f", {arguments.buckets:,} buckets" if arguments.buckets else ""
+    found = {r: measured(*given, r, arguments.buckets) for r in rounds}
     report(found, case, contexts)
 
 

@@ -22,7 +22,7 @@ from reformer_cli.commands.scoring import (
     span,
     write_csv,
 )
-from reformer_cli.commands.shared import DeviceOption, RunOption, say
+from reformer_cli.commands.shared import BucketsOption, DeviceOption, RunOption, say
 from reformer_cli.errors import UserError
 from reformer_cli.files import as_size
 from reformer_cli.progress import shown
@@ -64,6 +64,7 @@ def perplexity(
     rounds: Annotated[
         int | None, typer.Option(min=1, max=64, help="Hash rounds instead of those that the model was trained with.")
     ] = None,
+    buckets: BucketsOption = None,
     likelihood: Annotated[
         str | None,
         typer.Option(
@@ -82,7 +83,7 @@ def perplexity(
     Files are scored whole, as they are, however long; each figure comes with its 95 % bootstrap interval.
     """
     from reformer_cli.evaluation.likelihood import DECODING, FORWARD, reading_of, reading_of_images
-    from reformer_cli.evaluation.rounds import with_rounds
+    from reformer_cli.evaluation.rounds import with_buckets, with_rounds
 
     begin(json, csv, plot)
     if plot is not None and not by_position:
@@ -92,6 +93,8 @@ def perplexity(
     opened, tokenizer, model = open_run(run, device, images=True)
     if rounds is not None:
         model = with_rounds(model, rounds)
+    if buckets is not None:
+        model = with_buckets(model, buckets)
     reading = reading_of(model.config, opened.config.data.context, context, likelihood)
     images = opened.config.data.image_size is not None
     if images and context is None:
@@ -104,7 +107,8 @@ def perplexity(
     show = table if images or len(files or windows) <= MOST_TABLES else line
     found: dict[str, Tally] = {}
     rule = reading.rule(model.config, images)
-    settings = {"context": reading.context, "likelihood": FORWARD if reading.forward else DECODING, "rounds": rounds}
+    settings = {"context": reading.context, "likelihood": FORWARD if reading.forward else DECODING}
+    settings |= {"rounds": rounds, "buckets": buckets}
     try:
         given = (model, tokenizer, files or [], windows, reading)
         for name, tally in scored_images(opened, *given) if images else _scored(*given):

@@ -19,7 +19,7 @@ from reformer_cli.commands.scoring import (
     span,
     write_csv,
 )
-from reformer_cli.commands.shared import DeviceOption, RunOption, say
+from reformer_cli.commands.shared import BucketsOption, DeviceOption, RunOption, say
 from reformer_cli.errors import UserError
 from reformer_cli.progress import shown
 
@@ -39,6 +39,7 @@ def context(
         typer.Option(metavar="N,N,...", help="Contexts to compare, in tokens; default: 256, 1024, 4096, ..."),
     ] = None,
     tokens: Annotated[int, typer.Option(min=1, help="Tokens to score at each context, at most.")] = TOKENS,
+    buckets: BucketsOption = None,
     json: JsonOption = False,
     csv: CsvOption = False,
     plot: PlotOption = None,
@@ -50,10 +51,13 @@ def context(
     all the rest. A table, a breakdown by how far back each word last occurred, and a sentence on what they say.
     """
     from reformer_cli.evaluation.curve import choose_contexts, context_curve, tokens_to_read
+    from reformer_cli.evaluation.rounds import with_buckets
 
     begin(json, csv, plot)
     asked = _parse(contexts) if contexts is not None else []
     opened, tokenizer, model = open_run(run, device)
+    if buckets is not None:
+        model = with_buckets(model, buckets)
     names, passages = _passages(opened, tokenizer, files or [], tokens)
     longest = max(len(p.prefix) + len(p.scored) - 1 for p in passages)
     if (limit := model.config.max_length) is not None and longest >= limit:

@@ -18,7 +18,7 @@ from reformer_cli.commands.scoring import (
     print_json,
     write_csv,
 )
-from reformer_cli.commands.shared import DeviceOption, RunOption, say
+from reformer_cli.commands.shared import BucketsOption, DeviceOption, RunOption, say
 from reformer_cli.errors import UserError
 from reformer_cli.progress import shown
 
@@ -49,6 +49,7 @@ def recall(
             help="Hash rounds to compare, such as 1,2,4,8,full; full: attention to everything (duplicate alone).",
         ),
     ] = None,
+    buckets: BucketsOption = None,
     seed: SeedOption = 0,
     json: JsonOption = False,
     csv: CsvOption = False,
@@ -61,7 +62,7 @@ def recall(
     token is right if it is the likeliest one.
     """
     from reformer_cli.evaluation.recall import TESTS, alphabet_of
-    from reformer_cli.evaluation.rounds import check_hashed, parse_rounds
+    from reformer_cli.evaluation.rounds import check_hashed, parse_rounds, with_buckets
     from reformer_cli.evaluation.suite import lengths_of, outcomes, tokens_to_read
     from reformer_cli.tokenization.synthetic import find
 
@@ -73,6 +74,8 @@ def recall(
     opened, tokenizer, model = open_run(run, device)
     if rounds is not None:
         check_hashed(model.config)
+    if buckets is not None:
+        model = with_buckets(model, buckets)
     source = find(opened.config.data.corpus)
     if source is not None and text is None and "needle" in wanted:
         if test:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from reformer_cli.commands.shared import (
+    BucketsOption,
     DeviceOption,
     RunOption,
     free_memory,
@@ -83,6 +84,7 @@ def generate(
             help="Keep what is needed to go on in FILE; where it exists, go on from it as if never stopped.",
         ),
     ] = None,
+    buckets: BucketsOption = None,
     json: Annotated[
         bool,
         typer.Option("--json", help="One JSON object a line and sample: text, tokens, log-probabilities, timing."),
@@ -110,7 +112,7 @@ def generate(
         from reformer_cli.commands.completing import check_options, draw
 
         texts = {"--prompt": prompt, "--prompt-file": prompt_file, "-": prompt_, "--bias": bias, "--stop": stop}
-        check_options(config, texts | {"--json": json, "--session": session})
+        check_options(config, texts | {"--json": json, "--session": session, "--buckets": buckets})
         draw(opened, image, rows, output, config, device)
         return
     if image is not None or rows is not None:
@@ -124,8 +126,12 @@ def generate(
     ids = tokenizer.prompt(text, first=session is None or not session.exists()).tolist()
     check_length(1 + len(ids) + max_tokens, 1 + len(ids), opened.config.model.max_length)
     where = pick_device(device)
-    check_memory(opened.config.model, 1 + len(ids) + max_tokens, max(samples, beams), free_memory(where))
     model = load_model(opened, where)
+    if buckets is not None:
+        from reformer_cli.evaluation.rounds import with_buckets
+
+        model = with_buckets(model, buckets)
+    check_memory(model.config, 1 + len(ids) + max_tokens, max(samples, beams), free_memory(where))
     say_rule(opened.config.model)
     from reformer_cli.sampling.history import TextBias
 

@@ -20,6 +20,15 @@ if TYPE_CHECKING:
 RunOption = Annotated[
     Path | None, typer.Option("--run", metavar="DIR", help="Run directory; default: the newest under runs/.")
 ]
+BucketsOption = Annotated[
+    int | None,
+    typer.Option(
+        min=2,
+        max=65_536,
+        help="Buckets a round instead of those that the model was trained with, an even multiple of them: it looks "
+        "about as far back as buckets x window tokens.",
+    ),
+]
 DeviceOption = Annotated[
     str, typer.Option("--device", help="auto, cpu, cuda or cuda:N; auto takes a GPU if there is one.")
 ]

@@ -1,13 +1,16 @@
-"""A trained model with another number of hash rounds, or with full attention in the hash's place.
+"""A trained model with another number of hash rounds or of buckets, or with full attention in the hash's place.
 
 Rounds are drawn independently, so that a model can be evaluated with more or fewer of them than it was trained with:
-more find more of what a query looks for (paper, section 5 and table 2).
+more find more of what a query looks for (paper, section 5 and table 2). Of a bucket the last tokens alone are seen, so
+that a model looks about as far back as buckets x window tokens; a longer text wants more buckets.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import zlib
+from collections.abc import Callable, Sequence
 
 import torch
 from reformer import ReformerConfig, ReformerLM
@@ -52,12 +55,41 @@ def with_rounds(model: ReformerLM, rounds: Rounds, length: int = LONGEST) -> Ref
     config = model.config
     check_hashed(config)
     config = _full(config, length) if rounds == FULL else dataclasses.replace(config, n_hashes=int(rounds))
+    return _rebuilt(model, config, lambda name, trained: _rotations(trained, config, name))
+
+
+def with_buckets(model: ReformerLM, buckets: int) -> ReformerLM:
+    """The same weights with `buckets` buckets a round: every bucket of the trained ones is split by further directions,
+    drawn from the model's seed, the layer, the round and the number of parts. Raises UserError for a model without LSH
+    heads, and for what is no even multiple of its buckets."""
+    config = model.config
+    check_hashed(config, "leave --buckets out")
+    trained = math.prod(config.n_buckets)
+    if buckets == trained:
+        return model
+    parts, rest = divmod(buckets, trained)
+    if rest or parts % 2 or not parts:
+        raise UserError(
+            f"--buckets {buckets:,} is no even multiple of the {trained:,} that the model was trained with",
+            f"such as {8 * trained:,}",
+        )
+
+    def split(name: str, trained: Tensor) -> Tensor:
+        heads, d, rounds, _ = trained.shape
+        drawn = [_drawn((heads, d, 1, parts // 2), f"{config.seed} {name} {r} in {parts}") for r in range(rounds)]
+        return torch.cat([trained, torch.cat(drawn, 2).to(trained)], 3)
+
+    return _rebuilt(model, dataclasses.replace(config, n_buckets=(*config.n_buckets, parts)), split)
+
+
+def _rebuilt(model: ReformerLM, config: ReformerConfig, rotations: Callable[[str, Tensor], Tensor]) -> ReformerLM:
+    """A model of this config with the same weights; rotations: name, the trained ones -> those it hashes with."""
     with torch.device("meta"):
         other = ReformerLM(config)
     weights = dict(model.state_dict())
     for name, tensor in weights.items():
         if name.endswith(".rotations"):
-            weights[name] = _rotations(tensor, config, name)
+            weights[name] = rotations(name, tensor)
     other.load_state_dict(weights, assign=True)
     if config.tie_embeddings:
         other.head.weight = other.embedding
@@ -79,7 +111,11 @@ def _rotations(trained: Tensor, config: ReformerConfig, name: str) -> Tensor:
     rounds = [trained[:, :, : config.n_hashes]]
     heads, d, known, width = trained.shape
     for r in range(known, config.n_hashes):
-        seed = zlib.crc32(f"{config.seed} {name} {r}".encode())
-        drawn = torch.empty(heads, d, 1, width).normal_(generator=torch.Generator().manual_seed(seed))
-        rounds.append(drawn.to(trained))
+        rounds.append(_drawn((heads, d, 1, width), f"{config.seed} {name} {r}").to(trained))
     return torch.cat(rounds, 2)
+
+
+def _drawn(shape: Sequence[int], what: str) -> Tensor:
+    """Normal numbers that are the same whenever the same is asked for."""
+    generator = torch.Generator().manual_seed(zlib.crc32(what.encode()))
+    return torch.empty(*shape).normal_(generator=generator)

@@ -66,7 +66,8 @@ def load(path: Path, texts: Texts, made: list[Made]) -> None:
         raise UserError(f"{path} is not a session of this program", "choose another --session")
     if about.get("model") != fingerprint(texts.model):
         raise UserError(
-            f"{path} is another model's session", "give the --run that it was made with, or another --session"
+            f"{path} is another model's session",
+            "give the --run and --buckets that it was made with, or another --session",
         )
     try:
         _stand(tensors, texts, made, about)

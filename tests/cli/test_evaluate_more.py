@@ -155,6 +155,7 @@ def test_recall_mistakes(reformer: Program, run: Path, duplicate_run: Path) -> N
     options = ["evaluate", "recall", "--run", run]
     assert "--test nothing is not known; use duplicate, pairs, needle" in reformer(*options, "--test", "nothing").error
     assert "--rounds '0' is not" in reformer(*options, "--rounds", "0").error
+    assert "--buckets 7 is no even multiple" in reformer(*options, "--buckets", 7).error
     assert "no text to plant" in reformer("evaluate", "recall", "--run", duplicate_run, "--test", "needle").error
     assert "common words, too few" in reformer(*options, "--test", "needle").error
 

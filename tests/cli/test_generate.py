@@ -229,6 +229,7 @@ def test_sessions_that_do_not_fit_are_refused(reformer: Program, run: Path, text
     kept = Path("s").read_bytes()
     assert reformer("train", text, *TINY, "--steps", 2, "--run", "other").status == 0
     assert "another model's session" in reformer("generate", "--run", "other", *options).error
+    assert "--buckets that it was made with" in reformer("generate", "--run", run, *options, "--buckets", 512).error
     assert (
         "the session has 1 texts, --samples is 2" in reformer("generate", "--run", run, *options, "--samples", 2).error
     )

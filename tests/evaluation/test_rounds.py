@@ -6,9 +6,10 @@ import pytest
 import torch
 from core.models import small, tokens
 from reformer.ops.bucket_attention import bucket_attention_reference
+from reformer.statistics import hash_statistics
 
 from reformer_cli.errors import UserError
-from reformer_cli.evaluation.rounds import FULL, parse_rounds, with_rounds
+from reformer_cli.evaluation.rounds import FULL, parse_rounds, with_buckets, with_rounds
 
 
 def rotations(model) -> list[torch.Tensor]:
@@ -41,6 +42,35 @@ def test_more_rounds_begin_with_the_fewer_and_repeat() -> None:
 def test_fewer_rounds_are_the_first_ones() -> None:
     model = small(n_hashes=3)
     assert torch.equal(rotations(with_rounds(model, 1))[0], rotations(model)[0][:, :, :1])
+
+
+def test_more_buckets_are_the_trained_ones_split() -> None:
+    """Other buckets than those would be others than the heads learnt with; and a round more goes on from either."""
+    model, x = small(n_hashes=2), torch.randn(1, 1, 300, 8)
+    more = with_buckets(model, 32)
+    branch, split = (m.layers[0][1] for m in (model, more))
+    before, after = branch.buckets(x, branch.all), split.buckets(x, split.all)
+    assert torch.equal(after % 8, before)
+    assert 8 < int(after.max()) < 32
+    assert torch.equal(rotations(with_buckets(with_rounds(model, 4), 32))[0][:, :, :2], rotations(more)[0])
+    assert with_buckets(model, 8) is model
+
+
+def test_more_buckets_reach_further() -> None:
+    """A bucket's window holds its last tokens alone: of a long text nothing was left of what lay far back."""
+    model, ids = small(windows=(4,)), tokens(400, batch=1)
+    of_8, of_64 = (1 - hash_statistics(m, ids)[0].fell_out.mean() for m in (model, with_buckets(model, 64)))
+    assert of_64 > 2 * of_8
+
+
+def test_with_more_buckets_decoding_is_the_whole_pass() -> None:
+    model, ids = with_buckets(small(), 32), tokens(100)
+    state, found = None, []
+    for part in ids.split(9, 1):
+        logits, state = model.extend(part, state)
+        found.append(logits)
+    with torch.no_grad():
+        assert (torch.cat(found, 1) - model(ids)).abs().max() < 1e-3
 
 
 @pytest.mark.parametrize("values", ["next", "same"])
@@ -89,5 +119,10 @@ def test_mistakes() -> None:
             parse_rounds(wrong)
     with pytest.raises(UserError, match="no LSH heads"):
         with_rounds(small(layers=("local",)), 2)
+    with pytest.raises(UserError, match="no LSH heads"):
+        with_buckets(small(layers=("local",)), 16)
+    for wrong in (4, 12, 24, 30):
+        with pytest.raises(UserError, match=f"--buckets {wrong} is no even multiple of the 8"):
+            with_buckets(small(), wrong)
     with pytest.raises(UserError, match="at most 1,048,576 tokens"):
         with_rounds(small(), FULL, 2**20 + 1)
