@@ -28,7 +28,7 @@ def test_json_has_the_promised_keys_and_adds_up(reformer: Program, run: Path, te
     Path("b.txt").write_text("The cat sät.\n", "utf-8")
     result = reformer("evaluate", "perplexity", "--run", run, text, "b.txt", "--json")
     found = json.loads(result.out)
-    assert set(found) == KEYS | {"context", "likelihood", "rounds", "rule", "files"}
+    assert set(found) == KEYS | {"context", "likelihood", "rounds", "buckets", "rule", "files"}
     assert "a file's first one, given the end-of-text token" in found["rule"]
     assert found["bytes"] == text.stat().st_size + 14
     parts = found["files"].values()
