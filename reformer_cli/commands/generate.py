@@ -126,12 +126,13 @@ def generate(
     ids = tokenizer.prompt(text, first=session is None or not session.exists()).tolist()
     check_length(1 + len(ids) + max_tokens, 1 + len(ids), opened.config.model.max_length)
     where = pick_device(device)
+    from reformer_cli.evaluation.rounds import split_buckets, with_buckets
+
+    hashed = opened.config.model if buckets is None else split_buckets(opened.config.model, buckets)
+    check_memory(hashed, 1 + len(ids) + max_tokens, max(samples, beams), free_memory(where))
     model = load_model(opened, where)
     if buckets is not None:
-        from reformer_cli.evaluation.rounds import with_buckets
-
         model = with_buckets(model, buckets)
-    check_memory(model.config, 1 + len(ids) + max_tokens, max(samples, beams), free_memory(where))
     say_rule(opened.config.model)
     from reformer_cli.sampling.history import TextBias
 

@@ -60,26 +60,34 @@ def with_rounds(model: ReformerLM, rounds: Rounds, length: int = LONGEST) -> Ref
 
 def with_buckets(model: ReformerLM, buckets: int) -> ReformerLM:
     """The same weights with `buckets` buckets a round: every bucket of the trained ones is split by further directions,
-    drawn from the model's seed, the layer, the round and the number of parts. Raises UserError for a model without LSH
-    heads, and for what is no even multiple of its buckets."""
-    config = model.config
-    check_hashed(config, "leave --buckets out")
-    trained = math.prod(config.n_buckets)
-    if buckets == trained:
+    drawn from the model's seed, the layer, the round and the number of parts. Raises UserError as `split_buckets`."""
+    config = split_buckets(model.config, buckets)
+    if config == model.config:
         return model
-    parts, rest = divmod(buckets, trained)
-    if rest or parts % 2 or not parts:
-        raise UserError(
-            f"--buckets {buckets:,} is no even multiple of the {trained:,} that the model was trained with",
-            f"such as {8 * trained:,}",
-        )
+    parts = config.n_buckets[-1]
 
     def split(name: str, trained: Tensor) -> Tensor:
         heads, d, rounds, _ = trained.shape
         drawn = [_drawn((heads, d, 1, parts // 2), f"{config.seed} {name} {r} in {parts}") for r in range(rounds)]
         return torch.cat([trained, torch.cat(drawn, 2).to(trained)], 3)
 
-    return _rebuilt(model, dataclasses.replace(config, n_buckets=(*config.n_buckets, parts)), split)
+    return _rebuilt(model, config, split)
+
+
+def split_buckets(config: ReformerConfig, buckets: int) -> ReformerConfig:
+    """The config of `with_buckets`. Raises UserError for a model without LSH heads, and for what is no even multiple of
+    its buckets."""
+    check_hashed(config, "leave --buckets out")
+    trained = math.prod(config.n_buckets)
+    if buckets == trained:
+        return config
+    parts, rest = divmod(buckets, trained)
+    if rest or parts % 2 or not parts:
+        raise UserError(
+            f"--buckets {buckets:,} is no even multiple of the {trained:,} that the model was trained with",
+            f"such as {8 * trained:,}",
+        )
+    return dataclasses.replace(config, n_buckets=(*config.n_buckets, parts))
 
 
 def _rebuilt(model: ReformerLM, config: ReformerConfig, rotations: Callable[[str, Tensor], Tensor]) -> ReformerLM:
