@@ -42,9 +42,9 @@ def measured(
     """Nats at every context, and seconds per token scored."""
     model = run.load_model()
     model.config = dataclasses.replace(model.config, local_round=0)
-    model = with_rounds(model, rounds, max(contexts))
     if buckets is not None and rounds != FULL:
         model = with_buckets(model, buckets)
+    model = with_rounds(model, rounds, max(contexts))
     nats, seconds = [], []
     for context in contexts:
         reader, began = Limited(model, prefix, context, forward=True), time.perf_counter()

@@ -10,9 +10,14 @@ from pydantic.dataclasses import dataclass
 from pydantic.fields import FieldInfo
 from typing_extensions import Self
 
-VERSION = 4  # of the files that hold settings; one more where a default changes or comes in that alters old models
+VERSION = 5  # of the files that hold settings; one more where a default changes or comes in that alters old models
 # What was the default before a version.
-BEFORE: dict[int, dict[str, Any]] = {2: {"key_tokens": 1}, 3: {"sink": False}, 4: {"gates": False}}
+BEFORE: dict[int, dict[str, Any]] = {
+    2: {"key_tokens": 1},
+    3: {"sink": False},
+    4: {"gates": False},
+    5: {"n_buckets": (64,), "nested": False},
+}
 
 LayerKind = Literal["mixed", "lsh", "local", "full"]
 Pattern = Literal["recent", "published"]
@@ -77,7 +82,12 @@ class ReformerConfig:
         description="most recent tokens of a bucket that a round sees, cycled over rounds; published: chunk length",
     )
     n_buckets: tuple[int, ...] = Field(
-        default=(64,), min_length=1, description="buckets of a round, as even factors: [64, 128] means 8,192"
+        default=(64, 64), min_length=1, description="buckets of a round, as even factors: [64, 128] means 8,192"
+    )
+    nested: bool | None = Field(
+        default=None,
+        description="every second hash round has the first factor of n_buckets alone: it catches what is alike, the "
+        "others what is the same, from further off; null: with pattern: recent, which it needs",
     )
     local_round: int = Field(
         default=0, ge=0, le=2**20, description="LSH heads also see this many preceding tokens, whatever their bucket"
@@ -197,6 +207,7 @@ class ReformerConfig:
             wrong += [f"local_round: {self.local_round} (0)"] if self.local_round else []
             wrong += [f"windows: {list(self.windows)} (one length)"] if len(self.windows) > 1 else []
             wrong += ["gates: true (false or null)"] if self.gates else []
+            wrong += ["nested: true (false or null)"] if self.nested else []
             wrong += ["backend: native (auto or torch)"] if self.backend == "native" else []
             wrong += [f"shorten: {self.shorten} (1)"] if self.shorten > 1 else []
             if wrong:
@@ -225,6 +236,20 @@ class ReformerConfig:
     def has_gates(self) -> bool:
         """Whether heads have a number by which what they have read is multiplied."""
         return self.pattern == "recent" if self.gates is None else self.gates
+
+    @property
+    def round_buckets(self) -> list[int]:
+        """Buckets of each hash round."""
+        nested = self.pattern == "recent" if self.nested is None else self.nested
+        fine, coarse = math.prod(self.n_buckets), self.n_buckets[0]
+        return [coarse if nested and r % 2 else fine for r in range(self.n_hashes)]
+
+    @property
+    def look_back(self) -> int:
+        """About how many tokens back hashed heads find anything, where all buckets are used alike: those of a bucket's
+        window, in every bucket."""
+        windows = [self.windows[r % len(self.windows)] for r in range(self.n_hashes)]
+        return self.shorten * max(n * w for n, w in zip(self.round_buckets, windows, strict=True))
 
     @property
     def group_layers(self) -> range:

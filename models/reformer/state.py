@@ -183,10 +183,10 @@ def largest_state(config: ReformerConfig, tokens: int, batch: int) -> int:
         seen = tokens // config.shorten if n in config.group_layers else tokens
         window = 2 * seen if kind == "full" else config.local_window * (1 + published)
         windows = [config.windows[r % len(config.windows)] * (1 + published) for r in range(config.n_hashes)]
-        slots = math.prod(config.n_buckets) * sum(windows) + config.local_round
+        sizes = config.round_buckets
+        slots = sum(n * w for n, w in zip(sizes, windows, strict=True)) + config.local_round
         rounds = len(windows) + bool(config.local_round)
         used = min(slots, rounds * seen)
-        buckets = math.prod(config.n_buckets) * len(windows)
-        total += local * window * pair + lsh * (used * (pair + 8 + 4 * rounds) + 8 * buckets)
+        total += local * window * pair + lsh * (used * (pair + 8 + 4 * rounds) + 8 * sum(sizes))
         total += lsh * (config.key_tokens - 1) * config.d_head * 4
     return batch * total

@@ -91,10 +91,10 @@ def perplexity(
     if likelihood not in (None, DECODING, FORWARD):
         raise UserError(f"--likelihood {likelihood!r} is not known", f"use {DECODING} or {FORWARD}")
     opened, tokenizer, model = open_run(run, device, images=True)
+    if buckets is not None:  # first, as in `evaluate recall`: further rounds are drawn with all of their buckets
+        model = with_buckets(model, buckets)
     if rounds is not None:
         model = with_rounds(model, rounds)
-    if buckets is not None:
-        model = with_buckets(model, buckets)
     reading = reading_of(model.config, opened.config.data.context, context, likelihood)
     images = opened.config.data.image_size is not None
     if images and context is None:

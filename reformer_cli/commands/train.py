@@ -196,6 +196,7 @@ def _begun(
     backend, reason = backend_reason(config.model, world.device)
     say_choice("backend", backend, reason)
     config = _fitted(settings, config, world)
+    _warn_of_reach(config)
     check_world(config, world)
     reading_for(config, prepared).check()
     check_board(config.train.tensorboard)
@@ -294,6 +295,18 @@ def _fitted(settings: Settings, config: RunConfig, world: World) -> RunConfig:
         + " (`reformer plan` says what takes it)"
     )
     return config
+
+
+def _warn_of_reach(config: RunConfig) -> None:
+    """Where a context is longer than what its hashed heads can look back over."""
+    model, context = config.model, config.data.context
+    hashed = model.pattern == "recent" and {"mixed", "lsh"} & set(model.layers)
+    if hashed and context > max(model.look_back, model.local_round):
+        factors = [*model.n_buckets, 2 * -(-context // (2 * model.look_back))]
+        say(
+            f"warning: hashed heads look back about {model.look_back:,} tokens (n_buckets x windows) of a context of "
+            f"{context:,}; --set 'n_buckets={factors}' reaches all of it"
+        )
 
 
 def say_choice(key: str, value: Any, reason: str) -> None:

@@ -8,12 +8,14 @@ that a model looks about as far back as buckets x window tokens; a longer text w
 from __future__ import annotations
 
 import dataclasses
-import math
+import itertools
+import operator
 import zlib
 from collections.abc import Callable, Sequence
 
 import torch
 from reformer import ReformerConfig, ReformerLM
+from reformer.ops.lsh_hash import rotation_width
 from torch import Tensor
 
 from reformer_cli.errors import UserError
@@ -60,10 +62,14 @@ def with_rounds(model: ReformerLM, rounds: Rounds, length: int = LONGEST) -> Ref
 
 def with_buckets(model: ReformerLM, buckets: int) -> ReformerLM:
     """The same weights with `buckets` buckets a round: every bucket of the trained ones is split by further directions,
-    drawn from the model's seed, the layer, the round and the number of parts. Raises UserError as `split_buckets`."""
+    drawn from the model's seed, the layer, the round and the number of parts; or the first of the trained factors are
+    left alone. Nested rounds keep the buckets that they have. Raises UserError as `split_buckets`."""
     config = split_buckets(model.config, buckets)
     if config == model.config:
         return model
+    if len(config.n_buckets) < len(model.config.n_buckets):
+        width = rotation_width(config.n_buckets)
+        return _rebuilt(model, config, lambda _, trained: trained[..., :width])
     parts = config.n_buckets[-1]
 
     def split(name: str, trained: Tensor) -> Tensor:
@@ -75,17 +81,19 @@ def with_buckets(model: ReformerLM, buckets: int) -> ReformerLM:
 
 
 def split_buckets(config: ReformerConfig, buckets: int) -> ReformerConfig:
-    """The config of `with_buckets`. Raises UserError for a model without LSH heads, and for what is no even multiple of
-    its buckets."""
+    """The config of `with_buckets`. Raises UserError for a model without LSH heads, and for what is neither an even
+    multiple of its buckets nor a product of its first factors."""
     check_hashed(config, "leave --buckets out")
-    trained = math.prod(config.n_buckets)
-    if buckets == trained:
-        return config
+    products = list(itertools.accumulate(config.n_buckets, operator.mul))
+    if buckets in products:
+        return dataclasses.replace(config, n_buckets=config.n_buckets[: products.index(buckets) + 1])
+    trained = products[-1]
     parts, rest = divmod(buckets, trained)
     if rest or parts % 2 or not parts:
         raise UserError(
-            f"--buckets {buckets:,} is no even multiple of the {trained:,} that the model was trained with",
-            f"such as {8 * trained:,}",
+            f"--buckets {buckets:,} is no even multiple of the {trained:,} that the model was trained with "
+            f"(n_buckets {list(config.n_buckets)})",
+            f"such as {8 * trained:,}, or one of {', '.join(f'{p:,}' for p in products)}",
         )
     return dataclasses.replace(config, n_buckets=(*config.n_buckets, parts))
 

@@ -66,8 +66,9 @@ def charts(config: RunConfig, records: Records) -> Iterable[Chart]:
     clip = config.train.gradient_clip
     yield Chart("Gradient norm", norm, from_zero=True, note=f"Before clipping; steps are cut to {clip:g}.")
     layers = [Line(s, 1 + n, dots=True) for n, s in enumerate(_few(records.layers))]
-    buckets = math.prod(config.model.n_buckets)
-    note = f"1 / sum of squared shares, mean of rounds and heads, on held-out text; at most {buckets:,}."
+    buckets = config.model.round_buckets
+    most = sum(buckets) // len(buckets)
+    note = f"1 / sum of squared shares, mean of rounds and heads, on held-out text; at most {most:,}."
     yield Chart("Bucket balance, effective buckets", layers, from_zero=True, note=note)
     context = records.of("context")
     if len(set(context.y)) > 1:

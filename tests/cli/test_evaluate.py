@@ -154,11 +154,11 @@ def test_rounds_are_an_override(reformer: Program, run: Path, text: Path) -> Non
 
 def test_buckets_are_an_override(reformer: Program, run: Path, text: Path) -> None:
     options = ["evaluate", "perplexity", "--run", run, text, "--json"]
-    as_trained, more = (json.loads(reformer(*options, *rest).out) for rest in ([], ["--buckets", 512]))
-    assert as_trained["bits_per_byte"] != more["bits_per_byte"]
-    assert (as_trained["buckets"], more["buckets"]) == (None, 512)
+    as_trained, fewer = (json.loads(reformer(*options, *rest).out) for rest in ([], ["--buckets", 64]))
+    assert as_trained["bits_per_byte"] != fewer["bits_per_byte"]
+    assert (as_trained["buckets"], fewer["buckets"]) == (None, 64)
     options = ["evaluate", "context", "--run", run, text, "--csv"]
-    assert reformer(*options).out != reformer(*options, "--buckets", 512).out
+    assert reformer(*options).out != reformer(*options, "--buckets", 64).out
 
 
 def test_pictures(reformer: Program, run: Path, text: Path) -> None:
@@ -212,7 +212,7 @@ def test_context_limits_what_is_seen(reformer: Program, run: Path, text: Path) -
         (["--context", "1"], "'--context': Input should be greater than or equal to 2"),
         (["--json", "--csv"], "exclude each other"),
         (["--rounds", "0"], "--rounds"),
-        (["--buckets", "100"], "--buckets 100 is no even multiple of the 64 that"),
+        (["--buckets", "100"], "--buckets 100 is no even multiple of the 4,096 that"),
         ([".."], "cannot read"),
     ],
 )

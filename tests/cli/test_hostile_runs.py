@@ -115,8 +115,8 @@ def test_links_that_lead_out_are_not_followed(reformer: Program, run: Path, tmp_
         ("d_model: 16", "d_model: 99999999999999"),
         ("n_layers: 1", "n_layers: 1000000000"),
         ("corpus:", "corpus: {a: b}\n  x:"),
-        ("version: 4", "version: [1]"),
-        ("version: 4", "version: 4\npadding: '" + "x" * 2**21 + "'"),
+        ("version: 5", "version: [1]"),
+        ("version: 5", "version: 5\npadding: '" + "x" * 2**21 + "'"),
     ],
 )
 def test_a_hostile_config(reformer: Program, run: Path, old: str, new: str) -> None:

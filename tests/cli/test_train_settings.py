@@ -42,6 +42,15 @@ def test_parts_of_a_batch_add_up(reformer: Program, text: Path) -> None:
     assert tokens == [256 * n for n in range(1, 9)]
 
 
+def test_a_context_beyond_reach_is_said(reformer: Program, text: Path) -> None:
+    """Found late: with 64 buckets a model of a long context had seen the last 4,096 tokens and no more."""
+    said = reformer("train", text, *TINY, *sets("windows=[4]", "n_buckets=[4]"), "--steps", 1, "--run", "few").err
+    assert "look back about 16 tokens (n_buckets x windows) of a context of 32" in said
+    assert "--set 'n_buckets=[4, 2]' reaches all of it" in said
+    more = sets("windows=[4]", "n_buckets=[4, 2]")
+    assert "look back" not in reformer("train", text, *TINY, *more, "--steps", 1, "--run", "enough").err
+
+
 @pytest.mark.parametrize("optimizer", ["muon", "adafactor"])
 @pytest.mark.parametrize("schedule", ["wsd", "published"])
 def test_resume_with_other_optimisers(reformer: Program, text: Path, optimizer: str, schedule: str) -> None:

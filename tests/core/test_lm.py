@@ -33,16 +33,19 @@ def test_who_may_read_a_folder_may_read_its_weights(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("version", "settings"),
     [
-        (1, {"key_tokens": 1, "sink": False, "gates": False}),
-        (2, {"sink": False, "gates": False}),
-        (3, {"gates": False}),
+        (1, {"key_tokens": 1, "sink": False, "gates": False, "nested": False}),
+        (2, {"sink": False, "gates": False, "nested": False}),
+        (3, {"gates": False, "nested": False}),
+        (4, {"nested": False}),
     ],
 )
 def test_models_of_earlier_formats_are_what_they_were(version: int, settings: dict, tmp_path: Path) -> None:
-    model = small(**settings)
+    model = small(**settings, n_buckets=(8, 4), n_hashes=2)
     model.save_pretrained(tmp_path)
-    text = (tmp_path / "config.yaml").read_text().replace("version: 4", f"version: {version}")
-    (tmp_path / "config.yaml").write_text(re.sub(r"  (key_tokens: 1|sink: false|gates: false)\n", "", text))
+    text = (tmp_path / "config.yaml").read_text().replace("version: 5", f"version: {version}")
+    (tmp_path / "config.yaml").write_text(
+        re.sub(r"  (key_tokens: 1|sink: false|gates: false|nested: false)\n", "", text)
+    )
     assert torch.equal(ReformerLM.from_pretrained(tmp_path)(tokens(50)), model(tokens(50)))
 
 
@@ -82,7 +85,7 @@ def pickled(path: Path) -> None:
 
 def newer(path: Path) -> None:
     text = (path / "config.yaml").read_text()
-    (path / "config.yaml").write_text(text.replace("version: 4", "version: 99"))
+    (path / "config.yaml").write_text(text.replace("version: 5", "version: 99"))
 
 
 def not_yaml(path: Path) -> None:
@@ -118,6 +121,16 @@ def test_config_names_every_fault_at_once() -> None:
         ReformerConfig(vocab_size=9, n_buckets=(3,), d_head=7, layers=("lsh",), tie_embeddings=True, merge="concat")
     for part in ("n_buckets", "d_head", "tie_embeddings"):
         assert part in str(error.value)
+    with pytest.raises(ValueError, match=r"published does not go with .*nested: true"):
+        ReformerConfig(vocab_size=9, pattern="published", nested=True)
+
+
+def test_how_far_hashed_heads_look_back() -> None:
+    sizes = {"vocab_size": 9, "n_buckets": (4, 8), "windows": (10, 50)}
+    assert ReformerConfig(**sizes).look_back == 320  # 32 buckets of 10; the second round's 4 of 50 are less
+    assert ReformerConfig(**sizes, n_hashes=1).look_back == 320
+    assert ReformerConfig(**sizes, nested=False).look_back == 1600
+    assert ReformerConfig(**sizes, nested=False, shorten=3).look_back == 4800
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from core.devices import DEVICES
+from core.models import small
 from reformer.ops.lsh_hash import blocked, lsh_hash, lsh_hash_reference, rotation_width
 
 
@@ -16,6 +17,18 @@ def test_slices_give_the_definition(factors: tuple[int, ...], monkeypatch: pytes
     found = lsh_hash(x, rotations, factors)
     assert torch.equal(found.long(), lsh_hash_reference(x, rotations, factors))
     assert found.max() < torch.tensor(factors).prod()
+
+
+def test_every_second_round_may_be_coarse() -> None:
+    """The fine rounds alone lose what is only alike; the coarse ones, of a long text, all but its end."""
+    settings = {"n_buckets": (4, 64), "n_hashes": 3, "local_round": 5}
+    nested, plain = (small(**settings, nested=n).layers[0][1] for n in (None, False))
+    assert (nested.sizes, plain.sizes) == ([1, 256, 4, 256], [1, 256, 256, 256])
+    x = torch.randn(2, 1, 500, 8)
+    found, wanted = nested.buckets(x, nested.all), plain.buckets(x, plain.all)
+    assert torch.equal(found[[0, 1, 3]], wanted[[0, 1, 3]])
+    assert torch.equal(found[2], wanted[2] % 4)
+    assert found[1].max() > 100
 
 
 def test_ids_take_the_smallest_type() -> None:

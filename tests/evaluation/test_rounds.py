@@ -56,9 +56,21 @@ def test_more_buckets_are_the_trained_ones_split() -> None:
     assert with_buckets(model, 8) is model
 
 
+def test_fewer_buckets_are_the_first_factors_and_nested_rounds_keep_theirs() -> None:
+    model, x = small(n_buckets=(4, 6), n_hashes=2), torch.randn(1, 1, 300, 8)
+    found = []
+    for buckets in (4, 24, 48):
+        branch = with_buckets(model, buckets).layers[0][1]
+        assert branch.sizes == [buckets, 4]
+        found.append(branch.buckets(x, branch.all))
+    assert torch.equal(found[1] % 4, found[0])
+    assert torch.equal(found[2][0] % 24, found[1][0])
+    assert torch.equal(found[2][1], found[0][1])
+
+
 def test_more_buckets_reach_further() -> None:
     """A bucket's window holds its last tokens alone: of a long text nothing was left of what lay far back."""
-    model, ids = small(windows=(4,)), tokens(400, batch=1)
+    model, ids = small(windows=(4,), nested=False), tokens(400, batch=1)
     of_8, of_64 = (1 - hash_statistics(m, ids)[0].fell_out.mean() for m in (model, with_buckets(model, 64)))
     assert of_64 > 2 * of_8
 

@@ -45,7 +45,7 @@ class LSHHeads(Heads):
         # everything. The mean of the sequence at hand would leak the future; this one is of earlier passes.
         self.register_buffer("centre", torch.zeros(heads, config.d_head))
         self.windows = [config.windows[r % len(config.windows)] for r in range(config.n_hashes)]
-        self.sizes = [math.prod(config.n_buckets)] * config.n_hashes
+        self.sizes = config.round_buckets
         if config.local_round:
             self.windows.insert(0, config.local_round)
             self.sizes.insert(0, 1)
@@ -69,6 +69,9 @@ class LSHHeads(Heads):
         centre = (self.centre * self.key_lengths()[:, None].detach())[group]
         c = self.config
         hashed = lsh_hash(k, self.rotations[group], c.n_buckets, centre, c.backend)
+        for r, size in enumerate(c.round_buckets):
+            if size < math.prod(c.n_buckets):  # the first factors are the lowest digits
+                hashed[r].remainder_(size)
         if not c.local_round:
             return hashed
         return torch.cat([torch.zeros_like(hashed[:1]), hashed])
