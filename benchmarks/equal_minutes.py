@@ -59,6 +59,18 @@ def dense(vocab_size: int, context: int) -> tuple[nn.Module, Logits]:
     return model, model
 
 
+def dense_few(vocab_size: int, context: int) -> tuple[nn.Module, Logits]:
+    """The same for a text that is read two or three times."""
+    model = Dense(vocab_size, 192, 4, 4, dropout=0.1)
+    return model, model
+
+
+def dense_small(vocab_size: int, context: int) -> tuple[nn.Module, Logits]:
+    """As ours where so few tokens can be read: 128 wide, 3 layers."""
+    model = Dense(vocab_size, 128, 3, 4, dropout=0.1)
+    return model, model
+
+
 def lstm(vocab_size: int, context: int) -> tuple[nn.Module, Logits]:
     """Two layers of 512; regularised, since the text is short."""
     model = Recurrent(vocab_size, 512, 2, dropout=0.3)
@@ -93,6 +105,8 @@ def lucidrains(vocab_size: int, context: int) -> tuple[nn.Module, Logits]:
 
 PEERS = {
     "dense": Peer(dense, 256, 8, 3e-3, weight_decay=0.5, decay=0.2),
+    "dense-few": Peer(dense_few, 256, 8, 3e-3, decay=0.2),
+    "dense-small": Peer(dense_small, 256, 8, 4e-3, decay=0.2),
     "dense-muon": Peer(dense, 256, 8, 5e-3, muon=True, decay=0.2),
     "lstm": Peer(lstm, 256, 16, 3e-3),
     "transformers": Peer(huggingface, 1024, 2, 2e-3, bf16=False),  # its products lose the gradients' equality in bf16

@@ -71,7 +71,7 @@ def main() -> None:
         parser.error(f"{arguments.text} has {len(ids):,} tokens, fewer than the longest context and --tokens")
     tokens = torch.from_numpy(ids)
     prefix, scored = tokens[: -arguments.tokens], tokens[-arguments.tokens :]
-    case = arguments.text.stem
+    case = f"{arguments.text.stem}, {arguments.run.name}"
     if arguments.again is not None:
         if not arguments.tokens <= arguments.again <= contexts[-1] // 2:
             parser.error(f"--again must be from --tokens to half the longest context: {contexts[-1] // 2:,}")

@@ -87,7 +87,8 @@ class ReformerConfig:
     nested: bool | None = Field(
         default=None,
         description="every second hash round has the first factor of n_buckets alone: it catches what is alike, the "
-        "others what is the same, from further off; null: with pattern: recent, which it needs",
+        "others what is the same, from further off; in training on contexts that the first factor's buckets look back "
+        "over, all rounds have it alone; null: with pattern: recent, which it needs",
     )
     local_round: int = Field(
         default=0, ge=0, le=2**20, description="LSH heads also see this many preceding tokens, whatever their bucket"
@@ -238,11 +239,20 @@ class ReformerConfig:
         return self.pattern == "recent" if self.gates is None else self.gates
 
     @property
+    def has_nested_rounds(self) -> bool:
+        """Whether hash rounds differ in their number of buckets."""
+        return self.pattern == "recent" if self.nested is None else self.nested
+
+    @property
     def round_buckets(self) -> list[int]:
         """Buckets of each hash round."""
-        nested = self.pattern == "recent" if self.nested is None else self.nested
         fine, coarse = math.prod(self.n_buckets), self.n_buckets[0]
-        return [coarse if nested and r % 2 else fine for r in range(self.n_hashes)]
+        return [coarse if self.has_nested_rounds and r % 2 else fine for r in range(self.n_hashes)]
+
+    def trains_coarse(self, length: int) -> bool:
+        """Whether training on contexts of this many rows hashes by the first factor of n_buckets alone: where coarse
+        buckets look back over all of them, finer ones of the same windows could only see less."""
+        return self.has_nested_rounds and length <= self.n_buckets[0] * min(self.windows)
 
     @property
     def look_back(self) -> int:

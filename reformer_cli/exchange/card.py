@@ -107,7 +107,7 @@ def _sizes(config: RunConfig, tokenizer: Tokenizer, parameters: int) -> dict[str
     return {
         "parameters": f"{parameters:,}",
         "layers": f"{_layers(m)}, d_model {m.d_model}, {m.n_heads} heads x {m.d_head}",
-        "attention": f"pattern {m.pattern}, {m.n_hashes} hash rounds, buckets {list(m.n_buckets)}",
+        "attention": f"pattern {m.pattern}, {m.n_hashes} hash rounds, buckets {m.round_buckets}",
         "context in training": f"{config.data.context:,} tokens",
         "tokenizer": f"{tokenizer.kind}, {tokenizer.vocab_size:,} tokens{lossless}",
     }

@@ -31,6 +31,17 @@ def test_every_second_round_may_be_coarse() -> None:
     assert found[1].max() > 100
 
 
+def test_training_on_short_contexts_hashes_coarsely() -> None:
+    """Trained with fine rounds on contexts of 1,024, models were 0.3 to 0.7 % worse: fine buckets only hid tokens."""
+    branch = small(n_buckets=(4, 64), n_hashes=2, windows=(8,)).layers[0][1]
+    short, long = torch.randn(1, 1, 32, 8), torch.randn(1, 1, 33, 8)
+    coarse = branch.buckets(short, branch.all) % 4
+    assert branch.buckets(short, branch.all).max() >= 4
+    branch.train()
+    assert torch.equal(branch.buckets(short, branch.all), coarse)
+    assert branch.buckets(long, branch.all).max() >= 4
+
+
 def test_ids_take_the_smallest_type() -> None:
     # Sort keys of the peers overflow; ours are the bare ids, and 8,192 of them fit 16 bits.
     x = torch.randn(1, 1, 4, 8)

@@ -67,10 +67,12 @@ class LSHHeads(Heads):
         """Integer [rounds, batch, heads of group, length]; a local round, if any, comes first and has one bucket."""
         # A hash minds the direction alone: the centre, kept for unit vectors, is brought to the vectors' length.
         centre = (self.centre * self.key_lengths()[:, None].detach())[group]
-        c = self.config
-        hashed = lsh_hash(k, self.rotations[group], c.n_buckets, centre, c.backend)
+        c, factors = self.config, self.config.n_buckets
+        if self.training and c.trains_coarse(k.shape[2]):
+            factors = factors[:1]
+        hashed = lsh_hash(k, self.rotations[group, ..., : rotation_width(factors)], factors, centre, c.backend)
         for r, size in enumerate(c.round_buckets):
-            if size < math.prod(c.n_buckets):  # the first factors are the lowest digits
+            if size < math.prod(factors):  # the first factors are the lowest digits
                 hashed[r].remainder_(size)
         if not c.local_round:
             return hashed
