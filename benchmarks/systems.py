@@ -31,6 +31,7 @@ def _ours(length: int, device: str, **changes: object) -> tuple[nn.Module, Step]
     settings: dict[str, object] = SIZES | {
         "n_hashes": 1,
         "n_buckets": factors(length),
+        "far_round": False,  # one round, as the peers have
         "local_window": CHUNK,
         "windows": (CHUNK,),
     }

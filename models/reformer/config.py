@@ -16,7 +16,7 @@ BEFORE: dict[int, dict[str, Any]] = {
     2: {"key_tokens": 1},
     3: {"sink": False},
     4: {"gates": False},
-    5: {"n_buckets": (64,), "nested": False},
+    5: {"n_buckets": (64,), "far_round": False},
 }
 
 LayerKind = Literal["mixed", "lsh", "local", "full"]
@@ -84,11 +84,11 @@ class ReformerConfig:
     n_buckets: tuple[int, ...] = Field(
         default=(64, 64), min_length=1, description="buckets of a round, as even factors: [64, 128] means 8,192"
     )
-    nested: bool | None = Field(
+    far_round: bool | None = Field(
         default=None,
-        description="every second hash round has the first factor of n_buckets alone: it catches what is alike, the "
-        "others what is the same, from further off; in training on contexts that the first factor's buckets look back "
-        "over, all rounds have it alone; null: with pattern: recent, which it needs",
+        description="the n_hashes rounds have all factors of n_buckets but the last, and catch what is alike; one more "
+        "has all of them, and finds what is the same from further off. Training on contexts that the others look back "
+        "over leaves it out. null: with pattern: recent and several factors, which it needs",
     )
     local_round: int = Field(
         default=0, ge=0, le=2**20, description="LSH heads also see this many preceding tokens, whatever their bucket"
@@ -199,6 +199,8 @@ class ReformerConfig:
                 found.append(
                     f"axial_dims {list(self.axial_dims)} and axial_shape {list(self.axial_shape)} differ in length"
                 )
+        if self.far_round and len(self.n_buckets) < 2:
+            found.append(f"far_round needs n_buckets of several factors, not {list(self.n_buckets)}")
         if self.sink and self.values != "next":
             found.append(f"sink needs values: next, not {self.values}")
         if self.pattern == "published":
@@ -208,7 +210,7 @@ class ReformerConfig:
             wrong += [f"local_round: {self.local_round} (0)"] if self.local_round else []
             wrong += [f"windows: {list(self.windows)} (one length)"] if len(self.windows) > 1 else []
             wrong += ["gates: true (false or null)"] if self.gates else []
-            wrong += ["nested: true (false or null)"] if self.nested else []
+            wrong += ["far_round: true (false or null)"] if self.far_round else []
             wrong += ["backend: native (auto or torch)"] if self.backend == "native" else []
             wrong += [f"shorten: {self.shorten} (1)"] if self.shorten > 1 else []
             if wrong:
@@ -239,27 +241,33 @@ class ReformerConfig:
         return self.pattern == "recent" if self.gates is None else self.gates
 
     @property
-    def has_nested_rounds(self) -> bool:
-        """Whether hash rounds differ in their number of buckets."""
-        return self.pattern == "recent" if self.nested is None else self.nested
+    def has_far_round(self) -> bool:
+        """Whether one more hash round than n_hashes looks further back."""
+        return self.pattern == "recent" and len(self.n_buckets) > 1 if self.far_round is None else self.far_round
 
     @property
     def round_buckets(self) -> list[int]:
-        """Buckets of each hash round."""
-        fine, coarse = math.prod(self.n_buckets), self.n_buckets[0]
-        return [coarse if self.has_nested_rounds and r % 2 else fine for r in range(self.n_hashes)]
+        """Buckets of each hash round; the far one, if any, comes first."""
+        far, buckets = self.has_far_round, math.prod(self.n_buckets)
+        return [buckets] * far + [buckets // self.n_buckets[-1] if far else buckets] * self.n_hashes
 
-    def trains_coarse(self, length: int) -> bool:
-        """Whether training on contexts of this many rows hashes by the first factor of n_buckets alone: where coarse
-        buckets look back over all of them, finer ones of the same windows could only see less."""
-        return self.has_nested_rounds and length <= self.n_buckets[0] * min(self.windows)
+    @property
+    def round_windows(self) -> list[int]:
+        """Window of each hash round."""
+        windows = [self.windows[r % len(self.windows)] for r in range(self.n_hashes)]
+        return [windows[0]] * self.has_far_round + windows
 
     @property
     def look_back(self) -> int:
         """About how many tokens back hashed heads find anything, where all buckets are used alike: those of a bucket's
         window, in every bucket."""
-        windows = [self.windows[r % len(self.windows)] for r in range(self.n_hashes)]
-        return self.shorten * max(n * w for n, w in zip(self.round_buckets, windows, strict=True))
+        return self.shorten * max(n * w for n, w in zip(self.round_buckets, self.round_windows, strict=True))
+
+    def trains_near(self, length: int) -> bool:
+        """Whether training on contexts of this many rows leaves the far round out: where the others look back over all
+        of them, its finer buckets could only see less."""
+        others = zip(self.round_buckets[1:], self.round_windows[1:], strict=True)
+        return self.has_far_round and length <= min(n * w for n, w in others)
 
     @property
     def group_layers(self) -> range:

@@ -182,8 +182,7 @@ def largest_state(config: ReformerConfig, tokens: int, batch: int) -> int:
         local, lsh = {"mixed": config.head_split, "lsh": (0, config.n_heads)}.get(kind, (config.n_heads, 0))
         seen = tokens // config.shorten if n in config.group_layers else tokens
         window = 2 * seen if kind == "full" else config.local_window * (1 + published)
-        windows = [config.windows[r % len(config.windows)] * (1 + published) for r in range(config.n_hashes)]
-        sizes = config.round_buckets
+        windows, sizes = [w * (1 + published) for w in config.round_windows], config.round_buckets
         slots = sum(n * w for n, w in zip(sizes, windows, strict=True)) + config.local_round
         rounds = len(windows) + bool(config.local_round)
         used = min(slots, rounds * seen)

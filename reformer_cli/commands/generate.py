@@ -126,9 +126,9 @@ def generate(
     ids = tokenizer.prompt(text, first=session is None or not session.exists()).tolist()
     check_length(1 + len(ids) + max_tokens, 1 + len(ids), opened.config.model.max_length)
     where = pick_device(device)
-    from reformer_cli.evaluation.rounds import split_buckets, with_buckets
+    from reformer_cli.evaluation.rounds import far_buckets, with_buckets
 
-    hashed = opened.config.model if buckets is None else split_buckets(opened.config.model, buckets)
+    hashed = opened.config.model if buckets is None else far_buckets(opened.config.model, buckets)
     check_memory(hashed, 1 + len(ids) + max_tokens, max(samples, beams), free_memory(where))
     model = load_model(opened, where)
     if buckets is not None:

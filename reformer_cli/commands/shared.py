@@ -25,8 +25,8 @@ BucketsOption = Annotated[
     typer.Option(
         min=2,
         max=65_536,
-        help="Buckets a round instead of those that the model was trained with, an even multiple of them or a product "
-        "of their first factors: it looks about as far back as buckets x window tokens.",
+        help="Buckets of the hash round that looks far back (about buckets x window tokens), also for a model without "
+        "one: an even multiple of the other rounds'; as many as those: none.",
     ),
 ]
 DeviceOption = Annotated[

@@ -2,14 +2,13 @@
 
 Rounds are drawn independently, so that a model can be evaluated with more or fewer of them than it was trained with:
 more find more of what a query looks for (paper, section 5 and table 2). Of a bucket the last tokens alone are seen, so
-that a model looks about as far back as buckets x window tokens; a longer text wants more buckets.
+that a round looks about as far back as buckets x window tokens; a longer text wants more buckets in one of them.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
-import operator
+import math
 import zlib
 from collections.abc import Callable, Sequence
 
@@ -46,7 +45,7 @@ def check_hashed(config: ReformerConfig, hint: str = "leave --rounds out") -> No
 
 
 def with_rounds(model: ReformerLM, rounds: Rounds, length: int = LONGEST) -> ReformerLM:
-    """The same weights with `rounds` hash rounds in every LSH head.
+    """The same weights with `rounds` hash rounds in every LSH head, beside the far one.
 
     The rounds it was trained with come first, then new ones: round r of a layer is drawn from the model's seed, the
     layer and r alone, so that 8 rounds contain the 4. Windows go on cycling over the rounds. FULL: every LSH head sees
@@ -61,41 +60,50 @@ def with_rounds(model: ReformerLM, rounds: Rounds, length: int = LONGEST) -> Ref
 
 
 def with_buckets(model: ReformerLM, buckets: int) -> ReformerLM:
-    """The same weights with `buckets` buckets a round: every bucket of the trained ones is split by further directions,
-    drawn from the model's seed, the layer, the round and the number of parts; or the first of the trained factors are
-    left alone. Nested rounds keep the buckets that they have. Raises UserError as `split_buckets`."""
-    config = split_buckets(model.config, buckets)
-    if config == model.config:
+    """The same weights with a far round of `buckets` buckets, whether or not it was trained with one, beside the rounds
+    that it was trained with; without one where these have as many. Every bucket of a hash like theirs is split by
+    further directions, drawn from the model's seed, the layer and the number of parts. Raises UserError as
+    `far_buckets`."""
+    old, config = model.config, far_buckets(model.config, buckets)
+    if config == old:
         return model
-    if len(config.n_buckets) < len(model.config.n_buckets):
-        width = rotation_width(config.n_buckets)
-        return _rebuilt(model, config, lambda _, trained: trained[..., :width])
-    parts = config.n_buckets[-1]
+    factors = config.n_buckets[:-1] if config.has_far_round else config.n_buckets
+    width, parts = rotation_width(factors), config.n_buckets[-1]
 
-    def split(name: str, trained: Tensor) -> Tensor:
-        heads, d, rounds, _ = trained.shape
-        drawn = [_drawn((heads, d, 1, parts // 2), f"{config.seed} {name} {r} in {parts}") for r in range(rounds)]
-        return torch.cat([trained, torch.cat(drawn, 2).to(trained)], 3)
+    def beside(name: str, trained: Tensor) -> Tensor:
+        heads, d = trained.shape[:2]
+        near = trained[:, :, int(old.has_far_round) :, :width]
+        if not config.has_far_round:
+            return near
+        far = trained[:, :, :1, :width]
+        if not old.has_far_round:
+            far = _drawn((heads, d, 1, width), f"{old.seed} {name} far").to(trained)
+        last = _drawn((heads, d, 1, parts // 2), f"{old.seed} {name} far in {parts}").to(trained)
+        unused = trained.new_zeros(heads, d, near.shape[2], parts // 2)
+        return torch.cat([torch.cat([far, last], 3), torch.cat([near, unused], 3)], 2)
 
-    return _rebuilt(model, config, split)
+    return _rebuilt(model, config, beside)
 
 
-def split_buckets(config: ReformerConfig, buckets: int) -> ReformerConfig:
-    """The config of `with_buckets`. Raises UserError for a model without LSH heads, and for what is neither an even
-    multiple of its buckets nor a product of its first factors."""
+def far_buckets(config: ReformerConfig, buckets: int) -> ReformerConfig:
+    """The config of `with_buckets`. Raises UserError for a model without LSH heads or of pattern published, and for
+    what is no even multiple of its other rounds' buckets."""
     check_hashed(config, "leave --buckets out")
-    products = list(itertools.accumulate(config.n_buckets, operator.mul))
-    if buckets in products:
-        return dataclasses.replace(config, n_buckets=config.n_buckets[: products.index(buckets) + 1])
-    trained = products[-1]
-    parts, rest = divmod(buckets, trained)
+    if config.pattern == "published":
+        raise UserError("pattern published has no hash round that looks further back", "leave --buckets out")
+    factors = config.n_buckets[:-1] if config.has_far_round else config.n_buckets
+    near = math.prod(factors)
+    if buckets == near:
+        return dataclasses.replace(config, n_buckets=factors, far_round=False if len(factors) > 1 else None)
+    parts, rest = divmod(buckets, near)
     if rest or parts % 2 or not parts:
         raise UserError(
-            f"--buckets {buckets:,} is no even multiple of the {trained:,} that the model was trained with "
-            f"(n_buckets {list(config.n_buckets)})",
-            f"such as {8 * trained:,}, or one of {', '.join(f'{p:,}' for p in products)}",
+            f"--buckets {buckets:,} is no even multiple of the {near:,} that the other hash rounds have",
+            f"such as {8 * near:,}; {near:,} leaves the far round out",
         )
-    return dataclasses.replace(config, n_buckets=(*config.n_buckets, parts))
+    if config.has_far_round and parts == config.n_buckets[-1]:
+        return config
+    return dataclasses.replace(config, n_buckets=(*factors, parts), far_round=True)
 
 
 def _rebuilt(model: ReformerLM, config: ReformerConfig, rotations: Callable[[str, Tensor], Tensor]) -> ReformerLM:
@@ -119,14 +127,15 @@ def _full(config: ReformerConfig, length: int) -> ReformerConfig:
         # One chunk as long as the text: a query meets all of it, and sees what is earlier.
         chunk = -(-length // config.local_window) * config.local_window
         return dataclasses.replace(config, n_hashes=1, windows=(chunk,))
-    return dataclasses.replace(config, n_hashes=1, local_round=length)
+    return dataclasses.replace(config, n_hashes=1, local_round=length, far_round=False)
 
 
 def _rotations(trained: Tensor, config: ReformerConfig, name: str) -> Tensor:
     """[heads, d_head, rounds, width]: the trained rounds, cut or gone on with."""
-    rounds = [trained[:, :, : config.n_hashes]]
+    n = len(config.round_buckets)
+    rounds = [trained[:, :, :n]]
     heads, d, known, width = trained.shape
-    for r in range(known, config.n_hashes):
+    for r in range(known, n):
         rounds.append(_drawn((heads, d, 1, width), f"{config.seed} {name} {r}").to(trained))
     return torch.cat(rounds, 2)
 

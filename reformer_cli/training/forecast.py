@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -184,7 +183,7 @@ def attention_bytes(step: Step, heads: int, kind: str) -> int:
     c, low = step.model, step.low
     rows = step.tokens * min(heads, group(c))
     parts = 2 if kind == "LSH" else 3
-    rounds = c.n_hashes + bool(c.local_round) if kind == "LSH" else 1
+    rounds = c.n_hashes + far_rounds(step) + bool(c.local_round) if kind == "LSH" else 1
     vectors = parts * low + low  # the output's gradient comes in its place
     if c.pattern == "published":  # keys are made of queries, or scaled, under autograd
         vectors += (4 if kind == "LSH" else 2) * low
@@ -227,12 +226,17 @@ def head_bytes(step: Step) -> int:
     return min(c.workspace_tokens, step.tokens) * 4 * (5 * c.vocab_size + 3 * c.d_model)
 
 
+def far_rounds(step: Step) -> int:
+    """1 where training has the far round."""
+    return int(step.model.has_far_round and not step.model.trains_near(step.context))
+
+
 def routing_bytes(step: Step) -> int:
     """Over all layers: the smallest integers that hold a bucket, for each token or group."""
     c = step.model
-    n = math.prod(c.n_buckets)
+    n = max(c.round_buckets) if far_rounds(step) else c.round_buckets[-1]
     width = 1 if n <= 256 else 2 if n <= 2**15 else 4
-    rounds = c.n_hashes + bool(c.local_round)
+    rounds = c.n_hashes + far_rounds(step) + bool(c.local_round)
     hashed = 0
     for i in range(c.n_layers):
         heads = {"mixed": c.head_split[1], "lsh": c.n_heads}.get(c.layers[i % len(c.layers)], 0)

@@ -88,14 +88,14 @@ def test_yaml_there_and_back() -> None:
 def test_runs_of_earlier_formats_are_read_with_the_defaults_of_then() -> None:
     """Keys of one token, no sink, no gates, few buckets: their weights have no others, though the defaults have."""
     text = to_yaml(resolve(load_config(None, []), 99))
-    bare = re.sub(r"  (key_tokens: 3|sink: null|gates: null|nested: null|n_buckets:\n  - 64\n  - 64)\n", "", text)
+    bare = re.sub(r"  (key_tokens: 3|sink: null|gates: null|far_round: null|n_buckets:\n  - 64\n  - 64)\n", "", text)
     assert bare.count("\n") == text.count("\n") - 7
     for version, *wanted in (
         (1, 1, False, False, [64, 64]),
         (2, 3, False, False, [64, 64]),
         (3, 3, True, False, [64, 64]),
         (4, 3, True, True, [64, 64]),
-        (5, 3, True, True, [4096, 64]),
+        (5, 3, True, True, [4096, 64, 64]),
     ):
         model = from_yaml(bare.replace("version: 5", f"version: {version}"), "x").model
         assert [model.key_tokens, model.has_sink, model.has_gates, model.round_buckets] == wanted

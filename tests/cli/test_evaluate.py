@@ -212,7 +212,7 @@ def test_context_limits_what_is_seen(reformer: Program, run: Path, text: Path) -
         (["--context", "1"], "'--context': Input should be greater than or equal to 2"),
         (["--json", "--csv"], "exclude each other"),
         (["--rounds", "0"], "--rounds"),
-        (["--buckets", "100"], "--buckets 100 is no even multiple of the 4,096 that"),
+        (["--buckets", "100"], "--buckets 100 is no even multiple of the 64 that"),
         ([".."], "cannot read"),
     ],
 )

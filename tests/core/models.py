@@ -25,8 +25,8 @@ VARIANTS: dict[str, dict] = {
     "groups of heads": {"layers": ("mixed", "lsh", "full"), "head_group": 2, "n_hashes": 2, "windows": (5, 16)},
     "approximate gelu": {"feed_forward": "gelu_tanh", "norm": "layer", "norm_epsilon": 1e-5, "head_bias": False},
     "tied, factorised buckets": {"tie_embeddings": True, "n_buckets": (4, 4), "softcap": 0.0, "feed_forward": "relu"},
-    "nested rounds": {
-        "n_buckets": (4, 6), "n_hashes": 3, "windows": (3, 9), "local_round": 4, "layers": ("lsh", "mixed"),
+    "far round": {
+        "n_buckets": (4, 6), "n_hashes": 2, "windows": (3, 9), "local_round": 4, "layers": ("lsh", "mixed"),
     },
     "groups of 3": {"shorten": 3, "n_layers": 4, "layers": ("mixed", "lsh"), "n_hashes": 2, "windows": (5, 16)},
     "groups, layer norm, axial": {

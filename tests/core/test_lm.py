@@ -33,10 +33,10 @@ def test_who_may_read_a_folder_may_read_its_weights(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("version", "settings"),
     [
-        (1, {"key_tokens": 1, "sink": False, "gates": False, "nested": False}),
-        (2, {"sink": False, "gates": False, "nested": False}),
-        (3, {"gates": False, "nested": False}),
-        (4, {"nested": False}),
+        (1, {"key_tokens": 1, "sink": False, "gates": False, "far_round": False}),
+        (2, {"sink": False, "gates": False, "far_round": False}),
+        (3, {"gates": False, "far_round": False}),
+        (4, {"far_round": False}),
     ],
 )
 def test_models_of_earlier_formats_are_what_they_were(version: int, settings: dict, tmp_path: Path) -> None:
@@ -44,7 +44,7 @@ def test_models_of_earlier_formats_are_what_they_were(version: int, settings: di
     model.save_pretrained(tmp_path)
     text = (tmp_path / "config.yaml").read_text().replace("version: 5", f"version: {version}")
     (tmp_path / "config.yaml").write_text(
-        re.sub(r"  (key_tokens: 1|sink: false|gates: false|nested: false)\n", "", text)
+        re.sub(r"  (key_tokens: 1|sink: false|gates: false|far_round: false)\n", "", text)
     )
     assert torch.equal(ReformerLM.from_pretrained(tmp_path)(tokens(50)), model(tokens(50)))
 
@@ -121,16 +121,18 @@ def test_config_names_every_fault_at_once() -> None:
         ReformerConfig(vocab_size=9, n_buckets=(3,), d_head=7, layers=("lsh",), tie_embeddings=True, merge="concat")
     for part in ("n_buckets", "d_head", "tie_embeddings"):
         assert part in str(error.value)
-    with pytest.raises(ValueError, match=r"published does not go with .*nested: true"):
-        ReformerConfig(vocab_size=9, pattern="published", nested=True)
+    with pytest.raises(ValueError, match=r"published does not go with .*far_round: true"):
+        ReformerConfig(vocab_size=9, pattern="published", far_round=True)
 
 
 def test_how_far_hashed_heads_look_back() -> None:
     sizes = {"vocab_size": 9, "n_buckets": (4, 8), "windows": (10, 50)}
-    assert ReformerConfig(**sizes).look_back == 320  # 32 buckets of 10; the second round's 4 of 50 are less
-    assert ReformerConfig(**sizes, n_hashes=1).look_back == 320
-    assert ReformerConfig(**sizes, nested=False).look_back == 1600
-    assert ReformerConfig(**sizes, nested=False, shorten=3).look_back == 4800
+    assert ReformerConfig(**sizes).look_back == 320  # 32 buckets of 10; the other rounds have 4, of 10 and 50
+    assert ReformerConfig(**sizes, far_round=False).look_back == 1600
+    assert ReformerConfig(**sizes, far_round=False, shorten=3).look_back == 4800
+    assert [ReformerConfig(**sizes).trains_near(n) for n in (40, 41)] == [True, False]
+    with pytest.raises(ValueError, match=r"far_round needs n_buckets of several factors, not \[8\]"):
+        ReformerConfig(vocab_size=9, n_buckets=(8,), far_round=True)
 
 
 @pytest.mark.slow

@@ -44,39 +44,42 @@ def test_fewer_rounds_are_the_first_ones() -> None:
     assert torch.equal(rotations(with_rounds(model, 1))[0], rotations(model)[0][:, :, :1])
 
 
-def test_more_buckets_are_the_trained_ones_split() -> None:
-    """Other buckets than those would be others than the heads learnt with; and a round more goes on from either."""
+def test_a_far_round_stands_beside_the_trained_ones() -> None:
+    """Other buckets than those would be others than the heads learnt with."""
     model, x = small(n_hashes=2), torch.randn(1, 1, 300, 8)
-    more = with_buckets(model, 32)
-    branch, split = (m.layers[0][1] for m in (model, more))
-    before, after = branch.buckets(x, branch.all), split.buckets(x, split.all)
-    assert torch.equal(after % 8, before)
-    assert 8 < int(after.max()) < 32
-    assert torch.equal(rotations(with_buckets(with_rounds(model, 4), 32))[0][:, :, :2], rotations(more)[0])
+    far, further = with_buckets(model, 32), with_buckets(model, 64)
+    before, found, more = (m.layers[0][1].buckets(x, slice(None)) for m in (model, far, further))
+    assert torch.equal(found[1:], before)
+    assert torch.equal(more[1:], before)
+    assert torch.equal(found[0] % 8, more[0] % 8)
+    assert 8 < int(found.max()) < 32 < int(more.max()) < 64
+    assert (far.config.round_buckets, further.config.round_buckets) == ([32, 8, 8], [64, 8, 8])
     assert with_buckets(model, 8) is model
+    assert torch.equal(with_buckets(far, 8).layers[0][1].buckets(x, slice(None)), before)
 
 
-def test_fewer_buckets_are_the_first_factors_and_nested_rounds_keep_theirs() -> None:
+def test_a_trained_far_round_is_kept_or_given_other_buckets() -> None:
     model, x = small(n_buckets=(4, 6), n_hashes=2), torch.randn(1, 1, 300, 8)
-    found = []
-    for buckets in (4, 24, 48):
-        branch = with_buckets(model, buckets).layers[0][1]
-        assert branch.sizes == [buckets, 4]
-        found.append(branch.buckets(x, branch.all))
-    assert torch.equal(found[1] % 4, found[0])
-    assert torch.equal(found[2][0] % 24, found[1][0])
-    assert torch.equal(found[2][1], found[0][1])
+    assert with_buckets(model, 24) is model
+    found, more = (m.layers[0][1].buckets(x, slice(None)) for m in (model, with_buckets(model, 48)))
+    assert torch.equal(more[1:], found[1:])
+    assert torch.equal(more[0] % 4, found[0] % 4)
+    assert more[0].max() > 24
+    rounds = with_rounds(model, 4)
+    assert rounds.config.round_buckets == [24, 4, 4, 4, 4]
+    assert torch.equal(rounds.layers[0][1].buckets(x, slice(None))[:3], found)
 
 
-def test_more_buckets_reach_further() -> None:
+def test_a_far_round_reaches_further() -> None:
     """A bucket's window holds its last tokens alone: of a long text nothing was left of what lay far back."""
-    model, ids = small(windows=(4,), nested=False), tokens(400, batch=1)
-    of_8, of_64 = (1 - hash_statistics(m, ids)[0].fell_out.mean() for m in (model, with_buckets(model, 64)))
-    assert of_64 > 2 * of_8
+    model, ids = small(windows=(4,)), tokens(400, batch=1)
+    of_8, of_64 = (1 - hash_statistics(m, ids)[0].fell_out for m in (model, with_buckets(model, 64)))
+    assert of_64[0].mean() > 2 * of_8.mean()
 
 
-def test_with_more_buckets_decoding_is_the_whole_pass() -> None:
-    model, ids = with_buckets(small(), 32), tokens(100)
+@pytest.mark.parametrize("values", ["next", "same"])
+def test_with_a_far_round_decoding_is_the_whole_pass(values: str) -> None:
+    model, ids = with_buckets(small(values=values), 32), tokens(100)
     state, found = None, []
     for part in ids.split(9, 1):
         logits, state = model.extend(part, state)
@@ -136,5 +139,8 @@ def test_mistakes() -> None:
     for wrong in (4, 12, 24, 30):
         with pytest.raises(UserError, match=f"--buckets {wrong} is no even multiple of the 8"):
             with_buckets(small(), wrong)
+    published = {"pattern": "published", "values": "same", "key_tokens": 1, "positions": "none"}
+    with pytest.raises(UserError, match="pattern published has no hash round that looks further"):
+        with_buckets(small(**published), 16)
     with pytest.raises(UserError, match="at most 1,048,576 tokens"):
         with_rounds(small(), FULL, 2**20 + 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -38,14 +37,13 @@ class LSHHeads(Heads):
         several = config.key_tokens > 1
         self.blend = nn.Parameter(torch.empty(heads, config.key_tokens, config.d_head)) if several else None
         self.sink = nn.Parameter(torch.empty(heads)) if config.has_sink else None
-        width = rotation_width(config.n_buckets)
+        rounds, width = len(config.round_buckets), rotation_width(config.n_buckets)
         # Saved with the weights: decoding and evaluation hash as training did.
-        self.register_buffer("rotations", torch.empty(heads, config.d_head, config.n_hashes, width))
+        self.register_buffer("rotations", torch.empty(heads, config.d_head, rounds, width))
         # A constant is subtracted before hashing, since a common direction would fill a few buckets with
         # everything. The mean of the sequence at hand would leak the future; this one is of earlier passes.
         self.register_buffer("centre", torch.zeros(heads, config.d_head))
-        self.windows = [config.windows[r % len(config.windows)] for r in range(config.n_hashes)]
-        self.sizes = config.round_buckets
+        self.windows, self.sizes = config.round_windows, config.round_buckets
         if config.local_round:
             self.windows.insert(0, config.local_round)
             self.sizes.insert(0, 1)
@@ -64,16 +62,18 @@ class LSHHeads(Heads):
         return blend(x, self.blend[group], self.key_lengths()[group], documents, before)
 
     def buckets(self, k: Tensor, group: slice) -> Tensor:
-        """Integer [rounds, batch, heads of group, length]; a local round, if any, comes first and has one bucket."""
+        """Integer [rounds, batch, heads of group, length]; a local round, if any, comes first and has one bucket. The
+        far round, if any, is left out in training on short contexts (`trains_near`)."""
         # A hash minds the direction alone: the centre, kept for unit vectors, is brought to the vectors' length.
         centre = (self.centre * self.key_lengths()[:, None].detach())[group]
-        c, factors = self.config, self.config.n_buckets
-        if self.training and c.trains_coarse(k.shape[2]):
-            factors = factors[:1]
-        hashed = lsh_hash(k, self.rotations[group, ..., : rotation_width(factors)], factors, centre, c.backend)
-        for r, size in enumerate(c.round_buckets):
-            if size < math.prod(factors):  # the first factors are the lowest digits
-                hashed[r].remainder_(size)
+        c, rotations = self.config, self.rotations[group]
+        factors, near = c.n_buckets, self.training and c.trains_near(k.shape[2])
+        if near:
+            factors = factors[:-1]
+            rotations = rotations[:, :, 1:, : rotation_width(factors)]
+        hashed = lsh_hash(k, rotations, factors, centre, c.backend)
+        if c.has_far_round and not near:
+            hashed[1:].remainder_(c.round_buckets[1])  # the first factors are the lowest digits
         if not c.local_round:
             return hashed
         return torch.cat([torch.zeros_like(hashed[:1]), hashed])
@@ -94,7 +94,10 @@ class LSHHeads(Heads):
             stride = max(self.sizes)
             buckets = buckets.to(torch.int32) + context.documents.to(torch.int32)[None, :, None] * stride
         same = self.config.values == "same"
-        layout, c = make_recent(buckets, self.windows, block=self.config.block, itself=False), self.config
+        windows, local = self.windows, bool(self.config.local_round)
+        if len(buckets) < len(windows):  # without the far round
+            windows = windows[:local] + windows[local + 1 :]
+        layout, c = make_recent(buckets, windows, block=self.config.block, itself=False), self.config
         sink = self.sink[group] if self.sink is not None else None
         out = attend(
             k, k, v, layout, shift=0 if same else 1, alone=same, delta=delta, backend=c.backend, sink=sink, gate=gate

@@ -233,7 +233,7 @@ static void buckets(const Program *P, const Operation *o) {
             const float *centre = o->p[5] ? (const float *)o->p[5] + h * d : NULL;
             hash(q, centre, (const float *)o->p[4] + h * d * rounds * width, d, rounds, width, o->p[6], o->n[3], scratch,
                  ids + o->n[4]);
-            for (int64_t round = 0; round < S->rounds; round++) ids[round] %= S->sizes[round]; /* a nested round has fewer */
+            for (int64_t round = 0; round < S->rounds; round++) ids[round] %= S->sizes[round]; /* a near round has fewer */
             if (o->n[5]) {
                 float scale = 1 / sqrtf((products(q, q, d) / d + 1e-6f) * d);
                 for (int64_t c = 0; c < d; c++) unit[c] = q[c] * scale;
