@@ -64,6 +64,13 @@ def _differs(model: ReformerLM, ids: Tensor, backend: str, changes: dict) -> boo
 
 
 @needs_compiler
+def test_as_many_rounds_as_a_config_may_have() -> None:
+    """C's arrays held 64 rounds, and a shared config with a local round had 65: memory was overwritten."""
+    changes = {"n_hashes": 64, "local_round": 2, "n_buckets": (2, 2), "windows": (2,), "n_layers": 1}
+    assert not _differs(small(backend="native", **changes), tokens(100), "native", changes)
+
+
+@needs_compiler
 def test_both_backends_keep_the_same_state() -> None:
     """A session begun with one goes on with the other."""
     states = []
