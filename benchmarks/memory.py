@@ -17,7 +17,7 @@ import record
 MIB = 2**20
 NOVEL = {
     "vocab_size": 320, "d_model": 256, "n_layers": 6, "n_heads": 2, "d_head": 64, "d_ff": 512, "local_window": 64,
-    "n_hashes": 1, "batch": 1,
+    "n_hashes": 1, "far_round": False, "batch": 1,
 }  # fmt: skip
 WIDE = {"vocab_size": 1024, "context": 32768, "batch": 1, "d_model": 1024, "n_heads": 16, "n_layers": 2}
 # name -> (recipe, settings)

@@ -23,7 +23,16 @@ from pathlib import Path
 import record
 
 MIB = 2**20
-NOVEL = ["vocab_size=320", "d_model=256", "n_layers=6", "n_heads=2", "d_ff=512", "local_window=64", "n_hashes=1"]
+NOVEL = [
+    "vocab_size=320",
+    "d_model=256",
+    "n_layers=6",
+    "n_heads=2",
+    "d_ff=512",
+    "local_window=64",
+    "n_hashes=1",
+    "n_buckets=[64]",
+]
 WARM = 3  # steps that are not timed
 HELD_OUT = 20  # one part in so many
 Found = dict[str, float]
