@@ -45,7 +45,7 @@ def losses(run: Path) -> list[float]:
     return [r["loss"] for r in records if "loss" in r]
 
 
-@pytest.mark.parametrize("shard", [False, True], ids=["DDP", "FSDP2"])
+@pytest.mark.parametrize("shard", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["DDP", "FSDP2"])
 def test_two_processes_take_the_steps_of_one(text: Path, tmp_path: Path, shard: bool) -> None:
     """And either goes on from the other's checkpoint. Peers fail under DDP with either of its settings."""
     more = [*TINY, *MORE, "--set", "batch=8", "--set", "ema_decay=0.5", "--set", f"shard={str(shard).lower()}"]
@@ -72,6 +72,7 @@ def test_mistakes_are_said_once(text: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "r").exists()
 
 
+@pytest.mark.slow
 def test_a_killed_process_ends_the_job_and_the_run_goes_on(text: Path, tmp_path: Path) -> None:
     more = [*TINY, *MORE, "--set", "save_every_minutes=0.0001", "--run", "r"]
     with open(tmp_path / "err", "w") as err:

@@ -180,7 +180,7 @@ def test_attention_table_picture_and_listing(reformer: Program, run: Path, text:
     assert Path("a.png").read_bytes().startswith(b"\x89PNG")
     found = json.loads(reformer(*options, "--token", 50, "--json").out)
     assert found["token"] == 50
-    assert [layer["round"] for layer in found["layers"]] == [0, 1, "all"]
+    assert [layer["round"] for layer in found["layers"]] == [0, 1, 2, "all"]
     together = found["layers"][-1]
     assert together["reached"] >= max(layer["reached"] for layer in found["layers"][:-1])
     assert together["top_found"] >= max(layer["top_found"] for layer in found["layers"][:-1])
@@ -225,6 +225,7 @@ def tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_public_harness_scores_a_run_offline(reformer: Program, run: Path, tasks: Path) -> None:
     pytest.importorskip("lm_eval")
     options = ["evaluate", "harness", "nursery", "--run", run, "--tasks-from", tasks]

@@ -19,6 +19,7 @@ def run(code: str, folder: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_the_copy_task_is_learnt(tmp_path: Path) -> None:
     assert len(BLOCKS[0].splitlines()) <= 40
     printed = run(BLOCKS[0], tmp_path)

@@ -60,6 +60,7 @@ def test_rounds_are_merged_as_they_come(pattern: str) -> None:
     assert more < 2048 * D * 4  # not even one tensor of vectors
 
 
+@pytest.mark.slow
 def test_depth_costs_nothing_but_buckets() -> None:
     def peak(n_layers: int) -> int:
         model, ids = small(n_layers=n_layers), tokens(512)

@@ -50,6 +50,7 @@ def test_compiled_once_and_found_again(tmp_path: Path) -> None:
     assert not stat.S_IMODE(compiled.parent.stat().st_mode) & 0o077  # nobody else may put code there
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_two_processes_compile_at_once(tmp_path: Path) -> None:
     given = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
