@@ -46,11 +46,12 @@ SIZES = (
 UNIT = SIZES[1]
 TOKENS_PER_MINUTE = 700_000  # of UNIT on the two cores that this was measured on; other machines: speed.py
 LINEAR = 192  # width at which half of the time goes into what grows with it and not with its square
-# From how many readings of the text on what is done against learning it by heart (after three, more decay does harm);
-# after how many that does not help, unless they are few steps; numbers of a model that a token is worth (LOG.md).
-AGAINST_HEART: tuple[tuple[float, dict[str, float]], ...] = (
-    (7.0, {"model.dropout": 0.2, "train.weight_decay": 0.5}),
-    (3.0, {"model.dropout": 0.1}),
+# From how many readings of the text, and numbers of the model for each of its tokens, on what is done against learning
+# it by heart (after three, or with a small model, more decay does harm); after how many that does not help, unless they
+# are few steps; numbers of a model that a token is worth (LOG.md).
+AGAINST_HEART: tuple[tuple[float, float, dict[str, float]], ...] = (
+    (7.0, 3.0, {"model.dropout": 0.2, "train.weight_decay": 0.5}),
+    (3.0, 0.0, {"model.dropout": 0.1}),
 )
 MOST_READINGS, LEAST_STEPS, WORTH = 14.0, 1_000, 15
 GPU_SPEED = 100  # a GPU against those two cores, roughly: no GPU was measured
@@ -101,7 +102,7 @@ def choose(
         Choice(
             "train.batch", batch, f"about {TOKENS_PER_STEP:,} tokens a step: many short steps learn most in little time"
         ),
-        *_readings(seen / max(1, n_tokens), most),
+        *_readings(seen / max(1, n_tokens), most, _numbers(size) / max(1, n_tokens)),
         Choice("train.learning_rate", size.learning_rate, "the smaller the model, the larger the step"),
     ]
     return [c for c in choices if optimizer == "adamw" or c.key != "train.weight_decay"]
@@ -111,6 +112,11 @@ def _work(size: Size) -> float:
     """What a token costs, UNIT's being 1; a part of it does not grow with the square of the width."""
     cost, unit = (s.n_layers * s.d_model * (s.d_model + LINEAR) for s in (size, UNIT))
     return cost / unit
+
+
+def _numbers(size: Size) -> int:
+    """Of a model, about: four matrices of attention and eight of feed-forward a layer."""
+    return 12 * size.n_layers * size.d_model**2
 
 
 def _rounded(n: float) -> int:
@@ -124,22 +130,23 @@ def _larger(sizes: list[Size], tokens: float, n_tokens: int) -> Size:
     large for it; the first where none is."""
     size = sizes[0]
     for larger in sizes[1:]:
-        numbers = 12 * larger.n_layers * larger.d_model**2  # about: 4 matrices of attention and 8 of feed-forward
-        if tokens / _work(larger) < MOST_READINGS * n_tokens or numbers > WORTH * n_tokens:
+        if tokens / _work(larger) < MOST_READINGS * n_tokens or _numbers(larger) > WORTH * n_tokens:
             break
         size = larger
     return size
 
 
-def _readings(readings: float, most: float) -> list[Choice]:
-    """readings: how often the text could be read, about; most: how often it should be."""
+def _readings(readings: float, most: float, numbers: float) -> list[Choice]:
+    """readings: how often the text could be read, about; most: how often it should be; numbers: of the model, for each
+    of the text's tokens."""
     found = []
     if readings > most / 2:  # the speed is a guess, by as much at most
         reason = "more would learn the text by heart; where the time is longer, the run ends before it"
         found = [Choice("train.readings", round(most), reason)]
     readings = min(readings, most)
     reason = f"the text will be read about {readings:,.0f} times, and is not to be learnt by heart"
-    settings = next((settings for least, settings in AGAINST_HEART if readings >= least), {})
+    suited = (settings for often, large, settings in AGAINST_HEART if readings >= often and numbers >= large)
+    settings = next(suited, {})
     return found + [Choice(key, value, reason) for key, value in settings.items()]
 
 

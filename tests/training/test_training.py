@@ -99,8 +99,9 @@ def test_a_text_read_often_is_trained_with_dropout() -> None:
 
 
 def test_a_slow_machine_is_given_what_it_has_time_for() -> None:
-    """The bug it guards against: on a CPU a third as fast as ours, five minutes read a novel three times and not nine,
-    and it was given the size and the decay of nine."""
+    """The bugs it guards against: on a CPU a third as fast as ours, five minutes read a novel three times and not nine,
+    and it was given the size and the decay of nine; where it reads it seven times, a small model was given the decay
+    that suits a large one."""
 
     def chosen(speed: float | None) -> dict[str, Any]:
         return {c.key: c.value for c in choose(400_000, "cpu", 2**34, 5.0, None, speed=speed)}
@@ -109,6 +110,9 @@ def test_a_slow_machine_is_given_what_it_has_time_for() -> None:
     slow, fast = chosen(TOKENS_PER_MINUTE / 4), chosen(TOKENS_PER_MINUTE * 10)
     assert slow["model.d_model"] < chosen(None)["model.d_model"] < fast["model.d_model"]
     assert "train.weight_decay" not in slow
+    smaller = chosen(TOKENS_PER_MINUTE / 2.6)
+    assert (smaller["model.d_model"], smaller["model.dropout"]) == (128, 0.1)
+    assert "train.weight_decay" not in smaller
     assert chosen(None)["train.weight_decay"] == 0.5
 
 
