@@ -302,7 +302,10 @@ def _warn_of_reach(config: RunConfig) -> None:
     model, context = config.model, config.data.context
     hashed = model.pattern == "recent" and {"mixed", "lsh"} & set(model.layers)
     if hashed and context > max(model.look_back, model.local_round):
-        factors = [*model.n_buckets, 2 * -(-context // (2 * model.look_back))]
+        times = 2 * -(-context // (2 * model.look_back))
+        factors = [*model.n_buckets, times]
+        if model.has_far_round:  # the other rounds have all factors but the last, and keep them
+            factors = [*model.n_buckets[:-1], model.n_buckets[-1] * times]
         say(
             f"warning: hashed heads look back about {model.look_back:,} tokens (n_buckets x windows) of a context of "
             f"{context:,}; --set 'n_buckets={factors}' reaches all of it"

@@ -47,6 +47,9 @@ def test_a_context_beyond_reach_is_said(reformer: Program, text: Path) -> None:
     said = reformer("train", text, *TINY, *sets("windows=[4]", "n_buckets=[4]"), "--steps", 1, "--run", "few").err
     assert "look back about 16 tokens (n_buckets x windows) of a context of 32" in said
     assert "--set 'n_buckets=[4, 2]' reaches all of it" in said
+    more = sets("windows=[2]", "n_buckets=[4, 2]")
+    said = reformer("train", text, *TINY, *more, "--steps", 1, "--run", "more").err
+    assert "--set 'n_buckets=[4, 4]' reaches all of it" in said  # the other round keeps its 4
     more = sets("windows=[4]", "n_buckets=[4, 2]")
     assert "look back" not in reformer("train", text, *TINY, *more, "--steps", 1, "--run", "enough").err
 
