@@ -1,14 +1,14 @@
 """How much of what full attention gets out of a longer context hashed heads get, in one trained model.
 
     python benchmarks/full_attention.py TEXT --run RUN [--contexts 4096 8192 16384 32768] [--rounds 1 2 4 8 full]
-                                        [--tokens 32768] [--again 16384] [--buckets 512]
+                                        [--tokens 32768] [--again 16384] [--buckets 4096]
 
 The last tokens of the text are scored at every context (each sees at least half of it), by whole passes: with so many
 hash rounds and no `local_round` (a model may have been trained with one), and with attention to everything in the
 hash's place, which is the yardstick. Prints bits/byte, what the longest context saves over the shortest, its share of
 what full attention saves, and time; appends to results.csv. again: what is scored is put into the text once more, so
 many tokens earlier, so that a context which reaches that far (half of it does) has something to find. buckets: of
-every round, in place of those that it was trained with.
+the far round, which a model made without one gets; the other rounds keep theirs.
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ class ReformerConfig:
         le=16,
         description="most recent tokens that a hashed vector is made of, so that a match is a context; published: 1",
     )
-    n_hashes: int = Field(default=2, ge=1, le=64, description="hash rounds of an LSH head")
+    n_hashes: int = Field(default=2, ge=1, le=64, description="hash rounds of an LSH head, beside the far one")
     windows: tuple[int, ...] = Field(
         default=(64,),
         min_length=1,

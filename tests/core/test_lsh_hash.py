@@ -43,11 +43,11 @@ def test_training_on_short_contexts_leaves_the_far_round_out() -> None:
     short, long = torch.randn(1, 1, 32, 8), torch.randn(1, 1, 33, 8)
     near = branch.buckets(short, branch.all)[1:]
     parts = tuple(torch.randn(1, 32, 1, 8).transpose(1, 2) for _ in range(2))
-    trunk = dataclasses.replace(branch.config, far_round=False, n_buckets=(4,))
+    config = dataclasses.replace(branch.config, far_round=False, n_buckets=(4,))
     branch.train()
     assert torch.equal(branch.buckets(short, branch.all), near)
     assert len(branch.buckets(long, branch.all)) == 3
-    without = LSHHeads(trunk, 1).train()
+    without = LSHHeads(config, 1).train()
     weights = branch.state_dict()
     without.load_state_dict(weights | {"rotations": branch.rotations[:, :, 1:, :2]})
     context = Context()

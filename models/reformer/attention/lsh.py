@@ -38,7 +38,7 @@ class LSHHeads(Heads):
         self.blend = nn.Parameter(torch.empty(heads, config.key_tokens, config.d_head)) if several else None
         self.sink = nn.Parameter(torch.empty(heads)) if config.has_sink else None
         rounds, width = len(config.round_buckets), rotation_width(config.n_buckets)
-        # Saved with the weights: decoding and evaluation hash as training did.
+        # Saved with the weights: decoding and evaluation hash as training did, and with the far round beside it.
         self.register_buffer("rotations", torch.empty(heads, config.d_head, rounds, width))
         # A constant is subtracted before hashing, since a common direction would fill a few buckets with
         # everything. The mean of the sequence at hand would leak the future; this one is of earlier passes.
