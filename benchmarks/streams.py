@@ -18,7 +18,7 @@ import record
 import torch
 from reformer import NumericalError, ReformerConfig, ReformerLM
 from reformer.branch import Context
-from reformer.reversible import Source
+from reformer.source import Source
 from reformer.trunk import Trunk
 from torch import Tensor
 
@@ -93,7 +93,7 @@ def rebuilt(model: ReformerLM, tokens: Tensor) -> tuple[float, float]:
     """(largest |x| of the streams, relative error of what running them back gives), products in bfloat16."""
     trunk, context = model.trunk, Context(model.rotary())
     with torch.autocast("cpu", torch.bfloat16):
-        streams = Source(tokens[None], None).begin(trunk, model.table())
+        streams = Source(tokens[None]).begin(trunk, model.table())
         first = streams[0].clone()
         routings = trunk.run(streams, context)
         largest = max(float(trunk.read(s).abs().max()) for s in streams)

@@ -132,8 +132,8 @@ def _taken(name: str, old: Tensor | None, fresh: Tensor, same_seed: bool) -> Ten
         found = fresh.new_zeros(fresh.shape)
         found[:, : old.shape[1] if old is not None else 1] = old if old is not None else 1.0
         return found
-    if old is None:
-        return fresh if last in OF_RECENT else None
+    if old is None:  # what changes nothing before it is trained
+        return fresh if last in OF_RECENT or name.startswith("columns.") else None
     if old.shape == fresh.shape:
         return old
     if name == "axial.tables.0" and old.shape[1:] == fresh.shape[1:] and len(fresh) > len(old):

@@ -129,6 +129,13 @@ class ReformerConfig:
     axial_dims: tuple[int, ...] = Field(
         default=(64, 192), description="axial positions: widths per axis; their sum is d_model"
     )
+    columns: int = Field(
+        default=0,
+        ge=0,
+        le=4096,
+        description="what a token starts as says how many characters its line has so far, up to this many; the "
+        "tokenizer's lengths are saved with the weights; 0: it does not",
+    )
     dropout: float = Field(
         default=0.0, ge=0, lt=1, description="share of each sub-layer's outputs dropped while training"
     )
@@ -209,6 +216,7 @@ class ReformerConfig:
             wrong += [f"positions: {self.positions} (axial or none)"] if self.positions == "rotary" else []
             wrong += [f"local_round: {self.local_round} (0)"] if self.local_round else []
             wrong += [f"windows: {list(self.windows)} (one length)"] if len(self.windows) > 1 else []
+            wrong += [f"columns: {self.columns} (0)"] if self.columns else []
             wrong += ["gates: true (false or null)"] if self.gates else []
             wrong += ["far_round: true (false or null)"] if self.far_round else []
             wrong += ["backend: native (auto or torch)"] if self.backend == "native" else []

@@ -14,34 +14,25 @@ from torch import Tensor, nn
 from reformer.attention import make_attention
 from reformer.backend import choose, rows_for
 from reformer.branch import Context, FeedForward, Mixing, Progress
+from reformer.columns import UNKNOWN, Columns
 from reformer.config import ReformerConfig
 from reformer.errors import NumericalError
 from reformer.graph import by_graph
 from reformer.groups import Groups
 from reformer.head import Head
+from reformer.initial import initialise
 from reformer.loss import UNSCORED
 from reformer.native.decode import MOST_TOKENS, Tape
 from reformer.positions import AxialPositions, Rotary, speeds
 from reformer.precision import wide
-from reformer.reversible import Source, reversible, reversible_loss
+from reformer.reversible import reversible, reversible_loss
 from reformer.shorten import Shortened
+from reformer.source import Source
 from reformer.state import State
 from reformer.tracing import as_written, exporting
 from reformer.trunk import Coupling, Trunk, merge
 
 EXTEND_AT_ONCE = 4096  # tokens of one slice of a long extend
-# Deviation of the first embedding where `table` brings its rows to a length: the smaller they begin, the further a step
-# turns them, and the steps of Adam are all of one size (measured: LOG.md).
-EMBEDDING = 0.03
-
-
-def draw_rotations(
-    shape: torch.Size, generator: torch.Generator, hash_seed: int | None, dtype: torch.dtype = torch.float32
-) -> Tensor:
-    """Normal numbers for the hash of one layer: from hash_seed, as transformers draws them, else from the generator."""
-    if hash_seed is not None:
-        generator = torch.Generator().manual_seed(hash_seed)
-    return torch.empty(shape, dtype=dtype).normal_(generator=generator)
 
 
 def activation_bytes(config: ReformerConfig, wide: int, low: int = 2) -> int:
@@ -65,6 +56,7 @@ class ReformerLM(nn.Module):
         self.config = config
         self.embedding = nn.Parameter(torch.empty(config.vocab_size, config.d_model))
         self.axial = AxialPositions(config.axial_shape, config.axial_dims) if config.positions == "axial" else None
+        self.columns = Columns(config.columns, config.vocab_size, config.d_model) if config.columns else None
         with torch.random.fork_rng(devices=[]):  # nn.Linear draws weights, which `initialise` replaces
             self.layers = nn.ModuleList(
                 nn.ModuleList([*make_attention(config, i), FeedForward(config)]) for i in range(config.n_layers)
@@ -72,31 +64,7 @@ class ReformerLM(nn.Module):
             self.groups = Groups(config) if config.shorten > 1 else None
         self.head = Head(config, self.embedding if config.tie_embeddings else None)
         if self.embedding.device.type != "meta":
-            self.initialise()
-
-    @torch.no_grad()
-    def initialise(self) -> None:
-        """Draw every weight: matrices with deviation inputs^-1/2, output projections 0: layers add nothing yet."""
-        generator = torch.Generator().manual_seed(self.config.seed)
-        for name, p in self.named_parameters():
-            kind = name.rsplit(".", 1)[-1]
-            if kind in ("bias", "gate") or name.endswith("output.weight"):
-                p.zero_()
-            elif kind == "temperature":
-                p.fill_(self.config.temperature)
-            elif kind == "sink":  # as a key at a cosine of a half
-                p.fill_(self.config.temperature / 2)
-            elif p.dim() == 1:
-                p.fill_(1.0)
-            else:
-                embedding = EMBEDDING if self.config.norm == "rms" else 1.0
-                deviation = {"embedding": embedding, "head.weight": 0.02}.get(name, p.shape[1] ** -0.5)
-                if kind == "blend":  # every token as much, and mixed by signs, so that their order counts
-                    deviation = 1.0
-                p.copy_(torch.empty(p.shape).normal_(0.0, deviation, generator=generator))
-        for name, b in self.named_buffers():
-            if name.endswith("rotations"):
-                b.copy_(draw_rotations(b.shape, generator, self.config.hash_seed))
+            initialise(self)
 
     @property
     def trunk(self) -> Trunk:
@@ -158,7 +126,13 @@ class ReformerLM(nn.Module):
         if self.training and self.config.dropout and dropout_seed is None:
             raise ValueError(f"dropout is {self.config.dropout}: pass dropout_seed, a new integer each step")
         context = Context(self.rotary(), documents, dropout_seed if self.training else None)
-        return Source(tokens, self.axial), context
+        return self.source(tokens, documents), context
+
+    def source(self, tokens: Tensor, documents: Tensor | None = None, state: State | None = None) -> Source:
+        """How these tokens enter the trunk, after those that `state` has seen."""
+        starts, before = (state.starts, state.column) if state is not None else (None, None)
+        places = self.columns(tokens, before, documents) if self.columns is not None else None
+        return Source(tokens, self.axial, starts, self.columns, places)
 
     def forward(self, tokens: Tensor, documents: Tensor | None = None, dropout_seed: int | None = None) -> Tensor:
         """Logits of the next token: int64 [batch, length] -> [batch, length, vocab_size].
@@ -189,7 +163,8 @@ class ReformerLM(nn.Module):
     def start(self, batch: int) -> State:
         """The state before any token."""
         starts = torch.zeros(batch, dtype=torch.int64, device=self.embedding.device)
-        return State(starts, [c.branch.start(batch) for c in self.trunk.couplings])
+        layers = [c.branch.start(batch) for c in self.trunk.couplings]
+        return State(starts, layers, torch.full_like(starts, UNKNOWN) if self.columns is not None else None)
 
     def _advance(self, tokens: Tensor, state: State, counts: Tensor) -> Tensor:
         """Merged streams of new tokens; the state moves on."""
@@ -202,10 +177,14 @@ class ReformerLM(nn.Module):
     def move(self, trunk: Trunk, tokens: Tensor, state: State, counts: Tensor, whole: bool = False) -> Tensor:
         """`_advance` that leaves it to the caller to settle. The same fixed-point arithmetic as in training."""
         progress = Progress(self.rotary(state.starts), state.starts, counts, whole)
-        streams = Source(tokens, self.axial, state.starts).begin(trunk, self.table())
+        source = self.source(tokens, state=state)
+        streams = source.begin(trunk, self.table())
         for c, layer in zip(trunk.couplings, state.layers, strict=True):
             trunk.add_(streams[c.target], c.branch.step(trunk.read(streams[c.source]), progress, layer), c.name)
         state.starts += counts
+        if state.column is not None and source.places is not None:
+            newest = source.places.gather(1, (counts - 1).clamp_min(0)[:, None])[:, 0]
+            state.column.copy_(torch.where(counts > 0, newest, state.column))
         return merge(trunk, streams, self.config.merge == "concat")
 
     def _begin(self, tokens: Tensor, state: State | None) -> State:
@@ -272,7 +251,10 @@ class ReformerLM(nn.Module):
         if not fits or choose(c.backend, self.embedding) != "native":
             return None
         tape = Tape(state.batch, c.d_model, c.stream_bits)
-        tape.embed(self.table().detach().contiguous(), axial)
+        columns = None
+        if self.columns is not None and state.column is not None:
+            columns = tape.columns(self.columns, state.column)
+        tape.embed(self.table().detach().contiguous(), axial, columns)
         tape.rotary = self.rotary()
         if c.positions == "rotary":
             tape.turns = tape.phase(speeds(c.d_head, c.rotary_base, self.embedding.device))

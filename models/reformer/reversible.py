@@ -7,61 +7,17 @@ unchanged. Parameters are inputs of the autograd functions, so that freezing, to
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from reformer.branch import Context
 from reformer.loss import Scoring, sliced_loss
 from reformer.plain import plain, straight_through
-from reformer.positions import AxialPositions
+from reformer.source import Source
 from reformer.trunk import Graph, Trunk, merge
-from reformer.undo import add_up
-
-
-@dataclass(frozen=True)
-class Source:
-    """What both streams start as, made slice by slice: rows of a table [vocab_size, d_model] by token, plus positions.
-
-    tokens: int64 [batch, length]; starts: int64 [batch], how many came before; None: none.
-    """
-
-    tokens: Tensor
-    axial: AxialPositions | None
-    starts: Tensor | None = None
-
-    def rows(self, table: Tensor, here: slice) -> Tensor:
-        """[batch, slice, d_model]."""
-        x = F.embedding(self.tokens[:, here], table)
-        if self.axial is None:
-            return x
-        positions = torch.arange(here.start, here.stop, device=x.device)
-        return x + self.axial(positions if self.starts is None else self.starts[:, None] + positions)
-
-    def begin(self, trunk: Trunk, table: Tensor) -> list[Tensor]:
-        """The streams."""
-        shape, slices = (*self.tokens.shape, table.shape[1]), trunk.slices(*self.tokens.shape)
-        return trunk.begin(shape, lambda here: self.rows(table, here), slices, "embedding")
-
-    @property
-    def parameters(self) -> list[nn.Parameter]:
-        """Beside the table."""
-        return _trainable(self.axial) if self.axial is not None else []
-
-    def back(self, trunk: Trunk, table: Tensor, gradients: Sequence[Tensor], totals: dict[int, Tensor]) -> Tensor:
-        """The table's gradient, given those of both streams; those of the other parameters go to the totals."""
-        leaf = table.detach().requires_grad_()
-        wanted: list[Tensor] = [leaf, *self.parameters]
-        for here in trunk.slices(*self.tokens.shape)[::-1]:
-            upper = (gradients[0][:, here] + gradients[1][:, here]).to(trunk.device, trunk.dtype)
-            with torch.enable_grad():
-                x = self.rows(leaf, here)
-            add_up(totals, wanted, torch.autograd.grad([x], wanted, [upper]))
-        return totals.pop(id(leaf))
 
 
 class _Reversible(torch.autograd.Function):

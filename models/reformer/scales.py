@@ -12,7 +12,6 @@ from torch import Tensor
 
 from reformer.branch import Context, Mixing
 from reformer.lm import ReformerLM
-from reformer.reversible import Source
 from reformer.trunk import Coupling
 
 
@@ -33,6 +32,6 @@ def typical_temperatures(model: ReformerLM, tokens: Tensor) -> dict[str, Tensor]
         found[name] = torch.cat([found[name], scale]) if name in found else scale
 
     trunk = model.trunk
-    streams = Source(tokens, model.axial).begin(trunk, model.table())
+    streams = model.source(tokens).begin(trunk, model.table())
     trunk.run(streams, Context(model.rotary()), watch=look)
     return found

@@ -20,6 +20,8 @@ Tensors = dict[str, Tensor]
 def state_tensors(state: State) -> Tensors:
     """Everything `state` holds, empty slots left out: independent copies by name."""
     found = {"starts": state.starts, **_of(state.layers, state.position)}
+    if state.column is not None:
+        found["column"] = state.column
     return {name: t.clone().cpu() for name, t in found.items()}
 
 
@@ -31,6 +33,8 @@ def restore_state(model: ReformerLM, tensors: Tensors) -> State:
         raise ValueError(f"starts has {batch} rows")
     state = model.start(batch)
     state.starts.copy_(starts)
+    if state.column is not None:
+        state.column.copy_(_take(tensors, "column", torch.int64, [batch], None, None))
     _fill_layers(state.layers, tensors, starts)
     return state
 

@@ -118,10 +118,12 @@ class GrowingState:
 
 @dataclass
 class State:
-    """All that a model keeps of the tokens it has seen. starts: int64 [batch], how many; layers: one state a branch."""
+    """All that a model keeps of the tokens it has seen. starts: int64 [batch], how many; layers: one state a branch;
+    column: int64 [batch], characters of the line so far, where the model counts them."""
 
     starts: Tensor
     layers: list[Any]
+    column: Tensor | None = None
     tape: Tape | None = field(default=None, repr=False)  # the same as a list of operations in C, where that can be
     untaped: bool = field(default=False, repr=False)  # it was found that it cannot be
     graph: Graph | None = field(default=None, repr=False)  # the same as a captured CUDA graph
@@ -147,7 +149,8 @@ class State:
 
     def rows(self, index: Tensor) -> State:
         """An independent state whose rows are these, which may repeat: one prompt, many continuations."""
-        return State(self.starts[index], [rows_of(layer, index) for layer in self.layers])
+        column = self.column[index] if self.column is not None else None
+        return State(self.starts[index], [rows_of(layer, index) for layer in self.layers], column)
 
 
 def _tensors(layer: Any) -> Iterator[tuple[str, Tensor]]:

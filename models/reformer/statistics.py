@@ -11,7 +11,6 @@ from torch import Tensor
 from reformer.attention.lsh import LSHHeads
 from reformer.branch import Context
 from reformer.lm import ReformerLM
-from reformer.reversible import Source
 from reformer.trunk import Coupling
 
 
@@ -55,7 +54,7 @@ def hash_statistics(
 
     was_training, trunk = model.training, model.eval().trunk
     trunk = dataclasses.replace(trunk, head_group=model.config.n_heads)  # an entry a layer, whatever the groups
-    streams = Source(tokens, model.axial).begin(trunk, model.table())
+    streams = model.source(tokens).begin(trunk, model.table())
     try:
         trunk.run(streams, Context(model.rotary()), watch=look)
     finally:

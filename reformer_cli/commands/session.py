@@ -51,12 +51,17 @@ class Session:
 
     def train(self) -> None:
         """Train until done or interrupted, and say what came of it."""
+        import torch
+
+        from reformer_cli.tokenization.lines import lengths_on_lines
         from reformer_cli.training.board import board_of
         from reformer_cli.training.loop import Trainer
         from reformer_cli.training.metrics import Display
         from reformer_cli.training.progress import seed_generators
         from reformer_cli.training.watch import DivergedError
 
+        if self.model.columns is not None:
+            self.model.columns.tell(*map(torch.from_numpy, lengths_on_lines(self.prepared.tokenizer)))
         board = board_of(self.run.path, self.world.chief and self.config.train.tensorboard)
         with Display(self.world.device, self.unit, silent=not self.world.chief) as self.display, board as self.board:
             self.trainer = Trainer(self.model, self.config.train, self.reading, self._hooks(), self.world)

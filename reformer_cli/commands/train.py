@@ -251,7 +251,7 @@ def check_world(config: RunConfig, world: World) -> None:
 
 def _chosen(settings: Settings, prepared: Prepared, world: World, start: Start | None) -> Settings:
     """The plan's choices under what the user set; printed with their reasons."""
-    from reformer_cli.training.plan import choose
+    from reformer_cli.training.plan import COLUMNS, Choice, choose
     from reformer_cli.training.speed import tokens_per_minute
 
     minutes, steps = (settings["train"].get(name) for name in ("minutes", "steps"))
@@ -263,6 +263,10 @@ def _chosen(settings: Settings, prepared: Prepared, world: World, start: Start |
         speed = tokens_per_minute(settings["train"]["precision"], world.size, backend)
     n_tokens, optimizer = len(prepared.tokens.train), settings["train"].get("optimizer", "adamw")
     choices = choose(n_tokens, world.device, memory, minutes, steps, world.size, speed, optimizer)
+    if settings["data"].get("image_size") is None and settings["model"].get("pattern") != "published":
+        choices.append(
+            Choice("model.columns", COLUMNS, "a line ends where the next word does not fit: how full is it?")
+        )
     for c in start.suited(choices, settings) if start is not None else choices:
         section, name = c.key.split(".")
         if name not in settings[section]:

@@ -15,7 +15,6 @@ from reformer.attention.lsh import LSHHeads
 from reformer.attention.published import PublishedLSHHeads
 from reformer.branch import Context
 from reformer.ops.bucket_attention.reference import met, visible
-from reformer.reversible import Source
 from reformer.trunk import Coupling
 from torch import Tensor
 
@@ -131,7 +130,7 @@ def look(model: ReformerLM, tokens: Tensor, show: Callable[[LayerView], None]) -
             show(view)
 
     trunk = dataclasses.replace(model.trunk, head_group=model.config.n_heads)  # one view a layer
-    streams = Source(tokens[None], model.axial).begin(trunk, model.table())
+    streams = model.source(tokens[None]).begin(trunk, model.table())
     trunk.run(streams, Context(model.rotary()), watch=watch)
 
 

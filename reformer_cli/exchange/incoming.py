@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from reformer import ReformerConfig, ReformerLM
-from reformer.lm import draw_rotations
+from reformer.initial import draw_rotations
 from torch import Tensor
 
 from reformer_cli.config import DataConfig, RunConfig

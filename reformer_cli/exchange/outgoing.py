@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from reformer import ReformerConfig
-from reformer.lm import draw_rotations
+from reformer.initial import draw_rotations
 from safetensors.torch import save_file
 from torch import Tensor
 

@@ -28,6 +28,8 @@ VARIANTS: dict[str, dict] = {
     "far round": {
         "n_buckets": (4, 6), "n_hashes": 2, "windows": (3, 9), "local_round": 4, "layers": ("lsh", "mixed"),
     },
+    "columns": {"columns": 6, "n_hashes": 2, "windows": (5, 16)},
+    "columns, axial": {"columns": 3, "positions": "axial", "axial_shape": (40, 40), "axial_dims": (16, 16)},
     "groups of 3": {"shorten": 3, "n_layers": 4, "layers": ("mixed", "lsh"), "n_hashes": 2, "windows": (5, 16)},
     "groups, layer norm, axial": {
         "shorten": 4, "layers_before": 0, "layers_after": 2, "norm": "layer", "merge": "concat", "positions": "axial",
@@ -58,6 +60,10 @@ def small(dtype: torch.dtype = torch.float32, **changes) -> ReformerLM:
     for name, b in model.named_buffers():
         if name.endswith("centre"):
             b.copy_(torch.randn(b.shape, generator=random) * 0.1)
+    if model.columns is not None:  # a token in eight ends its line, some take a space back
+        model.columns.table.data.copy_(torch.randn(model.columns.table.shape, generator=random))
+        lengths = torch.randint(-1, 4, (50,), generator=random).float()
+        model.columns.tell(lengths, (torch.arange(50) % 8 == 3).float())
     return model.to(dtype).eval()
 
 

@@ -10,7 +10,8 @@ from core.models import VARIANTS, small, tokens
 from reformer import NumericalError, ReformerLM
 from reformer.branch import Context
 from reformer.loss import sliced_loss
-from reformer.reversible import Source, reversible_reference
+from reformer.reversible import reversible_reference
+from reformer.source import Source
 
 LENGTH = 211
 
@@ -41,7 +42,7 @@ class PlainLoss(torch.autograd.Function):
 def plain_loss(model: ReformerLM, seed: int | None = None) -> torch.Tensor:
     """The loss under ordinary autograd, which keeps every activation."""
     context = Context(model.rotary(), documents(), seed)
-    source, concat = Source(tokens(LENGTH), model.axial), model.config.merge == "concat"
+    source, concat = model.source(tokens(LENGTH), documents()), model.config.merge == "concat"
     h = reversible_reference(model.trunk, source, model.table(), context, concat=concat)
     return PlainLoss.apply(model, h, tokens(LENGTH, seed=1), *model.head.parameters())
 
@@ -65,7 +66,7 @@ def test_gradients_are_those_of_the_plain_network(variant: str, dtype: torch.dty
 def test_24_layers_rebuild_bit_for_bit(dtype: torch.dtype) -> None:
     model = small(dtype, n_layers=24)
     context, trunk = Context(model.rotary()), model.trunk
-    streams = Source(tokens(LENGTH), None).begin(trunk, model.table().detach())
+    streams = Source(tokens(LENGTH)).begin(trunk, model.table().detach())
     first = [s.clone() for s in streams]
     with torch.no_grad():
         routings = trunk.run(streams, context)

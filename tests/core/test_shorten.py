@@ -11,8 +11,8 @@ from core.models import small, tokens
 from reformer import ReformerConfig, ReformerLM, native
 from reformer.branch import Context
 from reformer.groups import membership
-from reformer.reversible import Source
 from reformer.shorten import Kept
+from reformer.source import Source
 from reformer.statistics import hash_statistics
 from reformer.trunk import Trunk
 from torch import Tensor
@@ -102,7 +102,7 @@ def test_both_levels_rebuild_bit_for_bit(dtype: torch.dtype, packed: bool) -> No
     model, length = grouped(dtype, n_layers=8, layers_before=3), 211
     documents = (torch.arange(length)[None] // 50).expand(2, -1) if packed else None
     context, trunk = Context(model.rotary(), documents), model.trunk
-    streams = Source(tokens(length), None).begin(trunk, model.table().detach())
+    streams = Source(tokens(length)).begin(trunk, model.table().detach())
     first = [s.clone() for s in streams]
     with torch.no_grad():
         routings = trunk.run(streams, context)

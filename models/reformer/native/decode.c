@@ -15,7 +15,7 @@ static int omp_get_num_threads(void) { return 1; }
 #endif
 
 enum { PANEL = VECTORS * LANES, PATIENCE = 2000 }; /* outputs of a product that are summed at once; spins before yielding */
-enum { EMBED, PHASE, NORM, MATMUL, BLEND, HEADS, WINDOW, BUCKETS, GATE, SQUARED_RELU, RELU, GELU, GELU_TANH, SWIGLU, ADD, SOFTCAP };
+enum { COLUMNS, EMBED, PHASE, NORM, MATMUL, BLEND, HEADS, WINDOW, BUCKETS, GATE, SQUARED_RELU, RELU, GELU, GELU_TANH, SWIGLU, ADD, SOFTCAP };
 
 /* p, n, x: what they are is said at each operation below; decode.py fills them in. */
 typedef struct {
@@ -53,7 +53,22 @@ INLINE void mine(int64_t n, int64_t *from, int64_t *to) {
     *from = least(me * each, n), *to = least(*from + each, n);
 }
 
-/* p: table [vocab, d], both streams, a table per axis; n: d, axes, then (size, width) of each axis, the last fastest; x: units */
+/* p: index [rows], column [batch], added and ends [vocab]; n: rows of the table, below which count nothing is known.
+   columns.py */
+static void columns(const Program *P, const Operation *o) {
+    int64_t *index = o->p[0], *column = o->p[1], from, to;
+    mine(P->batch, &from, &to);
+    for (int64_t b = from; b < to; b++)
+        for (int64_t i = b * P->new_tokens; i < (b + 1) * P->new_tokens; i++) {
+            int64_t token = P->tokens[i], added = ((const int64_t *)o->p[2])[token];
+            column[b] = (((const int64_t *)o->p[3])[token] ? 0 : column[b]) + added;
+            int64_t known = column[b] < 0 ? 0 : least(column[b], o->n[0] - 2);
+            index[i] = column[b] < o->n[1] ? 0 : known + 1;
+        }
+}
+
+/* p: table [vocab, d], both streams, a table per axis, up to 3, from p[6] on a table of columns and its rows, or NULL; n: d,
+   axes, then (size, width) of each axis, the last fastest; x: units */
 static void embed(const Program *P, const Operation *o) {
     int64_t d = o->n[0], axes = o->n[1], from, to;
     mine(P->batch * P->new_tokens, &from, &to);
@@ -61,14 +76,16 @@ static void embed(const Program *P, const Operation *o) {
         const float *start = (const float *)o->p[0] + P->tokens[row] * d;
         int64_t position = P->positions[row / P->new_tokens] + row % P->new_tokens, first = d;
         int32_t *streams[2] = {(int32_t *)o->p[1] + row * d, (int32_t *)o->p[2] + row * d};
+        const float *more = o->p[6] ? (const float *)o->p[6] + ((const int64_t *)o->p[7])[row] * d : NULL;
         if (!axes)
-            for (int64_t c = 0; c < d; c++) streams[0][c] = (int32_t)rintf(start[c] * o->x[0]);
+            for (int64_t c = 0; c < d; c++) streams[0][c] = (int32_t)rintf((start[c] + (more ? more[c] : 0)) * o->x[0]);
         for (int64_t axis = axes - 1; axis >= 0; axis--) {
             int64_t size = o->n[2 + 2 * axis], width = o->n[3 + 2 * axis];
             const float *place = (const float *)o->p[3 + axis] + position % size * width;
             first -= width, position /= size;
             for (int64_t c = 0; c < width; c++)
-                streams[0][first + c] = (int32_t)rintf((start[first + c] + place[c]) * o->x[0]);
+                streams[0][first + c] =
+                    (int32_t)rintf((start[first + c] + (more ? more[first + c] : 0) + place[c]) * o->x[0]);
         }
         memcpy(streams[1], streams[0], 4 * d);
     }
@@ -304,6 +321,7 @@ void decode(Program *P) {
     for (int64_t n = 0; n < P->n_operations; n++) {
         const Operation *o = P->operations + n;
         switch (o->kind) {
+            case COLUMNS: columns(P, o); break;
             case EMBED: embed(P, o); break;
             case PHASE: phase(P, o); break;
             case NORM: norm(P, o); break;

@@ -11,15 +11,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from reformer.columns import UNKNOWN
 from reformer.native import library, pointer, threads
 
 if TYPE_CHECKING:
     from reformer.bucket_state import BucketState
+    from reformer.columns import Columns
     from reformer.positions import Rotary
     from reformer.state import WindowState
 
 # As in decode.c.
 KINDS = [
+    "columns",
     "embed",
     "phase",
     "norm",
@@ -152,10 +155,19 @@ class Tape:
         p, n, x = (ctypes.c_void_p * 8)(*addresses), (ctypes.c_int64 * 8)(*sizes), (ctypes.c_float * 4)(*numbers)
         self.operations.append(_Operation(KINDS.index(kind), p, n, x))
 
-    def embed(self, table: Tensor, axial: Sequence[Tensor]) -> None:
+    def columns(self, columns: Columns, column: Tensor) -> tuple[Tensor, Tensor]:
+        """The table [.., d_model] for places on a line, and its row [rows] for each token; `column` of the state moves
+        on."""
+        index, added, ends = torch.zeros(self.rows, dtype=torch.int64), columns.added(), (columns.ends > 0.5).long()
+        table = columns.table.detach().contiguous()
+        self.put("columns", [index, column, added, ends], [len(table), UNKNOWN // 2])
+        return table, index
+
+    def embed(self, table: Tensor, axial: Sequence[Tensor], columns: tuple[Tensor, Tensor] | None = None) -> None:
         """Both streams start as the tokens' rows of a table [vocab_size, d_model], plus those of their positions."""
         places = [n for t in axial for n in t.shape]
-        self.put("embed", [table, *self.streams, *axial], [self.d_model, len(axial), *places], [self.units])
+        tensors = [table, *self.streams, *[*axial, None, None, None][:3], *(columns or ())]
+        self.put("embed", tensors, [self.d_model, len(axial), *places], [self.units])
 
     def phase(self, speed: Tensor) -> Tensor:
         """Cosines and sines of rotary positions [rows, d_head], from float64 speeds [d_head / 2]."""

@@ -1,0 +1,43 @@
+"""Lengths of tokens on lines add up to what a reader would count."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from reformer.columns import Columns
+
+from reformer_cli.tokenization.bpe import train_bpe
+from reformer_cli.tokenization.lines import lengths_on_lines
+from reformer_cli.tokenization.shifted_bytes import ShiftedByteTokenizer
+from reformer_cli.tokenization.tokenizer import ByteTokenizer, Tokenizer
+
+TEXT = "“You?” he said. THE END\nSonia wept - O'Brien (the old one)\n\n  did not é, for he'd\n" * 30
+KINDS = {
+    "folded": train_bpe([TEXT], 400),
+    "not folded": train_bpe([TEXT], 400, folds=False),
+    "bytes": ByteTokenizer(),
+    "bytes+2": ShiftedByteTokenizer(),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_token_knows_how_full_its_line_is(kind: str) -> None:
+    tokenizer: Tokenizer = KINDS[kind]
+    counting = Columns(128, tokenizer.vocab_size, 4)
+    characters, ends = lengths_on_lines(tokenizer)
+    counting.tell(torch.from_numpy(characters), torch.from_numpy(ends))
+    ids = [tokenizer.end, *tokenizer.encode(TEXT[:300]).tolist()]
+    found = counting(torch.tensor([ids]))[0].tolist()
+    differ = set()
+    for n, column in enumerate(found):
+        text = tokenizer.decode(ids[: n + 1])  # bytes that are half a character are shown as one
+        differ.add(column - len(text.rpartition("\n")[2]))
+    # A sign that glues a word to it has taken the word's space back before it comes.
+    assert differ == ({0, -1} if kind == "folded" else {0})
+    assert found[-1] == len(TEXT[:300].rpartition("\n")[2])
+
+
+def test_documents_begin_with_a_line() -> None:
+    tokenizer = KINDS["folded"]
+    characters, ends = lengths_on_lines(tokenizer)
+    assert (characters[tokenizer.end], ends[tokenizer.end]) == (0, 1)
