@@ -56,7 +56,7 @@ class Columns(nn.Module):
         total = added.cumsum(1)
         last = torch.where(begun, torch.arange(tokens.shape[1], device=tokens.device), -1).cummax(1).values
         from_there = (start - total + added).gather(1, last.clamp_min(0))
-        first = torch.full_like(tokens[:, 0], UNKNOWN) if before is None else before
+        first = tokens.new_full((len(tokens),), UNKNOWN) if before is None else before
         return total + torch.where(last < 0, first[:, None], from_there)
 
     def rows(self, columns: Tensor) -> Tensor:

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from reformer_cli.commands.choosing import chosen, fitted, say_choice, warn_of_reach
 from reformer_cli.commands.config import SetOption
 from reformer_cli.commands.shared import (
     DeviceOption,
     RunOption,
     backend_reason,
-    free_memory,
     keep_freed_memory,
     pick_device,
     say,
@@ -24,8 +24,6 @@ from reformer_cli.commands.shared import (
 from reformer_cli.errors import UserError
 
 if TYPE_CHECKING:
-    from reformer.config import Backend
-
     from reformer_cli.config import RunConfig, Settings
     from reformer_cli.runs import Run
     from reformer_cli.tokenization.shards import Prepared
@@ -188,15 +186,15 @@ def _begun(
         train["precision"], reason = pick_precision(world.device)
         say_choice("train.precision", train["precision"], reason)
     if source is None:
-        settings = _chosen(settings, prepared, world, start)
+        settings = chosen(settings, prepared, world, start)
     if world.device != "cpu" and "workspace_tokens" not in settings["model"]:
         settings["model"]["workspace_tokens"] = GPU_WORKSPACE
         say_choice("model.workspace_tokens", GPU_WORKSPACE, "a GPU is started less often for larger slices")
     config = resolve(settings, prepared.tokenizer.vocab_size, prepared.digest)
     backend, reason = backend_reason(config.model, world.device)
     say_choice("backend", backend, reason)
-    config = _fitted(settings, config, world)
-    _warn_of_reach(config)
+    config = fitted(settings, config, world)
+    warn_of_reach(config)
     check_world(config, world)
     reading_for(config, prepared).check()
     check_board(config.train.tensorboard)
@@ -247,74 +245,3 @@ def check_world(config: RunConfig, world: World) -> None:
         )
     if world.size == 1 and config.train.shard:
         say("warning: train.shard has no effect on one process; start it with torchrun")
-
-
-def _chosen(settings: Settings, prepared: Prepared, world: World, start: Start | None) -> Settings:
-    """The plan's choices under what the user set; printed with their reasons."""
-    from reformer_cli.training.plan import COLUMNS, Choice, choose
-    from reformer_cli.training.speed import tokens_per_minute
-
-    minutes, steps = (settings["train"].get(name) for name in ("minutes", "steps"))
-    memory = free_memory(world.device)
-    speed = None
-    if minutes and world.device == "cpu":
-        say("measuring how fast this CPU trains")
-        backend: Backend = "torch" if settings["model"].get("backend") == "torch" else "auto"  # others may be faults
-        speed = tokens_per_minute(settings["train"]["precision"], world.size, backend)
-    n_tokens, optimizer = len(prepared.tokens.train), settings["train"].get("optimizer", "adamw")
-    choices = choose(n_tokens, world.device, memory, minutes, steps, world.size, speed, optimizer)
-    if settings["data"].get("image_size") is None and settings["model"].get("pattern") != "published":
-        choices.append(
-            Choice("model.columns", COLUMNS, "a line ends where the next word does not fit: how full is it?")
-        )
-    for c in start.suited(choices, settings) if start is not None else choices:
-        section, name = c.key.split(".")
-        if name not in settings[section]:
-            settings[section][name] = c.value
-            say_choice(c.key, c.value, c.reason)
-    return settings
-
-
-def _fitted(settings: Settings, config: RunConfig, world: World) -> RunConfig:
-    """The configuration, with less at once where a step would not fit; a warning where that does not help."""
-    from reformer_cli.commands.plan import step_of
-    from reformer_cli.config import resolve
-    from reformer_cli.files import as_size
-    from reformer_cli.training.plan import remedies, thrift
-
-    step = step_of(config, world.device)
-    step = dataclasses.replace(step, batch=-(-step.batch // world.size))
-    memory = free_memory(world.device) + step.program  # what the program holds is no longer free
-    if step.total <= memory:
-        return config
-    if choices := thrift(step, memory, set(settings["model"])):
-        for c in choices:
-            settings["model"][c.key.removeprefix("model.")] = c.value
-            say_choice(c.key, c.value, c.reason)
-        return resolve(settings, config.model.vocab_size, config.corpus_digest)
-    helps = " or ".join(f"--set {x}" for x in remedies(step, memory))
-    say(
-        f"warning: a step needs about {as_size(step.total - step.program)}, {as_size(memory - step.program)} are free; "
-        + (helps or f"lower data.context {config.data.context:,} or model.d_model {config.model.d_model}")
-        + " (`reformer plan` says what takes it)"
-    )
-    return config
-
-
-def _warn_of_reach(config: RunConfig) -> None:
-    """Where a context is longer than what its hashed heads can look back over."""
-    model, context = config.model, config.data.context
-    hashed = model.pattern == "recent" and {"mixed", "lsh"} & set(model.layers)
-    if hashed and context > max(model.look_back, model.local_round):
-        times = 2 * -(-context // (2 * model.look_back))
-        factors = [*model.n_buckets, times]
-        if model.has_far_round:  # the other rounds have all factors but the last, and keep them
-            factors = [*model.n_buckets[:-1], model.n_buckets[-1] * times]
-        say(
-            f"warning: hashed heads look back about {model.look_back:,} tokens (n_buckets x windows) of a context of "
-            f"{context:,}; --set 'n_buckets={factors}' reaches all of it"
-        )
-
-
-def say_choice(key: str, value: Any, reason: str) -> None:
-    say(f"  {f'{key} = {value}':30} {reason}")

@@ -54,6 +54,32 @@ def test_a_context_beyond_reach_is_said(reformer: Program, text: Path) -> None:
     assert "look back" not in reformer("train", text, *TINY, *more, "--steps", 1, "--run", "enough").err
 
 
+def test_a_model_is_told_how_full_lines_are(reformer: Program, text: Path) -> None:
+    """Without the tokenizer's lengths every line would be unknown, and the table would learn nothing."""
+    result = reformer("train", text, *TINY, "--steps", 2, "--run", "r")
+    assert "model.columns = 128" in result.err
+    run = Run.open(Path("r"))
+    columns, tokenizer = run.load_model().columns, run.tokenizer()
+    assert columns is not None
+    a, line = (int(tokenizer.encode(part)[-1]) for part in ("a", ".\n"))
+    assert (columns.characters[a], columns.ends[a], columns.ends[line]) == (1, 0, 1)
+    assert float(columns.table.detach().abs().max()) > 0  # it learns
+    generated = reformer("generate", "--run", "r", "--prompt", "The cat\n", "--max-tokens", 5, "--seed", 1)
+    assert generated.status == 0
+
+
+def test_a_run_that_counted_no_columns_can_begin_to(reformer: Program, text: Path) -> None:
+    assert reformer("train", text, *TINY, *sets("columns=0"), "--steps", 1, "--run", "none").status == 0
+    assert Run.open(Path("none")).load_model().columns is None
+    assert reformer("train", text, "--from", "none", *sets("context=32"), "--steps", 1, "--run", "still").status == 0
+    assert Run.open(Path("still")).load_model().columns is None
+    more = sets("columns=40", "context=32")
+    assert reformer("train", text, "--from", "none", *more, "--steps", 1, "--run", "begun").status == 0
+    columns = Run.open(Path("begun")).load_model().columns
+    assert columns is not None
+    assert float(columns.ends.sum()) >= 2  # a line's end, and a document's
+
+
 @pytest.mark.parametrize("optimizer", ["muon", "adafactor"])
 @pytest.mark.parametrize("schedule", ["wsd", "published"])
 def test_resume_with_other_optimisers(reformer: Program, text: Path, optimizer: str, schedule: str) -> None:
