@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from reformer.bucket_state import BucketState
+from reformer.columns import UNKNOWN
 from reformer.group_state import GroupState
 from reformer.state import GrowingState, State, WindowState
 
@@ -34,7 +35,7 @@ def restore_state(model: ReformerLM, tensors: Tensors) -> State:
     state = model.start(batch)
     state.starts.copy_(starts)
     if state.column is not None:
-        state.column.copy_(_take(tensors, "column", torch.int64, [batch], None, None))
+        state.column.copy_(_take(tensors, "column", torch.int64, [batch], 2 * UNKNOWN, -UNKNOWN))
     _fill_layers(state.layers, tensors, starts)
     return state
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from core.models import small, tokens
 from reformer.columns import UNKNOWN, Columns
+from reformer.snapshot import restore_state, state_tensors
 from torch import Tensor
 
 
@@ -81,3 +82,16 @@ def test_lengths_of_a_hostile_file_lead_nowhere(claimed: float, backend: str) ->
     whole: Tensor = model(tokens(9))
     assert torch.allclose(torch.cat(found, 1), whole, atol=1e-4)
     assert bool(whole.isfinite().all())
+
+
+def test_a_session_of_anyone_starts_no_count_near_the_end_of_numbers() -> None:
+    model = small(columns=6)
+    _, state = model.extend(tokens(9))
+    kept = state_tensors(state)
+    kept["column"] = kept["column"].clone()
+    kept["column"][1] = 2**63 - 1
+    with pytest.raises(ValueError, match="column reaches"):
+        restore_state(model, kept)
+    del kept["column"]
+    with pytest.raises(ValueError, match="column is missing"):
+        restore_state(model, kept)
