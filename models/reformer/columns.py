@@ -47,7 +47,7 @@ class Columns(nn.Module):
         before: int64 [batch], those before the first token; None: unknown. documents: [batch, length]; what begins a
         document does not know how full its line was.
         """
-        added = F.embedding(tokens, self.added()[:, None]).squeeze(-1)
+        added = self.added()[tokens]
         begun = self.ends[tokens] > 0.5
         start = torch.where(begun, 0, UNKNOWN)  # where counting begins anew: from here
         if documents is not None:
