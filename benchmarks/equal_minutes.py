@@ -180,14 +180,14 @@ def written(chosen: Peer, logits: Logits, tokenizer: Tokenizer, seed: int) -> st
 
 
 def peer(
-    name: str, text: Path, held: Path, minutes: float, seed: int, vocab: int, sample: Path | None, *, folds: bool
+    name: str, text: Path, held: Path, minutes: float, seed: int, vocab: int, sample: Path | None, *, ours: bool
 ) -> dict[str, float]:
     """Train a peer on a text and score it on another."""
     keep_freed_memory()
     if vocab:
-        from reformer_cli.tokenization.bpe import train_bpe
+        from reformer_cli.tokenization.subwords import train_subwords
 
-        tokenizer = train_bpe([text.read_text("utf-8")], vocab, folds=folds)
+        tokenizer = train_subwords([text.read_text("utf-8")], vocab, kind="unigram" if ours else "bpe", folds=ours)
     else:
         tokenizer = ByteTokenizer()
     parts = [torch.from_numpy(tokenizer.encode(p.read_text("utf-8"))).long() for p in (text, held)]
@@ -231,7 +231,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--systems", nargs="+", choices=["reformer", *PEERS], default=["reformer", *PEERS])
     parser.add_argument("--vocab", type=int, default=1024, help="of the peers' BPE; 0: bytes")
-    parser.add_argument("--fold", action="store_true", help="the peers' BPE is folded, as ours is")
+    parser.add_argument("--our-tokenizer", action="store_true", help="of the peers too, folded and all; else a BPE")
     parser.add_argument("--set", action="append", default=[], help="a setting of ours, as `reformer train --set`")
     parser.add_argument("--samples", type=Path, help="a folder for what each writes")
     parser.add_argument("--keep", type=Path, help="a folder for our runs")
@@ -241,7 +241,7 @@ def main() -> None:
         text, held = map(Path, arguments.one)
         system, seed = arguments.systems[0], arguments.seeds[0]
         given = (arguments.minutes, seed, arguments.vocab, arguments.samples)
-        print(json.dumps(peer(system, text, held, *given, folds=arguments.fold)))
+        print(json.dumps(peer(system, text, held, *given, ours=arguments.our_tokenizer)))
         return
     if arguments.samples:
         arguments.samples.mkdir(parents=True, exist_ok=True)
@@ -254,7 +254,7 @@ def main() -> None:
         for system in arguments.systems:
             bits = []
             case = f"{arguments.text.stem}, {arguments.minutes:g} minutes"
-            peers = f", vocab {arguments.vocab}" + (", folded" if arguments.fold else "")
+            peers = f", vocab {arguments.vocab}" + (", our tokenizer" if arguments.our_tokenizer else "")
             case += "".join(f", {s}" for s in arguments.set) if system == "reformer" else peers
             for seed in arguments.seeds:
                 first = arguments.samples is not None and seed == arguments.seeds[0]
@@ -277,7 +277,7 @@ def _in_a_process(
     line = [sys.executable, __file__, str(text), "--one", str(text), str(held), "--systems", system, "--seeds"]
     line += [str(seed), "--minutes", str(arguments.minutes), "--vocab", str(arguments.vocab)]
     line += ["--samples", str(sample)] if sample else []
-    line += ["--fold"] if arguments.fold else []
+    line += ["--our-tokenizer"] if arguments.our_tokenizer else []
     done = subprocess.run(line, check=True, capture_output=True, text=True)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found

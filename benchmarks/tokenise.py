@@ -33,9 +33,9 @@ import psutil
 import sentencepiece
 
 from reformer_cli.config import DataConfig
-from reformer_cli.tokenization.bpe import train_bpe
 from reformer_cli.tokenization.corpus import python_reference
 from reformer_cli.tokenization.shards import load_or_prepare
+from reformer_cli.tokenization.subwords import train_subwords
 from reformer_cli.tokenization.tokenizer import load_tokenizer
 
 MB, MIB = 10**6, 2**20
@@ -46,7 +46,7 @@ NOVELS = Path(__file__).parents[2] / "shared" / "corpora"
 def make_corpus(folder: Path, size: int) -> None:
     """Write about `size` bytes of text and the vocabulary of both."""
     lines = _lines()
-    model = train_bpe(["".join(lines)], VOCABULARY).serialise()
+    model = train_subwords(["".join(lines)], VOCABULARY, kind="bpe").serialise()
     (folder / "tokenizer.model").write_bytes(model)
     draw, number = random.Random(0), 0
     while size > 0:

@@ -18,6 +18,7 @@ from reformer.config import VERSION, as_of
 from reformer_cli.combinations import faults_of
 from reformer_cli.errors import ConfigError, UserError
 from reformer_cli.image_settings import of_images
+from reformer_cli.tokenization.spm_model import SubwordKind
 from reformer_cli.yaml_text import parse, parse_value, read_limited
 
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -47,19 +48,20 @@ class DataConfig:
     processes: int | None = Field(
         default=None, ge=1, le=1024, description="that read and tokenise the corpus; null: one a core"
     )
-    tokenizer: Literal["auto", "bytes", "bpe"] = Field(
+    tokenizer: Literal["auto", "bytes"] | SubwordKind = Field(
         default="auto",
-        description="bytes, or sentencepiece BPE trained on the corpus; auto: BPE unless the corpus is tiny",
+        description="bytes, or parts of words that sentencepiece finds in the corpus, unigram or bpe; auto: unigram "
+        "(bpe where fold is false, which is what can be exported), bytes for a tiny corpus",
     )
     vocab_size: int | None = Field(
         default=None,
         ge=64,
         le=2**18,
-        description="tokens of the BPE vocabulary; null: chosen from the length of the corpus",
+        description="tokens of the vocabulary; null: chosen from the length of the corpus",
     )
     fold: bool | None = Field(
         default=None,
-        description="the BPE vocabulary holds each word once: capitals, and what stands before a word instead of a "
+        description="the vocabulary holds each word once: capitals, and what stands before a word instead of a "
         "space, are tokens of their own; null: yes, unless model.pattern is published (transformers cannot undo it)",
     )
     image_size: tuple[int, int] | None = Field(

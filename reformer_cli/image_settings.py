@@ -27,8 +27,8 @@ def of_images(data: dict[str, Any]) -> list[str]:
         faults.append(
             f"data.context {data['context']} is not {values}, the values of an image of {list(size)}; leave it out"
         )
-    if data.get("tokenizer", "auto") == "bpe":
-        faults.append("data.tokenizer bpe is for text; of an image each byte is a token")
+    if (kind := data.get("tokenizer", "auto")) in ("unigram", "bpe"):
+        faults.append(f"data.tokenizer {kind} is for text; of an image each byte is a token")
     if data.get("vocab_size") is not None:
         faults.append(
             f"data.vocab_size {data['vocab_size']}: images have 256 bytes and a token that begins one; leave it out"

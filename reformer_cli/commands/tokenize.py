@@ -12,6 +12,7 @@ import typer
 from reformer_cli.commands.shared import RunOption, read_text, say
 from reformer_cli.errors import UserError
 from reformer_cli.files import write_file
+from reformer_cli.tokenization.spm_model import SubwordKind
 
 if TYPE_CHECKING:
     from reformer_cli.tokenization.tokenizer import Ids, Tokenizer
@@ -79,11 +80,18 @@ def train(
         float, typer.Option(min=0, max=0.5, help="Share at the end of each document that is not looked at.")
     ] = 0.05,
     encoding: Annotated[str, typer.Option(help="Encoding of the corpus files.")] = "utf-8",
+    kind: Annotated[
+        SubwordKind | None,
+        typer.Option(
+            help="unigram keeps the pieces that make the text likeliest, bpe merges pairs; default: unigram, with "
+            "--no-fold bpe."
+        ),
+    ] = None,
     fold: Annotated[
         bool, typer.Option(help="Capitals, and what stands before words, as tokens of their own (docs/exchange.md).")
     ] = True,
 ) -> None:
-    """Train a BPE tokenizer that loses nothing of any text; use it with reformer train --tokenizer FILE."""
+    """Train a tokenizer that loses nothing of any text; use it with reformer train --tokenizer FILE."""
     from reformer_cli.config import resolve
     from reformer_cli.tokenization.corpus import absolute
     from reformer_cli.tokenization.scan import scanned
@@ -91,8 +99,8 @@ def train(
     from reformer_cli.tokenization.vocabulary import tokenizer_for
 
     _check_new(output)
-    data = {"corpus": absolute(corpus), "tokenizer": "bpe", "encoding": encoding, "held_out": held_out, "fold": fold}
-    config = resolve({"data": data | ({"vocab_size": vocab_size} if vocab_size else {})}, 320).data
+    data = {"corpus": absolute(corpus), "tokenizer": kind or ("unigram" if fold else "bpe"), "vocab_size": vocab_size}
+    config = resolve({"data": data | {"encoding": encoding, "held_out": held_out, "fold": fold}}, 320).data
     with scanned(config.corpus, options_of(config), config.processes, say) as scan:
         scan.check(config.faulty)
         made = tokenizer_for(config, scan, say)

@@ -11,9 +11,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from reformer_cli.errors import UserError
-from reformer_cli.tokenization.bpe import END, NIBBLES, SPACE, SYMBOLS, UNKNOWN, BPETokenizer
 from reformer_cli.tokenization.foreign import SentencePieceTokenizer
 from reformer_cli.tokenization.shifted_bytes import SHIFT, ShiftedByteTokenizer
+from reformer_cli.tokenization.subwords import END, NIBBLES, SPACE, SYMBOLS, UNKNOWN, SubwordTokenizer
 from reformer_cli.tokenization.tokenizer import ByteTokenizer, Tokenizer
 
 END_NAME, PAD_NAME, UNKNOWN_NAME = "<|endoftext|>", "<|pad|>", "<|unknown|>"
@@ -24,11 +24,17 @@ Step = dict[str, Any]
 
 def tokenizer_files(tokenizer: Tokenizer, longest: int) -> dict[str, bytes]:
     """File name -> content. longest: tokens that the model can read. UserError for one that cannot be said there."""
-    if isinstance(tokenizer, BPETokenizer):
+    if isinstance(tokenizer, SubwordTokenizer):
         if tokenizer.folds:
             raise UserError(
                 "transformers cannot undo the capitals of this tokenizer, which is folded",
                 "train with --set data.fold=false a model that is to be exported",
+            )
+        if tokenizer.kind != "bpe":
+            raise UserError(
+                "where two ways to cut a text are equally likely, transformers may take the other than this unigram "
+                "tokenizer",
+                "train with --set data.tokenizer=bpe a model that is to be exported",
             )
         whole = _ours(tokenizer)
     elif isinstance(tokenizer, SentencePieceTokenizer):
@@ -79,8 +85,8 @@ def _bytes(vocabulary: dict[str, int], special: list[str]) -> Step:
     return _whole(_merging(vocabulary, [], None, False), added, None, level, level)
 
 
-def _ours(tokenizer: BPETokenizer) -> Step:
-    """The lossless BPE. What `bpe.py` does to a text before sentencepiece sees it is done here in steps: to bytes,
+def _ours(tokenizer: SubwordTokenizer) -> Step:
+    """The lossless BPE. What `subwords.py` does to a text before sentencepiece sees it is done here in steps: to bytes,
     from these back to the characters of the alphabet, and all other bytes to two nibbles each."""
     pieces = tokenizer.names()
     names = {UNKNOWN: UNKNOWN_NAME, END: END_NAME}

@@ -15,8 +15,8 @@ import numpy.typing as npt
 import sentencepiece
 
 from reformer_cli.errors import UserError
-from reformer_cli.tokenization.bpe import AnotherProgramsError
 from reformer_cli.tokenization.spm_model import ModelFacts, read_facts
+from reformer_cli.tokenization.subwords import AnotherProgramsError
 from reformer_cli.tokenization.tokenizer import Ids, Plain, StreamDecoder, Tokenizer, read_bounded, tokenizer_of
 
 KIND = "sentencepiece"

@@ -9,7 +9,9 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
+SubwordKind = Literal["unigram", "bpe"]  # those that are trained here
 USER_DEFINED = 4  # SentencePiece.Type
 KINDS = {1: "unigram", 2: "bpe", 3: "word", 4: "char"}  # TrainerSpec.ModelType
 VARINT, EIGHT_BYTES, LENGTH, FOUR_BYTES = 0, 1, 2, 5  # wire types
@@ -31,19 +33,16 @@ class ModelFacts:
 
 def read_facts(model: bytes) -> ModelFacts:
     """Facts about a model that sentencepiece has accepted. Raises ValueError for bytes that are no such message."""
-    trainer: dict[int, int | bytes] = {}
     normalizer: dict[int, int | bytes] = {}
     pieces: list[int | bytes] = []
     for number, value in _fields(model):
         if number == 1 and isinstance(value, bytes):
             pieces.append(dict(_fields(value)).get(3, 1))
-        elif number == 2 and isinstance(value, bytes):
-            trainer = dict(_fields(value))
         elif number == 3 and isinstance(value, bytes):
             normalizer = dict(_fields(value))
-    charsmap = normalizer.get(2, b"")
+    trainer, charsmap = _trainer(model), normalizer.get(2, b"")
     return ModelFacts(
-        kind=KINDS.get(int(trainer.get(3, 1)), "unknown"),
+        kind=_kind(trainer),
         charsmap=charsmap if isinstance(charsmap, bytes) else b"",
         dummy_prefix=bool(normalizer.get(3, 1)),
         collapses_spaces=bool(normalizer.get(4, 1)),
@@ -51,6 +50,20 @@ def read_facts(model: bytes) -> ModelFacts:
         spaces_after_words=bool(trainer.get(24, 0)),
         user_defined=tuple(n for n, kind in enumerate(pieces) if kind == USER_DEFINED),
     )
+
+
+def read_kind(model: bytes) -> str:
+    """How a model cuts: one of KINDS, or unknown. Raises ValueError as `read_facts`, which takes longer."""
+    return _kind(_trainer(model))
+
+
+def _trainer(model: bytes) -> dict[int, int | bytes]:
+    found = [value for number, value in _fields(model) if number == 2 and isinstance(value, bytes)]
+    return dict(_fields(found[-1])) if found else {}
+
+
+def _kind(trainer: dict[int, int | bytes]) -> str:
+    return KINDS.get(int(trainer.get(3, 1)), "unknown")
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:

@@ -216,6 +216,6 @@ def tokenizer_of(data: bytes, where: str = "the tokenizer") -> Tokenizer:
         if data == plain.serialise():
             return plain
     from reformer_cli.tokenization import foreign
-    from reformer_cli.tokenization.bpe import BPETokenizer
+    from reformer_cli.tokenization.subwords import SubwordTokenizer
 
-    return foreign.read_foreign(data, where) if data.startswith(foreign.HEADER) else BPETokenizer(data, where)
+    return foreign.read_foreign(data, where) if data.startswith(foreign.HEADER) else SubwordTokenizer(data, where)

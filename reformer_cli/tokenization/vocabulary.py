@@ -9,12 +9,13 @@ from reformer_cli.config import DataConfig
 from reformer_cli.errors import UserError
 from reformer_cli.files import as_size, cache_folder, write_file
 from reformer_cli.progress import shown
-from reformer_cli.tokenization.bpe import choose_vocab_size, train_bpe
 from reformer_cli.tokenization.held_out import Rule, Share, share_of, split
 from reformer_cli.tokenization.scan import Scan, reread
+from reformer_cli.tokenization.spm_model import SubwordKind
+from reformer_cli.tokenization.subwords import choose_vocab_size, train_subwords
 from reformer_cli.tokenization.tokenizer import ByteTokenizer, PixelTokenizer, Tokenizer, load_tokenizer
 
-VERSION = 3  # of how BPE is trained: a change makes vocabularies be made again
+VERSION = 4  # of how they are trained: a change makes vocabularies be made again
 TINY = 50_000  # characters below which `tokenizer: auto` means bytes
 
 
@@ -26,11 +27,15 @@ def tokenizer_for(data: DataConfig, scan: Scan, report: Callable[[str], None]) -
         if data.vocab_size not in (None, ByteTokenizer.vocab_size):
             raise UserError(
                 f"data.vocab_size {data.vocab_size} does not go with bytes: {ByteTokenizer.vocab_size} tokens",
-                "leave it out, or choose tokenizer bpe",
+                "leave it out, or choose tokenizer unigram",
             )
         return ByteTokenizer()
     size, share = data.vocab_size or choose_vocab_size(scan.characters), share_of(data)
-    path = cache_folder() / "tokenizers" / f"{key(VERSION, scan.digest, size, share, data.fold is not False)}.model"
+    folds = data.fold is not False
+    kind: SubwordKind = "unigram" if folds else "bpe"
+    if data.tokenizer == "unigram" or data.tokenizer == "bpe":
+        kind = data.tokenizer
+    path = cache_folder() / "tokenizers" / f"{key(VERSION, kind, scan.digest, size, share, folds)}.model"
     if path.exists():
         try:
             return load_tokenizer(path)
@@ -39,7 +44,7 @@ def tokenizer_for(data: DataConfig, scan: Scan, report: Callable[[str], None]) -
     report(f"training a tokenizer of {size:,} tokens on {scan.characters:,} characters ...")
     rule = Share(share, scan.documents, scan.characters)
     with shown("sampling", scan.bytes, report, as_size) as advance:
-        tokenizer = train_bpe(_trained_on(scan, rule, advance), size, scan.characters, folds=data.fold is not False)
+        tokenizer = train_subwords(_trained_on(scan, rule, advance), size, scan.characters, kind=kind, folds=folds)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_file(path, tokenizer.serialise())
     return tokenizer

@@ -15,7 +15,7 @@ from reformer_cli.errors import UserError
 from reformer_cli.evaluation import recall
 from reformer_cli.evaluation.recall import Alphabet, alphabet_of, common_words, duplicate, needle, pairs, steps_to
 from reformer_cli.evaluation.rounds import FULL, with_rounds
-from reformer_cli.tokenization.bpe import train_bpe
+from reformer_cli.tokenization.subwords import train_subwords
 from reformer_cli.tokenization.synthetic import Duplicate
 from reformer_cli.tokenization.tokenizer import ByteTokenizer
 
@@ -105,7 +105,7 @@ def test_needles_are_found_where_planted_and_not_elsewhere() -> None:
 
 
 def test_planted_texts_have_the_length_asked_for() -> None:
-    tokenizer = train_bpe([TEXT], 120)
+    tokenizer = train_subwords([TEXT], 120)
     text = tokenizer.encode(TEXT * 3).astype(np.int64)
     words = common_words(
         TEXT + " alpha beta gamma delta " * 2 + " ".join(f"word{c}{d}" for c in "abcdefg" for d in "abcdefgh") * 2
@@ -130,7 +130,7 @@ def test_streamed_and_in_one_pass_agree() -> None:
 
 def test_symbols_are_visible_tokens() -> None:
     assert alphabet_of(ByteTokenizer(), None).symbols.tolist() == list(range(33, 127))
-    tokenizer = train_bpe([TEXT], 120)
+    tokenizer = train_subwords([TEXT], 120)
     found = alphabet_of(tokenizer, None)
     texts = [tokenizer.decode(np.array([n])) for n in found.symbols]
     assert all(text.strip() and "\n" not in text for text in texts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from reformer_cli.evaluation.words import NEW, NO_WORD, recurrence
-from reformer_cli.tokenization.bpe import train_bpe
+from reformer_cli.tokenization.subwords import train_subwords
 from reformer_cli.tokenization.tokenizer import ByteTokenizer
 
 BYTES = ByteTokenizer()
@@ -37,7 +37,7 @@ def test_rare_names_are_capitalised_and_never_small() -> None:
 
 def test_tokens_that_begin_with_a_space_belong_to_the_word() -> None:
     text = "the old man and the old sea\n" * 40
-    tokenizer = train_bpe([text], 80)
+    tokenizer = train_subwords([text], 80, kind="bpe")
     ids = tokenizer.encode(text)
     found = recurrence(text, ids, tokenizer.byte_lengths())
     line = int(np.flatnonzero(ids == tokenizer.encode("\n")[0])[0]) + 1  # tokens a line

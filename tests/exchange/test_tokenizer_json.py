@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from reformer_cli.errors import UserError
 from reformer_cli.exchange.tokenizer_json import tokenizer_files
-from reformer_cli.tokenization.bpe import NIBBLES, train_bpe
 from reformer_cli.tokenization.corpus import python_reference
 from reformer_cli.tokenization.foreign import SentencePieceTokenizer
 from reformer_cli.tokenization.shifted_bytes import ShiftedByteTokenizer
+from reformer_cli.tokenization.subwords import NIBBLES, train_subwords
 from reformer_cli.tokenization.tokenizer import ByteTokenizer, Tokenizer
 
 TEXTS = [
@@ -29,9 +29,8 @@ TEXTS = [
 @lru_cache
 def ours(kind: str) -> Tokenizer:
     if kind.startswith("bpe"):
-        return train_bpe(
-            [python_reference()[:60_000] + "éé «» 中" * 30], 512 if kind == "bpe 512" else 300, folds=False
-        )
+        text = python_reference()[:60_000] + "éé «» 中" * 30
+        return train_subwords([text], 512 if kind == "bpe 512" else 300, kind="bpe", folds=False)
     return {"bytes": ByteTokenizer, "bytes+2": ShiftedByteTokenizer}[kind]()
 
 
@@ -98,4 +97,10 @@ def test_a_model_of_words_is_refused() -> None:
 def test_a_folded_tokenizer_is_refused() -> None:
     """Written without its capitals it would give other ids, and nobody would be told."""
     with pytest.raises(UserError, match=r"data\.fold=false"):
-        tokenizer_files(train_bpe(["The cat. THE end\n" * 50], 100), 100)
+        tokenizer_files(train_subwords(["The cat. THE end\n" * 50], 100), 100)
+
+
+def test_a_unigram_tokenizer_is_refused() -> None:
+    """Of two ways to cut that are equally likely, such as six spaces, transformers took the other: other ids."""
+    with pytest.raises(UserError, match=r"data\.tokenizer=bpe"):
+        tokenizer_files(train_subwords(["The cat. THE end\n" * 50], 100, folds=False), 100)

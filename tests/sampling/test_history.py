@@ -10,8 +10,8 @@ from reformer_cli.sampling.config import SamplingConfig
 from reformer_cli.sampling.engine import Texts
 from reformer_cli.sampling.history import History, TextBias
 from reformer_cli.sampling.make import generate
-from reformer_cli.tokenization.bpe import train_bpe
 from reformer_cli.tokenization.folding import CAPITAL
+from reformer_cli.tokenization.subwords import train_subwords
 from reformer_cli.tokenization.tokenizer import ByteTokenizer, StreamDecoder
 
 
@@ -80,7 +80,7 @@ def test_whatever_completes_a_text_is_found() -> None:
 
 def test_capitals_that_are_tokens_of_their_own() -> None:
     """Of a folded vocabulary, `The` is completed by ` the` or `the` after a capital, and by nothing after none."""
-    tokenizer = train_bpe(["The cat saw the dog.\nThe dog saw the cat.\n" * 50], 100)
+    tokenizer = train_subwords(["The cat saw the dog.\nThe dog saw the cat.\n" * 50], 100, kind="bpe")
     names = tokenizer.names()
     follow = TextBias([("The", -100.0)], tokenizer).follow()
     follow.push(names.index("▁saw"))

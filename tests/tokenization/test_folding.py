@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reformer_cli.tokenization.bpe import BPETokenizer, train_bpe
 from reformer_cli.tokenization.folding import CAPITAL, CAPITALS, GLUED, GLUING, NOTHING, fold, unfold
+from reformer_cli.tokenization.subwords import SubwordTokenizer, train_subwords
 from reformer_cli.tokenization.tokenizer import CHUNK, safe_pieces
 
 TEXT = (
@@ -16,7 +16,7 @@ TEXT = (
     "for he'd cross-examined her: “I am—she said—ill.”\n" * 40
 )
 LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzéß")
-TOKENIZER, PLAIN = train_bpe([TEXT], 400), train_bpe([TEXT], 400, folds=False)
+TOKENIZER, PLAIN = train_subwords([TEXT], 400), train_subwords([TEXT], 400, folds=False)
 # Capitals that are several letters, longer or shorter in small, or in no alphabet; signs that the text holds itself.
 ODD = "aAbBéÉßẞİıǅﬃſΣςσⅧ²中“”\"'-—_( \n\t.\ue000\ue012\ue013\ue014ⱥȺ"
 
@@ -58,7 +58,7 @@ def test_a_word_is_one_row_of_tokens_wherever_it_stands() -> None:
 @settings(max_examples=400, deadline=None)
 @given(st.text(alphabet=ODD, max_size=30))
 @pytest.mark.parametrize("tokenizer", [TOKENIZER, PLAIN], ids=["folded", "plain"])
-def test_nothing_is_lost_and_every_byte_counted(tokenizer: BPETokenizer, text: str) -> None:
+def test_nothing_is_lost_and_every_byte_counted(tokenizer: SubwordTokenizer, text: str) -> None:
     ids = tokenizer.encode(text)
     assert tokenizer.decode(ids) == text
     assert tokenizer.byte_lengths()[ids].sum() == len(text.encode())

@@ -6,15 +6,15 @@ import pytest
 import torch
 from reformer.columns import Columns
 
-from reformer_cli.tokenization.bpe import train_bpe
 from reformer_cli.tokenization.lines import lengths_on_lines
 from reformer_cli.tokenization.shifted_bytes import ShiftedByteTokenizer
+from reformer_cli.tokenization.subwords import train_subwords
 from reformer_cli.tokenization.tokenizer import ByteTokenizer, Tokenizer
 
 TEXT = "“You?” he said. THE END\nSonia wept - O'Brien (the old one)\n\n  did not é, for he'd\n" * 30
 KINDS = {
-    "folded": train_bpe([TEXT], 400),
-    "not folded": train_bpe([TEXT], 400, folds=False),
+    "folded": train_subwords([TEXT], 400),
+    "not folded": train_subwords([TEXT], 400, folds=False),
     "bytes": ByteTokenizer(),
     "bytes+2": ShiftedByteTokenizer(),
 }

@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reformer_cli.errors import UserError
-from reformer_cli.tokenization.bpe import train_bpe
 from reformer_cli.tokenization.pieces import facts_of, read_pieces, size_of
+from reformer_cli.tokenization.subwords import train_subwords
 from reformer_cli.tokenization.tokenizer import ByteTokenizer
 
-TOKENIZERS = [ByteTokenizer(), train_bpe(["the cat sat  on the mat.\n\tHélas, 漢字!\n" * 50], 100)]
+TOKENIZERS = [ByteTokenizer(), train_subwords(["the cat sat  on the mat.\n\tHélas, 漢字!\n" * 50], 100)]
 
 
 @settings(max_examples=150, deadline=None)

@@ -26,12 +26,12 @@ from tokenization.reading import silent, tokens_of
 from reformer_cli.config import DataConfig
 from reformer_cli.errors import UserError
 from reformer_cli.tokenization import encode, shards, tokenizer
-from reformer_cli.tokenization.bpe import train_bpe
 from reformer_cli.tokenization.corpus import python_reference
 from reformer_cli.tokenization.scan import Changed
 from reformer_cli.tokenization.shards import TokenSet, load_or_prepare
+from reformer_cli.tokenization.subwords import train_subwords
 
-BPE = train_bpe([python_reference()[:60_000]], 400)
+BPE = train_subwords([python_reference()[:60_000]], 400)
 CHANGED = "files.txt"
 
 

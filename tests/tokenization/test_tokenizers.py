@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reformer_cli.errors import UserError
-from reformer_cli.tokenization.bpe import BPETokenizer, choose_vocab_size, train_bpe
 from reformer_cli.tokenization.corpus import python_reference
+from reformer_cli.tokenization.spm_model import SubwordKind
+from reformer_cli.tokenization.subwords import SubwordTokenizer, choose_vocab_size, train_subwords
 from reformer_cli.tokenization.tokenizer import ByteTokenizer, Tokenizer, load_tokenizer
 
 HARD = [
@@ -18,9 +19,17 @@ HARD = [
     "<end><unk><s></s>", "naïve café — “quoted”",
     "😀👩‍👩‍👧", "中文", "e\u0301", "\ufeff", "\u2028", "\U0010ffff", "\x7f\x80",
 ]  # fmt: skip
-BPE = train_bpe([python_reference()[:60_000]], 400)
-TOKENIZERS = [ByteTokenizer(), BPE, train_bpe(["日本語のテキスト、漢字とかな。" * 20], 80)]
-any_tokenizer = pytest.mark.parametrize("tokenizer", TOKENIZERS, ids=["bytes", "bpe", "small bpe"])
+REFERENCE, SMALL = [python_reference()[:60_000]], ["日本語のテキスト、漢字とかな。" * 20]
+UNIGRAM = train_subwords(REFERENCE, 400)
+TOKENIZERS = {
+    "bytes": ByteTokenizer(),
+    "unigram": UNIGRAM,
+    "bpe": train_subwords(REFERENCE, 400, kind="bpe"),
+    "small unigram": train_subwords(SMALL, 80),
+    "small bpe": train_subwords(SMALL, 80, kind="bpe"),
+}
+any_tokenizer = pytest.mark.parametrize("tokenizer", TOKENIZERS.values(), ids=TOKENIZERS)
+any_subwords = pytest.mark.parametrize("kind", ["unigram", "bpe"])
 
 
 @any_tokenizer
@@ -44,32 +53,39 @@ def test_every_text_survives(tokenizer: Tokenizer, text: str) -> None:
     assert "\ufffd" not in "".join(shown) or "\ufffd" in text  # nothing incomplete was shown
 
 
-def test_chunks_do_not_change_the_ids(monkeypatch: pytest.MonkeyPatch) -> None:
+@any_subwords
+def test_chunks_do_not_change_the_ids(kind: SubwordKind, monkeypatch: pytest.MonkeyPatch) -> None:
     text = python_reference()[:30_000]
-    whole = BPE.encode(text)
+    whole = TOKENIZERS[kind].encode(text)
     monkeypatch.setattr("reformer_cli.tokenization.tokenizer.CHUNK", 500)
-    assert np.array_equal(BPE.encode(text), whole)
+    assert np.array_equal(TOKENIZERS[kind].encode(text), whole)
 
 
-def test_training_repeats_and_reads_back(tmp_path) -> None:
-    again = train_bpe([python_reference()[:60_000]], 400)
-    assert again.serialise() == BPE.serialise()
-    assert BPE.vocab_size == 400
-    (tmp_path / "t").write_bytes(BPE.serialise())
-    assert np.array_equal(load_tokenizer(tmp_path / "t").encode("the with statement"), BPE.encode("the with statement"))
-    assert len(BPE.encode(python_reference()[:60_000])) < 60_000 / 1.8  # it does compress
+@any_subwords
+def test_training_repeats_and_reads_back(kind: SubwordKind, tmp_path) -> None:
+    found = TOKENIZERS[kind]
+    again = train_subwords(REFERENCE, 400, kind=kind)
+    assert again.serialise() == found.serialise()
+    assert found.vocab_size == 400
+    (tmp_path / "t").write_bytes(found.serialise())
+    read = load_tokenizer(tmp_path / "t")
+    assert read.kind == found.kind == kind
+    assert np.array_equal(read.encode("the with statement"), found.encode("the with statement"))
+    assert len(found.encode(REFERENCE[0])) < 60_000 / 1.8  # it does compress
 
 
-def test_a_small_vocabulary_is_not_eaten_by_single_characters() -> None:
+@any_subwords
+def test_a_small_vocabulary_is_not_eaten_by_single_characters(kind: SubwordKind) -> None:
     # 256 byte tokens would leave 64 of 320; here rare characters are spelt out instead.
     text = python_reference()
-    tokenizer = train_bpe([text], 320)
+    tokenizer = train_subwords([text], 320, kind=kind)
     assert tokenizer.vocab_size == 320
     assert len(tokenizer.encode(text)) < len(text) / 1.6
 
 
-def test_a_tiny_corpus_gets_a_smaller_vocabulary() -> None:
-    tokenizer = train_bpe(["abc abc"], 5000)
+@any_subwords
+def test_a_tiny_corpus_gets_a_smaller_vocabulary(kind: SubwordKind) -> None:
+    tokenizer = train_subwords(["abc abc"], 5000, kind=kind)
     assert tokenizer.vocab_size < 60
     assert tokenizer.decode(tokenizer.encode("abc xyz")) == "abc xyz"
 
@@ -81,7 +97,7 @@ def test_vocabulary_grows_with_the_corpus() -> None:
     assert sizes[-1] == 32_768
 
 
-@pytest.mark.parametrize("data", [b"", b"garbage", b'{"kind": "other"}', BPE.serialise()[:200]])
+@pytest.mark.parametrize("data", [b"", b"garbage", b'{"kind": "other"}', UNIGRAM.serialise()[:200]])
 def test_damaged_files_are_refused(data: bytes, tmp_path) -> None:
     (tmp_path / "tokenizer.model").write_bytes(data)
     with pytest.raises(UserError, match=r"tokenizer\.model"):
@@ -98,4 +114,4 @@ def test_another_programs_model_is_refused() -> None:
         sentence_iterator=iter(["a b c d"] * 9), model_writer=out, vocab_size=12, model_type="bpe", minloglevel=2
     )
     with pytest.raises(UserError, match="another program"):
-        BPETokenizer(out.getvalue())
+        SubwordTokenizer(out.getvalue())

@@ -1,9 +1,10 @@
-"""Byte pair encoding by sentencepiece, made lossless for every Unicode text at any vocabulary size.
+"""Parts of words as tokens, by sentencepiece, made lossless for every Unicode text at any vocabulary size.
 
-sentencepiece drops newlines and treats U+2581 as a space; its byte fallback costs 256 tokens, most of a vocabulary of
-320. So the text is first rewritten: newline and tab become symbols of their own, and a character that is not in the
-alphabet becomes the 4-bit halves of its UTF-8 bytes, 16 symbols that cover all of Unicode. A vocabulary with signs for
-capitals is of folded text (folding.py).
+unigram (Kudo 2018, arXiv 1804.10959) keeps the pieces that make the text likeliest and cuts a word the likeliest way;
+bpe merges pairs. sentencepiece drops newlines and treats U+2581 as a space; its byte fallback costs 256 tokens, most of
+a vocabulary of 320. So the text is first rewritten: newline and tab become symbols of their own, and a character that
+is not in the alphabet becomes the 4-bit halves of its UTF-8 bytes, 16 symbols that cover all of Unicode. A vocabulary
+with signs for capitals is of folded text (folding.py).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Set
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +20,7 @@ import sentencepiece
 
 from reformer_cli.errors import UserError
 from reformer_cli.tokenization.folding import CAPITAL, CAPITALS, GLUED, SELDOM, SIGNS, fold, gluing_in
+from reformer_cli.tokenization.spm_model import SubwordKind, read_kind
 from reformer_cli.tokenization.tokenizer import Ids, StreamDecoder, safe_pieces
 
 # Private-use characters stand for the symbols; where a text holds them itself, they are spelt out like any rare one.
@@ -59,10 +62,9 @@ class AnotherProgramsError(UserError):
     """A sentencepiece model, but not one that was trained here."""
 
 
-class BPETokenizer:
+class SubwordTokenizer:
     """A trained vocabulary; the alphabet is its one-character pieces."""
 
-    kind = "bpe"
     end = END
     lossless = True
 
@@ -71,10 +73,12 @@ class BPETokenizer:
         try:
             self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
             pieces = [self._processor.id_to_piece(n) for n in range(self._processor.get_piece_size())]
+            self.kind = read_kind(model)
         except Exception as error:  # the library raises RuntimeError or worse for bytes that are no model
             raise UserError(f"{where} is not a sentencepiece model ({error})", "it is damaged") from None
         self._ids = ids = {piece: n for n, piece in enumerate(pieces)}
-        if not all(sign in ids for sign in [*NIBBLES, *SYMBOLS.values()]) or not self._processor.is_control(END):
+        ours = self.kind in get_args(SubwordKind) and all(sign in ids for sign in [*NIBBLES, *SYMBOLS.values()])
+        if not ours or not self._processor.is_control(END):
             raise AnotherProgramsError(
                 f"{where} is a sentencepiece model of another program", "it is damaged or was replaced"
             )
@@ -141,6 +145,10 @@ class BPETokenizer:
         """The pieces as sentencepiece names them, by id; of those that merges make, the first made come first."""
         return [self._processor.id_to_piece(n) for n in range(self.vocab_size)]
 
+    def score(self, token: int) -> float:
+        """unigram: the log-probability of its piece; 0 for what was not learnt from the text."""
+        return float(self._processor.get_score(token))
+
 
 def choose_vocab_size(n_characters: int) -> int:
     """Tokens for a corpus of this length: a power of two with about 600 characters of text to a token.
@@ -154,9 +162,10 @@ def choose_vocab_size(n_characters: int) -> int:
     return size
 
 
-def train_bpe(
-    texts: Iterable[str | Iterable[str]], vocab_size: int, characters: int | None = None, *, folds: bool = True
-) -> BPETokenizer:
+def train_subwords(
+    texts: Iterable[str | Iterable[str]], vocab_size: int, characters: int | None = None, *,
+    kind: SubwordKind = "unigram", folds: bool = True,
+) -> SubwordTokenizer:  # fmt: skip
     """Train on texts, each whole or in pieces, of so many characters in all; folds: with signs for capitals and so on.
 
     A vocabulary that they cannot fill is made smaller. At most half of it are single characters, the most
@@ -182,7 +191,7 @@ def train_bpe(
     lines = [line for part in rewritten for line in LINE_ENDS.split(part) if line]
     while True:
         try:
-            return BPETokenizer(_train(lines or [" "], vocab_size, signs))
+            return SubwordTokenizer(_train(lines or [" "], vocab_size, signs, kind))
         except RuntimeError as error:
             limit = re.search(r"value <= (\d+)", str(error))
             smaller = int(limit.group(1)) if limit else vocab_size // 2
@@ -200,14 +209,14 @@ def _signs_for(sample: list[str], vocab_size: int) -> tuple[list[str], frozenset
     return [CAPITAL, CAPITALS, *(GLUED[char] for char in sorted(often))], frozenset(often)
 
 
-def _train(lines: list[str], vocab_size: int, signs: list[str]) -> bytes:
+def _train(lines: list[str], vocab_size: int, signs: list[str], kind: SubwordKind) -> bytes:
     import io
 
     out = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(lines),
         model_writer=out,
-        model_type="bpe",
+        model_type=kind,
         vocab_size=vocab_size,
         character_coverage=1.0,
         normalization_rule_name="identity",
