@@ -1,7 +1,7 @@
 """Held-out bits/byte after the same minutes on the same machine: `reformer train` with no settings, and the peers.
 
     python benchmarks/equal_minutes.py TEXT --minutes 5 [--seeds 0 1 2] [--systems reformer dense ...] [--vocab 1024]
-                                       [--samples FOLDER] [--keep FOLDER]
+                                       [--our-tokenizer] [--samples FOLDER] [--keep FOLDER]
 
 The last twentieth of the text, without Project Gutenberg's licence, is held out; every byte of it is scored once. Ours
 is the command line, tokenizer and all. Peers: AdamW, 2,048 to 4,096 tokens a step, a step size that falls to 0 over the
