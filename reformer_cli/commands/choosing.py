@@ -13,12 +13,15 @@ if TYPE_CHECKING:
     from reformer_cli.config import RunConfig, Settings
     from reformer_cli.tokenization.shards import Prepared
     from reformer_cli.training.distributed import World
+    from reformer_cli.training.plan import Choice
     from reformer_cli.transfer import Start
+
+SAMPLE = 1_000_000  # tokens whose lines are measured
 
 
 def chosen(settings: Settings, prepared: Prepared, world: World, start: Start | None) -> Settings:
     """The plan's choices under what the user set; printed with their reasons."""
-    from reformer_cli.training.plan import COLUMNS, Choice, choose
+    from reformer_cli.training.plan import choose
     from reformer_cli.training.speed import tokens_per_minute
 
     minutes, steps = (settings["train"].get(name) for name in ("minutes", "steps"))
@@ -31,15 +34,25 @@ def chosen(settings: Settings, prepared: Prepared, world: World, start: Start | 
     n_tokens, optimizer = len(prepared.tokens.train), settings["train"].get("optimizer", "adamw")
     choices = choose(n_tokens, world.device, memory, minutes, steps, world.size, speed, optimizer)
     if settings["data"].get("image_size") is None and settings["model"].get("pattern") != "published":
-        choices.append(
-            Choice("model.columns", COLUMNS, "a line ends where the next word does not fit: how full is it?")
-        )
+        choices.append(_columns(prepared))
     for c in start.suited(choices, settings) if start is not None else choices:
         section, name = c.key.split(".")
         if name not in settings[section]:
             settings[section][name] = c.value
             say_choice(c.key, c.value, c.reason)
     return settings
+
+
+def _columns(prepared: Prepared) -> Choice:
+    """Of counts that no line reaches nothing is learnt: a line that once is too long would not end."""
+    import numpy as np
+
+    from reformer_cli.tokenization.lines import usual_line
+    from reformer_cli.training.plan import COLUMNS, Choice
+
+    most = usual_line(prepared.tokenizer, np.asarray(prepared.tokens.train[:SAMPLE], np.int32))
+    reason = "a line ends where the next word does not fit: how full is it?"
+    return Choice("model.columns", min(COLUMNS, most or COLUMNS), reason)
 
 
 def fitted(settings: Settings, config: RunConfig, world: World) -> RunConfig:

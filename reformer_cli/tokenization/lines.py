@@ -10,7 +10,9 @@ import numpy.typing as npt
 from reformer_cli.tokenization.folding import NOTHING, after_sign
 
 if TYPE_CHECKING:
-    from reformer_cli.tokenization.tokenizer import Tokenizer
+    from reformer_cli.tokenization.tokenizer import Ids, Tokenizer
+
+USUAL, LEAST = 0.99, 100  # share of the lines; lines below which nothing is said of them
 
 
 def lengths_on_lines(tokenizer: Tokenizer) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
@@ -34,3 +36,14 @@ def lengths_on_lines(tokenizer: Tokenizer) -> tuple[npt.NDArray[np.float32], npt
         ends[token] = b"\n" in piece
     ends[tokenizer.end], characters[tokenizer.end] = 1, 0
     return characters, ends
+
+
+def usual_line(tokenizer: Tokenizer, ids: Ids) -> int | None:
+    """Characters that 99 of 100 of a text's lines do not exceed, empty lines apart; None for a text of few lines."""
+    characters, ends = lengths_on_lines(tokenizer)
+    total = characters[ids].cumsum(dtype=np.float64)
+    at = np.flatnonzero(ends[ids])
+    begin = total[at] - characters[ids[at]]
+    lengths = total[at[1:] - 1] - begin[:-1]
+    lengths = lengths[lengths > 0]
+    return int(np.ceil(np.quantile(lengths, USUAL))) if len(lengths) >= LEAST else None

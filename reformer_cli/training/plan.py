@@ -56,7 +56,7 @@ AGAINST_HEART: tuple[tuple[float, float, dict[str, float]], ...] = (
 MOST_READINGS, LEAST_STEPS, WORTH = 14.0, 1_000, 15
 GPU_SPEED = 100  # a GPU against those two cores, roughly: no GPU was measured
 TOKENS_PER_STEP = 2_048
-COLUMNS = 128  # characters of a line that are told apart: more than lines of plain text have, and most of code
+COLUMNS = 128  # characters of a line that are told apart, at most: more than lines of plain text have
 VOCAB_SIZE = 4096  # about the largest that a corpus is given
 
 

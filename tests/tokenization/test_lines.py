@@ -6,7 +6,7 @@ import pytest
 import torch
 from reformer.columns import Columns
 
-from reformer_cli.tokenization.lines import lengths_on_lines
+from reformer_cli.tokenization.lines import lengths_on_lines, usual_line
 from reformer_cli.tokenization.shifted_bytes import ShiftedByteTokenizer
 from reformer_cli.tokenization.subwords import train_subwords
 from reformer_cli.tokenization.tokenizer import ByteTokenizer, Tokenizer
@@ -41,3 +41,13 @@ def test_documents_begin_with_a_line() -> None:
     tokenizer = KINDS["folded"]
     characters, ends = lengths_on_lines(tokenizer)
     assert (characters[tokenizer.end], ends[tokenizer.end]) == (0, 1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_how_long_lines_are(kind: str) -> None:
+    """More columns than lines have characters are never learnt: one line that was too long went on for 246."""
+    lines = ["“You?” he said.", "THE END", "", "did not é, for he'd"] * 50
+    text = "\n".join([*lines, "Sonia wept - O'Brien (the old one)", ""])
+    assert usual_line(KINDS[kind], KINDS[kind].encode(text)) == len(lines[3])
+    assert usual_line(KINDS[kind], KINDS[kind].encode("THE END\n" * 40)) is None
+    assert usual_line(KINDS[kind], KINDS[kind].encode("")) is None
