@@ -187,7 +187,7 @@ def peer(
     if vocab:
         from reformer_cli.tokenization.subwords import train_subwords
 
-        tokenizer = train_subwords([text.read_text("utf-8")], vocab, kind="unigram" if ours else "bpe", folds=ours)
+        tokenizer = train_subwords([text.read_text("utf-8")], vocab, folds=ours)
     else:
         tokenizer = ByteTokenizer()
     parts = [torch.from_numpy(tokenizer.encode(p.read_text("utf-8"))).long() for p in (text, held)]

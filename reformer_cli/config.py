@@ -50,8 +50,8 @@ class DataConfig:
     )
     tokenizer: Literal["auto", "bytes"] | SubwordKind = Field(
         default="auto",
-        description="bytes, or parts of words that sentencepiece finds in the corpus, unigram or bpe; auto: unigram "
-        "(bpe where fold is false, which is what can be exported), bytes for a tiny corpus",
+        description="bytes, or parts of words that sentencepiece finds in the corpus, unigram or bpe; auto: bpe, bytes "
+        "for a tiny corpus",
     )
     vocab_size: int | None = Field(
         default=None,

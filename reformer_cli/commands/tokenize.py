@@ -81,12 +81,8 @@ def train(
     ] = 0.05,
     encoding: Annotated[str, typer.Option(help="Encoding of the corpus files.")] = "utf-8",
     kind: Annotated[
-        SubwordKind | None,
-        typer.Option(
-            help="unigram keeps the pieces that make the text likeliest, bpe merges pairs; default: unigram, with "
-            "--no-fold bpe."
-        ),
-    ] = None,
+        SubwordKind, typer.Option(help="bpe merges pairs; unigram keeps the pieces that make the text likeliest.")
+    ] = "bpe",
     fold: Annotated[
         bool, typer.Option(help="Capitals, and what stands before words, as tokens of their own (docs/exchange.md).")
     ] = True,
@@ -99,7 +95,7 @@ def train(
     from reformer_cli.tokenization.vocabulary import tokenizer_for
 
     _check_new(output)
-    data = {"corpus": absolute(corpus), "tokenizer": kind or ("unigram" if fold else "bpe"), "vocab_size": vocab_size}
+    data = {"corpus": absolute(corpus), "tokenizer": kind, "vocab_size": vocab_size}
     config = resolve({"data": data | {"encoding": encoding, "held_out": held_out, "fold": fold}}, 320).data
     with scanned(config.corpus, options_of(config), config.processes, say) as scan:
         scan.check(config.faulty)

@@ -164,7 +164,7 @@ def choose_vocab_size(n_characters: int) -> int:
 
 def train_subwords(
     texts: Iterable[str | Iterable[str]], vocab_size: int, characters: int | None = None, *,
-    kind: SubwordKind = "unigram", folds: bool = True,
+    kind: SubwordKind = "bpe", folds: bool = True,
 ) -> SubwordTokenizer:  # fmt: skip
     """Train on texts, each whole or in pieces, of so many characters in all; folds: with signs for capitals and so on.
 

@@ -27,14 +27,12 @@ def tokenizer_for(data: DataConfig, scan: Scan, report: Callable[[str], None]) -
         if data.vocab_size not in (None, ByteTokenizer.vocab_size):
             raise UserError(
                 f"data.vocab_size {data.vocab_size} does not go with bytes: {ByteTokenizer.vocab_size} tokens",
-                "leave it out, or choose tokenizer unigram",
+                "leave it out, or choose tokenizer bpe",
             )
         return ByteTokenizer()
     size, share = data.vocab_size or choose_vocab_size(scan.characters), share_of(data)
     folds = data.fold is not False
-    kind: SubwordKind = "unigram" if folds else "bpe"
-    if data.tokenizer == "unigram" or data.tokenizer == "bpe":
-        kind = data.tokenizer
+    kind: SubwordKind = "unigram" if data.tokenizer == "unigram" else "bpe"
     path = cache_folder() / "tokenizers" / f"{key(VERSION, kind, scan.digest, size, share, folds)}.model"
     if path.exists():
         try:

@@ -251,8 +251,7 @@ def test_vocabularies_are_folded_unless_transformers_is_to_read_them(reformer: P
     for name, more, folds in (("a", [], True), ("b", published, False), ("c", sets("fold=false"), False)):
         made = reformer("train", text, *small, *more, "--run", name)
         assert made.status == 0, made.err
-        found = Run.open(Path(name)).tokenizer()
-        assert (found.folds, found.kind) == (folds, "unigram" if folds else "bpe")
+        assert Run.open(Path(name)).tokenizer().folds is folds
     refused = reformer("train", text, *sets("tokenizer=bytes", "fold=true"), "--run", "d")
     assert refused.status == 2
     assert "data.fold" in refused.err

@@ -103,4 +103,4 @@ def test_a_folded_tokenizer_is_refused() -> None:
 def test_a_unigram_tokenizer_is_refused() -> None:
     """Of two ways to cut that are equally likely, such as six spaces, transformers took the other: other ids."""
     with pytest.raises(UserError, match=r"data\.tokenizer=bpe"):
-        tokenizer_files(train_subwords(["The cat. THE end\n" * 50], 100, folds=False), 100)
+        tokenizer_files(train_subwords(["The cat. THE end\n" * 50], 100, kind="unigram", folds=False), 100)

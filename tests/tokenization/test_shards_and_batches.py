@@ -61,7 +61,7 @@ def test_held_out_text_trains_neither_model_nor_tokenizer(tmp_path: Path) -> Non
     text = "plain words here\n" * 6000 + "zzqqzzqq\n" * 300
     (tmp_path / "c.txt").write_text(text)
     found = load_or_prepare(DataConfig(corpus=(str(tmp_path / "c.txt"),), held_out=0.1), silent)
-    assert found.tokenizer.kind == "unigram"
+    assert found.tokenizer.kind == "bpe"
     pieces = {found.tokenizer.decode(np.array([n])) for n in range(found.tokenizer.vocab_size)}
     assert not any("zz" in piece for piece in pieces)
     assert "zz" not in found.tokenizer.decode(np.asarray(found.tokens.train, np.int32))

@@ -20,12 +20,12 @@ HARD = [
     "😀👩‍👩‍👧", "中文", "e\u0301", "\ufeff", "\u2028", "\U0010ffff", "\x7f\x80",
 ]  # fmt: skip
 REFERENCE, SMALL = [python_reference()[:60_000]], ["日本語のテキスト、漢字とかな。" * 20]
-UNIGRAM = train_subwords(REFERENCE, 400)
+UNIGRAM = train_subwords(REFERENCE, 400, kind="unigram")
 TOKENIZERS = {
     "bytes": ByteTokenizer(),
     "unigram": UNIGRAM,
     "bpe": train_subwords(REFERENCE, 400, kind="bpe"),
-    "small unigram": train_subwords(SMALL, 80),
+    "small unigram": train_subwords(SMALL, 80, kind="unigram"),
     "small bpe": train_subwords(SMALL, 80, kind="bpe"),
 }
 any_tokenizer = pytest.mark.parametrize("tokenizer", TOKENIZERS.values(), ids=TOKENIZERS)
