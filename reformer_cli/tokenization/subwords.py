@@ -145,10 +145,6 @@ class SubwordTokenizer:
         """The pieces as sentencepiece names them, by id; of those that merges make, the first made come first."""
         return [self._processor.id_to_piece(n) for n in range(self.vocab_size)]
 
-    def score(self, token: int) -> float:
-        """unigram: the log-probability of its piece; 0 for what was not learnt from the text."""
-        return float(self._processor.get_score(token))
-
 
 def choose_vocab_size(n_characters: int) -> int:
     """Tokens for a corpus of this length: a power of two with about 600 characters of text to a token.

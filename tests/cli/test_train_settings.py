@@ -252,6 +252,10 @@ def test_vocabularies_are_folded_unless_transformers_is_to_read_them(reformer: P
         made = reformer("train", text, *small, *more, "--run", name)
         assert made.status == 0, made.err
         assert Run.open(Path(name)).tokenizer().folds is folds
+        assert Run.open(Path(name)).tokenizer().kind == "bpe"
+    # Of the same text and size: not the one that was kept for the runs before.
+    assert reformer("train", text, *small, *sets("tokenizer=unigram"), "--run", "e").status == 0
+    assert Run.open(Path("e")).tokenizer().kind == "unigram"
     refused = reformer("train", text, *sets("tokenizer=bytes", "fold=true"), "--run", "d")
     assert refused.status == 2
     assert "data.fold" in refused.err
