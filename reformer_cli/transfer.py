@@ -38,6 +38,7 @@ class Start:
         cannot go with the run's tokenizer or weights."""
         base: Settings = {"model": dataclasses.asdict(self.config), "data": {"context": Unchosen(2)}, "train": {}}
         del base["model"]["vocab_size"]
+        base["model"]["columns"] = self.config.columns or 0  # for a model that is there nobody chooses
         found = load(base)
         if (self.config.pattern, found["model"]["pattern"]) == ("published", "recent"):
             # As many tokens as a chunk and the one before it held.

@@ -129,12 +129,13 @@ class ReformerConfig:
     axial_dims: tuple[int, ...] = Field(
         default=(64, 192), description="axial positions: widths per axis; their sum is d_model"
     )
-    columns: int = Field(
-        default=0,
+    columns: int | None = Field(
+        default=None,
         ge=0,
         le=4096,
         description="what a token starts as says how many characters its line has so far, up to this many; the "
-        "tokenizer's lengths are saved with the weights; 0: it does not",
+        "tokenizer's lengths are saved with the weights; 0: it does not; null: with pattern: recent, train chooses by "
+        "the lines of the text, and nothing else does",
     )
     dropout: float = Field(
         default=0.0, ge=0, lt=1, description="share of each sub-layer's outputs dropped while training"

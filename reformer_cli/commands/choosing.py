@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from reformer_cli.config import RunConfig, Settings
     from reformer_cli.tokenization.shards import Prepared
     from reformer_cli.training.distributed import World
-    from reformer_cli.training.plan import Choice
     from reformer_cli.transfer import Start
 
 SAMPLE = 1_000_000  # tokens whose lines are measured
@@ -33,8 +32,6 @@ def chosen(settings: Settings, prepared: Prepared, world: World, start: Start | 
         speed = tokens_per_minute(settings["train"]["precision"], world.size, backend)
     n_tokens, optimizer = len(prepared.tokens.train), settings["train"].get("optimizer", "adamw")
     choices = choose(n_tokens, world.device, memory, minutes, steps, world.size, speed, optimizer)
-    if settings["data"].get("image_size") is None and settings["model"].get("pattern") != "published":
-        choices.append(_columns(prepared))
     for c in start.suited(choices, settings) if start is not None else choices:
         section, name = c.key.split(".")
         if name not in settings[section]:
@@ -43,16 +40,18 @@ def chosen(settings: Settings, prepared: Prepared, world: World, start: Start | 
     return settings
 
 
-def _columns(prepared: Prepared) -> Choice:
-    """Of counts that no line reaches nothing is learnt: a line that once is too long would not end."""
+def count_columns(model: dict[str, Any], prepared: Prepared) -> None:
+    """`model.columns` where a recipe leaves it open, too: it is the text's. Of counts that no line reaches nothing is
+    learnt: a line that once is too long would not end."""
     import numpy as np
 
     from reformer_cli.tokenization.lines import usual_line
-    from reformer_cli.training.plan import COLUMNS, Choice
+    from reformer_cli.training.plan import COLUMNS
 
-    most = usual_line(prepared.tokenizer, np.asarray(prepared.tokens.train[:SAMPLE], np.int32))
-    reason = "a line ends where the next word does not fit: how full is it?"
-    return Choice("model.columns", min(COLUMNS, most or COLUMNS), reason)
+    if model.get("columns") is None and model.get("pattern") != "published":
+        most = usual_line(prepared.tokenizer, np.asarray(prepared.tokens.train[:SAMPLE], np.int32))
+        model["columns"] = min(COLUMNS, most or COLUMNS)
+        say_choice("model.columns", model["columns"], "a line ends where the next word does not fit: how full is it?")
 
 
 def fitted(settings: Settings, config: RunConfig, world: World) -> RunConfig:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from reformer_cli.commands.choosing import chosen, fitted, say_choice, warn_of_reach
+from reformer_cli.commands.choosing import chosen, count_columns, fitted, say_choice, warn_of_reach
 from reformer_cli.commands.config import SetOption
 from reformer_cli.commands.shared import (
     DeviceOption,
@@ -187,6 +187,8 @@ def _begun(
         say_choice("train.precision", train["precision"], reason)
     if source is None:
         settings = chosen(settings, prepared, world, start)
+    if made is None and data.image_size is None:
+        count_columns(settings["model"], prepared)
     if world.device != "cpu" and "workspace_tokens" not in settings["model"]:
         settings["model"]["workspace_tokens"] = GPU_WORKSPACE
         say_choice("model.workspace_tokens", GPU_WORKSPACE, "a GPU is started less often for larger slices")

@@ -72,6 +72,20 @@ def test_a_model_is_told_how_full_lines_are(reformer: Program, text: Path) -> No
     assert generated.status == 0
 
 
+def test_a_recipe_counts_columns_as_the_text_has_them(reformer: Program, text: Path) -> None:
+    """Recipes said 128 for lines of 72: of counts that no line reaches nothing is learnt, and a long line goes on."""
+    Path("tiny.yaml").write_text("model: {d_model: 32, n_layers: 1, d_head: 8}\ndata: {context: 32}\n")
+    recipe = ("--config", "tiny.yaml", "--steps", 1)
+    assert reformer("train", text, *recipe, "--run", "recipe").status == 0
+    assert reformer("train", text, *TINY, "--steps", 1, "--run", "none").status == 0
+    found, wanted = (Run.open(Path(run)).config.model.columns for run in ("recipe", "none"))
+    assert found == wanted
+    assert wanted is not None
+    assert 20 < wanted < 128
+    assert reformer("train", "duplicate:15:60", *recipe, "--run", "synthetic").status == 0
+    assert Run.open(Path("synthetic")).load_model().columns is None  # positions would tell what is to be found
+
+
 def test_a_run_that_counted_no_columns_can_begin_to(reformer: Program, text: Path) -> None:
     assert reformer("train", text, *TINY, *sets("columns=0"), "--steps", 1, "--run", "none").status == 0
     assert Run.open(Path("none")).load_model().columns is None
