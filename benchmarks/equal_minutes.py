@@ -77,6 +77,12 @@ def lstm(vocab_size: int, context: int) -> tuple[nn.Module, Logits]:
     return model, model
 
 
+def lstm_few(vocab_size: int, context: int) -> tuple[nn.Module, Logits]:
+    """Half as wide: where minutes are few, many small steps learn more."""
+    model = Recurrent(vocab_size, 256, 2, dropout=0.1)
+    return model, model
+
+
 def huggingface(vocab_size: int, context: int) -> tuple[nn.Module, Logits]:
     """transformers' Reformer, local and LSH layers in turn, the sizes of ours."""
     from transformers import ReformerConfig, ReformerModelWithLMHead
@@ -109,6 +115,7 @@ PEERS = {
     "dense-small": Peer(dense_small, 256, 8, 4e-3, decay=0.2),
     "dense-muon": Peer(dense, 256, 8, 5e-3, muon=True, decay=0.2),
     "lstm": Peer(lstm, 256, 16, 3e-3),
+    "lstm-few": Peer(lstm_few, 256, 8, 4e-3, decay=0.2),
     "transformers": Peer(huggingface, 1024, 2, 2e-3, bf16=False),  # its products lose the gradients' equality in bf16
     "reformer-pytorch": Peer(lucidrains, 1024, 2, 1e-3, bf16=False),
 }
