@@ -12,6 +12,8 @@ import torch
 
 # Two, so that what threads share is tested; one is faster where others use the machine.
 torch.set_num_threads(int(os.environ.get("TEST_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")))
+if "PYTEST_XDIST_WORKER" in os.environ:  # programs that tests start: threads that wait for one without a core spin
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A job in the background is started with Ctrl-C ignored, and so would be every program that tests start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

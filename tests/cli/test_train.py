@@ -83,7 +83,7 @@ def test_resuming_gives_the_same_weights_bit_for_bit(reformer: Program, text: Pa
 
 def test_a_run_ends_when_the_text_was_read_so_often(reformer: Program, text: Path) -> None:
     """It ends as one does whose steps are used up, the step size fallen; and goes on if the text may be read again."""
-    how = (*TINY, "--steps", 5000, "--set", "readings=2", "--run", "r")
+    how = (*TINY, "--set", "batch=8", "--steps", 5000, "--set", "readings=2", "--run", "r")
     made = reformer("train", text, *how)
     assert made.status == 0, made.err
     assert "read 2 times" in made.err

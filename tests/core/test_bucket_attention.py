@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -23,10 +24,16 @@ needs_compiler = pytest.mark.skipif(native.library() is None, reason=native.prob
 BACKENDS = ["torch", pytest.param("native", marks=needs_compiler)]
 
 
-def both(
-    length: int, buckets: Tensor, windows: list[int], block: int, backend: str = "torch", sink: bool = False, **how: str
-):
-    """(output, dq, dk, dv; with a sink, its gradient) of the reference in float64, and of the fast version."""
+def both(*arguments: Any, **how: Any) -> list[list[Tensor]]:
+    """What `one` finds of the reference, and of the fast version."""
+    return [one(function, *arguments, **how) for function in (bucket_attention_reference, bucket_attention)]
+
+
+def one(
+    function: Callable[..., Tensor], length: int, buckets: Tensor, windows: list[int], block: int,
+    backend: str = "torch", sink: bool = False, **how: str,
+) -> list[Tensor]:  # fmt: skip
+    """Output, dq, dk, dv; with a sink, its gradient. The reference's in float64."""
     random = torch.Generator().manual_seed(length)
     _, batch, heads, _ = buckets.shape
     shape, dtype = (batch, heads, length, 8), CLOSE[backend][0]
@@ -34,16 +41,13 @@ def both(
     inputs, names = [q, k, v], ["q", "k", "v"]
     if sink:
         inputs, names = [*inputs, torch.randn(heads, generator=random, dtype=dtype)], [*names, "sink"]
-    found = []
-    for function in (bucket_attention_reference, bucket_attention):
-        more = {"block": block, "backend": backend} if function is bucket_attention else {}
-        wide = dtype if function is bucket_attention else torch.float64
-        leaves = [x.to(wide, copy=True).requires_grad_() for x in inputs]
-        given = dict(zip(names, leaves, strict=True))
-        out = function(**given, buckets=buckets, windows=windows, **how, **more)
-        gradients = torch.autograd.grad(out, leaves, g.to(wide), allow_unused=True)
-        found.append([out, *(torch.zeros_like(i) if x is None else x for i, x in zip(inputs, gradients, strict=True))])
-    return found
+    more = {"block": block, "backend": backend} if function is bucket_attention else {}
+    wide = dtype if function is bucket_attention else torch.float64
+    leaves = [x.to(wide, copy=True).requires_grad_() for x in inputs]
+    given = dict(zip(names, leaves, strict=True))
+    out = function(**given, buckets=buckets, windows=windows, **how, **more)
+    gradients = torch.autograd.grad(out, leaves, g.to(wide), allow_unused=True)
+    return [out, *(torch.zeros_like(i) if x is None else x for i, x in zip(inputs, gradients, strict=True))]
 
 
 def assert_same(found: list[list[Tensor]], backend: str = "torch") -> None:
@@ -128,7 +132,7 @@ def test_native_repeats_bit_for_bit_on_any_number_of_threads() -> None:
     before, found = torch.get_num_threads(), []
     for n in (1, 2, 2, 5):
         torch.set_num_threads(n)
-        found.append(both(3000, buckets, [64, 64], 64, "native", values="next")[1])
+        found.append(one(bucket_attention, 3000, buckets, [64, 64], 64, "native", values="next"))
     torch.set_num_threads(before)
     for other in found[1:]:
         assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
