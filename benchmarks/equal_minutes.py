@@ -4,7 +4,7 @@
                                        [--our-tokenizer] [--samples FOLDER] [--keep FOLDER]
 
 The last twentieth of the text, without Project Gutenberg's licence, is held out; every byte of it is scored once. Ours
-is the command line, tokenizer and all. Peers: AdamW, 2,048 to 4,096 tokens a step, a step size that falls to 0 over the
+is the command line, tokenizer and all. Peers: AdamW, 1,024 or 2,048 tokens a step, a step size that falls to 0 over the
 minutes, each token scored with at least half a context before it; sizes and step sizes are the best of those tried
 (LOG.md). Appends to results.csv; samples: what each writes after the same prompt, of the first seed; keep: our runs.
 """
@@ -72,8 +72,8 @@ def dense_small(vocab_size: int, context: int) -> tuple[nn.Module, Logits]:
 
 
 def lstm(vocab_size: int, context: int) -> tuple[nn.Module, Logits]:
-    """Two layers of 384; regularised, since the text is short."""
-    model = Recurrent(vocab_size, 384, 2, dropout=0.3)
+    """Two layers of 320; regularised, since the text is short."""
+    model = Recurrent(vocab_size, 320, 2, dropout=0.3)
     return model, model
 
 
@@ -114,8 +114,8 @@ PEERS = {
     "dense-few": Peer(dense_few, 256, 8, 3e-3, decay=0.2),
     "dense-small": Peer(dense_small, 256, 8, 4e-3, decay=0.2),
     "dense-muon": Peer(dense, 256, 8, 5e-3, muon=True, decay=0.2),
-    "lstm": Peer(lstm, 256, 8, 3e-3, decay=0.2),
-    "lstm-few": Peer(lstm_few, 256, 8, 4e-3, decay=0.2),
+    "lstm": Peer(lstm, 128, 8, 8e-3, decay=0.2),
+    "lstm-few": Peer(lstm_few, 128, 8, 1e-2, decay=0.2),
     "transformers": Peer(huggingface, 1024, 2, 2e-3, bf16=False),  # its products lose the gradients' equality in bf16
     "reformer-pytorch": Peer(lucidrains, 1024, 2, 1e-3, bf16=False),
 }
