@@ -48,7 +48,7 @@ bench: $(TESTING)  ## time us and the peers on this machine; appends to benchmar
 # Without a package registry, in an environment that has all of it: PYTHONPATH=.:models make gpu BIN=... TESTING= PIP=true
 gpu: $(TESTING)  ## on a GPU machine: check, then time; under nine minutes
 	$(PIP) -e '.[peers]'
-	timeout 180 $(BIN)/python -m pytest -m gpu -q tests/gpu tests/core; checked=$$?; \
+	timeout 180 $(BIN)/python -m pytest -m gpu -q tests/gpu tests/reformer; checked=$$?; \
 	$(BIN)/python benchmarks/gpu.py --minutes 4.5 && exit $$checked
 
 clean:

@@ -21,12 +21,12 @@ from collections.abc import Callable
 import record
 import torch
 from reformer import ReformerLM
-from reformer.state import State
+from reformer.decode.state import State
 from systems import factors, huggingface, ours, tokens
 from torch import Tensor
 from train_step import MIB, peak
 
-from reformer_cli.commands.shared import keep_freed_memory
+from reformer_cli.commands.options import keep_freed_memory
 
 SLICE = 4096  # prompt tokens read at a time, as `reformer generate` does
 BLOCK, LEAST = 50, 4  # tokens timed before another context has its turn; tokens timed at least

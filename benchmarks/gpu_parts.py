@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 from gpu_bench import Bench, Row
-from reformer.backend import choose
-from reformer.ops.bucket_attention import blocked
-from reformer.ops.bucket_attention.blocks import row_products
-from reformer.ops.bucket_attention.recent import Recent, make_recent, make_window
-from reformer.reversible import reversible
+from reformer.backends import choose
+from reformer.ops.bucket_attention import pytorch
+from reformer.ops.bucket_attention.layout import row_products
+from reformer.ops.bucket_attention.windows import Recent, make_recent, make_window
+from reformer.reversible.autograd import reversible
 from systems import SIZES, SYSTEMS, tokens
 from torch import Tensor
 
@@ -89,10 +89,10 @@ def _alone(bench: Bench, kind: str, length: int, window: int, copied: float) -> 
 
 def _passes(bench: Bench) -> Any:
     if choose("auto", torch.empty(1, device=bench.device)) == "triton":
-        from reformer.ops.bucket_attention import gpu
+        from reformer.ops.bucket_attention import triton_launch
 
-        return gpu
-    return blocked
+        return triton_launch
+    return pytorch
 
 
 def _sorting(bench: Bench, length: int, window: int) -> list[Row]:
@@ -154,9 +154,9 @@ def _flex(bench: Bench, length: int, window: int) -> list[Row]:
 
 
 def tilings(bench: Bench) -> Iterator[Row]:
-    """Every tiling of gpu.TILINGS on one hash round: what the rule in gpu.tiling should say."""
+    """Every tiling of triton_launch.TILINGS on one hash round: what the rule in triton_launch.tiling should say."""
     passes = _passes(bench)
-    if passes is blocked:
+    if passes is pytorch:
         print("  tilings: these are Triton's, which does not run here", flush=True)
         return
     length = bench.lengths[min(1, len(bench.lengths) - 1)]

@@ -23,15 +23,15 @@ import numpy.typing as npt
 import record
 from reformer import ReformerLM
 
-from reformer_cli.commands.evaluate_images import scored_images
+from reformer_cli.data.batches import held_out_windows
+from reformer_cli.data.formats.images import Pixels, as_bytes
+from reformer_cli.data.shards import load_or_prepare
 from reformer_cli.evaluation.likelihood import reading_of_images
-from reformer_cli.runs import Run
+from reformer_cli.runs.run import Run
 from reformer_cli.sampling.config import SamplingConfig
-from reformer_cli.sampling.engine import Texts
-from reformer_cli.sampling.pixels import complete, sheet, unfinished
-from reformer_cli.tokenization.batches import held_out_windows
-from reformer_cli.tokenization.images import Pixels, as_bytes
-from reformer_cli.tokenization.shards import load_or_prepare
+from reformer_cli.sampling.images import complete, sheet, unfinished
+from reformer_cli.sampling.sampler import Texts
+from reformer_cli.workflows.evaluate_images import scored_images
 
 LEVELS = np.arange(16, 256, 32)  # of a colour channel
 ADDED = [2.0**n for n in range(-10, 5)]  # counts that are added to each byte's; the best is kept

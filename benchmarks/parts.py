@@ -14,10 +14,11 @@ from typing import Any
 
 import record
 import torch
-from reformer import fused, reversible, trunk
 from reformer.attention import local, lsh
-from reformer.kernels import problem
-from reformer.ops.bucket_attention import blocked, native
+from reformer.backends.gpu import problem
+from reformer.ops import linear
+from reformer.ops.bucket_attention import native, pytorch
+from reformer.reversible import autograd, sequence
 from systems import SYSTEMS, tokens
 
 # (where it is called from, its name, the part it belongs to)
@@ -27,18 +28,18 @@ PLACES: list[tuple[Any, str, str]] = [
     (local, "make_window", "sort"),
     (native, "forward_pass", "attention"),
     (native, "backward_pass", "attention"),
-    (blocked, "forward_pass", "attention"),
-    (blocked, "backward_pass", "attention"),
-    (fused._Project, "forward", "projections"),
-    (fused._Project, "backward", "projections"),
-    (fused._Linear, "forward", "projections"),
-    (fused._Linear, "backward", "projections"),
-    (fused._SquaredReluMLP, "forward", "feed-forward"),
-    (fused._SquaredReluMLP, "backward", "feed-forward"),
-    (reversible, "sliced_loss", "head and loss"),
-    (trunk.Trunk, "add_", "streams"),
-    (trunk.Trunk, "subtract_", "streams"),
-    (trunk.Trunk, "read", "streams"),
+    (pytorch, "forward_pass", "attention"),
+    (pytorch, "backward_pass", "attention"),
+    (linear._Project, "forward", "projections"),
+    (linear._Project, "backward", "projections"),
+    (linear._Linear, "forward", "projections"),
+    (linear._Linear, "backward", "projections"),
+    (linear._SquaredReluMLP, "forward", "feed-forward"),
+    (linear._SquaredReluMLP, "backward", "feed-forward"),
+    (autograd, "sliced_loss", "head and loss"),
+    (sequence.Trunk, "add_", "streams"),
+    (sequence.Trunk, "subtract_", "streams"),
+    (sequence.Trunk, "read", "streams"),
 ]
 
 
@@ -73,7 +74,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--low", action="store_true", help="products in bfloat16")
     arguments = parser.parse_args()
-    from reformer_cli.commands.shared import keep_freed_memory
+    from reformer_cli.commands.options import keep_freed_memory
 
     keep_freed_memory()
     model, step = SYSTEMS["reformer"](arguments.length, arguments.device)
@@ -89,9 +90,9 @@ def main() -> None:
     whole()  # warm
     places = list(PLACES)
     if arguments.device != "cpu" and not problem(torch.device(arguments.device)):
-        from reformer.ops.bucket_attention import gpu
+        from reformer.ops.bucket_attention import triton_launch
 
-        places += [(gpu, "forward_pass", "attention"), (gpu, "backward_pass", "attention")]
+        places += [(triton_launch, "forward_pass", "attention"), (triton_launch, "backward_pass", "attention")]
     for owner, name, part in places:
         plain = getattr(owner, name)
         new = clock.timed(plain, part)

@@ -17,17 +17,17 @@ from typing import Any
 import record
 import torch
 from reformer import NumericalError, ReformerConfig, ReformerLM
-from reformer.branch import Context
-from reformer.source import Source
-from reformer.trunk import Trunk
+from reformer.layers.embedding import Source
+from reformer.layers.sublayer import Context
+from reformer.reversible.sequence import Trunk
 from torch import Tensor
 
-from reformer_cli.commands.shared import keep_freed_memory
-from reformer_cli.config import DataConfig, TrainConfig
-from reformer_cli.tokenization.batches import Batches
-from reformer_cli.tokenization.shards import load_or_prepare
-from reformer_cli.training.optim import make_optimizers
-from reformer_cli.training.schedule import learning_rate
+from reformer_cli.commands.options import keep_freed_memory
+from reformer_cli.config.schema import DataConfig, TrainConfig
+from reformer_cli.data.batches import Batches
+from reformer_cli.data.shards import load_or_prepare
+from reformer_cli.training.optimizers import make_optimizers
+from reformer_cli.training.schedules import learning_rate
 
 SIZES = {"d_model": 128, "n_layers": 6, "n_heads": 4, "d_head": 32}
 CONTEXT, BATCH = 512, 4

@@ -32,11 +32,11 @@ import numpy as np
 import psutil
 import sentencepiece
 
-from reformer_cli.config import DataConfig
-from reformer_cli.tokenization.corpus import python_reference
-from reformer_cli.tokenization.shards import load_or_prepare
-from reformer_cli.tokenization.subwords import train_subwords
-from reformer_cli.tokenization.tokenizer import load_tokenizer
+from reformer_cli.config.schema import DataConfig
+from reformer_cli.data.shards import load_or_prepare
+from reformer_cli.data.sources import python_reference
+from reformer_cli.tokenizers.base import load_tokenizer
+from reformer_cli.tokenizers.subword import train_subwords
 
 MB, MIB = 10**6, 2**20
 VOCABULARY = 8192

@@ -1,6 +1,6 @@
 """Writes docs/help.md (every command's --help) and configs/README.md (every setting): `make docs`.
 
-tests/cli/test_docs.py fails when either is not what the program says.
+tests/test_docs.py fails when either is not what the program says.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from reformer_cli.config import SECTIONS, config_names, describe
+from reformer_cli.config.schema import SECTIONS, config_names, describe
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = ["", "train", "generate", "evaluate", "evaluate perplexity", "evaluate context", "evaluate recall"]

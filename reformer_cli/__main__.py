@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from reformer_cli.errors import UserError, is_disk_full, tell, why_not_written
+from reformer_cli.utils.errors import UserError, is_disk_full, tell, why_not_written
 
 # click's base of usage errors, whether typer brings its own copy of click (0.26 and later) or not.
 CLICK_ERROR: Any = typer.BadParameter.__mro__[2]

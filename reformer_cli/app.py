@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from reformer_cli.commands import config, corpus, evaluate, export, generate, import_, plan, report, tokenize, train
+from reformer_cli.commands import config, corpus, export, generate, import_, plan, report, tokenizer, train
+from reformer_cli.commands.evaluate import perplexity
 
 app = typer.Typer(
     help="Train, sample and score long-document language models: a whole novel in one context.",
@@ -18,12 +19,12 @@ app = typer.Typer(
 )
 app.command("train")(train.train)
 app.command("generate")(generate.generate)
-app.add_typer(evaluate.app, name="evaluate")
+app.add_typer(perplexity.app, name="evaluate")
 app.command("report")(report.report)
 app.command("plan")(plan.plan)
 app.command("corpus")(corpus.corpus)
 app.add_typer(config.app, name="config")
-app.add_typer(tokenize.app, name="tokenize")
+app.add_typer(tokenizer.app, name="tokenize")
 app.command("import")(import_.import_)
 app.command("export")(export.export)
 

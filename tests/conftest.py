@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from builders.programs import reformer, run, text  # noqa: F401  # fixtures of the whole suite
 
 # Two, so that what threads share is tested; one is faster where others use the machine.
 torch.set_num_threads(int(os.environ.get("TEST_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")))

@@ -8,8 +8,8 @@ from reformer.config import ReformerConfig
 from reformer.errors import NumericalError
 
 if TYPE_CHECKING:
-    from reformer.lm import ReformerLM
-    from reformer.state import State
+    from reformer.decode.state import State
+    from reformer.model import ReformerLM
 
 __all__ = ["NumericalError", "ReformerConfig", "ReformerLM", "State"]
 
@@ -17,11 +17,11 @@ __all__ = ["NumericalError", "ReformerConfig", "ReformerLM", "State"]
 def __getattr__(name: str) -> Any:
     """Load what needs torch on first use (PEP 562): configuration commands start without it."""
     if name == "ReformerLM":
-        from reformer.lm import ReformerLM
+        from reformer.model import ReformerLM
 
         return ReformerLM
     if name == "State":
-        from reformer.state import State
+        from reformer.decode.state import State
 
         return State
     raise AttributeError(f"module 'reformer' has no attribute {name!r}")

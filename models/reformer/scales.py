@@ -10,9 +10,9 @@ import math
 import torch
 from torch import Tensor
 
-from reformer.branch import Context, Mixing
-from reformer.lm import ReformerLM
-from reformer.trunk import Coupling
+from reformer.layers.sublayer import Context, Mixing
+from reformer.model import ReformerLM
+from reformer.reversible.sequence import Coupling
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ SetOption = Annotated[
 @app.command("list")
 def list_() -> None:
     """Print the recipes, each with its first line."""
-    from reformer_cli.config import config_names
+    from reformer_cli.config.schema import config_names
 
     for name, path in config_names().items():
         typer.echo(f"{name:22} {path.read_text('utf-8').splitlines()[0].lstrip('# ')}")
@@ -31,7 +31,7 @@ def show(
     set_: SetOption = None,
 ) -> None:
     """Print every setting that a config leads to, with what it means, as YAML."""
-    from reformer_cli.config import SECTIONS, describe, load_config
+    from reformer_cli.config.schema import SECTIONS, describe, load_config
 
     settings = load_config(name, set_ or ())
     for section in SECTIONS:
@@ -47,8 +47,8 @@ def validate(
     set_: SetOption = None,
 ) -> None:
     """Check configurations; every fault is listed, and the exit status is 2 if there is one."""
-    from reformer_cli.config import load_config
-    from reformer_cli.errors import UserError
+    from reformer_cli.config.schema import load_config
+    from reformer_cli.utils.errors import UserError
 
     faults = []
     for file in files:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from reformer_cli.commands.config import SetOption
-from reformer_cli.commands.shared import say
-from reformer_cli.errors import ConfigError, UserError
+from reformer_cli.commands.options import say
+from reformer_cli.utils.errors import ConfigError, UserError
 
 if TYPE_CHECKING:
-    from reformer_cli.tokenization.scan import Scan
+    from reformer_cli.data.scan import Scan
 
 
 def corpus(
@@ -29,9 +29,9 @@ def corpus(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Read a corpus as `train` would: what it holds, what is left out, and all that cannot be read (then status 2)."""
-    from reformer_cli.config import load_config, resolve
-    from reformer_cli.tokenization.scan import scanned
-    from reformer_cli.tokenization.shards import load_or_prepare, options_of
+    from reformer_cli.config.schema import load_config, resolve
+    from reformer_cli.data.scan import scanned
+    from reformer_cli.data.shards import load_or_prepare, options_of
 
     if tokens and "-" in texts:
         raise UserError("--tokens reads a corpus twice, standard input comes once", "put the text in a file")
@@ -49,7 +49,7 @@ def corpus(
 
 def describe(found: Scan) -> dict[str, Any]:
     """Everything that is known of a corpus."""
-    from reformer_cli.tokenization.shards import tokenised_before
+    from reformer_cli.data.shards import tokenised_before
 
     keep = ("tokens", "kind", "vocab_size")
     return {
@@ -71,7 +71,7 @@ def describe(found: Scan) -> dict[str, Any]:
 
 def table(about: dict[str, Any], images: bool = False) -> str:
     """The same for people."""
-    from reformer_cli.files import printable
+    from reformer_cli.utils.files import printable
 
     formats = ", ".join(f"{n:,} {ending}" for ending, n in about["formats"].items())
     rows = [("files", f"{about['files']:,}", formats)]

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from reformer_cli.commands.shared import say
-from reformer_cli.errors import UserError
-from reformer_cli.files import write_folder
+from reformer_cli.commands.options import say
+from reformer_cli.utils.errors import UserError
+from reformer_cli.utils.files import write_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from reformer import ReformerLM
 
-    from reformer_cli.runs import Run
-    from reformer_cli.tokenization.tokenizer import Tokenizer
+    from reformer_cli.runs.run import Run
+    from reformer_cli.tokenizers.base import Tokenizer
 
 Format = Literal["transformers", "safetensors", "state-dict"]
 
@@ -47,8 +47,8 @@ def export(
 
     transformers: the same logits there; a model that it cannot compute is refused with all the reasons.
     """
-    from reformer_cli.exchange.card import Licences, model_card
-    from reformer_cli.runs import Run
+    from reformer_cli.convert.model_card import Licences, model_card
+    from reformer_cli.runs.run import Run
 
     licences = Licences(license_, data_license)
     if faults := licences.faults():
@@ -77,11 +77,11 @@ def _writer(
     run: Run, model: ReformerLM, tokenizer: Tokenizer, form: Format, hash_seed: str | None
 ) -> tuple[Callable[[Path], None], list[str]]:
     """What fills a folder, and what the user should know of it."""
-    from reformer_cli.exchange import outgoing, plain
+    from reformer_cli.convert import plain_formats, to_transformers
 
     if form == "transformers":
         tensors = {name: t.detach() for name, t in model.state_dict().items()}
-        made = outgoing.to_transformers(model.config, tensors, tokenizer, run.config.data.context, hash_seed)
+        made = to_transformers.to_transformers(model.config, tensors, tokenizer, run.config.data.context, hash_seed)
         return made.write, made.notes
-    write = plain.write_safetensors if form == "safetensors" else plain.write_state_dict
+    write = plain_formats.write_safetensors if form == "safetensors" else plain_formats.write_state_dict
     return lambda aside: write(model, tokenizer, aside), []

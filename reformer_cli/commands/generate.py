@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reformer_cli.commands.shared import (
+from reformer_cli.commands.options import (
     BucketsOption,
     DeviceOption,
     RunOption,
@@ -19,18 +19,18 @@ from reformer_cli.commands.shared import (
     read_text,
     say,
 )
-from reformer_cli.errors import UserError
-from reformer_cli.files import as_size
 from reformer_cli.sampling.config import SamplingConfig, help_of
+from reformer_cli.utils.errors import UserError
+from reformer_cli.utils.files import as_size
 
 if TYPE_CHECKING:
     from reformer import ReformerConfig, ReformerLM
 
-    from reformer_cli.commands.writing import Writer
-    from reformer_cli.sampling.engine import Texts
+    from reformer_cli.commands.output import Writer
+    from reformer_cli.sampling.generate import Made
     from reformer_cli.sampling.history import TextBias
-    from reformer_cli.sampling.make import Made
-    from reformer_cli.tokenization.tokenizer import Tokenizer
+    from reformer_cli.sampling.sampler import Texts
+    from reformer_cli.tokenizers.base import Tokenizer
 
 D = SamplingConfig()
 
@@ -105,11 +105,11 @@ def generate(
         )  # fmt: skip
     except ValidationError as error:
         raise option_faults(error) from None
-    from reformer_cli.runs import Run
+    from reformer_cli.runs.run import Run
 
     opened = Run.open(run)
     if opened.config.data.image_size is not None:
-        from reformer_cli.commands.completing import check_options, draw
+        from reformer_cli.workflows.generate_images import check_options, draw
 
         texts = {"--prompt": prompt, "--prompt-file": prompt_file, "-": prompt_, "--bias": bias, "--stop": stop}
         check_options(config, texts | {"--json": json, "--session": session, "--buckets": buckets})
@@ -120,13 +120,13 @@ def generate(
     biases = _biases(bias or [])
     _check_beams(config, session)
     text = _prompt(prompt_, prompt, prompt_file)
-    from reformer_cli.commands.writing import Writer
+    from reformer_cli.commands.output import Writer
 
     tokenizer = opened.tokenizer()
     ids = tokenizer.prompt(text, first=session is None or not session.exists()).tolist()
     check_length(1 + len(ids) + max_tokens, 1 + len(ids), opened.config.model.max_length)
     where = pick_device(device)
-    from reformer_cli.evaluation.rounds import far_buckets, with_buckets
+    from reformer_cli.evaluation.rehash import far_buckets, with_buckets
 
     hashed = opened.config.model if buckets is None else far_buckets(opened.config.model, buckets)
     check_memory(hashed, 1 + len(ids) + max_tokens, max(samples, beams), free_memory(where))
@@ -155,7 +155,7 @@ def check_length(total: int, prompt: int, limit: int | None) -> None:
 
 def check_memory(config: ReformerConfig, tokens: int, samples: int, free: int) -> None:
     """Refuse a text whose decoding state would not fit: that of `full` layers grows with the text."""
-    from reformer.state import largest_state
+    from reformer.decode.state import largest_state
 
     if (needed := largest_state(config, tokens, samples)) > free:
         raise UserError(
@@ -221,8 +221,8 @@ def _draw(
     session: Path | None,
 ) -> None:
     """Draw texts and write them; with a session, go on from it and keep it."""
-    from reformer_cli.sampling.engine import Texts
-    from reformer_cli.sampling.make import make
+    from reformer_cli.sampling.generate import make
+    from reformer_cli.sampling.sampler import Texts
     from reformer_cli.sampling.session import save
 
     texts = Texts(model, config, tokenizer.end, bias)
@@ -252,7 +252,7 @@ def _draw(
 
 def _started(texts: Texts, tokenizer: Tokenizer, ids: list[int], writer: Writer, session: Path | None) -> list[Made]:
     """Texts that have read the prompt, or gone on from a session."""
-    from reformer_cli.commands.writing import reading
+    from reformer_cli.commands.output import reading
     from reformer_cli.sampling.session import load
 
     goes_on = session is not None and session.exists()
@@ -285,8 +285,8 @@ def _search(
     writer: Writer,
 ) -> None:
     """Look for the likeliest texts and write them."""
-    from reformer_cli.commands.writing import reading
-    from reformer_cli.sampling.beam import search
+    from reformer_cli.commands.output import reading
+    from reformer_cli.sampling.beam_search import search
 
     prompt = [tokenizer.end, *ids]
     made, began = writer.start(config.samples), time.monotonic()

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reformer_cli.commands.shared import free_memory, say
-from reformer_cli.errors import UserError
+from reformer_cli.commands.options import free_memory, say
+from reformer_cli.utils.errors import UserError
 
 if TYPE_CHECKING:
-    from reformer_cli.exchange.incoming import Incoming
+    from reformer_cli.convert.from_transformers import Incoming
 
 
 def import_(
@@ -34,24 +34,24 @@ def import_(
 
     What cannot be computed here is refused field by field; no code that comes with a model is run.
     """
-    from reformer_cli.exchange import incoming
-    from reformer_cli.exchange.origin import Origin
-    from reformer_cli.runs import check_new, new_path
+    from reformer_cli.convert import from_transformers
+    from reformer_cli.runs.origin import Origin
+    from reformer_cli.runs.run import check_new, new_path
 
     folder = _folder(source, revision)
     path = run or new_path((Path(source).resolve().name if folder == Path(source) else source.split("/")[-1],))
     check_new(path)
-    found = incoming.read_folder(folder, seed, free_memory("cpu"), tokenizer)
+    found = from_transformers.read_folder(folder, seed, free_memory("cpu"), tokenizer)
     for note in found.notes:
         say(f"note: {note}")
-    incoming.write_run(path, found, Origin("transformers", source))
+    from_transformers.write_run(path, found, Origin("transformers", source))
     say(_summary(path, found))
     say(f"next: reformer generate --run {path} --prompt 'Once upon a time', or reformer train TEXT --from {path}")
 
 
 def _folder(source: str, revision: str | None) -> Path:
     """A folder that is there, else that of a hub id."""
-    from reformer_cli.exchange.hub import ID, fetch
+    from reformer_cli.convert.hub import ID, fetch
 
     path = Path(source)
     if path.exists():

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from reformer_cli.commands.config import SetOption
-from reformer_cli.commands.shared import (
+from reformer_cli.commands.options import (
     DeviceOption,
     backend_reason,
     free_memory,
@@ -15,11 +15,11 @@ from reformer_cli.commands.shared import (
     pick_device,
     say,
 )
-from reformer_cli.errors import UserError
+from reformer_cli.utils.errors import UserError
 
 if TYPE_CHECKING:
-    from reformer_cli.config import RunConfig
-    from reformer_cli.training.forecast import Step
+    from reformer_cli.config.schema import RunConfig
+    from reformer_cli.training.memory import Step
 
 VOCAB_SIZE = 4096  # assumed where data.vocab_size is left to the corpus
 UNITS = {
@@ -47,11 +47,11 @@ def plan(
     device: DeviceOption = "auto",
 ) -> None:
     """Forecast a training step's memory, item by item, and the largest context and depth that fit."""
-    from reformer_cli.config import load_config, resolve
-    from reformer_cli.files import as_size
-    from reformer_cli.tokenization.tokenizer import ByteTokenizer, PixelTokenizer
-    from reformer_cli.training.forecast import forecast, largest_context, largest_depth
-    from reformer_cli.training.plan import remedies
+    from reformer_cli.config.schema import load_config, resolve
+    from reformer_cli.tokenizers.base import ByteTokenizer, PixelTokenizer
+    from reformer_cli.training.auto_config import remedies
+    from reformer_cli.training.memory import forecast, largest_context, largest_depth
+    from reformer_cli.utils.files import as_size
 
     limit = parse_size(memory) if memory is not None else None
     settings = load_config(config, set_ or ())
@@ -85,9 +85,9 @@ def plan(
 
 def step_of(config: RunConfig, device: str) -> Step:
     """The step that a run's configuration leads to, on this machine."""
-    from reformer_cli.training.forecast import Step
-    from reformer_cli.training.metrics import peak_memory
-    from reformer_cli.training.precision import pick_precision
+    from reformer_cli.training.display import peak_memory
+    from reformer_cli.training.memory import Step
+    from reformer_cli.training.mixed_precision import pick_precision
 
     precision = config.train.precision if config.train.precision != "auto" else pick_precision(device)[0]
     native = backend_reason(config.model, device)[0] == "native" and config.model.pattern == "recent"
@@ -105,9 +105,9 @@ def measured(config: RunConfig, device: str, step: Step) -> int:
     from reformer import ReformerLM
 
     from reformer_cli.training.average import Average
-    from reformer_cli.training.metrics import peak_memory
-    from reformer_cli.training.optim import make_optimizers, optimizer_tensors, prime
-    from reformer_cli.training.precision import products_in
+    from reformer_cli.training.display import peak_memory
+    from reformer_cli.training.mixed_precision import products_in
+    from reformer_cli.training.optimizers import make_optimizers, optimizer_tensors, prime
 
     keep_freed_memory()
     if step.total > free_memory(device):

@@ -10,8 +10,8 @@ from typing import Annotated
 
 import typer
 
-from reformer_cli.commands.shared import RunOption, say
-from reformer_cli.errors import UserError
+from reformer_cli.commands.options import RunOption, say
+from reformer_cli.utils.errors import UserError
 
 PAGE = "report.html"
 
@@ -27,11 +27,11 @@ def report(
     """Make one HTML page of a run, also of one that is still training: charts, samples, evaluations, configuration."""
     from importlib.metadata import version
 
-    from reformer_cli.files import write_file
     from reformer_cli.report.page import page
     from reformer_cli.report.records import read_records
     from reformer_cli.report.terminal import plot as plotted
-    from reformer_cli.runs import METRICS, Run
+    from reformer_cli.runs.run import METRICS, Run
+    from reformer_cli.utils.files import write_file
 
     if run is not None and run_option is not None:
         raise UserError(f"two runs, {run} and --run {run_option}", "give one of them")

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from reformer_cli.commands.choosing import chosen, count_columns, fitted, say_choice, warn_of_reach
 from reformer_cli.commands.config import SetOption
-from reformer_cli.commands.shared import (
+from reformer_cli.commands.options import (
     DeviceOption,
     RunOption,
     backend_reason,
@@ -21,15 +20,16 @@ from reformer_cli.commands.shared import (
     pick_device,
     say,
 )
-from reformer_cli.errors import UserError
+from reformer_cli.utils.errors import UserError
+from reformer_cli.workflows.choose import chosen, count_columns, fitted, say_choice, warn_of_reach
 
 if TYPE_CHECKING:
-    from reformer_cli.config import RunConfig, Settings
-    from reformer_cli.runs import Run
-    from reformer_cli.tokenization.shards import Prepared
-    from reformer_cli.tokenization.tokenizer import Tokenizer
+    from reformer_cli.config.schema import RunConfig, Settings
+    from reformer_cli.data.shards import Prepared
+    from reformer_cli.runs.run import Run
+    from reformer_cli.tokenizers.base import Tokenizer
     from reformer_cli.training.distributed import World
-    from reformer_cli.transfer import Start
+    from reformer_cli.workflows.init_from import Start
 
 MINUTES = 10.0  # of a run where nothing says how long
 GPU_WORKSPACE = 2**16  # tokens of a slice there; estimated, not measured: LOG.md
@@ -73,7 +73,7 @@ def train(
 
     On several processes: torchrun --nproc-per-node N -m -- reformer_cli train ...
     """
-    from reformer_cli.runs import check_new
+    from reformer_cli.runs.run import check_new
     from reformer_cli.training.distributed import world_of
 
     keep_freed_memory()
@@ -97,7 +97,7 @@ def train(
     with world_of(where) as world:
 
         def ready() -> Ready:
-            from reformer_cli.commands.resuming import resumed
+            from reformer_cli.workflows.resume import resumed
 
             return resumed(run, sets, world) if resume else _begun(run, config, sets, world, from_, tokenizer)
 
@@ -117,10 +117,10 @@ Ready = tuple["Run", "Prepared", "Path | None"]
 
 def _train(world: World, make_ready: Callable[[], Ready]) -> None:
     """The chief makes ready, the others open what it made."""
-    from reformer_cli.commands.session import Session
-    from reformer_cli.exchange.origin import Origin
-    from reformer_cli.runs import Run
-    from reformer_cli.tokenization.synthetic import prepared_before
+    from reformer_cli.data.copy_task import prepared_before
+    from reformer_cli.runs.origin import Origin
+    from reformer_cli.runs.run import Run
+    from reformer_cli.workflows.training_run import Session
 
     ready: list[Ready] = []
 
@@ -153,15 +153,15 @@ def _begun(
     begins with; file: a tokenizer's."""
     import torch
 
-    from reformer_cli.commands.batching import reading_for
-    from reformer_cli.config import resolve
-    from reformer_cli.runs import Run
-    from reformer_cli.tokenization.synthetic import absolute, amount, find, load_or_prepare
-    from reformer_cli.tokenization.vocabulary import check_kind
-    from reformer_cli.training.board import check_board
-    from reformer_cli.training.forecast import count_parameters
-    from reformer_cli.training.precision import pick_precision
-    from reformer_cli.transfer import SAMPLE
+    from reformer_cli.config.schema import resolve
+    from reformer_cli.data.copy_task import absolute, amount, find, load_or_prepare
+    from reformer_cli.data.make_tokenizer import check_kind
+    from reformer_cli.runs.run import Run
+    from reformer_cli.training.batching import reading_for
+    from reformer_cli.training.memory import count_parameters
+    from reformer_cli.training.mixed_precision import pick_precision
+    from reformer_cli.training.tensorboard import check_board
+    from reformer_cli.workflows.init_from import SAMPLE
 
     settings, tokenizer, start = _asked(source, sets, from_, file)
     train = settings["train"]
@@ -215,9 +215,9 @@ def _asked(
     source: str | None, sets: list[str], from_: Path | None, file: Path | None
 ) -> tuple[Settings, Tokenizer | None, Start | None]:
     """The settings, the tokenizer if it is given, and the run that this one begins with."""
-    from reformer_cli.config import load_config
-    from reformer_cli.tokenization.foreign import open_any
-    from reformer_cli.transfer import Start
+    from reformer_cli.config.schema import load_config
+    from reformer_cli.tokenizers.sentencepiece import open_any
+    from reformer_cli.workflows.init_from import Start
 
     if from_ is not None:
         start = Start(from_)

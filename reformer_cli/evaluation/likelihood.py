@@ -11,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from reformer import ReformerConfig, ReformerLM
-from reformer.state import State
+from reformer.decode.state import State
 from torch import Tensor
 
-from reformer_cli.evaluation.blocks import Blocks, Numbers, interval
-from reformer_cli.tokenization.pieces import Facts, facts_of
-from reformer_cli.tokenization.tokenizer import Ids, Tokenizer
+from reformer_cli.data.text_chunks import Facts, facts_of
+from reformer_cli.evaluation.bootstrap import Blocks, Numbers, interval
+from reformer_cli.tokenizers.base import Ids, Tokenizer
 
 AT_ONCE = 4096  # tokens scored at a time
 

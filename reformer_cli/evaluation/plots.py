@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from reformer_cli.evaluation.attention import LayerView, Reach
-from reformer_cli.evaluation.curve import Curve, named
+from reformer_cli.evaluation.context_curve import Curve, named
+from reformer_cli.evaluation.hash_view import LayerView, Reach
 from reformer_cli.evaluation.recall import TESTS, Outcome
 
 PIXELS = 384  # of a side of an attention picture, at most

@@ -19,12 +19,12 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from reformer import ReformerLM
-from reformer.state import State
+from reformer.decode.state import State
 from torch import Tensor
 
-from reformer_cli.errors import UserError
-from reformer_cli.tokenization.synthetic import MARK, Duplicate
-from reformer_cli.tokenization.tokenizer import Tokenizer
+from reformer_cli.data.copy_task import MARK, Duplicate
+from reformer_cli.tokenizers.base import Tokenizer
+from reformer_cli.utils.errors import UserError
 
 TESTS = ("duplicate", "pairs", "needle")
 SHORTEST, FACTOR = 64, 4  # distances and lengths grow by fours

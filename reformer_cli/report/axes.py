@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from reformer_cli.files import as_size
-from reformer_cli.training.metrics import as_time
+from reformer_cli.training.display import as_time
+from reformer_cli.utils.files import as_size
 
 Format = Callable[[float], str]
 

@@ -8,12 +8,12 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from reformer_cli.config import SECTIONS, RunConfig, describe
-from reformer_cli.files import as_size
+from reformer_cli.config.schema import SECTIONS, RunConfig, describe
 from reformer_cli.report.axes import count, plain
 from reformer_cli.report.chart import Chart, Line, figure
 from reformer_cli.report.records import Records, Series, number
-from reformer_cli.training.metrics import as_time
+from reformer_cli.training.display import as_time
+from reformer_cli.utils.files import as_size
 
 COLOURS = 8
 MOST_SAMPLES = 30

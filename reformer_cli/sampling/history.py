@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from reformer_cli.tokenization.tokenizer import StreamDecoder, Tokenizer
+from reformer_cli.tokenizers.base import StreamDecoder, Tokenizer
 
 
 class TextBias:

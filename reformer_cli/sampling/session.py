@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from reformer.snapshot import restore_state, state_tensors
+from reformer.decode.snapshot import restore_state, state_tensors
 
-from reformer_cli.errors import UserError
-from reformer_cli.files import write_file
-from reformer_cli.sampling.make import Made
+from reformer_cli.sampling.generate import Made
+from reformer_cli.utils.errors import UserError
+from reformer_cli.utils.files import write_file
 
 if TYPE_CHECKING:
     from reformer import ReformerLM
 
-    from reformer_cli.sampling.engine import Texts
+    from reformer_cli.sampling.sampler import Texts
 
 FORMAT = "reformer session 1"
 

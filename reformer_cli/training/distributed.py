@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from reformer_cli.errors import UserError
+from reformer_cli.utils.errors import UserError
 
 PATIENCE = datetime.timedelta(hours=6)  # that one process waits for another: tokenising and validating take long
 LOST = ("connection", "gloo", "nccl", "peer", "socket")  # in what a broken collective says

@@ -10,11 +10,11 @@ import torch
 from reformer import NumericalError, ReformerLM
 from torch import Tensor, nn
 
-from reformer_cli.config import TrainConfig
+from reformer_cli.config.schema import TrainConfig
+from reformer_cli.training.dataloader import Batch
 from reformer_cli.training.distributed import World, whole
-from reformer_cli.training.precision import products_in, rescaled, unscale_
-from reformer_cli.training.progress import Progress
-from reformer_cli.training.reading import Batch
+from reformer_cli.training.mixed_precision import products_in, rescaled, unscale_
+from reformer_cli.training.state import Progress
 
 UNSCORED = -100  # a target that does not count
 

@@ -62,12 +62,12 @@ def test_a_picture_of_what_was_found(parts: ModuleType, tmp_path: Path, capsys: 
 
 def test_flex_attention_is_given_the_same_pattern(parts: ModuleType) -> None:
     # A comparison with another pattern would compare nothing.
-    from reformer.ops.bucket_attention import blocked
+    from reformer.ops.bucket_attention import pytorch
 
     layout = parts._layout("hash", 300, 40, "cpu")
     k, v, _ = (x.float() for x in parts._rows(300, "cpu"))
     mask, attend = parts.flex(layout, "cpu")
-    wanted = blocked.forward_pass(k, k, v, layout, parts.HEADS)[0]
+    wanted = pytorch.forward_pass(k, k, v, layout, parts.HEADS)[0]
     assert (attend(k, v, mask()) - wanted).abs().max() < 1e-5
 
 

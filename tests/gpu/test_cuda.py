@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from core.models import VARIANTS, small, tokens
+from builders.models import VARIANTS, small, tokens
 from reformer import NumericalError
-from reformer.backend import choose
-from reformer.graph import NEVER
+from reformer.backends import choose
+from reformer.decode.cuda_graph import NEVER
 
 pytestmark = pytest.mark.gpu
 

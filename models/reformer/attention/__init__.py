@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from reformer.attention.chunked import PublishedLocalHeads, PublishedLSHHeads
 from reformer.attention.full import FullHeads
 from reformer.attention.local import LocalHeads
 from reformer.attention.lsh import LSHHeads
-from reformer.attention.published import PublishedLocalHeads, PublishedLSHHeads
-from reformer.branch import Branch
 from reformer.config import LayerKind, Pattern, ReformerConfig
+from reformer.layers.sublayer import Branch
 
 HeadsOf = Callable[[ReformerConfig, int], Branch]
 # pattern -> (local heads, LSH heads)

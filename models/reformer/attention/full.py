@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import torch.nn.functional as F
 from torch import Tensor
 
-from reformer.attention.gate import gated
 from reformer.attention.local import LocalHeads
-from reformer.branch import Context, Progress
-from reformer.state import GrowingState
+from reformer.decode.state import GrowingState
+from reformer.layers.sublayer import Context, Progress
+from reformer.ops.head_gate import gated
 
 if TYPE_CHECKING:
-    from reformer.native.decode import Tape
+    from reformer.decode.program import Tape
 
 
 class FullHeads(LocalHeads):

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from reformer.attention.heads import Heads
-from reformer.branch import Context, Progress
+from reformer.attention.base import Heads
 from reformer.config import ReformerConfig
-from reformer.ops.bucket_attention.attend import attend
-from reformer.ops.bucket_attention.recent import Recent, make_recent, make_window
-from reformer.state import WindowState
+from reformer.decode.state import WindowState
+from reformer.layers.sublayer import Context, Progress
+from reformer.ops.bucket_attention.autograd import attend
+from reformer.ops.bucket_attention.windows import Recent, make_recent, make_window
 
 if TYPE_CHECKING:
-    from reformer.native.decode import Tape
+    from reformer.decode.program import Tape
 
 
 class LocalHeads(Heads):

@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from reformer.attention.blend import blend
-from reformer.attention.heads import Heads
-from reformer.branch import Context, Progress
-from reformer.bucket_state import BucketState
+from reformer.attention.base import Heads
+from reformer.backends.dtypes import wide
 from reformer.config import ReformerConfig
-from reformer.ops.bucket_attention.attend import attend
-from reformer.ops.bucket_attention.recent import make_recent
+from reformer.decode.bucket_cache import BucketState
+from reformer.layers.sublayer import Context, Progress
+from reformer.ops.bucket_attention.autograd import attend
+from reformer.ops.bucket_attention.windows import make_recent
+from reformer.ops.key_conv import blend
 from reformer.ops.lsh_hash import lsh_hash, rotation_width
-from reformer.precision import wide
 
 if TYPE_CHECKING:
-    from reformer.native.decode import Tape
+    from reformer.decode.program import Tape
 
 LEAST_TEMPERATURE = 1e-3
 CENTRE_RATE = 0.02  # share of the running mean that a training pass renews

@@ -1,4 +1,4 @@
-"""Bucket attention on a CPU in C (native/attention.c): pattern `recent`, float32 and bfloat16, sums in float32."""
+"""Bucket attention on a CPU in C (attention.c): pattern `recent`, float32 and bfloat16, sums in float32."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from reformer.native import library, pointer, threads
-from reformer.ops.bucket_attention.recent import Recent
+from reformer.backends.native.library import library, pointer, threads
+from reformer.ops.bucket_attention.windows import Recent
 
 NAMES = ("q", "k", "v", "d_out", "out", "dq", "dk", "dv", "lse", "delta", "order", "reach", "places", "rows")
 POINTERS = (*NAMES, "u", "u_windows")

@@ -1,0 +1,224 @@
+"""Rings of the last entries of every bucket and round: the reachable past of hashed heads, and nothing else."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from reformer.backends import choose
+from reformer.config import Backend
+from reformer.decode import program as native
+from reformer.decode.state import reserve
+from reformer.layers.sublayer import Progress
+from reformer.ops.bucket_attention.autograd import attend_new
+from reformer.ops.bucket_attention.windows import make_recent
+
+
+@dataclass
+class BucketState:
+    """Round r sees a token and the windows[r] - 1 before it in its bucket: those are kept in a ring. All rounds' rings
+    lie one after the other, as `slots`.
+
+    next: an entry's value is the next token's, which completes it. each: a pair counts once, in whichever rounds it is
+    met (pattern recent), else as often as it is met (published).
+    """
+
+    pairs: Tensor  # [rows, slots, 2, d_head]: key, and the value that is read at it
+    times: Tensor  # int64 [rows, slots]: 1 + the number of the token; 0 where empty
+    ids: Tensor  # int32 [rows, slots, rounds]: its buckets
+    counts: Tensor  # int64 [rows, buckets of all rounds]: tokens ever filed
+    last: Tensor  # int64 [rows, rounds]: slot of the newest token's entry; -1: none
+    heads: int
+    sizes: tuple[int, ...]
+    capacities: tuple[int, ...]
+    next: bool
+    each: bool
+    before: Tensor  # [batch, heads, n, d_head]: what the last tokens' keys are made of, beside those to come
+
+    @classmethod
+    def empty(
+        cls, batch: int, heads: int, d_head: int, sizes: Sequence[int], windows: Sequence[int], like: Tensor, *,
+        next: bool, each: bool = True, before: int = 0,
+    ) -> BucketState:  # fmt: skip
+        rows, rounds, device = batch * heads, len(sizes), like.device
+        slots = sum(n * (w - 1) for n, w in zip(sizes, windows, strict=True))
+        return cls(
+            reserve((rows, slots, 2, d_head), like.dtype, device), reserve((rows, slots), torch.int64, device),
+            reserve((rows, slots, rounds), torch.int32, device), reserve((rows, sum(sizes)), torch.int64, device),
+            torch.full((rows, rounds), -1, device=device), heads, tuple(sizes), tuple(w - 1 for w in windows),
+            next, each, like.new_zeros(batch, heads, before, d_head),
+        )  # fmt: skip
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in use."""
+        entry = sum(x[0, :1].numel() * x.element_size() for x in (self.pairs, self.times, self.ids))
+        others = (self.counts, self.last, self.before)
+        return int((self.times > 0).sum()) * entry + sum(x.numel() * x.element_size() for x in others)
+
+    def rows(self, index: Tensor) -> BucketState:
+        """An independent copy of these rows of the batch; only what is in use is touched."""
+        from_ = (index[:, None] * self.heads + torch.arange(self.heads, device=index.device)).flatten()
+        copies: dict[str, Any] = {}
+        used = (self.times > 0)[from_].nonzero(as_tuple=True)
+        for name in ("pairs", "times", "ids"):
+            old = getattr(self, name)
+            new = reserve((len(from_), *old.shape[1:]), old.dtype, old.device)
+            new[used] = old[from_[used[0]], used[1]]
+            copies[name] = new
+        copies |= {"counts": self.counts[from_], "last": self.last[from_], "before": self.before[index]}
+        return dataclasses.replace(self, **copies)
+
+    def remember(self, x: Tensor, counts: Tensor) -> None:
+        """Keep the last of x [batch, heads, new, d_head], of which counts [batch] are real, for the keys to come."""
+        if n := self.before.shape[2]:
+            rows = torch.cat([self.before, x.to(self.before.dtype)], 2)
+            last = counts[:, None] + torch.arange(n, device=x.device)
+            self.before.copy_(rows.gather(2, last[:, None, :, None].expand(-1, x.shape[1], -1, x.shape[3])))
+
+    def _starts(self) -> list[tuple[int, int]]:
+        """Per round: its first slot, and its first bucket among `counts`."""
+        found, slot, bucket = [], 0, 0
+        for n, c in zip(self.sizes, self.capacities, strict=True):
+            found.append((slot, bucket))
+            slot, bucket = slot + n * c, bucket + n
+        return found
+
+    def advance(
+        self, q: Tensor, k: Tensor, v: Tensor, ids: Tensor, progress: Progress, backend: Backend,
+        sink: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
+        """What new tokens [batch, heads, new, d_head] in buckets ids [rounds, batch, heads, new] read; files them."""
+        starts, counts = progress.starts, progress.counts
+        if choose(backend, q, k, v, self.pairs) == "native" and v.dtype == self.pairs.dtype == torch.float32:
+            return native.buckets(self, q, k, v, ids, starts, counts, sink)
+        if q.shape[2] == 1 and (progress.whole or bool((counts == 1).all())):
+            return self.one(q, k, v, ids, starts, sink)
+        return self.many(q, k, v, ids.long(), starts, counts, sink)
+
+    def one(self, q: Tensor, k: Tensor, v: Tensor, ids: Tensor, starts: Tensor, sink: Tensor | None = None) -> Tensor:
+        """One token in every row, in operations of fixed shapes."""
+        shape, rows = v.shape, torch.arange(len(self.last), device=q.device)
+        q, k, v = (x.flatten(0, 1)[:, 0] for x in (q, k, v))
+        mine = ids.flatten(1).long()  # [rounds, rows]
+        slots: list[Tensor] = []
+        hidden: list[Tensor] = []
+        oldest: list[Tensor] = []
+        for r, ((slot, bucket), capacity) in enumerate(zip(self._starts(), self.capacities, strict=True)):
+            self._complete(r, rows, v)
+            at = slot + mine[r][:, None] * capacity + torch.arange(capacity, device=q.device)
+            filed = self.counts[rows, bucket + mine[r]]
+            time = self.times[rows[:, None], at]
+            unseen = time == 0
+            for before in range(r if self.each else 0):  # seen in an earlier round: counts once
+                theirs = self.ids[rows[:, None], at, before] == mine[before][:, None]
+                unseen |= theirs & (time >= oldest[before][:, None])
+            slots.append(at)
+            hidden.append(unseen)
+            full = filed >= capacity
+            ring = self.times[rows, slot + mine[r] * capacity + filed % max(1, capacity)] if capacity else filed
+            oldest.append(torch.where(full, ring if capacity else torch.iinfo(torch.int64).max, 0))
+        out = self._read(q, v, torch.cat(slots, 1), torch.cat(hidden, 1), sink)
+        for r, ((slot, bucket), capacity) in enumerate(zip(self._starts(), self.capacities, strict=True)):
+            filed = self.counts[rows, bucket + mine[r]]
+            if capacity:
+                at = slot + mine[r] * capacity + filed % capacity
+                value = torch.zeros_like(v) if self.next else v
+                self.pairs[rows, at] = torch.stack([k, value], 1).to(self.pairs.dtype)
+                self.times[rows, at], self.ids[rows, at] = starts.repeat_interleave(self.heads) + 1, mine.t().int()
+                self.last[:, r] = at
+            self.counts[rows, bucket + mine[r]] = filed + 1
+        return out.view(shape)
+
+    def _complete(self, r: int, rows: Tensor, v: Tensor) -> None:
+        """The newest entry's value is the new tokens' first [rows, d_head]: k_{t-1} goes with v_t."""
+        if self.next and self.capacities[r]:
+            at = self.last[:, r].clamp_min(0)
+            old = self.pairs[rows, at, 1]
+            self.pairs[rows, at, 1] = torch.where(self.last[:, r, None] >= 0, v.to(old.dtype), old)
+
+    def _read(self, q: Tensor, v: Tensor, slots: Tensor, hidden: Tensor, sink: Tensor | None) -> Tensor:
+        """Attention of q [rows, d_head] over entries [rows, n]."""
+        if slots.shape[1] == 0:
+            return torch.zeros_like(v) if self.next else v
+        found = self.pairs[torch.arange(len(q), device=q.device)[:, None], slots]
+        scores = torch.einsum("rd,rnd->rn", q, found[:, :, 0].to(q.dtype)).masked_fill_(hidden, -torch.inf)
+        alone = hidden.all(-1, keepdim=True)
+        scores.masked_fill_(alone, 0.0)
+        if sink is not None:
+            scores = torch.cat([scores, sink.to(q.dtype).repeat(len(q) // len(sink))[:, None]], 1)
+        weights = torch.softmax(scores, -1)[:, : hidden.shape[1]]
+        out = torch.einsum("rn,rnd->rd", weights, found[:, :, 1].to(q.dtype))
+        return torch.where(alone, torch.zeros_like(v) if self.next else v, out)
+
+    def many(
+        self, q: Tensor, k: Tensor, v: Tensor, ids: Tensor, starts: Tensor, counts: Tensor, sink: Tensor | None = None
+    ) -> Tensor:
+        """Any number of tokens: attention over the entries in their buckets and themselves."""
+        batch, new, rows = v.shape[0], v.shape[2], torch.arange(len(self.last), device=q.device)
+        for r in range(len(self.sizes)):
+            self._complete(r, rows, v.flatten(0, 1)[:, 0])
+        read = torch.cat([v[:, :, 1:], torch.zeros_like(v[:, :, :1])], 2) if self.next else v
+        real = torch.arange(new, device=q.device) < counts.repeat_interleave(self.heads)[:, None]  # [rows, new]
+        nowhere = max(self.sizes)  # a bucket of what is not there
+        flat = torch.where(real, ids.flatten(1, 2), nowhere)  # [rounds, rows, new]
+        found = [self._reachable(row, flat[:, row]) for row in rows.tolist()]
+        longest = max(len(slots) for slots in found)
+        index = torch.stack([torch.nn.functional.pad(s, (0, longest - len(s))) for s in found])
+        there = torch.stack([torch.arange(longest, device=q.device) < len(s) for s in found])
+        pairs = self.pairs[rows[:, None], index].unflatten(0, (batch, self.heads)).to(v.dtype)
+        known = torch.where(there[..., None], self.ids[rows[:, None], index], nowhere).permute(2, 0, 1).long()
+        together = torch.cat([known, flat], 2).unflatten(1, (batch, self.heads))
+        layout = make_recent(together, [c + 1 for c in self.capacities], block=64, itself=False, union=self.each)
+        keys, values = torch.cat([pairs[:, :, :, 0], k], 2), torch.cat([pairs[:, :, :, 1], read], 2)
+        out = attend_new(q, keys, values, layout, alone=not self.next, backend="torch", sink=sink)
+        self._file(k, read, flat, real, starts)
+        return out
+
+    def _reachable(self, row: int, ids: Tensor) -> Tensor:
+        """Slots of the entries that tokens in buckets ids [rounds, new] of a row can reach, each once, by time."""
+        found = []
+        for r, ((slot, _), capacity) in enumerate(zip(self._starts(), self.capacities, strict=True)):
+            touched = ids[r][ids[r] < self.sizes[r]].unique()
+            at = (slot + touched[:, None] * capacity + torch.arange(capacity, device=ids.device)).flatten()
+            found.append(at[self.times[row, at] > 0])
+        slots = torch.cat(found)
+        times, order = self.times[row, slots].sort()
+        first = torch.ones_like(times, dtype=torch.bool)
+        first[1:] = times[1:] != times[:-1]
+        return slots[order][first]
+
+    def _file(self, k: Tensor, read: Tensor, ids: Tensor, real: Tensor, starts: Tensor) -> None:
+        """Put new tokens into their rings; of more than a ring holds, the last."""
+        k, read = k.flatten(0, 1), read.flatten(0, 1)
+        rows, last = torch.arange(len(k), device=k.device), real.sum(1) - 1
+        times = starts.repeat_interleave(self.heads)[:, None] + torch.arange(k.shape[1], device=k.device) + 1
+        for r, ((slot, bucket), capacity) in enumerate(zip(self._starts(), self.capacities, strict=True)):
+            mine = torch.where(real, ids[r], 0)
+            total = torch.zeros(len(k), self.sizes[r], dtype=torch.int64, device=k.device)
+            total.scatter_add_(1, mine, real.long())
+            if capacity:
+                nth = _occurrence(torch.where(real, ids[r], max(self.sizes)))
+                filed = self.counts[rows[:, None], bucket + mine]
+                at = slot + mine * capacity + (filed + nth) % capacity
+                b, i = (real & (nth >= total.gather(1, mine) - capacity)).nonzero(as_tuple=True)
+                self.pairs[b, at[b, i]] = torch.stack([k[b, i], read[b, i]], 1).to(self.pairs.dtype)
+                self.times[b, at[b, i]], self.ids[b, at[b, i]] = times[b, i], ids[:, b, i].t().int()
+                some = last >= 0
+                self.last[some, r] = at[rows, last.clamp_min(0)][some]
+            self.counts[:, bucket : bucket + self.sizes[r]] += total
+
+
+def _occurrence(ids: Tensor) -> Tensor:
+    """For each element of rows [rows, n]: how many equal ones stand before it."""
+    ordered, order = torch.sort(ids, dim=1, stable=True)
+    place = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
+    starts = torch.ones_like(ids, dtype=torch.bool)
+    starts[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    first = torch.where(starts, place, 0).cummax(1).values
+    return torch.empty_like(ids).scatter_(1, order, place - first)

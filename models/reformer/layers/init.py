@@ -1,0 +1,50 @@
+"""What a model's weights and hash rotations are before it has learnt anything."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from reformer.model import ReformerLM
+
+# Deviation of the first embedding where `table` brings its rows to a length: the smaller they begin, the further a step
+# turns them, and the steps of Adam are all of one size (measured: LOG.md).
+EMBEDDING = 0.03
+
+
+def draw_rotations(
+    shape: torch.Size, generator: torch.Generator, hash_seed: int | None, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """Normal numbers for the hash of one layer: from hash_seed, as transformers draws them, else from the generator."""
+    if hash_seed is not None:
+        generator = torch.Generator().manual_seed(hash_seed)
+    return torch.empty(shape, dtype=dtype).normal_(generator=generator)
+
+
+@torch.no_grad()
+def initialise(model: ReformerLM) -> None:
+    """Draw every weight: matrices with deviation inputs^-1/2, output projections 0: layers add nothing yet."""
+    config = model.config
+    generator = torch.Generator().manual_seed(config.seed)
+    for name, p in model.named_parameters():
+        kind = name.rsplit(".", 1)[-1]
+        if kind in ("bias", "gate") or name.endswith(("output.weight", "columns.table")):
+            p.zero_()
+        elif kind == "temperature":
+            p.fill_(config.temperature)
+        elif kind == "sink":  # as a key at a cosine of a half
+            p.fill_(config.temperature / 2)
+        elif p.dim() == 1:
+            p.fill_(1.0)
+        else:
+            embedding = EMBEDDING if config.norm == "rms" else 1.0
+            deviation = {"embedding": embedding, "head.weight": 0.02}.get(name, p.shape[1] ** -0.5)
+            if kind == "blend":  # every token as much, and mixed by signs, so that their order counts
+                deviation = 1.0
+            p.copy_(torch.empty(p.shape).normal_(0.0, deviation, generator=generator))
+    for name, b in model.named_buffers():
+        if name.endswith("rotations"):
+            b.copy_(draw_rotations(b.shape, generator, config.hash_seed))

@@ -1,0 +1,45 @@
+"""The head: what both streams have become, normed, as logits of the next token."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from reformer.config import ReformerConfig
+from reformer.layers.sublayer import make_norm, record_norm
+from reformer.reversible.loss import squash, summed_nats
+
+if TYPE_CHECKING:
+    from reformer.decode.program import Tape
+
+
+class Head(nn.Module):
+    """Merged streams -> logits."""
+
+    def __init__(self, config: ReformerConfig, tied: nn.Parameter | None) -> None:
+        super().__init__()
+        width = config.d_model * (2 if config.merge == "concat" else 1)
+        self.softcap, self.backend = config.softcap, config.backend
+        self.norm = make_norm(config, width)
+        self.weight = tied if tied is not None else nn.Parameter(torch.empty(config.vocab_size, width))
+        biased = config.norm == "layer" and config.head_bias
+        self.bias = nn.Parameter(torch.empty(config.vocab_size)) if biased else None
+
+    def forward(self, h: Tensor) -> Tensor:
+        return squash(self.unsquashed(h), self.softcap)
+
+    def unsquashed(self, h: Tensor) -> Tensor:
+        with torch.autocast(h.device.type, enabled=False):  # half precision would blur the loss itself
+            return F.linear(self.norm(h), self.weight, self.bias)
+
+    def nats(self, h: Tensor, targets: Tensor) -> Tensor:
+        """Summed over the scored ones of targets [batch, n], given h [batch, n, d]."""
+        return summed_nats(self.unsquashed(h).flatten(0, 1), targets.flatten(), self.softcap, self.backend)
+
+    def record(self, tape: Tape, concat: bool) -> None:
+        """The same in C, as what the tape ends with."""
+        logits = tape.matmul(record_norm(self.norm, tape, 0, 1, concat=concat), self.weight, self.bias)
+        tape.finish(tape.activate("softcap", logits, self.softcap) if self.softcap else logits)

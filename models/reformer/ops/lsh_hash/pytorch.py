@@ -1,0 +1,62 @@
+"""The angular hash in slices of the length: no [length, n_buckets] tensor, ids in the smallest integer type."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from reformer.backends import choose
+from reformer.backends.dtypes import wide
+from reformer.config import Backend
+
+PROJECTIONS_AT_ONCE = 2**22  # numbers of one slice's projections
+
+
+def rotation_width(factors: Sequence[int]) -> int:
+    """Projections of one round: half as many as directions."""
+    return sum(factors) // 2
+
+
+def bucket_dtype(n_buckets: int) -> torch.dtype:
+    """Smallest integer type that holds ids below n_buckets."""
+    for dtype in (torch.uint8, torch.int16, torch.int32):
+        if n_buckets - 1 <= torch.iinfo(dtype).max:
+            return dtype
+    return torch.int64
+
+
+def lsh_hash(
+    x: Tensor, rotations: Tensor, factors: Sequence[int], centre: Tensor | None = None, backend: Backend = "torch"
+) -> Tensor:
+    """`lsh_hash_reference` of x - centre; centre: [heads, d_head]. Ids have the smallest type that fits. backend:
+    triton for a GPU, or auto, for triton where it can be had; ValueError where it is asked for and cannot."""
+    if choose(backend, x) == "triton":
+        from reformer.ops.lsh_hash import triton_kernels
+
+        return triton_kernels.lsh_hash(x, rotations, factors, centre)
+    batch, heads, length, _ = x.shape
+    _, d, rounds, width = rotations.shape
+    buckets = torch.empty(rounds, batch, heads, length, dtype=bucket_dtype(math.prod(factors)), device=x.device)
+    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    flat = rotations.to(dtype).reshape(heads, d, rounds * width)
+    step = max(1, PROJECTIONS_AT_ONCE // (batch * heads * rounds * width))
+    for start in range(0, length, step):
+        part = wide(x[:, :, start : start + step])
+        if centre is not None:
+            part = part - centre.to(dtype)[:, None]
+        with torch.autocast(x.device.type, enabled=False):  # a rounded projection is another bucket
+            projected = torch.matmul(part, flat).unflatten(-1, (rounds, width))
+        bucket: Tensor | int = 0
+        scale = 1
+        for digits in projected.split([f // 2 for f in factors], -1):
+            largest = digits.abs().argmax(-1, keepdim=True)
+            half = digits.shape[-1]
+            digit = (largest + half * (digits.gather(-1, largest) < 0)).squeeze(-1)
+            bucket = bucket + scale * digit
+            scale *= 2 * half
+        assert isinstance(bucket, Tensor)
+        buckets[..., start : start + step] = bucket.permute(3, 0, 1, 2).to(buckets.dtype)
+    return buckets

@@ -1,0 +1,81 @@
+"""Where a token stands: rotary positions inside attention, axial ones added to the embedding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+
+from reformer.backends.compiler import exporting
+from reformer.backends.dtypes import wide
+
+
+@dataclass(frozen=True)
+class Rotary:
+    """Rotary positions (RoFormer, arXiv 2104.09864, section 3.2). starts: int64 [rows], where each row of a batch
+    begins; None: all at 0."""
+
+    d_head: int
+    base: float
+    dtype: torch.dtype
+    device: torch.device
+    starts: Tensor | None = None
+
+    def phase(self, here: slice) -> Tensor:
+        """Complex [tokens, d_head / 2], by which pair n of a vector at position t turns: exp(i t base^(-2n/d_head)); of
+        the rows of `starts` one after the other.
+
+        A slice's first position is turned in float64, since at the ten-millionth token float32 would be off by a whole
+        turn; the others are that times a table, which is less work than sines and cosines and nothing to keep.
+        """
+        exact = self.dtype == torch.float64
+        starts = self.starts if self.starts is not None else torch.zeros(1, dtype=torch.int64, device=self.device)
+        first = _turns(starts + here.start, speeds(self.d_head, self.base, self.device))
+        make = _table.__wrapped__ if exporting() else _table  # what an export makes holds no values to keep
+        table = make(self.d_head, self.base, here.stop - here.start, self.device, exact)
+        return (first.to(table.dtype)[:, None] * table).flatten(0, 1)
+
+
+def speeds(d_head: int, base: float, device: torch.device) -> Tensor:
+    """base^(-2n/d_head) of pair n: float64 [d_head / 2], radians a token."""
+    half = d_head // 2
+    return base ** -(torch.arange(half, dtype=torch.float64, device=device) / half)
+
+
+def _turns(positions: Tensor, speed: Tensor) -> Tensor:
+    """exp(i position speed), complex128 [positions, speeds]."""
+    angle = positions.double()[:, None] * speed
+    return torch.polar(torch.ones_like(angle), angle)
+
+
+@lru_cache(maxsize=16)
+def _table(d_head: int, base: float, n: int, device: torch.device, exact: bool) -> Tensor:
+    turns = _turns(torch.arange(n, device=device), speeds(d_head, base, device))
+    return turns if exact else turns.to(torch.complex64)
+
+
+def rotate_(x: Tensor, phase: Tensor) -> Tensor:
+    """Turn the pairs (2i, 2i + 1) of x [tokens, heads, d_head] by phase [tokens, d_head / 2], in place."""
+    turned = wide(x)
+    torch.view_as_complex(turned.unflatten(-1, (-1, 2))).mul_(phase[:, None])
+    return x if turned is x else x.copy_(turned)
+
+
+class AxialPositions(nn.Module):
+    """A table per axis of a grid, concatenated (Reformer paper's code): the sizes add up where positions multiply."""
+
+    def __init__(self, shape: tuple[int, ...], dims: tuple[int, ...]) -> None:
+        super().__init__()
+        self.shape = shape
+        self.tables = nn.ParameterList(nn.Parameter(torch.empty(n, d)) for n, d in zip(shape, dims, strict=True))
+
+    def forward(self, positions: Tensor) -> Tensor:
+        """int64 [..] -> [.., d_model]; row-major over the grid."""
+        parts: list[Tensor] = []
+        rest = positions
+        for size, table in zip(reversed(self.shape), reversed(list(self.tables)), strict=True):
+            parts.insert(0, table[rest % size])
+            rest = rest // size
+        return torch.cat(parts, -1)

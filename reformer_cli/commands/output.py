@@ -1,0 +1,142 @@
+"""Where generated text goes: standard output or a file, as it is made; and what the user sees of the work meanwhile."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Any, TextIO
+
+from reformer_cli.commands.options import say
+from reformer_cli.utils.errors import UserError
+from reformer_cli.utils.progress_bar import Advance, shown
+
+if TYPE_CHECKING:
+    from reformer_cli.sampling.generate import Made
+    from reformer_cli.tokenizers.base import Tokenizer
+
+LONG = 4096  # tokens of a prompt from which its reading is shown
+
+
+class Writer:
+    """Writes one sample as it is made, several one after the other when they are done, or JSON lines.
+
+    go_on: whether the text may be gone on with in the same file: then no line end is added to it.
+    """
+
+    def __init__(
+        self, output: Path | None, as_json: bool, prompt: str, stops: Sequence[str], tokenizer: Tokenizer, go_on: bool
+    ) -> None:
+        self.output, self.as_json, self.prompt = output, as_json, prompt
+        self.stops, self.tokenizer, self.go_on = stops, tokenizer, go_on
+        self.out: TextIO = sys.stdout
+        self.single = False
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.out is not sys.stdout:
+            self.out.close()
+
+    def start(self, samples: int) -> list[Made]:
+        """Samples of which nothing is made yet."""
+        from reformer_cli.sampling.generate import Made
+        from reformer_cli.sampling.text_stream import TextStream
+
+        self.single = samples == 1 and not self.as_json
+        return [Made(TextStream(self.tokenizer.stream(), self.stops)) for _ in range(samples)]
+
+    def begin(self, append: bool) -> None:
+        """Open the file: nothing of an older one is lost before all that can be refused was. The prompt comes first."""
+        if self.output is not None:
+            try:
+                self.out = open(self.output, "a" if append else "w", encoding="utf-8")  # noqa: SIM115  (see __exit__)
+            except OSError as error:
+                raise UserError(f"cannot write {self.output}: {error.strerror}") from None
+        if self.single:
+            self._put(self.prompt)
+
+    @contextlib.contextmanager
+    def working(self, tokens: int, wait: bool = False) -> Iterator[tuple[Advance, Callable[[], bool]]]:
+        """Shows how far the work is where the text itself does not, and says whether Ctrl-C was pressed.
+
+        Between two tokens the state is whole; a second Ctrl-C does not wait for that. wait: nothing is shown before
+        the end.
+        """
+        visible = self.output is None and self.single and not wait
+        with interrupts() as interrupted:
+            if visible:
+                yield (lambda n: None), interrupted
+                return
+            with shown("writing", tokens, say) as advance:
+                yield advance, interrupted
+
+    def pieces(self, new: Sequence[str]) -> None:
+        """What each sample's newest token made certain."""
+        if self.single:
+            self._put(new[0])
+
+    def finish(self, made: Sequence[Made], seconds: float) -> None:
+        """What is left of each sample; all of it where it was not shown before."""
+        rest = [one.close() for one in made]
+        new = sum(len(one.tokens) - one.before for one in made)
+        if self.single:
+            ended = self.go_on and self.output is not None
+            self._put(rest[0] + ("" if ended else "\n"))
+        for number, one in enumerate(made, 1):
+            if self.as_json:
+                self._put(json.dumps(self._described(number, one, seconds), ensure_ascii=False) + "\n")
+            elif not self.single:
+                self._put(f"=== {number} ===\n{self.prompt}{one.text}\n")
+        say(f"{new:,} tokens, {new / max(seconds, 1e-9):,.0f} tokens/s")
+
+    def _described(self, number: int, one: Made, seconds: float) -> dict[str, Any]:
+        new = one.tokens[one.before :]
+        return {
+            "sample": number, "prompt": self.prompt, "text": one.text, "finish": one.finish, "tokens": new,
+            "log_probabilities": one.log_probabilities, "seconds": round(seconds, 4),
+            "tokens_per_second": round(len(new) / max(seconds, 1e-9), 1),
+        }  # fmt: skip
+
+    def _put(self, text: str) -> None:
+        self.out.write(text)
+        self.out.flush()
+
+
+@contextlib.contextmanager
+def reading(tokens: int) -> Iterator[Advance]:
+    """Shows how far a long prompt is read."""
+    if tokens < LONG:
+        yield lambda n: None
+        return
+    with shown("reading the prompt", tokens, say) as advance:
+        yield advance
+
+
+@contextlib.contextmanager
+def interrupts() -> Iterator[Callable[[], bool]]:
+    """The first Ctrl-C is noted, for the work to stop where it can be gone on with; the second stops at once."""
+    pressed = False
+
+    def note(number: int, frame: FrameType | None) -> None:
+        nonlocal pressed
+        if pressed:
+            raise KeyboardInterrupt
+        pressed = True
+
+    try:
+        before = signal.signal(signal.SIGINT, note)
+    except ValueError:  # not the main thread
+        yield lambda: False
+        return
+    try:
+        yield lambda: pressed
+    finally:
+        signal.signal(signal.SIGINT, before)

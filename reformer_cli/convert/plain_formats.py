@@ -1,0 +1,32 @@
+"""A run's model as plain named tensors, with the config they go with: what docs/exchange.md names one by one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from reformer_cli.runs.run import TOKENIZER
+from reformer_cli.utils.files import write_file
+
+if TYPE_CHECKING:
+    from reformer import ReformerLM
+
+    from reformer_cli.tokenizers.base import Tokenizer
+
+STATE_DICT = "state_dict.pt"
+
+
+def write_safetensors(model: ReformerLM, tokenizer: Tokenizer, folder: Path) -> None:
+    """model.safetensors, config.yaml, tokenizer.model: what ReformerLM.from_pretrained reads, and `--run`."""
+    model.save_pretrained(folder)
+    write_file(folder / TOKENIZER, tokenizer.serialise())
+
+
+def write_state_dict(model: ReformerLM, tokenizer: Tokenizer, folder: Path) -> None:
+    """state_dict.pt, for programs that know torch alone: torch.load(..., weights_only=True) reads it."""
+    import torch
+    from reformer.checkpoint import save_config
+
+    torch.save({name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}, folder / STATE_DICT)
+    save_config(model.config, folder)
+    write_file(folder / TOKENIZER, tokenizer.serialise())

@@ -1,0 +1,178 @@
+"""Which tokens a step reads: a pure function of seed and step, so that a resumed run goes on at the very next one."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from reformer_cli.data.shards import HeldOut, Part, TokenSet
+from reformer_cli.utils.errors import UserError
+
+ROUNDS = 6  # of the shuffle
+WORD = 2**64 - 1
+Rows = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
+LEAST_SCORED = 512  # held-out tokens of each window that is scored at all, while a run goes on
+
+
+@dataclass(frozen=True)
+class Batch:
+    """tokens, targets: int64 [batch, context]; documents: int64 [batch, context], None where each row is in one."""
+
+    tokens: Tensor
+    targets: Tensor
+    documents: Tensor | None
+
+
+@dataclass(frozen=True)
+class Window:
+    """Held-out tokens to score, the tokens before them, and the text they stand for."""
+
+    name: str
+    prefix: Tensor
+    scored: Tensor
+    text: Part
+
+
+class Batches:
+    """Contexts of the training tokens. An epoch cuts the stream, a ring, at a random offset and shuffles it.
+
+    So documents longer than a context are cut elsewhere in each epoch, and shorter ones share contexts, told apart by
+    `documents`. Whatever the size of the corpus, a batch takes the memory of its own tokens.
+
+    whole: every document is `end` and a context of tokens, as images are; each is one context, and nothing is cut.
+    noise: share of the tokens read, but not of those to be predicted, that others from anywhere in the text replace:
+    what came before cannot be learnt by heart (arXiv 1703.02573, unigram noising).
+    """
+
+    def __init__(
+        self, tokens: TokenSet, end: int, context: int, batch: int, seed: int, whole: bool = False, noise: float = 0.0
+    ) -> None:
+        self.tokens, self.end, self.context, self.batch, self.seed = tokens, end, context, batch, seed
+        self.noise = noise
+        n_tokens = len(tokens.train)
+        self.stride = context + 1 if whole else context
+        if whole and n_tokens < self.stride:
+            raise UserError("all images are held out", "give more, or --set held_out=0")
+        if n_tokens < context + 1:
+            raise UserError(
+                f"the corpus has {n_tokens:,} training tokens, shorter than one context of {context:,}",
+                f"give more text, or --set context={max(2, n_tokens // 2)}",
+            )
+        self.per_epoch = n_tokens // self.stride
+        self.turns = not whole  # whether an epoch begins at a random offset
+
+    def epoch_of(self, step: int) -> float:
+        """How often the text has been read before this step."""
+        return step * self.batch / self.per_epoch
+
+    def batch_at(self, step: int) -> Batch:
+        """The batch of a step, counted from 0."""
+        rows = np.stack([self._context(n) for n in range(step * self.batch, (step + 1) * self.batch)])
+        tokens = torch.from_numpy(rows)
+        inputs = tokens[:, :-1].contiguous()
+        documents = (inputs == self.end).cumsum(1)
+        documents -= documents[:, :1].clone()
+        if self.noise:
+            inputs = torch.from_numpy(self._disturbed(rows[:, :-1], step))
+        return Batch(inputs, tokens[:, 1:].contiguous(), documents if bool(documents.any()) else None)
+
+    def _disturbed(self, inputs: Rows, step: int) -> Rows:
+        """With some tokens replaced, of which no document ends."""
+        (key,) = _keys(self.seed, step)[:1]
+        drawn = _mixed_all(np.arange(2 * inputs.size, dtype=np.uint64) + np.uint64(key)).reshape(2, *inputs.shape)
+        others = self.tokens.train[(drawn[0] % np.uint64(len(self.tokens.train))).astype(np.int64)].astype(np.int64)
+        hit = (drawn[1] < np.uint64(int(self.noise * WORD))) & (inputs != self.end) & (others != self.end)
+        return np.where(hit, others, inputs)
+
+    def _context(self, n: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+        epoch, place = divmod(n, self.per_epoch)
+        keys = _keys(self.seed, epoch)
+        train = self.tokens.train
+        start = shuffled(place, self.per_epoch, keys[1:]) * self.stride
+        if self.turns:
+            start = (start + keys[0]) % len(train)
+        found = train[start : start + self.context + 1].astype(np.int64)
+        missing = self.context + 1 - len(found)
+        return np.concatenate([found, train[:missing].astype(np.int64)]) if missing else found
+
+
+def _keys(seed: int, epoch: int) -> list[int]:
+    """Random numbers of an epoch; of our own making, for numpy's may change with its version and a run must not."""
+    data = hashlib.blake2b(f"{seed} {epoch}".encode(), digest_size=64).digest()
+    return [int.from_bytes(data[n : n + 8], "little") for n in range(0, 8 * (ROUNDS + 1), 8)]
+
+
+def shuffled(place: int, size: int, keys: Sequence[int]) -> int:
+    """Where a place of 0 .. size - 1 goes in the shuffle of the keys: a Feistel network, which needs no list of all."""
+    half = ((size - 1).bit_length() + 1) // 2
+    mask = (1 << half) - 1
+    while True:
+        left, right = place >> half, place & mask
+        for key in keys:
+            left, right = right, left ^ (_mixed(right + key) & mask)
+        place = left << half | right
+        if place < size:  # else once more: it comes back into the range
+            return place
+
+
+def _mixed_all(x: np.ndarray[Any, np.dtype[np.uint64]]) -> np.ndarray[Any, np.dtype[np.uint64]]:
+    """`_mixed` of each; products go round, as they do there."""
+    x = (x ^ x >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ x >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
+    return x ^ x >> np.uint64(31)
+
+
+def _mixed(x: int) -> int:
+    """The finaliser of splitmix64."""
+    x = (x & WORD ^ (x & WORD) >> 30) * 0xBF58476D1CE4E5B9 & WORD
+    x = (x ^ x >> 27) * 0x94D049BB133111EB & WORD
+    return x ^ x >> 31
+
+
+class Windows(Sequence[Window]):
+    """The held-out part of each document that has one, with up to `context` tokens of what comes before it."""
+
+    def __init__(self, tokens: TokenSet, parts: Sequence[HeldOut], context: int) -> None:
+        self._tokens, self._parts, self._context = tokens, parts, context
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+    def __getitem__(self, n: Any) -> Any:
+        if isinstance(n, slice):
+            return Windows(self._tokens, _Slice(self._parts, range(len(self))[n]), self._context)
+        held: HeldOut = self._parts[n]
+        part, stop = held.part, held.before_stop
+        prefix = self._tokens.train[max(held.before, stop - self._context) : stop].astype(np.int64)
+        if not len(prefix):  # a document that is held out whole
+            prefix = np.array([self._tokens.end], np.int64)
+        scored = self._tokens.held_out[part.start : part.stop].astype(np.int64)
+        return Window(held.name, torch.from_numpy(prefix), torch.from_numpy(scored), part)
+
+    def some(self, tokens: int, least: int = LEAST_SCORED) -> Windows:
+        """As many as so many tokens score decently, `least` of each, spread evenly; all where they suffice for that."""
+        wanted = max(1, tokens // least)
+        stride = -(-len(self) // wanted)
+        return self[stride // 2 :: stride] if stride > 1 else self
+
+
+class _Slice(Sequence[HeldOut]):
+    def __init__(self, parts: Sequence[HeldOut], places: range) -> None:
+        self._parts, self._places = parts, places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, n: Any) -> Any:
+        return self._parts[self._places[n]]
+
+
+def held_out_windows(tokens: TokenSet, context: int) -> Windows:
+    """What to validate on; read as it is asked for, since there may be many."""
+    return Windows(tokens, tokens.parts, context)

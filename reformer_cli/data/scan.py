@@ -1,0 +1,276 @@
+"""What a corpus holds: every file read once, to know its documents, its faults and a digest of its text.
+
+Reading many gigabytes again at every start would take minutes. So an index in the cache remembers each file of a large
+corpus by size, times and inode, and only what differs is read; a small one is always read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import time
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+
+from reformer_cli.data import sources
+from reformer_cli.data.file_index import Index, Listing, Record
+from reformer_cli.data.sources import Source
+from reformer_cli.data.text_decoding import Fault, Options, Replaced
+from reformer_cli.utils.errors import UserError
+from reformer_cli.utils.files import as_size, cache_folder
+from reformer_cli.utils.progress_bar import shown
+from reformer_cli.utils.workers import cores, ordered
+
+ALWAYS_READ = 2**26, 10_000  # bytes and files up to which a corpus is read at every start
+ALONE = 2**25, 2_000  # bytes and files up to which further processes would take longer to start than they save
+JOB = 2**23, 500  # bytes and files a process reads at once
+RACY_SECONDS = 2.0  # a file may change so soon after a change without another time stamp
+MOST_FAULTS = 100  # that are told of
+FEW = 2_000  # characters up to which Python counts words faster than numpy
+BREAKS = np.zeros(256, bool)
+BREAKS[[9, 10, 11, 12, 13, 28, 29, 30, 31, 32]] = True
+RARE_BREAKS = re.compile("[\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]")
+
+
+class Meter:
+    """Counts and digests a document that comes in pieces."""
+
+    def __init__(self, name: str, options: Options, count_words: bool = True) -> None:
+        self.name, self.options = name, options
+        self.characters = self.bytes = self.words = 0
+        self._sum, self._count_words, self._inside = hashlib.sha256(), count_words, False
+
+    def add(self, piece: str) -> None:
+        try:
+            data = self.options.bytes_of(piece)
+        except UnicodeEncodeError:
+            raise Fault(f"{self.name} holds half of a character (a lone surrogate)", "give its encoding") from None
+        self._sum.update(data)
+        self.characters += len(piece)
+        self.bytes += len(data)
+        if self._count_words and piece:
+            self.words += count_words(piece) - (self._inside and not piece[0].isspace())
+            self._inside = not piece[-1].isspace()
+
+    def digest(self) -> bytes:
+        return self._sum.digest()
+
+
+def count_words(text: str) -> int:
+    """len(text.split()), faster where the text is long."""
+    if len(text) <= FEW:
+        return len(text.split())
+    if not text.isascii():
+        text = RARE_BREAKS.sub(" ", text)
+    space = BREAKS[np.frombuffer(text.encode(), np.uint8)]
+    return int((space[:-1] > space[1:]).sum()) + (not space[0])
+
+
+@dataclass
+class Scan:
+    """A corpus that was read. digest: SHA-256 over its documents in order; lengths count characters."""
+
+    specs: tuple[str, ...]
+    options: Options
+    listing: Listing
+    digest: str = ""
+    documents: int = 0
+    characters: int = 0
+    bytes: int = 0
+    words: int = 0
+    longest: int = 0
+    empty: int = 0  # documents without text
+    n_faults: int = 0
+    faults: list[str] = field(default_factory=list)
+    replaced: int = 0  # places where bytes were no text and became U+FFFD
+    notes: list[str] = field(default_factory=list)
+    formats: Counter[str] = field(default_factory=Counter)  # files by ending
+    skipped: Counter[str] = field(default_factory=Counter)  # what folders hold besides, by reason
+    examples: dict[str, str] = field(default_factory=dict)  # a path for each reason
+
+    @property
+    def name(self) -> str:
+        return ", ".join(self.specs)
+
+    def files(self, start: int = 0) -> Iterator[tuple[int, Source, Record]]:
+        """(number, file, what it holds), in order, from a number on."""
+        return self.listing.rows(start)
+
+    def check(self, faulty: str) -> None:
+        """Raises UserError if there is nothing to learn from, or (faulty: stop) something cannot be read."""
+        if self.n_faults and faulty == "stop":
+            more = f" (and {self.n_faults - 1:,} more: `reformer corpus` lists them)" if self.n_faults > 1 else ""
+            raise UserError(f"{self.faults[0]}, or leave such texts out with --set data.faulty=skip{more}")
+        if not (self.words if self.options.image_size is None else self.documents):
+            raise UserError(f"the corpus {self.name} is empty", "there is nothing to learn from")
+
+    def _skip(self, path: str, why: str) -> None:
+        self.skipped[why] += 1
+        self.examples.setdefault(why, path)
+
+    def _add(self, source: Source, record: Record) -> None:
+        kept = record.lengths[record.lengths > 0]
+        self.formats[source.ending + source.packed] += 1
+        self.documents += len(kept)
+        self.characters += int(kept.sum())
+        self.longest = max(self.longest, int(kept.max(initial=0)))
+        self.empty += int((record.lengths == 0).sum())
+        self.bytes, self.words = self.bytes + record.bytes, self.words + record.words
+        self.n_faults += record.n_faults
+        self.faults += record.faults[: MOST_FAULTS - len(self.faults)]
+        self.replaced += record.replaced
+        self.notes += record.notes[: MOST_FAULTS - len(self.notes)]
+
+
+@contextmanager
+def scanned(
+    specs: Sequence[str], options: Options, processes: int | None, report: Callable[[str], None]
+) -> Iterator[Scan]:
+    """Read a corpus. While it is open, what came through pipes is there to be read again.
+
+    Raises UserError for what is missing. What cannot be read is in `faults`: see `check`.
+    """
+    with Listing() as listing:
+        found = Scan(tuple(specs), options, listing)
+        with sources.sources(specs, found._skip, options) as opened:
+            size, files = listing.fill(opened)
+            large = size > ALWAYS_READ[0] or files > ALWAYS_READ[1]
+            alone = size <= ALONE[0] and files <= ALONE[1]
+            with Index(cache_folder() / "index-2.sqlite" if large else None) as index:
+                _read(listing, index, options, 1 if alone else processes or cores(), size, report)
+            total = hashlib.sha256()
+            for _, source, record in listing.rows():
+                found._add(source, record)
+                if record.bytes:
+                    total.update(record.digest)
+            found.digest = total.hexdigest()
+            yield found
+
+
+def _read(
+    listing: Listing, index: Index, options: Options, processes: int, size: int, report: Callable[[str], None]
+) -> None:
+    """Fill in what each listed file holds, from the index or by reading it."""
+    waiting: list[list[tuple[int, Source]]] = []
+    with shown("reading", size, report, as_size) as advance:
+
+        def known(n: int, source: Source) -> bool:
+            record = index.find(source, options)
+            if record is None:
+                return False
+            listing.put(n, record)
+            advance(source.size)
+            return True
+
+        def jobs() -> Iterator[list[Source]]:
+            for job in _jobs((n, source) for n, source in listing.sources() if not known(n, source)):
+                waiting.append(job)
+                yield [source for _, source in job]
+
+        begun = time.time()
+        for records in ordered(reader, (options,), jobs(), processes):
+            job = waiting.pop(0)
+            for (n, source), record in zip(job, records, strict=True):
+                listing.put(n, record)
+                if source.changed < begun - RACY_SECONDS:
+                    index.put(source, options, record)
+            index.commit()
+            advance(sum(source.size for _, source in job))
+
+
+def _jobs(files: Iterable[tuple[int, Source]]) -> Iterator[list[tuple[int, Source]]]:
+    job: list[tuple[int, Source]] = []
+    size = 0
+    for n, source in files:
+        job.append((n, source))
+        size += source.size
+        if size >= JOB[0] or len(job) >= JOB[1]:
+            yield job
+            job, size = [], 0
+    if job:
+        yield job
+
+
+def reader(options: Options) -> Callable[[list[Source]], list[Record]]:
+    """What a process does with the files that it is given."""
+    return lambda job: [*map(partial(read_file, options=options), job)]
+
+
+def read_file(source: Source, options: Options) -> Record:
+    """Read a file whole, document by document."""
+    lengths = array("q")  # there may be a hundred million
+    faults: list[str] = []
+    n_faults, replaced = 0, Replaced()
+    total, n_bytes, words = hashlib.sha256(), 0, 0
+    try:
+        for document in sources.documents(source, options, replaced):
+            meter = Meter(document.name, options)
+            try:
+                for piece in document.pieces:
+                    meter.add(piece)
+            except Fault as fault:
+                lengths.append(-1)
+                n_faults += 1
+                if len(faults) < MOST_FAULTS:
+                    faults.append(str(fault))
+                continue
+            lengths.append(meter.characters)
+            if meter.characters:
+                total.update(meter.digest())
+                n_bytes, words = n_bytes + meter.bytes, words + meter.words
+    except Fault as fault:
+        n_faults += 1
+        faults.append(str(fault))
+    found = np.frombuffer(lengths, np.int64)
+    return Record(total.digest(), n_bytes, words, found, faults, n_faults, replaced.notes, replaced.places)
+
+
+def reread(source: Source, record: Record, options: Options) -> Iterator[tuple[int, str, int, Iterator[str]]]:
+    """(number, name, characters, pieces) of each document with text, as the scan has found them.
+
+    Raises UserError at the end of a file that is not what was scanned.
+    """
+    total, faulty = hashlib.sha256(), False
+    try:
+        for number, document in enumerate(sources.documents(source, options)):
+            length = int(record.lengths[number]) if number < len(record.lengths) else 0
+            if length > 0:
+                meter = Meter(document.name, options, count_words=False)
+                pieces = _metered(document.pieces, meter, source)
+                yield number, document.name, length, pieces
+                for _ in pieces:  # what was not asked for belongs to the digest too
+                    pass
+                total.update(meter.digest())
+    except Fault:
+        faulty = True  # and the scan has met the same, or the digest will tell
+    if total.digest() != record.digest or (faulty and not record.n_faults):
+        raise Changed(source)
+
+
+class Changed(UserError):
+    """A file that is not any more what was scanned."""
+
+    def __init__(self, source: Source) -> None:
+        super().__init__(f"{source.name} changed while it was read", "run the same command when nothing writes to it")
+
+
+def _metered(pieces: Iterable[str], meter: Meter, source: Source) -> Iterator[str]:
+    try:
+        for piece in pieces:
+            meter.add(piece)
+            yield piece
+    except Fault:
+        raise Changed(source) from None
+
+
+def first_lengths(record: Record, count: int) -> npt.NDArray[np.int64]:
+    """Lengths of the documents with text among a file's first `count` ones."""
+    lengths = record.lengths[:count]
+    return lengths[lengths > 0]

@@ -1,0 +1,123 @@
+"""Text piece by piece, so that a file larger than memory can be scored: the same tokens as if it were read at once."""
+
+from __future__ import annotations
+
+import gzip
+import re
+import sys
+import zlib
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import numpy.typing as npt
+
+from reformer_cli.data.shards import WORD
+from reformer_cli.tokenizers.base import Ids
+from reformer_cli.utils.errors import UserError
+
+SIZE = 2**20  # bytes read at a time
+# Of every tokenizer, text up to here has the same tokens whatever comes after, as `tokenizer.CUTS` says.
+SAFE_BYTES = re.compile(rb"\n(?=[ \n\x21-\x40])|[^ \t\r\n](?= )")
+Facts = npt.NDArray[np.float64]  # [tokens, 3]: bytes, characters and words that begin in each
+
+
+def read_pieces(name: str, size: int = SIZE) -> Iterator[str]:
+    """A UTF-8 text (also .gz; - for standard input) in pieces that can be tokenised one by one; a byte order
+    mark goes, \\r\\n becomes \\n. Holds one piece, or the longest word.
+
+    Raises UserError for a file that is missing, unreadable, binary or not UTF-8, saying where, at the first such place.
+    """
+    file, where = _open(name), "standard input" if name == "-" else name
+    done, lines, held = 0, 0, b""
+    try:
+        with nullcontext() if name == "-" else file:
+            while True:
+                new = file.read(size)
+                held += new
+                last = len(new) < size  # a read of either kind of file is short at its end alone
+                cut = len(held) if last else _cut(held)
+                piece, held = held[:cut], held[cut:]
+                if piece:
+                    text = _decoded(piece, where, done, lines)
+                    if text := (text.removeprefix("\ufeff") if done == 0 else text):
+                        yield text
+                done, lines = done + len(piece), lines + piece.count(b"\n")
+                if last:
+                    return
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise UserError(f"{name} is not a whole gzip file ({error})", "unpack or download it again") from None
+    except OSError as error:
+        raise UserError(f"cannot read {name}: {error.strerror}") from None
+
+
+def _open(name: str) -> IO[bytes]:
+    if name == "-":
+        return sys.stdin.buffer
+    try:
+        return gzip.open(name) if name.endswith(".gz") else open(name, "rb")  # type: ignore[return-value]
+    except FileNotFoundError:
+        raise UserError(f"no file {name!r}") from None
+    except OSError as error:
+        raise UserError(f"cannot read {name}: {error.strerror}") from None
+
+
+def check_readable(name: str) -> None:
+    """Raises UserError for a file that is missing or cannot be opened."""
+    if name != "-":
+        _open(name).close()
+
+
+def _cut(data: bytes) -> int:
+    """The last place where a piece may end; 0: nowhere yet."""
+    for start in (max(0, len(data) - 2**16), 0):
+        if found := [m.end() for m in SAFE_BYTES.finditer(data, start)]:
+            return found[-1]
+    return 0
+
+
+def _decoded(piece: bytes, name: str, before: int, lines: int) -> str:
+    """before, lines: bytes and line ends ahead of this piece."""
+    if (zero := piece.find(b"\0")) >= 0:
+        raise UserError(f"{name} looks binary: a zero byte at {before + zero}", "give plain text in UTF-8")
+    try:
+        return piece.decode("utf-8").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        line = lines + piece.count(b"\n", 0, error.start) + 1
+        raise UserError(
+            f"{name} is not utf-8: byte {before + error.start} (line {line}) is 0x{piece[error.start]:02x}",
+            f"convert it first, such as with iconv -f latin1 -t utf-8 {Path(name).name}",
+        ) from None
+
+
+def size_of(name: str) -> int | None:
+    """Bytes that `read_pieces` will read, for a progress bar; None where that is not known before."""
+    path = Path(name)
+    return path.stat().st_size if name != "-" and path.suffix != ".gz" and path.is_file() else None
+
+
+def starts(ids: Ids, byte_lengths: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The byte of the text at which each token begins, and the text's length: [tokens + 1]. A nibble is half a byte."""
+    return np.concatenate([[0.0], np.cumsum(byte_lengths[ids])])
+
+
+def character_bytes(text: str) -> npt.NDArray[np.int64]:
+    """The UTF-8 byte at which each character begins, and the length in bytes: [characters + 1]."""
+    points = np.frombuffer(text.encode("utf-32-le"), np.uint32)
+    widths = 1 + (points >= 0x80).astype(np.int64) + (points >= 0x800) + (points >= 0x10000)
+    return np.concatenate([[0], np.cumsum(widths)])
+
+
+def facts_of(text: str, ids: Ids, byte_lengths: npt.NDArray[np.float64]) -> Facts:
+    """What each token of a text holds: bytes, characters that begin in it, words (runs of visible characters) too."""
+    if len(ids) == 0:
+        return np.zeros((0, 3))
+    begins, characters = starts(ids, byte_lengths)[:-1], character_bytes(text)
+    words = characters[[m.start() for m in WORD.finditer(text)]]
+    columns = [byte_lengths[ids]]
+    for places in (characters[:-1], words):
+        owner = np.searchsorted(begins, places, side="right") - 1
+        columns.append(np.bincount(owner, minlength=len(ids)).astype(np.float64))
+    return np.stack(columns, 1)

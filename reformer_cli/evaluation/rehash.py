@@ -1,0 +1,146 @@
+"""A trained model with another number of hash rounds or of buckets, or with full attention in the hash's place.
+
+Rounds are drawn independently, so that a model can be evaluated with more or fewer of them than it was trained with:
+more find more of what a query looks for (paper, section 5 and table 2). Of a bucket the last tokens alone are seen, so
+that a round looks about as far back as buckets x window tokens; a longer text wants more buckets in one of them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import zlib
+from collections.abc import Callable, Sequence
+
+import torch
+from reformer import ReformerConfig, ReformerLM
+from reformer.ops.lsh_hash import rotation_width
+from torch import Tensor
+
+from reformer_cli.utils.errors import UserError
+
+FULL = "full"
+Rounds = int | str  # a number of rounds, or FULL
+MOST, LONGEST = 64, 2**20  # rounds, and tokens that full attention can see (`local_round`)
+
+
+def parse_rounds(text: str) -> list[Rounds]:
+    """'1,2,full' -> [1, 2, 'full']. Raises UserError."""
+    found: list[Rounds] = []
+    for part in text.split(","):
+        word = part.strip()
+        if word == FULL:
+            found.append(FULL)
+        elif word.isascii() and word.isdigit() and 1 <= int(word) <= MOST:
+            found.append(int(word))
+        else:
+            raise UserError(f"--rounds {word!r} is not a number from 1 to {MOST} or {FULL!r}", "such as 1,2,4,8,full")
+    return found
+
+
+def check_hashed(config: ReformerConfig, hint: str = "leave --rounds out") -> None:
+    """Raises UserError for a model without LSH heads."""
+    if not {"mixed", "lsh"} & set(config.layers):
+        raise UserError(f"this model has no LSH heads (layers: {', '.join(config.layers)})", hint)
+
+
+def with_rounds(model: ReformerLM, rounds: Rounds, length: int = LONGEST) -> ReformerLM:
+    """The same weights with `rounds` hash rounds in every LSH head, beside the far one.
+
+    The rounds it was trained with come first, then new ones: round r of a layer is drawn from the model's seed, the
+    layer and r alone, so that 8 rounds contain the 4. Windows go on cycling over the rounds. FULL: every LSH head sees
+    all earlier positions of a text of at most `length` tokens, with the same query-key vectors, values (`next` or
+    `same`) and temperature; quadratic in time, and for `forward` alone: decoding would hold `length` entries of its
+    one bucket for every new token. Raises UserError for a model without LSH heads or too long a text.
+    """
+    config = model.config
+    check_hashed(config)
+    config = _full(config, length) if rounds == FULL else dataclasses.replace(config, n_hashes=int(rounds))
+    return _rebuilt(model, config, lambda name, trained: _rotations(trained, config, name))
+
+
+def with_buckets(model: ReformerLM, buckets: int) -> ReformerLM:
+    """The same weights with a far round of `buckets` buckets, whether or not it was trained with one, beside the rounds
+    that it was trained with; without one where these have as many. Every bucket of a hash like theirs is split by
+    further directions, drawn from the model's seed, the layer and the number of parts. Raises UserError as
+    `far_buckets`."""
+    old, config = model.config, far_buckets(model.config, buckets)
+    if config == old:
+        return model
+    factors = config.n_buckets[:-1] if config.has_far_round else config.n_buckets
+    width, parts = rotation_width(factors), config.n_buckets[-1]
+
+    def beside(name: str, trained: Tensor) -> Tensor:
+        heads, d = trained.shape[:2]
+        near = trained[:, :, int(old.has_far_round) :, :width]
+        if not config.has_far_round:
+            return near
+        far = trained[:, :, :1, :width]
+        if not old.has_far_round:
+            far = _drawn((heads, d, 1, width), f"{old.seed} {name} far").to(trained)
+        last = _drawn((heads, d, 1, parts // 2), f"{old.seed} {name} far in {parts}").to(trained)
+        unused = trained.new_zeros(heads, d, near.shape[2], parts // 2)
+        return torch.cat([torch.cat([far, last], 3), torch.cat([near, unused], 3)], 2)
+
+    return _rebuilt(model, config, beside)
+
+
+def far_buckets(config: ReformerConfig, buckets: int) -> ReformerConfig:
+    """The config of `with_buckets`. Raises UserError for a model without LSH heads or of pattern published, and for
+    what is no even multiple of its other rounds' buckets."""
+    check_hashed(config, "leave --buckets out")
+    if config.pattern == "published":
+        raise UserError("pattern published has no hash round that looks further back", "leave --buckets out")
+    factors = config.n_buckets[:-1] if config.has_far_round else config.n_buckets
+    near = math.prod(factors)
+    if buckets == near:
+        return dataclasses.replace(config, n_buckets=factors, far_round=False if len(factors) > 1 else None)
+    parts, rest = divmod(buckets, near)
+    if rest or parts % 2 or not parts:
+        raise UserError(
+            f"--buckets {buckets:,} is no even multiple of the {near:,} that the other hash rounds have",
+            f"such as {8 * near:,}; {near:,} leaves the far round out",
+        )
+    if config.has_far_round and parts == config.n_buckets[-1]:
+        return config
+    return dataclasses.replace(config, n_buckets=(*factors, parts), far_round=True)
+
+
+def _rebuilt(model: ReformerLM, config: ReformerConfig, rotations: Callable[[str, Tensor], Tensor]) -> ReformerLM:
+    """A model of this config with the same weights; rotations: name, the trained ones -> those it hashes with."""
+    with torch.device("meta"):
+        other = ReformerLM(config)
+    weights = dict(model.state_dict())
+    for name, tensor in weights.items():
+        if name.endswith(".rotations"):
+            weights[name] = rotations(name, tensor)
+    other.load_state_dict(weights, assign=True)
+    if config.tie_embeddings:
+        other.head.weight = other.embedding
+    return other.eval()
+
+
+def _full(config: ReformerConfig, length: int) -> ReformerConfig:
+    if length > LONGEST:
+        raise UserError(f"full attention sees at most {LONGEST:,} tokens, the text has {length:,}", "leave it out")
+    if config.pattern == "published":
+        # One chunk as long as the text: a query meets all of it, and sees what is earlier.
+        chunk = -(-length // config.local_window) * config.local_window
+        return dataclasses.replace(config, n_hashes=1, windows=(chunk,))
+    return dataclasses.replace(config, n_hashes=1, local_round=length, far_round=False)
+
+
+def _rotations(trained: Tensor, config: ReformerConfig, name: str) -> Tensor:
+    """[heads, d_head, rounds, width]: the trained rounds, cut or gone on with."""
+    n = len(config.round_buckets)
+    rounds = [trained[:, :, :n]]
+    heads, d, known, width = trained.shape
+    for r in range(known, n):
+        rounds.append(_drawn((heads, d, 1, width), f"{config.seed} {name} {r}").to(trained))
+    return torch.cat(rounds, 2)
+
+
+def _drawn(shape: Sequence[int], what: str) -> Tensor:
+    """Normal numbers that are the same whenever the same is asked for."""
+    generator = torch.Generator().manual_seed(zlib.crc32(what.encode()))
+    return torch.empty(*shape).normal_(generator=generator)

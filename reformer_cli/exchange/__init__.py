@@ -1,1 +1,0 @@
-"""Models in and out: transformers' folders, plain tensors, model cards."""

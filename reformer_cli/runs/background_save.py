@@ -1,0 +1,67 @@
+"""Writing in the background: training hands over a copy and goes on."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from reformer_cli.utils.errors import UserError, warn, why_not_written
+
+MOST_FAILURES = 3  # writes in a row, before a run gives up
+
+
+class Writer:
+    """Does one job at a time, in a thread where `background`, else at once.
+
+    A job that fails for want of space or the like is reported, and training goes on: the next may succeed. After
+    MOST_FAILURES in a row, and at the end of the run, it is an error. tell: shows a warning.
+    """
+
+    def __init__(self, background: bool, tell: Callable[[str], None] = warn) -> None:
+        self.background, self.tell = background, tell
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+        self._failures = 0
+
+    @property
+    def busy(self) -> bool:
+        """Whether another job would have to wait."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def submit(self, job: Callable[[], None]) -> None:
+        """Do it after the one under way."""
+        self.collect()
+
+        def work() -> None:
+            try:
+                job()
+                self._failures = 0
+            except BaseException as error:
+                self._error = error
+
+        if self.background:
+            # A daemon, so that a second Ctrl-C need not wait for it: what it writes is put in place at the end or not.
+            self._thread = threading.Thread(target=work, name="checkpoint", daemon=True)
+            self._thread.start()
+        else:
+            work()
+            self.collect()
+
+    def collect(self, final: bool = False) -> None:
+        """Wait for the job under way and see what became of it. Raises UserError for one that could not be written."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        error, self._error = self._error, None
+        if error is None:
+            return
+        reason = why_not_written(error)
+        if reason is None:
+            raise error
+        self._failures += 1
+        if final or self._failures >= MOST_FAILURES:
+            raise UserError(
+                f"a checkpoint could not be written: {reason}",
+                "the last one is whole; make room, then go on with --resume",
+            )
+        self.tell(f"a checkpoint could not be written: {reason}; training goes on, and the next is tried as usual")

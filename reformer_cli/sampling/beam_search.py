@@ -1,0 +1,80 @@
+"""Beam search: the likeliest texts, as far as so many at a time can find them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from reformer import ReformerLM
+from torch import Tensor
+
+from reformer_cli.sampling.config import SamplingConfig
+from reformer_cli.sampling.filters import penalised
+from reformer_cli.sampling.history import TextBias
+from reformer_cli.sampling.sampler import Texts
+
+
+@dataclass
+class Found:
+    """A text: its new tokens, the nats of each, and whether it came to its end."""
+
+    tokens: list[int]
+    log_probabilities: list[float]
+    ended: bool
+
+    def rank(self) -> float:
+        """Lowest is best: minus nats a token, since sums would favour short texts."""
+        return -sum(self.log_probabilities) / max(1, len(self.tokens))
+
+    def with_token(self, token: int, sure: float, ended: bool) -> Found:
+        """This text and one more token."""
+        return Found([*self.tokens, token], [*self.log_probabilities, sure], ended)
+
+
+def search(
+    model: ReformerLM,
+    prompt: Sequence[int],
+    config: SamplingConfig,
+    *,
+    end: int,
+    bias: TextBias | None = None,
+    on_read: Callable[[int], None] | None = None,
+    on_token: Callable[[int], None] | None = None,
+) -> list[Found]:
+    """The config.samples best texts, best first; what is penalised or biased counts so in the search.
+
+    Stops at config.max_tokens, or once as many texts have ended and none that goes on is better than they are.
+    """
+    texts = Texts(model, dataclasses.replace(config, samples=1), end, bias)
+    texts.read(prompt, on_read)
+    live, done = [Found([], [], False)], list[Found]()
+    scores = torch.zeros(1, device=texts.pending.device)
+    for n in range(config.max_tokens):
+        logits = texts.logits()
+        sure, judged = logits.log_softmax(-1), penalised(logits, texts.histories, config).log_softmax(-1)
+        found: list[tuple[int, float, Found]] = []
+        for place, (row, token, score) in enumerate(best(scores, judged, 2 * config.beams)):
+            text = live[row].with_token(token, float(sure[row, token]), token == end)
+            if text.ended and place < config.beams:
+                done = sorted([*done, text], key=Found.rank)[: config.samples]
+            elif not text.ended and len(found) < config.beams:
+                found.append((row, score, text))
+        live = [text for _, _, text in found]
+        if on_token is not None:
+            on_token(1)
+        if not live or (len(done) == config.samples and min(map(Found.rank, live)) >= done[-1].rank()):
+            break
+        if n + 1 < config.max_tokens:
+            scores = torch.tensor([score for _, score, _ in found], device=scores.device)
+            texts.branch([row for row, _, _ in found], [text.tokens[-1] for text in live])
+    return sorted([*done, *live], key=Found.rank)[: config.samples]
+
+
+def best(scores: Tensor, judged: Tensor, n: int) -> list[tuple[int, int, float]]:
+    """Of continuations [rows, vocab_size] of texts with scores [rows], the n best: (row, token, sum), best first."""
+    sums = (scores[:, None] + judged).flatten()
+    top = sums.topk(min(n, int(sums.isfinite().sum())))
+    size = judged.shape[1]
+    return [(at // size, at % size, score) for at, score in zip(top.indices.tolist(), top.values.tolist(), strict=True)]

@@ -1,0 +1,102 @@
+"""Texts as they are made: pieces of text, and what is known of each when it is done. `generate` is the Python API."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from reformer_cli.sampling.config import SamplingConfig
+from reformer_cli.sampling.text_stream import TextStream
+
+if TYPE_CHECKING:
+    from reformer import ReformerLM
+
+    from reformer_cli.sampling.sampler import Texts
+    from reformer_cli.tokenizers.base import Tokenizer
+
+
+@dataclass
+class Made:
+    """What one sample has so far. finish: why there is no more of it: length, end (of the text) or stop (a string)."""
+
+    stream: TextStream
+    tokens: list[int] = field(default_factory=list)
+    log_probabilities: list[float] = field(default_factory=list)
+    parts: list[str] = field(default_factory=list)
+    finish: str | None = None
+    before: int = 0  # tokens of an earlier session
+
+    @property
+    def text(self) -> str:
+        """All of it that may be shown."""
+        return "".join(self.parts)
+
+    def push(self, token: int, sure: float, end: int) -> str:
+        """One more token was drawn; the text that it makes certain."""
+        if self.finish is not None:
+            return ""
+        self.tokens.append(token)
+        self.log_probabilities.append(sure)
+        self.parts.append(self.stream.push(token))
+        if token == end:
+            self.finish = "end"
+        elif self.stream.ended:
+            self.finish = "stop"
+        return self.parts[-1]
+
+    def close(self) -> str:
+        """No more tokens come; the rest of the text."""
+        self.finish = self.finish or "length"
+        self.parts.append(self.stream.finish())
+        return self.parts[-1]
+
+    def stand(self, before: Sequence[int], tokens: Sequence[int], shown: int, ended: bool) -> None:
+        """Go on from an earlier session's tokens, of which so many characters were shown; before: of its prompt."""
+        self.stream.decoder.follow(before)
+        self.tokens, self.before = list(tokens), len(tokens)
+        self.stream.resume(tokens, shown)
+        self.finish = "end" if ended else None
+
+
+def make(texts: Texts, made: Sequence[Made]) -> Iterator[list[str]]:
+    """Up to config.max_tokens more tokens of each text: after each, the new pieces of text, which may be empty."""
+    for _ in range(texts.config.max_tokens):
+        if all(one.finish is not None for one in made):
+            return
+        drawn = texts.draw()
+        each = zip(made, drawn.tokens, drawn.log_probabilities, strict=True)
+        yield [one.push(token, sure, texts.end) for one, token, sure in each]
+
+
+def generate(
+    model: ReformerLM,
+    tokenizer: Tokenizer,
+    prompt: str = "",
+    *,
+    stop: Sequence[str] = (),
+    bias: Sequence[tuple[str, float]] = (),
+    **settings: Any,
+) -> Iterator[str]:
+    """Pieces of a continuation of `prompt`, as soon as each is certain.
+
+    settings: fields of SamplingConfig (max_tokens, temperature, seed, ...), for one sample. stop: texts to stop before.
+    bias: pairs of a text and what is added to the logits of tokens that complete it. Raises pydantic's ValidationError
+    for settings out of range.
+    """
+    from reformer_cli.sampling.history import TextBias
+    from reformer_cli.sampling.sampler import Texts
+
+    config = SamplingConfig(**settings)
+    if config.samples != 1 or config.beams != 1:
+        raise ValueError("generate() makes one text; for several, or beams, use sampling.engine and sampling.beam")
+    texts = Texts(model, config, tokenizer.end, TextBias(bias, tokenizer) if bias else None)
+    known = tokenizer.prompt(prompt).tolist()
+    texts.read([tokenizer.end, *known])
+    one = Made(TextStream(tokenizer.stream(), stop))
+    one.stream.decoder.follow(known)
+    for (piece,) in make(texts, [one]):
+        if piece:
+            yield piece
+    if rest := one.close():
+        yield rest

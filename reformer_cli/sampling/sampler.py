@@ -1,0 +1,104 @@
+"""Token after token from a model's state: the prompt is read once, and each new token costs the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from reformer import ReformerLM
+from reformer.decode.state import State
+from torch import Tensor
+
+from reformer_cli.sampling.config import SamplingConfig
+from reformer_cli.sampling.filters import narrowed, penalised
+from reformer_cli.sampling.history import History, TextBias
+
+PREFILL_AT_ONCE = 4096  # prompt tokens read at a time
+
+
+@dataclass
+class Drawn:
+    """One more token of every text. log_probabilities: nats, by the model itself, before temperature and filters."""
+
+    tokens: list[int]
+    log_probabilities: list[float]
+
+
+@dataclass
+class Texts:
+    """Texts that are being made, as many as config.samples: where the model is, and what it is about to be told.
+
+    pending: int64 [samples, n], tokens of the texts that the model has not read yet.
+    """
+
+    model: ReformerLM
+    config: SamplingConfig
+    end: int
+    bias: TextBias | None = None
+    state: State | None = None
+    pending: Tensor = field(init=False)
+    histories: list[History] = field(init=False)
+    generator: torch.Generator = field(init=False)
+
+    def __post_init__(self) -> None:
+        device, n = self.model.embedding.device, self.config.samples
+        self.pending = torch.empty(n, 0, dtype=torch.int64, device=device)
+        self.histories = [History(ngram=self.config.no_repeat_ngram, end=self.end, bias=self.bias) for _ in range(n)]
+        self.generator = torch.Generator(device).manual_seed(self.config.seed)
+
+    def read(self, tokens: Sequence[int], on_read: Callable[[int], None] | None = None) -> None:
+        """The texts go on with these, the same for all. All but the last is read; on_read(n) after each slice of n."""
+        new = torch.as_tensor(list(tokens), dtype=torch.int64, device=self.pending.device)
+        self.pending = torch.cat([self.pending, new.expand(self.config.samples, -1)], 1)
+        for history in self.histories:
+            history.extend(tokens)
+        whole, self.pending = self.pending[:, :-1], self.pending[:, -1:]
+        for part in whole.split(PREFILL_AT_ONCE, 1) if whole.shape[1] else ():
+            self._extend(part)
+            if on_read is not None:
+                on_read(part.shape[1])
+
+    def draw(self) -> Drawn:
+        """One more token of each. `read` must have been given at least one."""
+        logits = self.logits()
+        with torch.inference_mode():
+            tokens = choose(penalised(logits, self.histories, self.config), self.config, self.generator)
+            self.pending = tokens[:, None]
+            sure = logits.gather(1, self.pending)[:, 0] - logits.logsumexp(1)
+        drawn = Drawn(tokens.tolist(), sure.tolist())
+        for history, token in zip(self.histories, drawn.tokens, strict=True):
+            history.extend([token])
+        return drawn
+
+    def logits(self) -> Tensor:
+        """Of the next token of each text, float [samples, vocab_size]."""
+        return self._extend(self.pending)
+
+    def branch(self, rows: list[int], tokens: list[int]) -> None:
+        """Text n becomes what text rows[n] was, and goes on with tokens[n]."""
+        device = self.pending.device
+        assert self.state is not None
+        if rows != list(range(self.state.batch)):  # copies what the state holds
+            self.state = self.state.rows(torch.tensor(rows, device=device))
+        used = set[int]()
+        histories = []
+        for row in rows:
+            histories.append(self.histories[row].copy() if row in used else self.histories[row])
+            used.add(row)
+        for history, token in zip(histories, tokens, strict=True):
+            history.extend([token])
+        self.histories, self.pending = histories, torch.tensor(tokens, device=device)[:, None]
+
+    def _extend(self, tokens: Tensor) -> Tensor:
+        """Logits after the last of these, float [samples, vocab_size]."""
+        with torch.inference_mode():
+            logits, self.state = self.model.extend(tokens, self.state, last_only=True)
+            return logits[:, -1].float()
+
+
+def choose(logits: Tensor, config: SamplingConfig, generator: torch.Generator) -> Tensor:
+    """One token a row: int64 [batch]."""
+    if config.temperature == 0:
+        return logits.argmax(-1)
+    return torch.multinomial(narrowed(logits, config).softmax(-1), 1, generator=generator)[:, 0]

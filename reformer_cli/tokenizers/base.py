@@ -1,0 +1,225 @@
+"""What a tokenizer is, the byte tokenizer, and reading any kind back from a run."""
+
+from __future__ import annotations
+
+import codecs
+import hashlib
+import json
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from reformer_cli.tokenizers.case_markers import NOTHING, Pending, after_sign, unfold
+from reformer_cli.utils.errors import UserError
+
+Ids = npt.NDArray[np.int32]
+LARGEST = 2**26  # bytes of a tokenizer file
+REMEMBERED = 1_000  # tokens before a text that can matter to how it is read: those of the longest folded word
+CHUNK = 50_000  # characters, or up to twice as many, that are encoded at once
+# Where text can be cut: no token crosses a line's end or begins before a space; but how a word is folded depends on
+# what it follows.
+CUTS = re.compile(r"(?<=\n)(?![^\W\d_])|(?<=[^ ])(?= )")
+
+
+class Tokenizer(Protocol):
+    """Text <-> token ids; lossless: decode(encode(x)) == x for every text."""
+
+    kind: str
+    vocab_size: int
+    lossless: bool
+    end: int  # id of the token that separates documents; no text encodes to it
+
+    def encode(self, text: str) -> Ids:
+        """Ids of a text."""
+
+    def decode(self, ids: Ids) -> str:
+        """The text of ids; what is no UTF-8 becomes U+FFFD, `end` nothing."""
+
+    def byte_lengths(self) -> npt.NDArray[np.float64]:
+        """UTF-8 bytes each token stands for, [vocab_size]; `end`: 0. The nibbles of a rare character count 1/2."""
+
+    def prompt(self, text: str, first: bool = True) -> Ids:
+        """Ids of a text that is to be gone on with; first: nothing comes before it."""
+
+    def stream(self) -> StreamDecoder:
+        """A decoder that is handed one token at a time."""
+
+    def serialise(self) -> bytes:
+        """The content of tokenizer.model."""
+
+
+class StreamDecoder:
+    """Text of tokens that arrive one by one; an incomplete UTF-8 sequence waits for its rest.
+
+    pieces: the bytes of each token; nibbles: the tokens that are half a byte, high half first; signs: those that say
+    how the next ones are to be read (folding.py).
+    """
+
+    def __init__(self, pieces: list[bytes], nibbles: dict[int, int], signs: Mapping[int, str] | None = None) -> None:
+        self.pieces, self.nibbles, self.signs = pieces, nibbles, signs or {}
+        self.state: tuple[int | None, Pending] = (None, NOTHING)  # the half of a byte, and the signs, that wait
+        self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def feed(self, token: int) -> bytes:
+        """What this token completes."""
+        found, self.state = self.after(token)
+        return found
+
+    def after(self, token: int) -> tuple[bytes, tuple[int | None, Pending]]:
+        """What this token would complete, and what would then wait."""
+        high, pending = self.state
+        if (nibble := self.nibbles.get(token)) is not None:
+            return (b"", (nibble, NOTHING)) if high is None else (bytes([high * 16 + nibble]), (None, NOTHING))
+        if (sign := self.signs.get(token)) is not None:
+            text, pending = after_sign(sign, pending)
+        elif pending is NOTHING:
+            return self.pieces[token], (None, NOTHING)
+        else:
+            text, pending = unfold(self.pieces[token].decode(), pending)
+        return text.encode(), (None, pending)
+
+    def follow(self, tokens: Sequence[int]) -> None:
+        """These came before the text."""
+        for token in tokens[-REMEMBERED:]:
+            self.feed(token)
+
+    def push(self, token: int) -> str:
+        """What can be shown for certain after this token."""
+        return self._utf8.decode(self.feed(token))
+
+    def finish(self) -> str:
+        """What was still held back; no more tokens come."""
+        return self._utf8.decode(b"", final=True)
+
+
+class Plain(ABC):
+    """A tokenizer of which each token stands for the same bytes wherever it is."""
+
+    @abstractmethod
+    def encode(self, text: str) -> Ids:
+        """As `Tokenizer.encode`."""
+
+    def prompt(self, text: str, first: bool = True) -> Ids:
+        """As `Tokenizer.prompt`: what comes before or after a text changes none of its tokens."""
+        return self.encode(text)
+
+
+class ByteTokenizer(Plain):
+    """A token per byte, and one for the end of a document."""
+
+    kind = "bytes"
+    vocab_size = 257
+    end = 256
+    lossless = True
+
+    def encode(self, text: str) -> Ids:
+        return np.frombuffer(text.encode("utf-8"), dtype=np.uint8).astype(np.int32)
+
+    def decode(self, ids: Ids) -> str:
+        ids = np.asarray(ids)
+        return ids[ids != self.end].astype(np.uint8).tobytes().decode("utf-8", "replace")
+
+    def byte_lengths(self) -> npt.NDArray[np.float64]:
+        return np.r_[np.ones(256), 0.0]
+
+    def stream(self) -> StreamDecoder:
+        return StreamDecoder([bytes([b]) for b in range(256)] + [b""], {})
+
+    def serialise(self) -> bytes:
+        return json.dumps({"kind": self.kind}).encode()
+
+
+class PixelTokenizer(Plain):
+    """A token per byte of an image, which comes as a text of characters U+0000 to U+00FF; `end` begins one."""
+
+    kind = "pixels"
+    vocab_size = 257
+    end = 256
+    lossless = True  # of every image; other texts it refuses
+
+    def encode(self, text: str) -> Ids:
+        try:
+            return np.frombuffer(text.encode("latin-1"), dtype=np.uint8).astype(np.int32)
+        except UnicodeEncodeError:
+            raise UserError("a tokenizer of images has no tokens for text", "name another with --tokenizer") from None
+
+    def decode(self, ids: Ids) -> str:
+        ids = np.asarray(ids)
+        return ids[ids != self.end].astype(np.uint8).tobytes().decode("latin-1")
+
+    def byte_lengths(self) -> npt.NDArray[np.float64]:
+        return np.r_[np.ones(256), 0.0]
+
+    def stream(self) -> StreamDecoder:
+        return StreamDecoder([chr(b).encode() for b in range(256)] + [b""], {})
+
+    def serialise(self) -> bytes:
+        return json.dumps({"kind": self.kind}).encode()
+
+
+def safe_pieces(pieces: Iterable[str]) -> Iterator[str]:
+    """The same text in pieces of which the tokens, one after another, are those of the whole.
+
+    Where they are cut depends on the text alone. Where CUTS has no place, at most 2 * CHUNK characters are a piece, cut
+    between words if there are any.
+    """
+    waiting = ""
+    for piece in pieces:
+        waiting += piece
+        start = 0
+        while len(waiting) - start > 2 * CHUNK:
+            found = CUTS.search(waiting, start + CHUNK, start + 2 * CHUNK)
+            stop = found.start() if found else _between_words(waiting, start + CHUNK, start + 2 * CHUNK)
+            yield waiting[start:stop]
+            start = stop
+        waiting = waiting[start:]
+    if waiting:
+        yield waiting
+
+
+def _between_words(text: str, start: int, stop: int) -> int:
+    """The last place up to `stop` that is not between two letters, or `stop`."""
+    return next((n for n in range(stop, start, -1) if not (text[n - 1] + text[n]).isalpha()), stop)
+
+
+def digest(tokenizer: Tokenizer) -> str:
+    """SHA-256 of a tokenizer."""
+    return hashlib.sha256(tokenizer.serialise()).hexdigest()
+
+
+def load_tokenizer(path: Path) -> Tokenizer:
+    """Read tokenizer.model, which may come from anyone. Raises UserError if it is missing or damaged."""
+    try:
+        data = read_bounded(path)
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing", "the run is not complete") from None
+    return tokenizer_of(data, str(path))
+
+
+def read_bounded(path: Path) -> bytes:
+    """A tokenizer file's content. Raises UserError if it is too large, FileNotFoundError if it is not there."""
+    if (size := path.stat().st_size) > LARGEST:
+        raise UserError(f"{path} has {size} bytes, a tokenizer at most {LARGEST}")
+    return path.read_bytes()
+
+
+def tokenizer_of(data: bytes, where: str = "the tokenizer") -> Tokenizer:
+    """The tokenizer that some `serialise` wrote. Raises UserError for other bytes."""
+    from reformer_cli.tokenizers.enwik8_bytes import ShiftedByteTokenizer
+
+    for plain in (ByteTokenizer(), PixelTokenizer(), ShiftedByteTokenizer()):
+        if data == plain.serialise():
+            return plain
+    from reformer_cli.tokenizers import sentencepiece
+    from reformer_cli.tokenizers.subword import SubwordTokenizer
+
+    return (
+        sentencepiece.read_foreign(data, where)
+        if data.startswith(sentencepiece.HEADER)
+        else SubwordTokenizer(data, where)
+    )

@@ -1,0 +1,276 @@
+"""Parts of words as tokens, by sentencepiece, made lossless for every Unicode text at any vocabulary size.
+
+unigram (Kudo 2018, arXiv 1804.10959) keeps the pieces that make the text likeliest and cuts a word the likeliest way;
+bpe merges pairs. sentencepiece drops newlines and treats U+2581 as a space; its byte fallback costs 256 tokens, most of
+a vocabulary of 320. So the text is first rewritten: newline and tab become symbols of their own, and a character that
+is not in the alphabet becomes the 4-bit halves of its UTF-8 bytes, 16 symbols that cover all of Unicode. A vocabulary
+with signs for capitals is of folded text (folding.py).
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Set
+from typing import get_args
+
+import numpy as np
+import numpy.typing as npt
+import sentencepiece
+
+from reformer_cli.tokenizers.base import Ids, StreamDecoder, safe_pieces
+from reformer_cli.tokenizers.case_markers import CAPITAL, CAPITALS, GLUED, SELDOM, SIGNS, fold, gluing_in
+from reformer_cli.tokenizers.sentencepiece_proto import SubwordKind, read_kind
+from reformer_cli.utils.errors import UserError
+
+# Private-use characters stand for the symbols; where a text holds them itself, they are spelt out like any rare one.
+NIBBLES = [chr(0xE000 + n) for n in range(16)]
+SYMBOLS = {"\n": "\ue010", "\t": "\ue011"}
+SPACE = "\u2581"  # sentencepiece's own sign for a space
+UNKNOWN, END = 0, 1
+RESERVED = 2 + len(NIBBLES) + len(SYMBOLS)
+SAMPLE = 8_000_000  # characters that training looks at
+LONGEST = 1_000  # characters handed to sentencepiece at once; while training it skips lines beyond 4,192 bytes
+REMEMBERED, MEMORABLE = 2**18, 40  # words of which the tokens are kept, and the characters they may have
+
+
+# A word with the spaces before it, spaces, or symbols: no token reaches beyond one of these.
+_SIGNS = "".join([*NIBBLES, *SYMBOLS.values(), *SIGNS])
+UNITS = re.compile(f"[{_SIGNS}]{{1,{LONGEST}}}| {{0,{LONGEST}}}[^ {_SIGNS}]{{1,{LONGEST}}}| {{1,{LONGEST}}}")
+CHUNKS = re.compile(r"\n? *[^ \n]+|\n| +")  # of a text that is still to be folded: no sign minds what is outside one
+QUOTES = "\"'"  # that open and close
+PRIVATE = re.compile("[\ue000-\uf8ff]")
+LINE_ENDS = re.compile(f"[{SYMBOLS[chr(10)]}{GLUED[chr(10)]}]")
+CROSSING = re.compile(f"[^{SPACE}]{SPACE}")
+
+
+class _Words(dict[str, bytes]):
+    """Unit or chunk -> its int32 ids as bytes. Most of a text has occurred before: much faster than asking anew."""
+
+    def __init__(self, ids_of: Callable[[str], list[int]]) -> None:
+        super().__init__()
+        self._ids_of = ids_of
+
+    def __missing__(self, unit: str) -> bytes:
+        ids = np.asarray(self._ids_of(unit), np.int32).tobytes()
+        if len(unit) <= MEMORABLE:
+            self[unit] = ids
+        return ids
+
+
+class AnotherProgramsError(UserError):
+    """A sentencepiece model, but not one that was trained here."""
+
+
+class SubwordTokenizer:
+    """A trained vocabulary; the alphabet is its one-character pieces."""
+
+    end = END
+    lossless = True
+
+    def __init__(self, model: bytes, where: str = "the tokenizer") -> None:
+        self._model = model
+        try:
+            self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+            pieces = [self._processor.id_to_piece(n) for n in range(self._processor.get_piece_size())]
+            self.kind = read_kind(model)
+        except Exception as error:  # the library raises RuntimeError or worse for bytes that are no model
+            raise UserError(f"{where} is not a sentencepiece model ({error})", "it is damaged") from None
+        self._ids = ids = {piece: n for n, piece in enumerate(pieces)}
+        ours = self.kind in get_args(SubwordKind) and all(sign in ids for sign in [*NIBBLES, *SYMBOLS.values()])
+        if not ours or not self._processor.is_control(END):
+            raise AnotherProgramsError(
+                f"{where} is a sentencepiece model of another program", "it is damaged or was replaced"
+            )
+        self.vocab_size = len(pieces)
+        self._nibbles = {ids[sign]: n for n, sign in enumerate(NIBBLES)}
+        plain = {sign: char for char, sign in SYMBOLS.items()} | {SPACE: " "}
+        table = str.maketrans(plain)
+        self._signs = {ids[sign]: sign for sign in SIGNS if sign in ids}
+        self._glued = frozenset(char for char, sign in GLUED.items() if sign in ids)
+        special = {UNKNOWN, END, *self._nibbles, *self._signs}
+        self._pieces = [b"" if n in special else piece.translate(table).encode() for n, piece in enumerate(pieces)]
+        alphabet = {piece.translate(table) for n, piece in enumerate(pieces) if len(piece) == 1 and n not in special}
+        self._alphabet = frozenset(alphabet)
+        self._rare = _rare_pattern(alphabet, self.folds)
+        if any(CROSSING.search(piece) for piece in pieces):
+            raise UserError(f"{where} has tokens of several words", "it was made by another program")
+        self._words = _Words(self._ids_of_chunk if self.folds else self._processor.encode)
+
+    @property
+    def folds(self) -> bool:
+        """Whether text is folded (folding.py) before it is split."""
+        return bool(self._signs)
+
+    def encode(self, text: str) -> Ids:
+        found = [self._encode(part) for part in safe_pieces([text])]
+        return np.frombuffer(b"".join(found), np.int32)
+
+    def _encode(self, text: str) -> bytes:
+        if len(self._words) > REMEMBERED:
+            self._words.clear()
+        units = CHUNKS.findall(text) if self.folds else UNITS.findall(_rewrite(text, self._rare))
+        return b"".join(map(self._words.__getitem__, units))
+
+    def _ids_of_chunk(self, chunk: str) -> list[int]:
+        folded = _rewrite(chunk, self._rare, self._glued, self._alphabet)
+        return [n for unit in UNITS.findall(folded) for n in self._processor.encode(unit)]
+
+    def prompt(self, text: str, first: bool = True) -> Ids:
+        sign: list[int] = []
+        if text and text[-1] in self._glued and not (text[-1] in QUOTES and text[-2:-1].strip() not in ("", *GLUED)):
+            text, sign = text[:-1], [self._ids[GLUED[text[-1]]]]  # the model is to go on with a word
+        if first and "\n" in self._glued and text[:1].isalpha():  # a first word is like others, not like a word's end
+            return np.append(self.encode("\n" + text)[1:], np.asarray(sign, np.int32))
+        return np.append(self.encode(text), np.asarray(sign, np.int32))
+
+    def decode(self, ids: Ids) -> str:
+        stream = self.stream()
+        return "".join(stream.push(int(n)) for n in ids) + stream.finish()
+
+    def byte_lengths(self) -> npt.NDArray[np.float64]:
+        lengths = np.array([len(piece) for piece in self._pieces], np.float64)
+        lengths[list(self._nibbles)] = 0.5
+        for char in self._glued:  # less the space that is taken back
+            lengths[self._ids[GLUED[char]]] = len(char.encode()) - 1
+        return lengths
+
+    def stream(self) -> StreamDecoder:
+        return StreamDecoder(self._pieces, self._nibbles, self._signs)
+
+    def serialise(self) -> bytes:
+        return self._model
+
+    def names(self) -> list[str]:
+        """The pieces as sentencepiece names them, by id; of those that merges make, the first made come first."""
+        return [self._processor.id_to_piece(n) for n in range(self.vocab_size)]
+
+
+def choose_vocab_size(n_characters: int) -> int:
+    """Tokens for a corpus of this length: a power of two with about 600 characters of text to a token.
+
+    Fewer, and rare tokens are seen too seldom to be learnt; more, and texts are longer than they need be
+    (measured on Crime and Punishment, see LOG.md).
+    """
+    size = 256
+    while size < 32_768 and n_characters > 600 * 2 * size:
+        size *= 2
+    return size
+
+
+def train_subwords(
+    texts: Iterable[str | Iterable[str]], vocab_size: int, characters: int | None = None, *,
+    kind: SubwordKind = "bpe", folds: bool = True,
+) -> SubwordTokenizer:  # fmt: skip
+    """Train on texts, each whole or in pieces, of so many characters in all; folds: with signs for capitals and so on.
+
+    A vocabulary that they cannot fill is made smaller. At most half of it are single characters, the most
+    frequent ones. Repeats bit for bit.
+    """
+    if characters is None:
+        whole = ["".join(text) for text in texts]
+        texts, characters = whole, sum(map(len, whole))
+    sample = list(_sample(texts, characters))
+    signs, glued = _signs_for(sample, vocab_size) if folds else ([], frozenset())
+    counts = Counter(char for part in sample for char in part)
+    if folds:  # letters are counted as they will be written
+        everything = frozenset(counts) | {small for char in counts for small in char.lower()}
+        counts = Counter(char for part in sample for char in fold(PRIVATE.sub(" ", part), glued, everything))
+    # Control characters upset sentencepiece's text format, and seldom occur.
+    usable = [
+        c for c, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0])) if c.isprintable() and c != SPACE
+    ]
+    reserved = RESERVED + len(signs)
+    alphabet = frozenset({" ", *SYMBOLS, *usable[: max(1, (vocab_size - reserved) // 2)]} - set(_SIGNS))
+    rare = _rare_pattern(alphabet, folds)
+    rewritten = [_rewrite(part, rare, *((glued, alphabet) if folds else ())) for part in sample]
+    lines = [line for part in rewritten for line in LINE_ENDS.split(part) if line]
+    while True:
+        try:
+            return SubwordTokenizer(_train(lines or [" "], vocab_size, signs, kind))
+        except RuntimeError as error:
+            limit = re.search(r"value <= (\d+)", str(error))
+            smaller = int(limit.group(1)) if limit else vocab_size // 2
+            if not reserved < smaller < vocab_size:
+                raise UserError(
+                    f"no vocabulary of {vocab_size} tokens can be made of this corpus", "use --set tokenizer=bytes"
+                ) from None
+            vocab_size = smaller
+
+
+def _signs_for(sample: list[str], vocab_size: int) -> tuple[list[str], frozenset[str]]:
+    """The signs that are worth a place each, and the characters that are glued."""
+    counts = sum(map(gluing_in, sample), Counter[str]())
+    often = [char for char, n in counts.most_common(max(1, vocab_size // 64)) if n >= SELDOM]
+    return [CAPITAL, CAPITALS, *(GLUED[char] for char in sorted(often))], frozenset(often)
+
+
+def _train(lines: list[str], vocab_size: int, signs: list[str], kind: SubwordKind) -> bytes:
+    import io
+
+    out = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(lines),
+        model_writer=out,
+        model_type=kind,
+        vocab_size=vocab_size,
+        character_coverage=1.0,
+        normalization_rule_name="identity",
+        add_dummy_prefix=False,
+        remove_extra_whitespaces=False,
+        allow_whitespace_only_pieces=True,
+        user_defined_symbols=[*NIBBLES, *SYMBOLS.values(), *signs],
+        unk_id=UNKNOWN,
+        eos_id=END,
+        bos_id=-1,
+        pad_id=-1,
+        num_threads=1,  # results do not depend on the machine
+        max_sentence_length=2**16,
+        minloglevel=2,
+    )
+    return out.getvalue()
+
+
+def _rare_pattern(alphabet: Set[str], folded: bool) -> re.Pattern[str]:
+    """What is spelt out. folded: of a text that has signs; in others what looks like one is the text's own."""
+    return re.compile("[^" + re.escape("".join(sorted({*alphabet, *(_SIGNS if folded else "")}))) + "]")
+
+
+def _rewrite(
+    text: str, rare: re.Pattern[str], glued: frozenset[str] | None = None, letters: frozenset[str] = frozenset()
+) -> str:
+    """Rare characters as nibbles, then newline and tab as their symbols. glued, letters: for `fold`; None: without."""
+    if glued is not None:
+        text = rare.sub(_spelt, fold(PRIVATE.sub(_spelt, text), glued, letters))
+    else:
+        text = rare.sub(_spelt, text)
+    for char, sign in SYMBOLS.items():
+        text = text.replace(char, sign)
+    return text
+
+
+def _spelt(match: re.Match[str]) -> str:
+    return "".join(NIBBLES[b >> 4] + NIBBLES[b & 15] for b in match.group().encode())
+
+
+def _sample(texts: Iterable[str | Iterable[str]], characters: int) -> Iterator[str]:
+    """Pieces of at most LONGEST characters, evenly spread over all texts, about SAMPLE characters in all."""
+    stride = max(1.0, characters / SAMPLE)
+    place = 0.0  # where the next piece starts, counted over all texts
+    offset = 0  # of `waiting`
+    for text in texts:
+        waiting = ""
+        for part in [text] if isinstance(text, str) else text:
+            waiting += part
+            while int(place - offset) + LONGEST <= len(waiting):
+                start = int(place - offset)
+                yield waiting[start : start + LONGEST]
+                place += LONGEST * stride
+            cut = min(len(waiting), int(place - offset))
+            waiting, offset = waiting[cut:], offset + cut
+        while place < offset + len(waiting):
+            piece = waiting[int(place - offset) : int(place - offset) + LONGEST]
+            yield piece
+            place += max(1, len(piece)) * stride
+        offset += len(waiting)
+        place = max(place, float(offset)) if stride == 1.0 else place

@@ -1,0 +1,247 @@
+"""The training loop: one step after another until the steps or the minutes are used up, or the user interrupts."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from reformer import ReformerLM
+from torch import Tensor
+
+from reformer_cli.config.schema import TrainConfig
+from reformer_cli.training.average import Average
+from reformer_cli.training.dataloader import Ahead, Reading
+from reformer_cli.training.distributed import World, whole
+from reformer_cli.training.divergence import DivergedError, is_spike
+from reformer_cli.training.gradients import UNSCORED, Gradients, Read
+from reformer_cli.training.optimizers import make_optimizers, optimizer_tensors, prime
+from reformer_cli.training.schedules import learning_rate
+from reformer_cli.training.state import Progress, plain, progress_of, random_states, restore_random_states
+from reformer_cli.utils.errors import UserError
+from reformer_cli.utils.signals import interruptible
+
+VALIDATIONS = 10  # of a run where eval_every is not given
+
+Ending = Literal["finished", "interrupted", "patience"]
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What the loop calls: validate() gives held-out bits/byte or None; evaluate() is called every so many steps and at
+    the end (None: never); save gets a checkpoint's tensors and meta and whether it is the best; finish waits until all
+    is saved; busy says that saving would have to wait; log gets a step's figures and seconds; warn a line. All but
+    busy, log and warn are called in every process of a job."""
+
+    validate: Callable[[], float | None]
+    save: Callable[[dict[str, Tensor], dict[str, Any], bool], None]
+    finish: Callable[[], None]
+    busy: Callable[[], bool]
+    log: Callable[[dict[str, Any], float], None]
+    warn: Callable[[str], None]
+    byte_lengths: Tensor
+    evaluate: Callable[[], None]
+    evaluate_every: int | None = None
+
+
+class Trainer:
+    """A model, its optimisers and how far they are, in one of the processes of a job."""
+
+    def __init__(self, model: ReformerLM, config: TrainConfig, reading: Reading, hooks: Hooks, world: World) -> None:
+        self.model, self.config, self.reading, self.hooks, self.world = model, config, reading, hooks, world
+        self.gradients = Gradients(model, config, world)
+        self.optimizers = make_optimizers(model, config)
+        self.progress = Progress()
+        self.average = Average(self._state(), config.ema_decay) if config.ema_decay else None
+        self.ahead = Ahead(self._read)
+
+    @property
+    def share(self) -> float:
+        """How much of the run is done, 0 to 1."""
+        if self.config.steps:
+            done = self.progress.step / self.config.steps
+        else:
+            assert self.config.minutes
+            done = self.progress.seconds / (60 * self.config.minutes)
+        if self.config.readings:
+            done = max(done, self.reading.epochs(self.progress.step, self.progress.stages) / self.config.readings)
+        return min(1.0, done)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything a checkpoint holds; of a job that shards, this process's parts."""
+        found = {f"model.{name}": t.detach() for name, t in self._state().items()}
+        if self.average is not None:
+            found |= {f"average.{name}": t for name, t in self.average.mean.items()}
+        return found | optimizer_tensors(self.model, self.optimizers)
+
+    def weights(self) -> dict[str, Tensor]:
+        """The model's tensors by name as the run's result, each in one piece: the running mean where there is one."""
+        mean = self.average.mean if self.average is not None else {}
+        return {name: whole(mean.get(name, t).detach()) for name, t in self._state().items()}
+
+    def _state(self) -> dict[str, Tensor]:
+        state: dict[str, Tensor] = self.model.state_dict()
+        if self.model.config.tie_embeddings:
+            state.pop("head.weight")
+        return state
+
+    @contextmanager
+    def gathered(self) -> Iterator[None]:
+        """While the model is used outside a step, its parameters are in one piece."""
+        parts: Any = self.gradients.loss
+        if self.world.size == 1 or not self.config.shard:
+            yield
+            return
+        parts.unshard()
+        try:
+            yield
+        finally:
+            parts.reshard()
+
+    def restore(self, read: Callable[[dict[str, Tensor]], None], names: set[str], meta: dict[str, Any]) -> None:
+        """Go on from a checkpoint, which `read` fills tensors from by name. UserError if it is another model's."""
+        prime(self.optimizers)
+        try:
+            self.progress = progress_of(meta["progress"])
+            wanted = self.tensors()
+            averaged = any(name.startswith("average.") for name in names)
+            read({n: t for n, t in wanted.items() if averaged or not n.startswith("average.")})
+            if self.average is not None and not averaged:
+                self.average.reset()
+            restore_random_states(meta["random"])
+        except (RuntimeError, KeyError, ValueError, TypeError) as error:
+            raise UserError(
+                f"the checkpoint does not fit this run's config ({' '.join(str(error).split())[:400]})",
+                "was config.yaml edited?",
+            ) from None
+
+    def run(self) -> Ending:
+        """Train to the end. Raises DivergedError."""
+        saved, first = time.monotonic(), self.progress.step
+        marked = saved
+        with interruptible() as interrupted, closing(self.ahead):
+            while (ending := self._ending(interrupted.is_set())) is None:
+                self._step()
+                best = self._validation_due() and self._validate()
+                if (every := self.hooks.evaluate_every) and self.progress.step % every == 0 and self.share < 1.0:
+                    self._evaluate()
+                due = time.monotonic() - saved > 60 * self.config.save_every_minutes and not self.hooks.busy()
+                before, marked = marked, time.monotonic()  # from here to here, so that what saving takes counts too
+                self.progress.seconds, due = self._agreed(self.progress.seconds + marked - before, due)
+                if (due or best) and self.share < 1.0:
+                    self._save(best)
+                    saved = time.monotonic()
+            if self.progress.step > first or not self.progress.step:
+                # Where nothing was validated yet, or nothing can be, the latest weights are the run's result.
+                best = self._validate() if ending == "finished" else self.progress.best is None
+                if ending == "finished" and self.hooks.evaluate_every:
+                    self._evaluate()
+                self._save(best)
+            self.hooks.finish()  # here, where a first Ctrl-C waits for it and a second does not
+        return ending
+
+    def _ending(self, interrupted: bool) -> Ending | None:
+        if self.share >= 1.0:
+            return "finished"
+        if self.config.patience and self.progress.stale >= self.config.patience:
+            return "patience"
+        return "interrupted" if self.world.any(interrupted) else None
+
+    def _agreed(self, seconds: float, due: bool) -> tuple[float, bool]:
+        """The chief's clock: how long the run has taken, and whether to save."""
+        seconds, flag = self.world.chosen([seconds, float(due)])
+        return seconds, bool(flag)
+
+    def _read(self, step: int, begun: tuple[int, ...]) -> Read:
+        batch = self.reading.batch_at(step, begun)
+        scored = batch.targets != UNSCORED
+        n_bytes = float(self.hooks.byte_lengths[batch.targets.clamp_min(0)][scored].sum())
+        return Read(batch, n_bytes, int(scored.sum()))
+
+    def _step(self) -> None:
+        began, progress = time.perf_counter(), self.progress
+        self.reading.advance(progress.stages, progress.step, self.share)
+        read = self.ahead.take(progress.step, progress.stages)
+        rate = learning_rate(self.share, self.config)
+        self.model.train()
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+        before, scale = time.perf_counter(), progress.scale
+        loss, norm, problem = self.gradients.of(read, progress)
+        if problem:
+            self._skip(problem, scale > progress.scale)
+        else:
+            for optimizer in self.optimizers:
+                optimizer.step()
+            progress.bad = 0
+        computed = time.perf_counter() - before
+        progress.step += 1
+        progress.tokens += read.batch.tokens.numel()
+        if self.average is not None and not problem:
+            self.average.update(progress.step)
+        spike = math.isfinite(loss) and is_spike(progress, loss, self.config.spike)
+        if spike:
+            self.hooks.warn(f"step {progress.step:,}: loss {loss:.3f} jumps from about {progress.recent:.3f}")
+        seconds = time.perf_counter() - began
+        record: dict[str, Any] = {
+            "step": progress.step,
+            "loss": _finite(loss),
+            "bits_per_byte": _finite(loss * read.scored / math.log(2) / max(1.0, read.n_bytes)),
+            "learning_rate": rate,
+            "gradient_norm": _finite(norm),
+            "tokens": progress.tokens,
+            "context": read.batch.tokens.shape[1],
+            "seconds": round(progress.seconds + seconds, 3),
+            "tokens_per_second": read.batch.tokens.numel() / seconds,
+            "model_seconds": round(computed, 6),
+            "wait_seconds": round(self.ahead.waited, 6),
+        }
+        record |= ({"spike": True} if spike else {}) | ({"skipped": problem} if problem else {})
+        self.hooks.log(record, seconds)
+
+    def _skip(self, problem: str, overflow: bool) -> None:
+        """overflow: of float16, which the next step's smaller scale may avoid."""
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        self.progress.bad += not overflow
+        self.progress.skipped += 1
+        self.hooks.warn(f"step {self.progress.step + 1:,} left out: {problem} ({self.progress.skipped} so far)")
+        if self.progress.bad >= self.config.bad_steps:
+            raise DivergedError(self.progress.step + 1, f"{problem}; {self.config.bad_steps} times in a row")
+
+    def _validation_due(self) -> bool:
+        if self.config.eval_every:
+            return self.progress.step % self.config.eval_every == 0 and self.share < 1.0
+        return int(self.share * VALIDATIONS) > self.progress.validated and self.share < 1.0
+
+    def _validate(self) -> bool:
+        """Whether this is the best so far; without held-out text the latest is."""
+        progress = self.progress
+        progress.validated = max(progress.validated + 1, int(self.share * VALIDATIONS))
+        self.model.eval()
+        with self.average.in_place() if self.average is not None else nullcontext():
+            found = self.hooks.validate()
+        good = found is None or math.isfinite(found)
+        better = good and (found is None or progress.best is None or found < progress.best)
+        if better:
+            progress.best, progress.best_step = found, progress.step
+        progress.stale = 0 if better else progress.stale + 1
+        return better
+
+    def _evaluate(self) -> None:
+        self.model.eval()
+        with self.average.in_place() if self.average is not None else nullcontext():
+            self.hooks.evaluate()
+
+    def _save(self, best: bool) -> None:
+        self.hooks.save(self.tensors(), {"progress": plain(self.progress), "random": random_states()}, best)
+
+
+def _finite(x: float) -> float | None:
+    """JSON has no NaN."""
+    return x if math.isfinite(x) else None

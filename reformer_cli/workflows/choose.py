@@ -1,0 +1,99 @@
+"""What nobody named, `reformer train` chooses, and says why; and it warns of what was named and will not do."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from reformer_cli.commands.options import free_memory, say
+
+if TYPE_CHECKING:
+    from reformer.config import Backend
+
+    from reformer_cli.config.schema import RunConfig, Settings
+    from reformer_cli.data.shards import Prepared
+    from reformer_cli.training.distributed import World
+    from reformer_cli.workflows.init_from import Start
+
+SAMPLE = 1_000_000  # tokens whose lines are measured
+
+
+def chosen(settings: Settings, prepared: Prepared, world: World, start: Start | None) -> Settings:
+    """The plan's choices under what the user set; printed with their reasons."""
+    from reformer_cli.training.auto_config import choose
+    from reformer_cli.training.throughput import tokens_per_minute
+
+    minutes, steps = (settings["train"].get(name) for name in ("minutes", "steps"))
+    memory = free_memory(world.device)
+    speed = None
+    if minutes and world.device == "cpu":
+        say("measuring how fast this CPU trains")
+        backend: Backend = "torch" if settings["model"].get("backend") == "torch" else "auto"  # others may be faults
+        speed = tokens_per_minute(settings["train"]["precision"], world.size, backend)
+    n_tokens, optimizer = len(prepared.tokens.train), settings["train"].get("optimizer", "adamw")
+    choices = choose(n_tokens, world.device, memory, minutes, steps, world.size, speed, optimizer)
+    for c in start.suited(choices, settings) if start is not None else choices:
+        section, name = c.key.split(".")
+        if name not in settings[section]:
+            settings[section][name] = c.value
+            say_choice(c.key, c.value, c.reason)
+    return settings
+
+
+def count_columns(model: dict[str, Any], prepared: Prepared) -> None:
+    """`model.columns` where a recipe leaves it open, too: it is the text's. Of counts that no line reaches nothing is
+    learnt: a line that once is too long would not end."""
+    import numpy as np
+
+    from reformer_cli.tokenizers.line_widths import usual_line
+    from reformer_cli.training.auto_config import COLUMNS
+
+    if model.get("columns") is None and model.get("pattern") != "published":
+        most = usual_line(prepared.tokenizer, np.asarray(prepared.tokens.train[:SAMPLE], np.int32))
+        model["columns"] = min(COLUMNS, most or COLUMNS)
+        say_choice("model.columns", model["columns"], "a line ends where the next word does not fit: how full is it?")
+
+
+def fitted(settings: Settings, config: RunConfig, world: World) -> RunConfig:
+    """The configuration, with less at once where a step would not fit; a warning where that does not help."""
+    from reformer_cli.commands.plan import step_of
+    from reformer_cli.config.schema import resolve
+    from reformer_cli.training.auto_config import remedies, thrift
+    from reformer_cli.utils.files import as_size
+
+    step = step_of(config, world.device)
+    step = dataclasses.replace(step, batch=-(-step.batch // world.size))
+    memory = free_memory(world.device) + step.program  # what the program holds is no longer free
+    if step.total <= memory:
+        return config
+    if choices := thrift(step, memory, set(settings["model"])):
+        for c in choices:
+            settings["model"][c.key.removeprefix("model.")] = c.value
+            say_choice(c.key, c.value, c.reason)
+        return resolve(settings, config.model.vocab_size, config.corpus_digest)
+    helps = " or ".join(f"--set {x}" for x in remedies(step, memory))
+    say(
+        f"warning: a step needs about {as_size(step.total - step.program)}, {as_size(memory - step.program)} are free; "
+        + (helps or f"lower data.context {config.data.context:,} or model.d_model {config.model.d_model}")
+        + " (`reformer plan` says what takes it)"
+    )
+    return config
+
+
+def warn_of_reach(config: RunConfig) -> None:
+    """Where a context is longer than what its hashed heads can look back over."""
+    model, context = config.model, config.data.context
+    hashed = model.pattern == "recent" and {"mixed", "lsh"} & set(model.layers)
+    if hashed and context > max(model.look_back, model.local_round):
+        times = 2 * -(-context // (2 * model.look_back))
+        factors = [*model.n_buckets, times]
+        if model.has_far_round:  # the other rounds have all factors but the last, and keep them
+            factors = [*model.n_buckets[:-1], model.n_buckets[-1] * times]
+        say(
+            f"warning: hashed heads look back about {model.look_back:,} tokens (n_buckets x windows) of a context of "
+            f"{context:,}; --set 'n_buckets={factors}' reaches all of it"
+        )
+
+
+def say_choice(key: str, value: Any, reason: str) -> None:
+    say(f"  {f'{key} = {value}':30} {reason}")

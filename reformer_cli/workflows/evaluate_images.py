@@ -1,0 +1,72 @@
+"""`reformer evaluate perplexity` of a run of images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from reformer_cli.commands.options import say
+from reformer_cli.utils.errors import UserError
+from reformer_cli.utils.progress_bar import shown
+
+if TYPE_CHECKING:
+    from reformer import ReformerLM
+
+    from reformer_cli.data.batches import Window
+    from reformer_cli.evaluation.likelihood import Reading, Tally
+    from reformer_cli.runs.run import Run
+    from reformer_cli.tokenizers.base import Ids, Tokenizer
+
+
+def scored_images(
+    run: Run,
+    model: ReformerLM,
+    tokenizer: Tokenizer,
+    files: list[str],
+    windows: Sequence[Window],
+    reading: Reading,
+) -> Iterator[tuple[str, Tally]]:
+    """Each file or folder, or all that was held out, with the sums over its images, read as for training."""
+    from reformer_cli.data.scan import reread, scanned
+    from reformer_cli.data.shards import options_of
+
+    data = run.config.data
+    if (reading.context or 0) > 2 * data.context:
+        raise UserError(
+            f"--context {reading.context:,} exceeds the {data.context:,} values of an image", "leave it out"
+        )
+    for name in files:
+        with scanned([name], options_of(data), data.processes, say) as found:
+            found.check(data.faulty)
+            if found.replaced:
+                say(f"warning: {found.replaced:,} images were converted; the first: {found.notes[0]}")
+            images = (
+                tokenizer.encode("".join(pieces))
+                for _, source, record in found.files()
+                for *_, pieces in reread(source, record, found.options)
+            )
+            yield name, _tally(model, tokenizer, images, found.documents, reading)
+    if windows:
+        held = (w.scored.numpy().astype("int32") for w in windows)
+        yield f"{len(windows):,} images (held out)", _tally(model, tokenizer, held, len(windows), reading)
+
+
+def _tally(model: ReformerLM, tokenizer: Tokenizer, images: Iterable[Ids], count: int, reading: Reading) -> Tally:
+    import numpy as np
+    import torch
+
+    from reformer_cli.evaluation.likelihood import Tally
+
+    tally = Tally(images=True)
+    with shown("scoring", count, say, lambda n: f"{n:,.0f} images") as advance:
+        for ids in images:
+            tally.another()
+            reader = reading.reader(model, torch.tensor([tokenizer.end]))
+            facts = np.zeros((len(ids), 3))
+            facts[:, 0] = 1  # a byte each, of no character or word
+            for start in range(0, len(ids), reader.at_once):
+                here = slice(start, start + reader.at_once)
+                nats = reader.score(torch.from_numpy(ids[here].astype(np.int64)))
+                tally.add(facts[here], nats.numpy())
+            advance(1)
+    return tally

@@ -1,0 +1,125 @@
+"""`reformer generate` of a run that was trained on images: the rows below those given, and a contact sheet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from reformer_cli.commands.options import free_memory, load_model, pick_device, say
+from reformer_cli.commands.output import interrupts, reading
+from reformer_cli.utils.errors import UserError
+from reformer_cli.utils.files import write_file
+from reformer_cli.utils.progress_bar import shown
+
+if TYPE_CHECKING:
+    from reformer_cli.data.formats.images import Pixels
+    from reformer_cli.runs.run import Run
+    from reformer_cli.sampling.config import SamplingConfig
+
+NOT_OF_IMAGES = ("max_tokens", "repetition_penalty", "repetition_window", "no_repeat_ngram", "beams")
+
+
+def draw(
+    run: Run, image: Path | None, rows: int | None, output: Path | None, config: SamplingConfig, device: str
+) -> None:
+    """Complete an image as often as config.samples says and write them; image: None starts with nothing."""
+    from reformer_cli.commands.generate import check_memory, say_rule
+    from reformer_cli.data.shards import values
+    from reformer_cli.sampling.images import complete
+    from reformer_cli.sampling.sampler import Texts
+
+    size = run.config.data.image_size
+    assert size is not None
+    place = _place(output)
+    given, original = _given(image, rows, size)
+    tokenizer, length = run.tokenizer(), run.config.data.context
+    where = pick_device(device)
+    check_memory(run.config.model, length, config.samples, free_memory(where))
+    model = load_model(run, where)
+    say_rule(run.config.model)
+    known = given.reshape(-1).tolist()
+    made: list[list[int]] = [[] for _ in range(config.samples)]
+    texts = Texts(model, config, tokenizer.end)
+    with reading(len(known)) as on_read:
+        texts.read([tokenizer.end, *known], on_read)
+    with interrupts() as interrupted, shown("drawing", length - len(known), say, values) as advance:
+        try:
+            for new in complete(texts, length - len(known)):
+                for one, value in zip(made, new, strict=True):
+                    one.append(value)
+                advance(1)
+                if interrupted():
+                    break
+        finally:  # what there is is kept
+            _write(place, known, made, size, original)
+    if len(known) + len(made[0]) < length:
+        raise KeyboardInterrupt
+
+
+def check_options(config: SamplingConfig, text_options: dict[str, object]) -> None:
+    """Refuse what has no meaning for images. text_options: by name, what was given of those for text."""
+    from reformer_cli.sampling.config import SamplingConfig
+
+    plain = SamplingConfig()
+    wrong = [f"--{name.replace('_', '-')}" for name in NOT_OF_IMAGES if getattr(config, name) != getattr(plain, name)]
+    wrong += [name for name, value in text_options.items() if value]
+    if wrong:
+        raise UserError(f"{', '.join(wrong)} cannot be used with a run of images", "its prompt is --image and --rows")
+
+
+def _place(output: Path | None) -> Path:
+    """Where the images go; all that can be wrong with it is told before any work."""
+    from reformer_cli.data.formats.registry import IMAGES
+
+    if output is None:
+        raise UserError("this run makes images, which need a file", "say --output FILE.png")
+    if output.suffix.lower() not in IMAGES:
+        raise UserError(f"--output {output} has no ending of an image", f"known endings: {' '.join(IMAGES)}")
+    if not output.parent.is_dir():
+        raise UserError(f"cannot write {output}: there is no folder {output.parent}")
+    return output
+
+
+def _given(image: Path | None, rows: int | None, size: tuple[int, int]) -> tuple[Pixels, Pixels | None]:
+    """The rows to keep, [rows, width, 3], and the whole image where all of it is there."""
+    import numpy as np
+
+    from reformer_cli.data.formats.images import pixels, top
+
+    height, width = size
+    if image is None:
+        if rows:
+            raise UserError(f"--rows {rows} of what?", "say --image FILE")
+        return np.zeros((0, width, 3), np.uint8), None
+    if rows is not None and not 0 <= rows < height:
+        raise UserError(f"--rows {rows} is not from 0 to {height - 1}", f"this run's images have {height} rows")
+    try:
+        with open(image, "rb") as file:
+            found, notes = (top if rows is None else pixels)(file, str(image), size)
+    except FileNotFoundError:
+        raise UserError(f"no file {str(image)!r}") from None
+    except OSError as error:
+        raise UserError(f"cannot read {image}: {error.strerror or error}") from None
+    for note in notes:
+        say(f"{image} {note}")
+    return (found, None) if rows is None else (found[:rows], found)
+
+
+def _write(
+    output: Path, given: list[int], made: list[list[int]], size: tuple[int, int], original: Pixels | None
+) -> None:
+    from reformer_cli.data.formats.images import as_bytes
+    from reformer_cli.sampling.images import sheet, unfinished
+
+    whole = [unfinished(given, one, size) for one in made]
+    row = [("given", unfinished(given, [], size)), *((f"completed {n}", one) for n, one in enumerate(whole, 1))]
+    row += [("original", original)] if original is not None else []
+    names = [output, *(output.with_stem(f"{output.stem}-{n}") for n in range(2, len(made) + 1))]
+    page = output.with_stem(f"{output.stem}-sheet")
+    for path, image in [*zip(names, whole, strict=True), (page, sheet([row]))]:
+        try:
+            write_file(path, as_bytes(image, path))
+        except OSError as error:
+            raise UserError(f"cannot write {path}: {error.strerror}") from None
+    several = f" to {names[-1]}" if len(names) > 1 else ""
+    say(f"{output}{several}; contact sheet {page}")

@@ -1,0 +1,152 @@
+"""A new run from another's weights: its sizes, under settings that may differ where tensors keep their shapes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reformer_cli.config.image_settings import Unchosen
+from reformer_cli.config.schema import Settings
+from reformer_cli.runs.origin import Origin
+from reformer_cli.runs.run import Run
+from reformer_cli.utils.errors import ConfigError, UserError
+
+if TYPE_CHECKING:
+    from reformer import ReformerConfig, ReformerLM
+    from torch import Tensor
+
+    from reformer_cli.training.auto_config import Choice
+
+SAMPLE = 4096  # tokens on which scores are measured where the pattern changes
+GENTLER = 0.25  # step size, as a share of that of a new model: what was learnt is to be kept
+OF_RECENT = ("temperature", "centre", "sink", "gate")  # what heads of pattern recent have beside those of published
+
+
+class Start:
+    """The run that another begins with. Raises UserError where there is none, or nothing to begin with."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.run = path, Run.open(path)
+        self.config = self.run.config.model
+        self.tokenizer = self.run.tokenizer()
+        self.model = self.run.load_model()
+
+    def settings(self, load: Callable[[Settings], Settings]) -> Settings:
+        """The run's own settings under those a user gives, which `load` lays over them. Raises UserError for what
+        cannot go with the run's tokenizer or weights."""
+        base: Settings = {"model": dataclasses.asdict(self.config), "data": {"context": Unchosen(2)}, "train": {}}
+        del base["model"]["vocab_size"]
+        base["model"]["columns"] = self.config.columns or 0  # for a model that is there nobody chooses
+        found = load(base)
+        if (self.config.pattern, found["model"]["pattern"]) == ("published", "recent"):
+            # As many tokens as a chunk and the one before it held.
+            base["model"] |= {"local_window": 2 * self.config.local_window}
+            base["model"] |= {"windows": [2 * n for n in self.config.windows]}
+            found = load(base)
+        if named := [f"data.{name}" for name in ("tokenizer", "vocab_size") if name in found["data"]]:
+            raise UserError(
+                f"--from {self.path} brings its tokenizer ({self.tokenizer.kind}, {self.tokenizer.vocab_size:,} ids)",
+                f"leave out {' and '.join(named)}",
+            )
+        self.fitted(self._model(found))
+        if isinstance(found["data"]["context"], Unchosen):
+            del found["data"]["context"]
+        return found
+
+    def _model(self, settings: Settings) -> ReformerConfig:
+        from reformer import ReformerConfig
+
+        return ReformerConfig(**settings["model"], vocab_size=self.tokenizer.vocab_size)
+
+    def suited(self, choices: Sequence[Choice], settings: Settings) -> list[Choice]:
+        """The plan's choices for a new model, as they suit one that is there."""
+        found, limit = [], self._model(settings).max_length
+        shorter = 1
+        for c in choices:
+            if c.key == "train.weight_decay":
+                continue  # as fast as for a new model, it would take away what was learnt
+            if c.key == "train.learning_rate":
+                reason = f"a quarter of a new model's, to keep what {self.path} has learnt"
+                c = dataclasses.replace(c, value=c.value * GENTLER, reason=reason)
+            elif c.key == "data.context" and limit is not None and c.value > limit:
+                shorter = c.value // limit
+                c = dataclasses.replace(c, value=limit, reason="all that the model's positions can number")
+            elif c.key == "train.batch":
+                c = dataclasses.replace(c, value=c.value * shorter)
+            found.append(c)
+        return found
+
+    def begin(self, run: Run, text: Tensor) -> None:
+        """Make the weights of a new run, and say in it where they are from. text: int64 tokens of what it trains on."""
+        found, old = self.fitted(run.config.model), self.config
+        if old.pattern == "published" and run.config.model.pattern == "recent":
+            from reformer.scales import typical_temperatures
+
+            sample = text[None, : min(SAMPLE, self.config.max_length or SAMPLE)]
+            found |= {n: t for n, t in typical_temperatures(self.model, sample).items() if n in found}
+        run.save_weights(found)
+        Origin("run", str(self.path)).write(run.path)
+
+    def fitted(self, config: ReformerConfig) -> dict[str, Tensor]:
+        """The weights for a model of this config. Raises ConfigError that lists every tensor which does not fit, with
+        both shapes."""
+        from reformer import ReformerLM
+
+        wanted, old = _tensors(ReformerLM(config)), _tensors(self.model)
+        found: dict[str, Tensor] = {}
+        faults = []
+        for name, fresh in wanted.items():
+            taken = _taken(name, old.get(name), fresh, config.hash_seed == self.config.hash_seed)
+            if taken is not None:
+                found[name] = taken
+                continue
+            there = f"is {list(old[name].shape)} in {self.path}" if name in old else f"is not in {self.path}"
+            hint = " (only the first axis of positions can grow)" if name.startswith("axial.tables") else ""
+            faults.append(f"{name} {there}, {list(fresh.shape)} with these settings{hint}")
+        faults += [
+            f"{name} is {list(t.shape)} in {self.path}, and has no place with these settings"
+            for name, t in old.items()
+            if name not in wanted and not _may_go(name, config)
+        ]
+        if faults:
+            raise ConfigError(f"the weights of {self.path} do not fit these settings", faults)
+        return found
+
+
+def _tensors(model: ReformerLM) -> Mapping[str, Tensor]:
+    """Weights and rotations by name; a tied matrix once."""
+    state: dict[str, Any] = {name: t.detach() for name, t in model.state_dict().items()}
+    if model.config.tie_embeddings:
+        del state["head.weight"]
+    return state
+
+
+def _taken(name: str, old: Tensor | None, fresh: Tensor, same_seed: bool) -> Tensor | None:
+    """What a new model's tensor becomes; None where it cannot be had. fresh: that of a model never trained."""
+    last = name.rsplit(".", 1)[-1]
+    if last == "rotations":  # drawn, not trained: others can take their place
+        return old if old is not None and old.shape == fresh.shape and same_seed else fresh
+    if last == "blend" and (old is None or (old.shape[1] < fresh.shape[1] and old.shape[::2] == fresh.shape[::2])):
+        # Keys of more tokens begin as they were: the new tokens' shares are 0.
+        found = fresh.new_zeros(fresh.shape)
+        found[:, : old.shape[1] if old is not None else 1] = old if old is not None else 1.0
+        return found
+    if old is None:  # what changes nothing before it is trained
+        return fresh if last in OF_RECENT or name.startswith("columns.") else None
+    if old.shape == fresh.shape:
+        return old
+    if name == "axial.tables.0" and old.shape[1:] == fresh.shape[1:] and len(fresh) > len(old):
+        # Rows that were never trained begin as the old ones over again: vectors of a kind that the layers know.
+        return old.repeat(-(-len(fresh) // len(old)), 1)[: len(fresh)].clone()
+    return None
+
+
+def _may_go(name: str, config: ReformerConfig) -> bool:
+    """Whether a run's tensor can be left behind."""
+    if name.startswith("axial."):
+        return config.positions != "axial"
+    if name.endswith(".sink") and config.values == "same":  # where there can be none
+        return True
+    return config.pattern == "published" and name.endswith(OF_RECENT)

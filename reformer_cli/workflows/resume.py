@@ -1,0 +1,105 @@
+"""`reformer train --resume`: what a run may go on with, and from where."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from reformer_cli.commands.options import backend_reason, say
+from reformer_cli.commands.train import as_yaml, check_world
+from reformer_cli.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from reformer_cli.config.schema import Settings
+    from reformer_cli.data.shards import Prepared
+    from reformer_cli.runs.run import Run
+    from reformer_cli.training.distributed import World
+
+
+def resumed(path: Path | None, sets: list[str], world: World) -> tuple[Run, Prepared, Path | None]:
+    """Go on from the newest whole checkpoint; only how to train may change, not what."""
+    from reformer_cli.runs.run import Run
+
+    run = Run.open(path)
+    run.lock()
+    try:
+        return _gone_on(run, sets, world)
+    except BaseException:
+        run.unlock()
+        raise
+
+
+def _gone_on(run: Run, sets: list[str], world: World) -> tuple[Run, Prepared, Path | None]:
+    from reformer_cli.data.copy_task import load_or_prepare
+    from reformer_cli.runs.checkpoints import read_meta
+    from reformer_cli.training.tensorboard import check_board
+
+    if not run.config.data.corpus:
+        raise UserError(
+            f"{run.path} was not trained here", f"begin with its weights: reformer train TEXT --from {run.path}"
+        )
+    changes = _changes(run, sets)
+    tokenizer = run.tokenizer()
+    prepared = load_or_prepare(run.config.data, say, tokenizer, run.config.corpus_digest)
+    if prepared.digest != run.config.corpus_digest:
+        raise UserError(
+            f"the corpus {', '.join(run.config.data.corpus)} has changed since {run.path} began",
+            "put the old text back, or start a new run",
+        )
+    checkpoint = run.checkpoints.newest_whole()
+    if changes["train"] or changes["eval"]:
+        _change(run, changes, tokenizer.vocab_size)
+    backend_reason(run.config.model, world.device)
+    check_world(run.config, world)
+    check_board(run.config.train.tensorboard)
+    run.clean()
+    if checkpoint is None:
+        run.forget_after(0)
+        say(f"{run.path}: stopped before its first checkpoint; starting at its beginning")
+    else:
+        meta = read_meta(checkpoint)
+        run.forget_after(int(meta["metrics"]))
+        say(f"{run.path}: going on after step {int(meta['progress']['step']):,}")
+    return run, prepared, checkpoint
+
+
+# Settings of training that a run keeps: others would read other text, or have another state.
+KEPT = {
+    "batch": "train.accumulate takes less memory with the same batch",
+    "context_schedule": "start a new run",
+    "optimizer": "start a new run",
+    "seed": "start a new run",
+}
+
+
+def _changes(run: Run, sets: list[str]) -> Settings:
+    """The settings that are to be others from now on. Raises UserError for what cannot change."""
+    from reformer_cli.config.schema import load_config
+
+    changed = load_config(None, sets)
+    if fixed := [f"{section}.{name}" for section in ("model", "data") for name in changed[section]]:
+        raise UserError(
+            f"--resume cannot change {', '.join(fixed)}", "only train.* and eval.*; start a new run for others"
+        )
+    train = changed["train"]
+    before = dataclasses.asdict(run.config.train)
+    for name in KEPT.keys() & train.keys():
+        if as_yaml(train[name]) != as_yaml(before[name]):
+            raise UserError(f"--resume cannot change train.{name} {as_yaml(before[name])}", KEPT[name])
+    return changed
+
+
+def _change(run: Run, changes: Settings, vocab_size: int) -> None:
+    from reformer_cli.config.schema import SECTIONS, resolve, to_yaml
+    from reformer_cli.runs.run import CONFIG
+    from reformer_cli.utils.files import write_file
+
+    settings = {name: dataclasses.asdict(getattr(run.config, name)) for name in SECTIONS}
+    for one, other in (("steps", "minutes"), ("minutes", "steps")):
+        if changes["train"].get(one):
+            settings["train"][other] = None
+    settings["train"] |= changes["train"]
+    settings["eval"] |= changes["eval"]
+    run.config = resolve(settings, vocab_size, run.config.corpus_digest)
+    write_file(run.path / CONFIG, to_yaml(run.config))

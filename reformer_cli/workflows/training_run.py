@@ -1,0 +1,302 @@
+"""What `reformer train` ties together: text, model, optimiser, run directory and display, in every process of a job."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reformer_cli.training.batching import reading_for
+from reformer_cli.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from reformer_cli.data.batches import Windows
+    from reformer_cli.data.shards import Prepared
+    from reformer_cli.evaluation.likelihood import Reading as Seen
+    from reformer_cli.evaluation.likelihood import Score
+    from reformer_cli.evaluation.periodic import Evaluations
+    from reformer_cli.runs.run import Run
+    from reformer_cli.training.distributed import World
+    from reformer_cli.training.divergence import DivergedError
+    from reformer_cli.training.trainer import Ending, Hooks
+
+STATISTICS_TOKENS, STATISTICS_NEAREST = 4096, 16  # of the hash, at each validation
+
+
+def result_of(tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's result, from what its checkpoint holds: the running mean where there is one, else the last weights."""
+    own = {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
+    return own | {name.removeprefix("average."): t for name, t in tensors.items() if name.startswith("average.")}
+
+
+class Session:
+    """One call of the command, in one of the processes of a job; checkpoint: the folder it goes on from."""
+
+    def __init__(self, world: World, run: Run, prepared: Prepared, checkpoint: Path | None) -> None:
+        from reformer import ReformerLM
+
+        from reformer_cli.data.batches import LEAST_SCORED, held_out_windows
+        from reformer_cli.runs.background_save import Writer
+
+        self.world, self.run, self.prepared, self.checkpoint = world, run, prepared, checkpoint
+        self.config, self.unit = run.config, f"bits/{run.config.data.unit}"
+        self.reading = reading_for(run.config, prepared)
+        self.writer = Writer(run.config.train.background_saves, self._warn)
+        self.windows = held_out_windows(prepared.tokens, run.config.data.context)
+        least = run.config.data.context if run.config.data.image_size is not None else LEAST_SCORED
+        self.probes = self.windows.some(run.config.train.eval_tokens, least)  # what a validation during the run scores
+        self.model = ReformerLM(run.config.model).to(world.device)
+
+    def train(self) -> None:
+        """Train until done or interrupted, and say what came of it."""
+        import torch
+
+        from reformer_cli.tokenizers.line_widths import lengths_on_lines
+        from reformer_cli.training.display import Display
+        from reformer_cli.training.divergence import DivergedError
+        from reformer_cli.training.state import seed_generators
+        from reformer_cli.training.tensorboard import board_of
+        from reformer_cli.training.trainer import Trainer
+
+        if self.model.columns is not None:
+            self.model.columns.tell(*map(torch.from_numpy, lengths_on_lines(self.prepared.tokenizer)))
+        board = board_of(self.run.path, self.world.chief and self.config.train.tensorboard)
+        with Display(self.world.device, self.unit, silent=not self.world.chief) as self.display, board as self.board:
+            self.trainer = Trainer(self.model, self.config.train, self.reading, self._hooks(), self.world)
+            if self.checkpoint is not None:
+                self._restore(self.checkpoint)
+            else:
+                seed_generators(self.config.train.seed)
+            try:
+                ending = self.trainer.run()
+            except DivergedError as error:
+                raise self._diverged(error) from None
+            self._say(ending)
+
+    def _restore(self, folder: Path) -> None:
+        from reformer_cli.runs.checkpoints import read_meta, read_tensors, tensor_names
+
+        together, names = self.world.size > 1, tensor_names(folder)
+        self.trainer.restore(lambda tensors: read_tensors(folder, tensors, together), names, read_meta(folder))
+
+    def _diverged(self, error: DivergedError) -> UserError:
+        """With what is still good."""
+        from reformer_cli.training.distributed import OtherProcessFailed
+        from reformer_cli.training.divergence import DivergedError
+
+        if not self.world.chief:
+            return OtherProcessFailed(error.what)
+        with suppress(DivergedError):  # the same may be found in what was to be written
+            self.writer.collect()
+        good = self.run.checkpoints.newest_whole()
+        last = f"the last good checkpoint is {good}" if good is not None else "there is no checkpoint yet"
+        return UserError(
+            f"training diverged at step {error.step:,} ({error.what})",
+            f"{last}; lower train.learning_rate {self.config.train.learning_rate:g}",
+        )
+
+    def _say(self, ending: Ending) -> None:
+        from reformer_cli.training.display import as_time
+
+        progress, path = self.trainer.progress, self.run.path
+        epochs = self.reading.epochs(progress.step, progress.stages)
+        done = f"{progress.step:,} steps, {as_time(progress.seconds)}, {epochs:.1f} epochs"
+        if progress.skipped:
+            done += f", {progress.skipped} of the steps left out"
+        if ending == "interrupted":
+            self.display.say(f"stopped after {done}; saved. Go on with: reformer train --resume --run {path}")
+            return
+        if ending == "patience":
+            best = (
+                f"{progress.best:.3f} {self.unit} at step {progress.best_step:,}" if progress.best is not None else "-"
+            )
+            self.display.say(f"stopped after {done}: {progress.stale} validations without a better one than {best}")
+        else:
+            self.display.say(f"finished: {done}")
+            readings = self.config.train.readings
+            if readings and epochs >= readings:
+                self.display.say(f"read {readings:g} times, as train.readings says: after more it is known by heart")
+        if self.world.chief:
+            self._conclude()
+
+    def _conclude(self) -> None:
+        """The best weights' score on all that was held out."""
+        if self.windows:
+            score = self._score(self.run.load_model(self.world.device), self.windows, None)
+            self.display.say(
+                f"held out: {score.bits_per_byte:.3f} {self.unit}, perplexity {score.perplexity:.1f} a token "
+                f"({score.tokens:,} tokens, {round(score.bytes):,} bytes, never trained on)"
+            )
+        images = self.config.data.image_size is not None
+        ask = "--image HALF.png --output WHOLE.png" if images else "--prompt 'Once upon a time'"
+        self.display.say(f"next: reformer generate --run {self.run.path} {ask}")
+
+    def _score(self, model: Any, windows: Windows, limit: int | None) -> Score:
+        """Held-out parts after as much of their documents as a training step reads; at most `limit` tokens."""
+        from reformer_cli.evaluation.likelihood import Score, nats
+
+        total = Score(0, 0.0, 0, 0, 0.0)
+        lengths = self.prepared.tokenizer.byte_lengths()
+        each = None if limit is None else max(1, limit // len(self.probes))
+        for window in windows:
+            scored = window.scored[:each]
+            n_bytes = float(lengths[scored.numpy()].sum())
+            total += Score(len(scored), n_bytes, 0, 0, nats(model, window.prefix, scored, self._reading()))
+            if limit is not None and total.tokens >= limit:
+                break
+        return total
+
+    def _validate(self) -> float | None:
+        """Held-out bits/byte, the windows being shared by the processes; None where nothing was held out."""
+        from reformer_cli.evaluation.likelihood import Score
+        from reformer_cli.training.display import peak_memory
+
+        if not self.windows:
+            self._show_sample()
+            return None
+        with self.trainer.gathered():
+            mine = self.probes[self.world.rank :: self.world.size]
+            part = self._score(self.model, mine, self.config.train.eval_tokens)
+            tokens, n_bytes, nats = self.world.sum([part.tokens, part.bytes, part.nats])
+            buckets = self._effective_buckets()
+        score = Score(int(tokens), n_bytes, 0, 0, nats)
+        step = self.trainer.progress.step
+        record: dict[str, Any] = {
+            "step": step,
+            "held_out_bits_per_byte": score.bits_per_byte,
+            "held_out_tokens": score.tokens,
+        }
+        record |= {"effective_buckets": buckets, "peak_bytes": peak_memory(self.world.device)}
+        self._log(record)
+        self.display.say(f"step {step:,}  held out {score.bits_per_byte:.3f} {self.unit}")
+        self._show_sample()
+        return score.bits_per_byte
+
+    def _show_sample(self) -> None:
+        if not self.config.train.sample_tokens or self.config.data.image_size is not None:
+            return
+        with self.trainer.gathered():
+            sample = self._sampled() if self.world.chief else ""
+        if sample:
+            self._log({"step": self.trainer.progress.step, "sample": sample})
+            self.display.say(sample)
+
+    def _warn(self, text: str) -> None:
+        self.display.say(f"warning: {text}")
+
+    def _log(self, record: dict[str, Any]) -> None:
+        if self.world.chief:
+            self.run.log(record)
+            self.board.log(record)
+
+    def _log_step(self, record: dict[str, Any], seconds: float) -> None:
+        from reformer_cli.training.display import peak_memory
+
+        record["peak_bytes"] = peak_memory(self.world.device)
+        self._log(record)
+        self.display.step(record, self.trainer.share, self.trainer.progress.seconds)
+
+    def _save(self, tensors: dict[str, Any], meta: dict[str, Any], best: bool) -> None:
+        """A checkpoint, and before it, if this is the best so far, the run's result.
+
+        In this order: a run that is killed between the two takes the steps since the last checkpoint once more, and
+        finds the best again.
+        """
+        from reformer_cli.training.divergence import check_finite
+
+        run, progress = self.run, self.trainer.progress
+        step, best_step = progress.step, progress.best_step
+        meta = meta | {"metrics": run.metrics_size()}
+        if self.world.size > 1 and self.config.train.shard:
+            weights = self.trainer.weights() if best else {}
+            check_finite(step, tensors)
+            if best and self.world.chief:
+                run.save_weights(weights)
+            run.checkpoints.save_together(step, tensors, meta, best_step, self.world.chief, self.world.wait)
+        elif self.world.chief:
+            background = self.config.train.background_saves
+            copy = {name: t.detach().to("cpu", copy=background) for name, t in tensors.items()}
+
+            def write() -> None:
+                check_finite(step, copy)
+                if best:
+                    run.save_weights(result_of(copy))
+                run.checkpoints.save(step, copy, meta, best_step)
+
+            self.writer.submit(write)
+
+    def _hooks(self) -> Hooks:
+        import torch
+
+        from reformer_cli.training.trainer import Hooks
+
+        return Hooks(
+            validate=self._validate,
+            save=self._save,
+            finish=lambda: self.writer.collect(final=True),
+            busy=lambda: self.writer.busy,
+            log=self._log_step,
+            warn=self._warn,
+            byte_lengths=torch.from_numpy(self.prepared.tokenizer.byte_lengths()),
+            evaluate=self._evaluate,
+            evaluate_every=self.config.eval.every,
+        )
+
+    def _effective_buckets(self) -> list[float]:
+        """Of each LSH layer, on held-out text: rounds and heads averaged. A collapse to few shows here first."""
+        import torch
+        from reformer.analysis import hash_statistics
+
+        window = self.windows[0]
+        text = torch.cat([window.prefix, window.scored])[-min(STATISTICS_TOKENS, self.config.data.context) :]
+        if len(text) < (STATISTICS_NEAREST + 1) * self.config.model.shorten:
+            return []
+        found = hash_statistics(self.model, text[None].to(self.world.device), nearest=STATISTICS_NEAREST, queries=1)
+        return [round(float(s.effective_buckets.mean()), 1) for s in found]
+
+    def _evaluate(self) -> None:
+        """What `eval.every` asks for; the other processes wait."""
+        began = time.monotonic()
+        with self.trainer.gathered():
+            found = self._evaluations().of(self.model) if self.world.chief else {}
+        self.world.wait()
+        if self.world.chief:
+            found["seconds"] = round(time.monotonic() - began, 1)
+            step = self.trainer.progress.step
+            self._log({"step": step, "evaluation": found})
+            self.display.say(f"step {step:,}  evaluated in {found['seconds']} s. {found.get('verdict', '')}".rstrip())
+
+    def _evaluations(self) -> Evaluations:
+        from reformer_cli.data.copy_task import find
+        from reformer_cli.evaluation.periodic import Evaluations
+
+        return Evaluations(
+            self.config.eval, self.prepared.tokenizer, self.prepared.tokens, self.windows, self._reading(),
+            find(self.config.data.corpus),
+        )  # fmt: skip
+
+    def _reading(self) -> Seen:
+        """Everything before a token where that can be, else as much as positions or training allow."""
+        from reformer_cli.evaluation.likelihood import reading_of, reading_of_images
+
+        model = self.config.model
+        if self.config.data.image_size is not None:
+            return reading_of_images(model, self.config.data.context)
+        return reading_of(
+            model, self.config.data.context, None if model.pattern == "published" else model.max_length, None
+        )
+
+    def _sampled(self) -> str:
+        try:
+            return self._sample()
+        except Exception as error:  # whatever it is: no reason to lose a run
+            self._warn(f"no sample could be drawn ({type(error).__name__}: {error})")
+            return ""
+
+    def _sample(self) -> str:
+        from reformer_cli.sampling.generate import generate
+
+        wanted, most = self.config.train.sample_tokens, self.model.config.max_length
+        return "".join(generate(self.model, self.prepared.tokenizer, max_tokens=min(wanted, most or wanted)))

@@ -1,0 +1,107 @@
+"""Compile every kernel for a compute capability, and print what each takes: python tests/core/compile_kernels.py 90
+
+Run without TRITON_INTERPRET. Needs no GPU.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import triton
+from reformer.ops.bucket_attention import triton_kernels as attention
+from reformer.ops.bucket_attention import triton_launch
+from reformer.ops.cross_entropy import triton_kernels as loss
+from reformer.ops.lsh_hash import triton_kernels as lsh
+from reformer.ops.rowwise import triton_kernels as rows
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
+FLOATS = ("eps", "tiny", "units", "unit", "cap")
+Case = tuple[str, Any, dict[str, str], dict[str, Any], dict[str, int]]
+
+
+def attention_cases() -> Iterator[Case]:
+    for d, dtype, recent, earlier in (
+        (64, torch.bfloat16, True, 0),
+        (64, torch.bfloat16, True, 2),
+        (128, torch.bfloat16, True, 0),
+        (32, torch.float16, False, 0),
+        (64, torch.float32, True, 0),
+        (128, torch.float32, True, 1),
+    ):
+        t, low, sums = triton_launch.tiling(d, dtype), NAMES[dtype], "fp32" if earlier else NAMES[dtype]
+        pointers = dict.fromkeys(("q", "k", "v", "d_out"), low) | dict.fromkeys(("out", "dq", "dk", "dv"), sums)
+        pointers |= {"lse": "fp32", "delta": "fp32", "order": "i64", "reach": "i32", "u": "i32", "windows": "i32"}
+        fixed = {
+            "D": d, "DV": d, "BLOCK_D": d, "BLOCK_DV": d, "BLOCK": t.block, "TILE": t.tile, "RECENT": recent,
+            "ITSELF": 0, "EARLIER": earlier, "FIRST": not earlier,
+        }  # fmt: skip
+        options = {"num_warps": t.warps, "num_stages": t.stages}
+        name = f"attention {d} {low} {'recent' if recent else 'published'} round {earlier}"
+        yield f"{name} forward", attention._forward, pointers, fixed, options
+        yield f"{name} backward", attention._backward, pointers, fixed | {"SCAN": 64, "SHARED": recent}, options
+
+
+def hash_cases() -> Iterator[Case]:
+    for d, dtype, factors in ((64, torch.bfloat16, (64, 128)), (128, torch.float32, (512, 512))):
+        pointers = {"x": NAMES[dtype], "rotations": "fp32", "centre": "fp32", "buckets": "i16"}
+        fixed = {
+            "D": d, "BLOCK_D": d, "BLOCK": lsh.BLOCK, "COLUMNS": lsh.MOST_COLUMNS, "FACTORS": factors,
+            "N_FACTORS": len(factors), "CENTRED": True,
+        }  # fmt: skip
+        yield (
+            f"hash {d} {NAMES[dtype]} {factors}",
+            lsh._hash,
+            pointers,
+            fixed,
+            {"num_warps": lsh.WARPS, "num_stages": 1},
+        )
+
+
+def row_cases() -> Iterator[Case]:
+    wide = {"x": "fp32", "inverse": "fp32", "dx": "fp32", "lengths": "fp32", "scale": "fp32", "phase": "fp32"}
+    wide |= {"d_scale": "fp32", "stream": "i32", "bad": "i32", "targets": "i64", "nats": "fp32", "logits": "fp32"}
+    low = dict.fromkeys(("dy", "y", "raw", "d_raw", "grad", "h", "square", "d"), "bf16")
+    of_rows, of_heads = rows._of_rows(256), rows._of_rows(64)
+    turned, block = {"SCALED": True, "TURNED": True}, {"BLOCK": rows.FLAT}
+    for function, out, fixed in (
+        (rows._normalise, "bf16", of_rows), (rows._normalise_back, "", of_rows),
+        (rows._split, "bf16", of_heads | turned), (rows._split_back, "bf16", of_heads | turned),
+        (rows._squared_relu, "", block),
+        (rows._squared_relu_back, "", block), (rows._read, "fp32", block), (rows._add, "", block | {"GUARDED": True}),
+        (loss._cross_entropy, "", {"COLUMNS": 512, "CAPPED": True}),
+    ):  # fmt: skip
+        given = {n: t for n, t in (wide | low | {"out": out}).items() if n in function.arg_names}
+        yield f"rows {function.__name__}", function, given, fixed, {"num_warps": 4}
+
+
+def build(case: Case, capability: int) -> str:
+    """One line: registers of a thread, shared memory, what is spilled."""
+    name, function, pointers, fixed, options = case
+    kind = {n: "constexpr" if n in fixed else f"*{pointers[n]}" if n in pointers else "i32" for n in function.arg_names}
+    kind |= {n: "fp32" for n in FLOATS if n in kind and n not in pointers}
+    aligned = {(i,): [["tt.divisibility", 16]] for i, n in enumerate(function.arg_names) if n in pointers}
+    source = ASTSource(function, kind, fixed, aligned)
+    compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+    (tool,) = Path(triton.__file__).parent.rglob("cuobjdump")
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        Path(file.name).write_bytes(compiled.asm["cubin"])
+        usage = subprocess.run([tool, "-res-usage", file.name], capture_output=True, text=True, check=True).stdout
+    found = dict(re.findall(r"(REG|STACK):(\d+)", usage))
+    memory = f"{found['REG']} registers, {compiled.metadata.shared} bytes shared, {found['STACK']} bytes spilled"
+    return f"{name}, sm_{capability}: {memory}"
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as cache:
+        triton.knobs.cache.dir = cache
+        for one in (*attention_cases(), *hash_cases(), *row_cases()):
+            print(build(one, int(sys.argv[1])), flush=True)

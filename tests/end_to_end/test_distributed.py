@@ -1,0 +1,105 @@
+"""Two processes under torchrun are one: the same losses, checkpoints that either reads, and a clear end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from builders.programs import TINY
+
+MORE = [
+    "--set",
+    "precision=float32",
+    "--set",
+    "n_layers=2",
+    "--set",
+    "n_heads=2",
+    "--set",
+    "learning_rate=0.01",
+    "--set",
+    "optimizer=adamw",
+]
+
+
+def command(processes: int, *arguments: object) -> list[str]:
+    start = [sys.executable, "-m"]
+    if processes > 1:
+        start += ["torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m", "--"]
+    return [*start, "reformer_cli", *map(str, arguments)]
+
+
+def train(folder: Path, processes: int, *arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(processes, "train", *arguments), cwd=folder, capture_output=True, text=True, timeout=180
+    )
+
+
+def losses(run: Path) -> list[float]:
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [r["loss"] for r in records if "loss" in r]
+
+
+@pytest.mark.parametrize("shard", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["DDP", "FSDP2"])
+def test_two_processes_take_the_steps_of_one(text: Path, tmp_path: Path, shard: bool) -> None:
+    """And either goes on from the other's checkpoint. Peers fail under DDP with either of its settings."""
+    more = [*TINY, *MORE, "--set", "batch=8", "--set", "ema_decay=0.5", "--set", f"shard={str(shard).lower()}"]
+    done = train(tmp_path, 1, text, *more, "--steps", 6, "--run", "one")
+    assert done.returncode == 0, done.stderr
+    done = train(tmp_path, 2, text, *more, "--set", "accumulate=2", "--steps", 6, "--run", "two")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("finished: 6 steps") == 1  # one of them speaks
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=2e-5)
+    files = {p.name for p in (tmp_path / "two" / "checkpoints" / "step-00000006").iterdir()}
+    assert len(files) == (3 if shard else 2)
+    for run, processes in (("one", 2), ("two", 1)):
+        done = train(tmp_path, processes, "--resume", "--run", run, "--steps", 9)
+        assert done.returncode == 0, done.stderr
+        assert "going on after step 6" in done.stderr
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=2e-5)
+    assert len(losses(tmp_path / "one")) == 9
+
+
+def test_mistakes_are_said_once(text: Path, tmp_path: Path) -> None:
+    done = train(tmp_path, 2, text, *TINY, "--set", "batch=3", "--steps", 2, "--run", "r")
+    assert done.returncode != 0
+    assert done.stderr.count("error: train.batch 3 contexts a step cannot be shared by 2 processes") == 1
+    assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.slow
+def test_a_killed_process_ends_the_job_and_the_run_goes_on(text: Path, tmp_path: Path) -> None:
+    more = [*TINY, *MORE, "--set", "save_every_minutes=0.0001", "--run", "r"]
+    with open(tmp_path / "err", "w") as err:
+        job = subprocess.Popen(command(2, "train", text, *more, "--minutes", 5), cwd=tmp_path, stderr=err)
+        checkpoints, deadline = tmp_path / "r" / "checkpoints", time.monotonic() + 90
+        while not (checkpoints.exists() and len(list(checkpoints.glob("step-*"))) > 1):
+            assert time.monotonic() < deadline
+            assert job.poll() is None, (tmp_path / "err").read_text()
+            time.sleep(0.1)
+        os.kill(second_process(job.pid), signal.SIGKILL)
+        assert job.wait(timeout=90) != 0
+    said = (tmp_path / "err").read_text()
+    assert "error: process 0 of 2 lost another one" in said
+    assert "start the same command with --resume" in said
+    step = max(int(p.name.removeprefix("step-")) for p in checkpoints.glob("step-*"))
+    done = train(tmp_path, 2, "--resume", "--run", "r", "--steps", step + 2)
+    assert done.returncode == 0, done.stderr
+    assert f"finished: {step + 2} steps" in done.stderr
+
+
+def second_process(parent: int) -> int:
+    """The process of rank 1 that torchrun, `parent`, has started."""
+    for folder in Path("/proc").iterdir():
+        try:
+            child = folder.name.isdigit() and f"\nPPid:\t{parent}\n" in (folder / "status").read_text()
+            if child and b"\0RANK=1\0" in b"\0" + (folder / "environ").read_bytes():
+                return int(folder.name)
+        except OSError:
+            continue
+    raise AssertionError("rank 1 is not there")

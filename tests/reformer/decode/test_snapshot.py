@@ -1,0 +1,70 @@
+"""A decoding state taken apart and put together goes on as the one it was; a foreign or tampered one is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from builders.models import VARIANTS, small
+from reformer.decode.snapshot import restore_state, state_tensors
+from torch import Tensor
+
+
+@pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)
+@pytest.mark.parametrize("length", [1, 77])
+def test_goes_on_as_it_was(changes: dict[str, Any], length: int) -> None:
+    model = small(**changes)
+    tokens = torch.randint(0, model.config.vocab_size, (2, length + 30), generator=torch.Generator().manual_seed(0))
+    _, state = model.extend(tokens[:, :length])
+    again = restore_state(model, state_tensors(state))
+    for start in range(length, length + 30, 5):
+        part = tokens[:, start : start + 5]
+        assert torch.equal(model.extend(part, state)[0], model.extend(part, again)[0])
+
+
+def test_what_is_kept_is_what_is_used() -> None:
+    model = small()
+    _, state = model.extend(torch.ones(1, 40, dtype=torch.int64))
+    kept = sum(t.nbytes for t in state_tensors(state).values())
+    assert kept < 2 * state.nbytes
+
+
+def spoil(tensors: dict[str, Tensor], name: str, value: Any) -> str:
+    """Change one tensor of the layer that has it; returns its full name."""
+    full = next(key for key in tensors if key.endswith(name))
+    if value is None:
+        del tensors[full]
+    elif isinstance(value, Tensor):
+        tensors[full] = value
+    else:
+        tensors[full] = tensors[full].clone()
+        tensors[full].view(-1)[0] = value
+    return full
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("slots", 10**9, "slots reaches 1000000000"),
+        ("slots", -1, "slots is below 0"),
+        ("rows", 99, "rows reaches"),
+        ("last", 10**9, "last reaches"),
+        ("last", -7, "last is below -1"),
+        ("counts", -1, "counts is below 0"),
+        ("ids", 10**6, "ids reaches"),
+        ("times", 10**6, "times reaches"),
+        ("keys", None, "keys is missing"),
+        ("keys", torch.zeros(3), "keys is torch.float32"),
+        ("pairs", torch.zeros(1, 2, 8, dtype=torch.float64), "pairs is torch.float64"),
+        ("starts", torch.zeros(10**6, dtype=torch.int64), "starts has 1000000 rows"),
+    ],
+)
+def test_a_tampered_state_is_refused(name: str, value: Any, message: str) -> None:
+    """Slots and counts are addresses in C: one beyond its ring would write into foreign memory."""
+    model = small()
+    _, state = model.extend(torch.ones(1, 40, dtype=torch.int64))
+    tensors = state_tensors(state)
+    spoil(tensors, name, value)
+    with pytest.raises(ValueError, match=message):
+        restore_state(model, tensors)

@@ -1,0 +1,28 @@
+"""What the interpreter runs also compiles for GPUs: it takes types and shapes that the compiler refuses.
+
+No GPU is needed: Triton brings its own compiler and assembler.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed")
+
+
+@pytest.mark.parametrize("capability", [90, pytest.param(80, marks=pytest.mark.slow)])
+def test_kernels_compile(capability: int) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    line = [sys.executable, str(Path(__file__).parents[2] / "builders" / "compile_kernels.py"), str(capability)]
+    done = subprocess.run(line, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    lines = done.stdout.splitlines()
+    assert len(lines) > 10
+    spilled = [int(x.split()[-3]) for x in lines]
+    assert max(spilled) < 512, lines  # a stack of kilobytes is a kernel that waits for its own registers

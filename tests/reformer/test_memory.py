@@ -1,0 +1,73 @@
+"""What is alive at the worst moment of a forward and backward pass, in bytes, counted tensor by tensor."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from builders.models import small, tokens
+from reformer.ops.bucket_attention import bucket_attention, chunks, layout, windows
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+D = 64
+
+
+class Alive(TorchDispatchMode):
+    """Follows every storage that an operation returns; peak: bytes alive at once beyond what was there before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.storages: dict[int, tuple[StorageWeakRef, int]] = {}
+        self.peak = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), named=None):
+        out = function(*arguments, **(named or {}))
+        for x in tree_leaves(out):
+            if isinstance(x, torch.Tensor):
+                storage = x.untyped_storage()
+                self.storages.setdefault(storage._cdata, (StorageWeakRef(storage), storage.nbytes()))
+        self.storages = {key: (ref, n) for key, (ref, n) in self.storages.items() if not ref.expired()}
+        self.peak = max(self.peak, sum(n for _, n in self.storages.values()))
+        return out
+
+
+@pytest.fixture(autouse=True)
+def _small_workspace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The workspace has a fixed size: small, so that short texts show what grows."""
+    for module in (layout, windows, chunks):
+        monkeypatch.setattr(module, "SCORES_AT_ONCE", 2**13)
+
+
+def of_attention(length: int, n_rounds: int, pattern: str = "recent") -> int:
+    q, k, v = (torch.randn(1, 1, length, D, requires_grad=True) for _ in range(3))
+    buckets = torch.randint(length // 16, (n_rounds, 1, 1, length), dtype=torch.int32)
+    upper = torch.randn(1, 1, length, D)
+    with Alive() as alive:
+        bucket_attention(q, k, v, buckets, [32] * n_rounds, pattern=pattern, block=32).backward(upper)
+    return alive.peak
+
+
+@pytest.mark.parametrize("pattern", ["recent", "published"])
+def test_twice_the_length_twice_the_memory(pattern: str) -> None:
+    assert of_attention(4096, 2, pattern) <= 2.05 * of_attention(2048, 2, pattern)
+
+
+@pytest.mark.parametrize("pattern", ["recent", "published"])
+def test_rounds_are_merged_as_they_come(pattern: str) -> None:
+    """Peers hold queries, keys, values and outputs of every round at once; eight rounds may cost indices alone."""
+    more = of_attention(2048, 8, pattern) - of_attention(2048, 1, pattern)
+    assert more < 2048 * D * 4  # not even one tensor of vectors
+
+
+@pytest.mark.slow
+def test_depth_costs_nothing_but_buckets() -> None:
+    def peak(n_layers: int) -> int:
+        model, ids = small(n_layers=n_layers), tokens(512)
+        parameters = sum(p.numel() * 4 for p in model.parameters())
+        with Alive() as alive:
+            model.loss(ids, ids).backward()
+        return alive.peak - 2 * parameters  # their gradients, and again where autograd takes them over
+
+    a_stream = 2 * 512 * 32 * 4
+    assert peak(12) - peak(2) < a_stream

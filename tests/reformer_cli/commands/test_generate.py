@@ -1,0 +1,276 @@
+"""Text from a run: the same for the same seed, streamed, stopped where asked, and what is refused."""
+
+from __future__ import annotations
+
+import io
+import json
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+from builders.programs import TINY, Program
+
+from reformer_cli.runs.run import Run
+
+
+def test_the_prompt_then_its_continuation(reformer: Program, run: Path) -> None:
+    result = reformer("generate", "--run", run, "--prompt", "The cat", "--max-tokens", 20)
+    assert result.status == 0
+    assert result.out.startswith("The cat")
+    assert len(result.out) > 10
+    assert "tokens/s" in result.err
+    again = reformer("generate", "--run", run, "--prompt", "The cat", "--max-tokens", 20)
+    assert again.out == result.out
+    assert reformer("generate", "--run", run, "--prompt", "The cat", "--max-tokens", 20, "--seed", 1).out != result.out
+
+
+def test_prompt_from_file_and_standard_input(
+    reformer: Program, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "p.txt").write_text("Rain fell", "utf-8")
+    wanted = reformer("generate", "--run", run, "--prompt", "Rain fell", "--max-tokens", 9).out
+    assert reformer("generate", "--run", run, "--prompt-file", "p.txt", "--max-tokens", 9).out == wanted
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"Rain fell")))
+    assert reformer("generate", "--run", run, "-", "--max-tokens", 9).out == wanted
+
+
+def test_greedy_needs_no_seed(reformer: Program, run: Path) -> None:
+    a, b = (reformer("generate", "--run", run, "--temperature", 0, "--max-tokens", 12, "--seed", s).out for s in (1, 2))
+    assert a == b
+
+
+def test_several_samples_in_one_batch(reformer: Program, run: Path) -> None:
+    out = reformer("generate", "--run", run, "--prompt", "A", "--samples", 3, "--max-tokens", 8).out
+    assert out.count("===") == 6
+    texts = [part.split("===\n")[1] for part in out.split("=== ")[1:]]
+    assert len(set(texts)) > 1
+
+
+def test_stop_text_is_not_shown(reformer: Program, run: Path) -> None:
+    whole = reformer("generate", "--run", run, "--max-tokens", 60).out
+    stop = whole[20:22]
+    cut = reformer("generate", "--run", run, "--max-tokens", 60, "--stop", stop).out
+    assert cut == whole[: whole.index(stop)] + "\n"
+
+
+def test_output_file_and_none_on_stdout(reformer: Program, run: Path) -> None:
+    result = reformer("generate", "--run", run, "--prompt", "The", "--output", "o.txt", "--max-tokens", 5)
+    assert result.out == ""
+    assert Path("o.txt").read_text("utf-8").startswith("The")
+    assert Path("/dev/full").exists()
+    assert "no space left" in reformer("generate", "--run", run, "--output", "/dev/full").error
+
+
+def test_the_newest_run_is_the_default(reformer: Program, text: Path) -> None:
+    assert "no run under ./runs; train one" in reformer("generate", "--prompt", "A").error
+    for _ in range(2):
+        assert reformer("train", text, *TINY, "--steps", 1).status == 0
+    assert reformer("generate", "--max-tokens", 2).status == 0
+
+
+def test_ctrl_c_keeps_what_there_is(reformer: Program, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even one within a token, as the second is."""
+    from reformer_cli.sampling import sampler
+
+    original, calls = sampler.choose, 0
+
+    def choose(*arguments):
+        nonlocal calls
+        calls += 1
+        if calls == 15:
+            raise KeyboardInterrupt
+        return original(*arguments)
+
+    monkeypatch.setattr(sampler, "choose", choose)
+    result = reformer("generate", "--run", run, "--prompt", "The", "--output", "o.txt", "--session", "s")
+    assert result.status == 130
+    assert len(Path("o.txt").read_text("utf-8")) > 10
+    assert not Path("s").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--prompt", "a", "-"], "exclude each other"),
+        (["hello"], "unexpected argument 'hello'; did you mean --prompt 'hello'?"),
+        (["--prompt-file", "none.txt"], "no file 'none.txt'"),
+        (["--temperature", "-1"], "--temperature -1.0: should be greater than or equal to 0"),
+        (["--top-p", "7", "--min-p", "9"], "--min-p 9.0"),
+        (["--max-tokens", "x"], "x"),
+        (["--no-such-option"], "No such option"),
+        (
+            ["--bias", "cat", "--bias", "=3", "--bias", "a=nan"],
+            "--bias 'cat' is not TEXT=NUMBER with a number from -10",
+        ),
+        (["--beams", "2", "--samples", "3"], "--samples 3 exceeds --beams 2"),
+        (["--prompt", "\udcff"], "not UTF-8"),
+    ],
+)
+def test_mistakes_get_one_line(reformer: Program, run: Path, arguments: list[str], message: str) -> None:
+    assert message in reformer("generate", "--run", run, *arguments).error
+
+
+def damage(run: Path, kind: str) -> str:
+    """Spoil a run; returns what the message must say."""
+    if kind == "truncated":
+        path = run / "model.safetensors"
+        path.write_bytes(path.read_bytes()[:-50])
+        return "model.safetensors is damaged"
+    if kind == "newer":
+        text = (run / "config.yaml").read_text()
+        (run / "config.yaml").write_text(text.replace("version: 5", "version: 6"))
+        return "made by a newer version (format 6, this program reads up to 5)"
+    if kind == "no weights":
+        (run / "model.safetensors").unlink()
+        return "has no weights yet"
+    if kind == "tokenizer":
+        (run / "tokenizer.model").write_bytes(b"garbage")
+        return "is not a sentencepiece model"
+    if kind == "other sizes":
+        text = (run / "config.yaml").read_text()
+        (run / "config.yaml").write_text(text.replace("d_model: 16", "d_model: 32"))
+        return "does not fit its config"
+    (run / "config.yaml").write_text("- 1\n")
+    return "is not a mapping"
+
+
+@pytest.mark.parametrize("kind", ["truncated", "newer", "no weights", "tokenizer", "other sizes", "config"])
+def test_a_damaged_run_is_named(reformer: Program, run: Path, kind: str) -> None:
+    message = damage(run, kind)
+    assert message in reformer("generate", "--run", run, "--prompt", "A").error
+
+
+def test_a_prompt_longer_than_the_positions(reformer: Program, text: Path) -> None:
+    axial = ["--set", "positions=axial", "--set", "axial_shape=[8, 8]", "--set", "axial_dims=[8, 8]"]
+    assert reformer("train", text, *TINY, *axial, "--steps", 1, "--run", "r").status == 0
+    error = reformer("generate", "--run", "r", "--prompt", "x" * 100, "--max-tokens", 1).error
+    assert "a prompt of 101 tokens and 1 new ones exceed the model's 64 positions" in error
+
+
+def test_a_prompt_longer_than_memory(reformer: Program, text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert reformer("train", text, *TINY, "--set", "layers=[full]", "--steps", 1, "--run", "r").status == 0
+    monkeypatch.setattr("reformer_cli.commands.generate.free_memory", lambda device: 10_000)
+    error = reformer("generate", "--run", "r", "--prompt", "x" * 100, "--max-tokens", 1).error
+    assert "needs" in error
+    assert "9.8 KiB" in error
+
+
+def test_a_run_opens_anywhere(run: Path, tmp_path: Path) -> None:
+    moved = run.rename(tmp_path / "elsewhere")
+    assert Run.open(moved).load_model().config.d_model == 16
+
+
+def test_sampling_options_reach_the_text(reformer: Program, run: Path) -> None:
+    def made(*options: object) -> str:
+        return reformer("generate", "--run", run, "--prompt", "The cat", "--max-tokens", 60, *options).out
+
+    plain = made()
+    pair = next(plain[i : i + 2] for i in range(8, len(plain)) if plain[i : i + 2].isascii() and plain[i] != "=")
+    assert pair not in made("--bias", f"{pair}=-1000")[len("The cat") :]
+    greedy = ("--temperature", 0, "--repetition-penalty", 9)
+    assert made(*greedy) != made(*greedy, "--repetition-window", 1)
+    assert made("--no-repeat-ngram", 1) != plain
+    assert made("--beams", 3) == made("--beams", 3, "--seed", 9)
+    assert reformer("generate", "--run", run, "--beams", 4, "--samples", 2, "--max-tokens", 9).out.count("===") == 4
+
+
+def test_json_says_everything_about_each_sample(reformer: Program, run: Path) -> None:
+    options = ["--run", run, "--prompt", "A", "--samples", 2, "--max-tokens", 8]
+    shown = reformer("generate", *options).out
+    lines = [json.loads(line) for line in reformer("generate", *options, "--json").out.splitlines()]
+    assert [line["sample"] for line in lines] == [1, 2]
+    for line in lines:
+        assert line["prompt"] + line["text"] in shown
+        assert line["finish"] in ("length", "end")
+        assert len(line["tokens"]) == len(line["log_probabilities"]) <= 8
+        assert all(x <= 0 for x in line["log_probabilities"])
+        assert line["seconds"] > 0
+    assert json.loads(reformer("generate", *options, "--json", "--beams", 2).out.splitlines()[0])["text"]
+
+
+@pytest.mark.parametrize("samples", [1, 3])
+def test_a_session_goes_on_as_if_never_stopped(reformer: Program, run: Path, samples: int) -> None:
+    options = ["--run", run, "--samples", samples, "--no-repeat-ngram", 4, "--repetition-penalty", 1.2, "--json"]
+
+    def made(*more: object) -> list[dict[str, object]]:
+        result = reformer("generate", *options, *more)
+        assert result.status == 0, result.err
+        return [json.loads(line) for line in result.out.splitlines()]
+
+    whole = made("--prompt", "The cat", "--max-tokens", 40)
+    parts = [made("--session", "s", "--prompt", "The cat", "--max-tokens", 7)]
+    parts += [made("--session", "s", "--max-tokens", n) for n in (1, 0, 32)]
+    for n, one in enumerate(whole):
+        assert [t for p in parts for t in p[n]["tokens"]] == one["tokens"]  # type: ignore[attr-defined]
+        assert "".join(str(p[n]["text"]) for p in parts) == one["text"]
+
+
+def test_a_session_takes_another_prompt_and_grows_its_file(reformer: Program, run: Path) -> None:
+    def made(*more: object) -> None:
+        assert reformer("generate", "--run", run, "--session", "s", "--output", "o.txt", *more).status == 0
+
+    made("--prompt", "The cat", "--max-tokens", 9)
+    first = Path("o.txt").read_text("utf-8")
+    made("--prompt", " Then the mat", "--max-tokens", 9)
+    second = Path("o.txt").read_text("utf-8")
+    assert second.startswith(first + " Then the mat")
+    tokenizer = Run.open(run).tokenizer()
+    wanted = reformer(
+        "generate", "--run", run, "--prompt", first + " Then the mat", "--max-tokens", 9, "--temperature", 0
+    )
+    assert len(tokenizer.encode(second)) > len(tokenizer.encode(first)) + 4
+    assert wanted.status == 0
+
+
+def test_sessions_that_do_not_fit_are_refused(reformer: Program, run: Path, text: Path) -> None:
+    options = ["--prompt", "A", "--max-tokens", 3, "--session", "s"]
+    assert reformer("generate", "--run", run, *options).status == 0
+    kept = Path("s").read_bytes()
+    assert reformer("train", text, *TINY, "--steps", 2, "--run", "other").status == 0
+    assert "another model's session" in reformer("generate", "--run", "other", *options).error
+    assert "--buckets that it was made with" in reformer("generate", "--run", run, *options, "--buckets", 64).error
+    assert (
+        "the session has 1 texts, --samples is 2" in reformer("generate", "--run", run, *options, "--samples", 2).error
+    )
+    assert "exclude each other" in reformer("generate", "--run", run, *options, "--beams", 2).error
+    Path("s").write_bytes(kept[:-9])
+    assert "not a session, or damaged" in reformer("generate", "--run", run, *options).error
+    Path("s").write_text("hello")
+    assert "not a session, or damaged" in reformer("generate", "--run", run, *options).error
+    assert Path("s").read_text() == "hello"
+    assert "cannot write" in reformer("generate", "--run", run, "--max-tokens", 2, "--session", "none/s").error
+
+
+def test_a_session_is_kept_at_ctrl_c(reformer: Program, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first Ctrl-C waits for the token under way: half a token would leave layers at different positions."""
+    from reformer_cli.sampling.sampler import Texts
+
+    original, calls = Texts.draw, 0
+
+    def draw(self: Texts):
+        nonlocal calls
+        calls += 1
+        if calls == 15:
+            signal.raise_signal(signal.SIGINT)
+        return original(self)
+
+    options = ["--run", run, "--prompt", "The", "--json"]
+    whole = json.loads(reformer("generate", *options, "--max-tokens", 40).out)
+    monkeypatch.setattr(Texts, "draw", draw)
+    result = reformer("generate", *options, "--session", "s")
+    assert result.status == 130
+    first = json.loads(result.out)
+    assert first["finish"] == "interrupted"
+    assert first["tokens"] == whole["tokens"][:15]
+    rest = json.loads(reformer("generate", "--run", run, "--json", "--session", "s", "--max-tokens", 25).out)
+    assert first["tokens"] + rest["tokens"] == whole["tokens"]
+
+
+def test_progress_where_text_goes_to_a_file(reformer: Program, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reformer_cli.utils.progress_bar.EVERY_SECONDS", 0.0)
+    err = reformer("generate", "--run", run, "--output", "o.txt", "--max-tokens", 30, "--prompt", "x " * 3000).err
+    assert "reading the prompt: " in err
+    assert "writing: " in err
+    assert "tokens/s, 0:0" in err
+    assert " left" in err

@@ -1,0 +1,115 @@
+"""`reformer plan`: the forecast is the measurement, and what it names fits."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from builders.programs import Program
+from reformer import ReformerConfig, ReformerLM
+
+from reformer_cli.config.schema import load_config, resolve
+from reformer_cli.training.auto_config import remedies, thrift
+from reformer_cli.training.memory import Step, count_parameters, forecast, largest_context, largest_depth
+
+SIZES = ["--set", "vocab_size=320", "--set", "d_model=64", "--set", "n_layers=2", "--set", "d_head=16"]
+
+
+def test_items_add_up_and_the_verdict_follows(reformer: Program) -> None:
+    result = reformer(
+        "plan", *SIZES, "--set", "context=4096", "--set", "batch=1", "--memory", "16GiB", "--device", "cpu"
+    )
+    assert result.status == 0, result.err
+    assert "fits in 16.0 GiB" in result.out
+    assert "largest context" in result.out
+    tight = reformer("plan", *SIZES, "--set", "context=1048576", "--memory", "300 MB", "--device", "cpu")
+    assert "does not fit" in tight.out
+
+
+def step(**changes: object) -> Step:
+    model = ReformerConfig(vocab_size=320, d_model=256, n_layers=6, n_heads=2, d_head=64, d_ff=512, n_hashes=1)
+    given: dict = {"model": model, "batch": 1, "context": 65536, "precision": "float32", "program": 0, "native": True}
+    return Step(**(given | changes))
+
+
+def test_the_largest_fit_and_one_more_does_not() -> None:
+    memory, one = 2**30, step()
+    context, depth = largest_context(one, memory), largest_depth(one, memory)
+    assert step(context=context).total <= memory < step(context=context + 1024).total
+    layers = [replace(one.model, n_layers=n) for n in (depth, depth + 1)]
+    assert step(model=layers[0]).total <= memory < step(model=layers[1]).total
+    assert largest_context(one, 1000) == largest_depth(one, 1000) == 0
+
+
+def test_parameters_of_deep_models_are_counted_from_shallow_ones() -> None:
+    for layers, n in ((("mixed",), 5), (("local", "lsh", "lsh"), 8), (("local", "lsh", "lsh"), 2)):
+        config = ReformerConfig(vocab_size=50, d_model=16, d_head=8, n_layers=n, layers=layers)
+        assert count_parameters(config) == sum(p.numel() for p in ReformerLM(config).parameters())
+
+
+def test_groups_take_their_share() -> None:
+    """Two more streams of a fraction of the length, whatever the depth, and the matrices between the levels."""
+    plain = replace(step().model, n_layers=8)
+    model = replace(plain, shorten=4, layers_before=2)
+    assert count_parameters(model) == sum(p.numel() for p in ReformerLM(model).parameters())
+    named = {i.name: i.size for i in forecast(step(model=model))}
+    assert named["groups"] == named["streams"] // 4
+    assert step(model=plain).total < step(model=model).total < 1.2 * step(model=plain).total
+    layers = largest_depth(step(model=model), 2**30)
+    assert step(model=replace(model, n_layers=layers)).total <= 2**30
+    assert largest_depth(step(model=model), 1000) == 0
+
+
+def test_streams_do_not_grow_with_depth() -> None:
+    names = [
+        {i.name: i.size for i in forecast(step(model=ReformerConfig(vocab_size=320, n_layers=n)))} for n in (2, 24)
+    ]
+    assert names[0]["streams"] == names[1]["streams"]
+    assert names[0]["attention"] == names[1]["attention"]
+    assert names[0]["parameters"] < names[1]["parameters"]
+
+
+@pytest.mark.parametrize("memory", ["much", "16 XB", "-3GiB", "", "nanGiB"])
+def test_sizes_that_are_none(reformer: Program, memory: str) -> None:
+    assert "is not a size" in reformer("plan", "--memory", memory).error
+
+
+def test_measured_step(reformer: Program) -> None:
+    """In this process other tests have left their memory: only that it runs and says a ratio."""
+    out = reformer("plan", *SIZES, "--set", "context=2048", "--set", "batch=1", "--device", "cpu", "--measure").out
+    assert re.search(r"measured .* \d\.\d\d x the forecast", out)
+
+
+def test_train_warns_of_what_will_not_fit(reformer: Program, text, monkeypatch: pytest.MonkeyPatch) -> None:
+    from reformer_cli.workflows import choose
+
+    monkeypatch.setattr(choose, "free_memory", lambda device: 1000)
+    result = reformer("train", text, "--steps", 1, "--set", "context=64", "--set", "d_model=16", "--run", "r")
+    assert result.status == 0
+    assert "warning: a step needs about" in result.err
+    assert "lower data.context 64" in result.err
+
+
+def test_train_works_on_less_at_once_where_that_makes_it_fit(reformer: Program, text, monkeypatch) -> None:
+    from reformer_cli.commands import plan
+    from reformer_cli.workflows import choose
+
+    sets = ["context=4096", "batch=1", "d_model=64", "n_heads=16", "d_head=32", "n_layers=1", "precision=float32"]
+    whole = plan.step_of(resolve(load_config(None, sets), 257), "cpu")
+    monkeypatch.setattr(choose, "free_memory", lambda device: whole.total - whole.program - 1000)
+    result = reformer("train", text, "--steps", 1, *(x for s in sets for x in ("--set", s)), "--run", "r")
+    assert result.status == 0, result.err
+    assert "model.head_group = 4" in result.err
+    assert "head_group: 4" in Path("r/config.yaml").read_text()
+
+
+def test_remedies_fit() -> None:
+    whole = step(context=262144)
+    memory = whole.total - 2**27
+    assert thrift(whole, memory, set()) == []  # one head a branch: nothing to split
+    named = remedies(whole, memory)
+    assert named[0].startswith("gradient_streams=bfloat16 (")
+    context = int(named[-1].split("=")[1].split()[0])
+    assert step(context=context).total <= memory < step(context=context + 1024).total

@@ -1,0 +1,182 @@
+"""Each filter is tested by the set it keeps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from builders.models import small
+from reformer import ReformerLM
+
+from reformer_cli.sampling import filters
+from reformer_cli.sampling.config import SamplingConfig
+from reformer_cli.sampling.generate import Made, generate, make
+from reformer_cli.sampling.history import History
+from reformer_cli.sampling.sampler import Texts, choose
+from reformer_cli.sampling.text_stream import TextStream
+from reformer_cli.tokenizers.base import ByteTokenizer, StreamDecoder
+
+# Probabilities 0.5, 0.25, 0.15, 0.1, shuffled.
+P = torch.tensor([[0.15, 0.5, 0.1, 0.25]])
+
+
+def kept(logits: torch.Tensor) -> set[int]:
+    return set((logits[0] > -torch.inf).nonzero()[:, 0].tolist())
+
+
+@pytest.mark.parametrize(("k", "expected"), [(1, {1}), (2, {1, 3}), (3, {0, 1, 3}), (99, {0, 1, 2, 3})])
+def test_top_k(k: int, expected: set[int]) -> None:
+    assert kept(filters.top_k(P.log(), k)) == expected
+
+
+@pytest.mark.parametrize(
+    ("p", "expected"), [(0.01, {1}), (0.49, {1}), (0.6, {1, 3}), (0.8, {0, 1, 3}), (0.95, {0, 1, 2, 3})]
+)
+def test_top_p_keeps_the_smallest_set_that_reaches_p(p: float, expected: set[int]) -> None:
+    assert kept(filters.top_p(P.log(), p)) == expected
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.9, {1}), (0.4, {1, 3}), (0.25, {0, 1, 3}), (0.1, {0, 1, 2, 3})])
+def test_min_p(share: float, expected: set[int]) -> None:
+    assert kept(filters.min_p(P.log(), share)) == expected
+
+
+def test_repetition_penalty_lowers_what_was_said() -> None:
+    logits = torch.tensor([[2.0, -2.0, 1.0]])
+    found = filters.repetition_penalty(logits, torch.tensor([[0, 1, 0]]), 2.0)
+    assert found.tolist() == [[1.0, -4.0, 1.0]]
+
+
+def test_forbidden_tokens_go_and_biased_ones_move() -> None:
+    assert kept(filters.forbid(P.log(), [[1, 2]])) == {0, 3}
+    given = torch.zeros(2, 4)
+    found = filters.bias(given, [[(torch.tensor([1, 3]), 2.0), (torch.tensor([3]), -5.0)], []])
+    assert found.tolist() == [[0, 2, 0, -3], [0, 0, 0, 0]]
+    assert given.tolist() == [[0] * 4] * 2
+
+
+def test_temperature_first_then_top_p() -> None:
+    # At a high temperature the nucleus is wider: the conventional order.
+    assert len(kept(filters.narrowed(P.log(), SamplingConfig(temperature=10, top_p=0.6)))) == 3
+
+
+def test_the_window_of_the_repetition_penalty() -> None:
+    history = History()
+    history.extend([0, 1, 2])
+    config = SamplingConfig(repetition_penalty=2, repetition_window=2)
+    found = filters.penalised(torch.ones(1, 4), [history], config)
+    assert found.tolist() == [[1, 0.5, 0.5, 1]]
+
+
+def test_draws_follow_the_probabilities() -> None:
+    config = SamplingConfig(temperature=1, top_p=1)
+    drawn = choose(P.log().expand(20_000, 4), config, torch.Generator().manual_seed(0))
+    assert (drawn.bincount() / 20_000 - P[0]).abs().max() < 0.02
+
+
+def test_draws_follow_what_filters_keep() -> None:
+    config = SamplingConfig(temperature=0.5, top_k=2, top_p=1)
+    drawn = choose(P.log().expand(20_000, 4), config, torch.Generator().manual_seed(0))
+    expected = torch.tensor([0, 0.25, 0, 0.0625]) / 0.3125  # squares of the two that are kept
+    assert (drawn.bincount(minlength=4) / 20_000 - expected).abs().max() < 0.02
+
+
+def texts(model: ReformerLM, prompt: list[int], end: int = -1, **settings: Any) -> list[list[int]]:
+    """Tokens drawn step by step, one list a step."""
+    made = Texts(model, SamplingConfig(**settings), end)
+    made.read(prompt)
+    return [made.draw().tokens for _ in range(made.config.max_tokens)]
+
+
+def test_generation_is_what_the_model_says() -> None:
+    """Greedy text from state is the text that full passes give, token by token."""
+    model = small(torch.float64)
+    ids = list(range(30))
+    for (token,) in texts(model, ids, max_tokens=40, temperature=0):
+        with torch.no_grad():
+            assert int(model(torch.tensor([ids]))[0, -1].argmax()) == token
+        ids = [*ids, token]
+
+
+def test_log_probabilities_are_the_models_own() -> None:
+    """Not those after temperature and filters: they would say how the text was drawn, not how likely it is."""
+    model = small(torch.float64)
+    made = Texts(model, SamplingConfig(temperature=2.0, top_k=3), -1)
+    made.read(range(30))
+    drawn = [made.draw() for _ in range(20)]
+    ids = torch.tensor([[*range(30), *(d.tokens[0] for d in drawn)]])
+    with torch.no_grad():
+        sure = model(ids[:, :-1]).log_softmax(-1).gather(2, ids[:, 1:, None])[0, 29:, 0]
+    assert torch.allclose(torch.tensor([d.log_probabilities[0] for d in drawn]), sure.float(), atol=1e-5)
+
+
+def test_the_limit_and_the_end_are_honoured() -> None:
+    model, settings = small(), {"max_tokens": 17, "samples": 3, "temperature": 2.0, "top_p": 1.0}
+    rows = texts(model, [1], **settings)
+    end = rows[4][1]
+
+    def made(end: int, **settings: Any) -> list[Made]:
+        found = [Made(TextStream(StreamDecoder([b"x"] * 300, {}))) for _ in range(settings["samples"])]
+        under_way = Texts(model, SamplingConfig(**settings), end)
+        under_way.read([1])
+        for _ in make(under_way, found):
+            pass
+        for one in found:
+            one.close()
+        return found
+
+    assert [len(one.tokens) for one in made(-1, **settings)] == [17] * 3
+    assert [one.finish for one in made(-1, **settings)] == ["length"] * 3
+    stopped = made(end, **settings)[1]
+    assert stopped.finish == "end"
+    assert stopped.tokens.index(end) == len(stopped.tokens) - 1 <= 4
+    assert made(-1, **(settings | {"max_tokens": 0}))[0].tokens == []
+
+
+def test_the_python_api_streams_the_text_of_the_command() -> None:
+    model, tokenizer = small(vocab_size=257), ByteTokenizer()
+    pieces = list(generate(model, tokenizer, "A prompt", max_tokens=60, seed=3))
+    assert len(pieces) > 5
+    assert "".join(pieces) == "".join(generate(model, tokenizer, "A prompt", max_tokens=60, seed=3))
+    stop = "".join(pieces)[20:22]
+    whole = "".join(pieces)
+    stopped = "".join(generate(model, tokenizer, "A prompt", max_tokens=60, seed=3, stop=[stop]))
+    assert stopped == whole[: whole.index(stop)]
+    with pytest.raises(ValueError, match="one text"):
+        next(generate(model, tokenizer, samples=2))
+
+
+def push_all(text: str, stops: list[str]) -> tuple[list[str], str]:
+    stream = TextStream(ByteTokenizer().stream(), stops)
+    shown = [stream.push(b) for b in text.encode()]
+    return shown, "".join(shown) + stream.finish()
+
+
+def test_stop_strings_never_show_even_in_part() -> None:
+    shown, whole = push_all("one END two", ["END"])
+    assert whole == "one "
+    assert "".join(shown) == "one "
+    assert push_all("one EN two", ["END"])[1] == "one EN two"
+    assert push_all("abab abac", ["abac", "zz"])[1] == "abab "
+    assert push_all("ends with EN", ["END"])[1] == "ends with EN"
+    assert push_all("é—x", ["—"])[1] == "é"
+
+
+def test_half_a_character_is_not_shown() -> None:
+    stream = TextStream(ByteTokenizer().stream())
+    assert [stream.push(b) for b in "é".encode()] == ["", "é"]
+    assert stream.push(0xC3) == ""
+    assert stream.finish() == ""  # cut off by the limit, not broken
+
+
+def test_a_stream_goes_on_where_another_stood() -> None:
+    """Text held back for a stop string is shown when no more comes, and must not be shown again in the next session."""
+    text = "naïve ENDs, é and ENDing EN"
+    data = text.encode()
+    for cut in range(len(data) + 1):
+        first = TextStream(ByteTokenizer().stream(), ["ENDX"])
+        shown = "".join(first.push(b) for b in data[:cut]) + first.finish()
+        second = TextStream(ByteTokenizer().stream(), ["ENDX"])
+        second.resume(list(data[:cut]), first.shown)
+        assert shown + "".join(second.push(b) for b in data[cut:]) + second.finish() == text
