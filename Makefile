@@ -33,6 +33,7 @@ test-all: $(TESTING)  ## the slow ones too
 lint: $(TESTING)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	PYTHONPATH=models:. $(BIN)/lint-imports
 
 types: $(TESTING)
 	$(BIN)/mypy
@@ -52,4 +53,4 @@ gpu: $(TESTING)  ## on a GPU machine: check, then time; under nine minutes
 	$(BIN)/python benchmarks/gpu.py --minutes 4.5 && exit $$checked
 
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis
