@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class Batch(Protocol):
-    """What a step reads; see tokenization.batches."""
+    """What a step reads; see data.batches."""
 
     @property
     def tokens(self) -> Tensor: ...

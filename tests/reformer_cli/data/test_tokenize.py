@@ -121,7 +121,8 @@ def test_it_goes_on_from_any_stop(folder: Path, tmp_path: Path, monkeypatch: pyt
 DRIVER = """
     import sys
     from reformer_cli.config.schema import DataConfig
-    from reformer_cli.tokenization import tokenize, scan, shards, tokenizer
+    from reformer_cli.data import scan, shards, tokenize
+    from reformer_cli.tokenizers import base
 
     if __name__ == "__main__":
         base.CHUNK, tokenize.JOB, tokenize.COMMIT, shards.ALONE, scan.ALONE = 5_000, 10_000, 40_000, 0, (0, 0)
