@@ -21,7 +21,7 @@ from reformer_cli.commands.options import (
 )
 from reformer_cli.sampling.config import SamplingConfig, help_of
 from reformer_cli.utils.errors import UserError
-from reformer_cli.utils.files import as_size
+from reformer_cli.utils.files import as_size, check_free
 
 if TYPE_CHECKING:
     from reformer import ReformerConfig, ReformerLM
@@ -67,6 +67,7 @@ def generate(
         Path | None,
         typer.Option(metavar="FILE", help="Write to a file: text as it is made, or images, with a contact sheet."),
     ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --output where it is there already.")] = False,
     image: Annotated[
         Path | None,
         typer.Option(
@@ -113,13 +114,17 @@ def generate(
 
         texts = {"--prompt": prompt, "--prompt-file": prompt_file, "-": prompt_, "--bias": bias, "--stop": stop}
         check_options(config, texts | {"--json": json, "--session": session, "--buckets": buckets})
-        draw(opened, image, rows, output, config, device)
+        draw(opened, image, rows, output, config, device, overwrite)
         return
     if image is not None or rows is not None:
         raise UserError(f"{opened.path} was trained on text", "--image and --rows are for runs of images")
     biases = _biases(bias or [])
     _check_beams(config, session)
     text = _prompt(prompt_, prompt, prompt_file)
+    if output is not None and session is not None and output.resolve() == session.resolve():
+        raise UserError(f"--output and --session are both {output}", "give them different names")
+    if output is not None and (session is None or not session.exists()):
+        check_free(output, overwrite)
     from reformer_cli.commands.output import Writer
 
     tokenizer = opened.tokenizer()
@@ -137,7 +142,7 @@ def generate(
     from reformer_cli.sampling.history import TextBias
 
     by_text = TextBias(biases, tokenizer) if biases else None
-    with Writer(output, json, text, stop or [], tokenizer, go_on=session is not None) as writer:
+    with Writer(output, json, text, stop or [], tokenizer, go_on=session is not None, overwrite=overwrite) as writer:
         if beams > 1:
             _search(model, tokenizer, ids, config, by_text, writer)
         else:
@@ -243,7 +248,7 @@ def _draw(
         writer.finish(made, time.monotonic() - began)
     if session is not None:  # not where a second Ctrl-C fell within a token: its state is of no use
         try:
-            save(session, texts, made)
+            save(session, texts, made, writer.output)
         except OSError as error:
             raise UserError(f"cannot write {session}: {error.strerror}", "the text itself was written") from None
     if pressed:
@@ -259,7 +264,9 @@ def _started(texts: Texts, tokenizer: Tokenizer, ids: list[int], writer: Writer,
     made = writer.start(texts.config.samples)
     if goes_on:
         assert session is not None
-        load(session, texts, made)
+        written = load(session, texts, made)
+        if writer.output is not None and (written is None or writer.output.resolve() != written):
+            check_free(writer.output, writer.overwrite)
         if ids:
             made = writer.start(texts.config.samples)
         elif all(one.finish == "end" for one in made):

@@ -29,10 +29,12 @@ class Writer:
     """
 
     def __init__(
-        self, output: Path | None, as_json: bool, prompt: str, stops: Sequence[str], tokenizer: Tokenizer, go_on: bool
-    ) -> None:
+        self, output: Path | None, as_json: bool, prompt: str, stops: Sequence[str], tokenizer: Tokenizer, go_on: bool,
+        overwrite: bool,
+    ) -> None:  # fmt: skip
         self.output, self.as_json, self.prompt = output, as_json, prompt
         self.stops, self.tokenizer, self.go_on = stops, tokenizer, go_on
+        self.overwrite = overwrite
         self.out: TextIO = sys.stdout
         self.single = False
 

@@ -36,8 +36,9 @@ def fingerprint(model: ReformerLM) -> str:
     return found.hexdigest()
 
 
-def save(path: Path, texts: Texts, made: list[Made]) -> None:
-    """Keep everything needed to go on, whole or not at all: an older file stays until this one is complete."""
+def save(path: Path, texts: Texts, made: list[Made], output: Path | None) -> None:
+    """Keep everything needed to go on, whole or not at all: an older file stays until this one is complete. output:
+    the file that the text is written to, if any."""
     from safetensors.torch import save as to_bytes
 
     state = texts.state or texts.model.start(len(texts.histories))
@@ -48,11 +49,14 @@ def save(path: Path, texts: Texts, made: list[Made]) -> None:
     tensors["shown"] = torch.tensor([m.stream.shown for m in made])
     tensors["ended"] = torch.tensor([m.finish == "end" for m in made])
     about = {"format": FORMAT, "model": fingerprint(texts.model), "device": texts.pending.device.type}
+    if output is not None:
+        about["output"] = str(output.resolve())
     write_file(path, to_bytes(tensors, about))
 
 
-def load(path: Path, texts: Texts, made: list[Made]) -> None:
-    """Stand where `save` was called. Raises UserError for what cannot be gone on with."""
+def load(path: Path, texts: Texts, made: list[Made]) -> Path | None:
+    """Stand where `save` was called, and say to which file the text was written: no other one may be added to. Raises
+    UserError for what cannot be gone on with."""
     from safetensors import safe_open
 
     about: dict[str, Any] = {}
@@ -73,6 +77,7 @@ def load(path: Path, texts: Texts, made: list[Made]) -> None:
         _stand(tensors, texts, made, about)
     except (KeyError, ValueError, RuntimeError, TypeError, IndexError) as error:
         raise UserError(f"{path} is damaged ({_line(error)})", "choose another --session") from None
+    return Path(about["output"]) if "output" in about else None
 
 
 def _stand(tensors: dict[str, Any], texts: Texts, made: list[Made], about: dict[str, Any]) -> None:

@@ -8,10 +8,25 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from reformer_cli.utils.errors import UserError
+
 
 def cache_folder() -> Path:
     """Where downloads and tokens are kept: $XDG_CACHE_HOME/reformer, else ~/.cache/reformer."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "reformer"
+
+
+def check_free(path: Path, overwrite: bool, option: str = "--output") -> None:
+    """Raise UserError where writing to `path` would lose what somebody else has put there: an empty file, and one that
+    the user gives away, are free."""
+    if path.is_dir():
+        raise UserError(f"{option} {path} is a folder", "name a file")
+    if not path.parent.is_dir():
+        raise UserError(f"{option} {path}: there is no folder {path.parent}")
+    if not overwrite and path.is_file() and (size := path.stat().st_size):
+        raise UserError(
+            f"{option} {path} is there already ({as_size(size)})", "choose another name, or add --overwrite"
+        )
 
 
 def write_file(path: Path, content: bytes | str) -> None:

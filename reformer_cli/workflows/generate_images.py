@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from reformer_cli.commands.options import free_memory, load_model, pick_device, say
 from reformer_cli.commands.output import interrupts, reading
 from reformer_cli.utils.errors import UserError
-from reformer_cli.utils.files import write_file
+from reformer_cli.utils.files import check_free, write_file
 from reformer_cli.utils.progress_bar import shown
 
 if TYPE_CHECKING:
@@ -20,8 +20,9 @@ NOT_OF_IMAGES = ("max_tokens", "repetition_penalty", "repetition_window", "no_re
 
 
 def draw(
-    run: Run, image: Path | None, rows: int | None, output: Path | None, config: SamplingConfig, device: str
-) -> None:
+    run: Run, image: Path | None, rows: int | None, output: Path | None, config: SamplingConfig, device: str,
+    overwrite: bool,
+) -> None:  # fmt: skip
     """Complete an image as often as config.samples says and write them; image: None starts with nothing."""
     from reformer_cli.commands.generate import check_memory, say_rule
     from reformer_cli.data.shards import values
@@ -30,7 +31,7 @@ def draw(
 
     size = run.config.data.image_size
     assert size is not None
-    place = _place(output)
+    place = _place(output, config.samples, overwrite)
     given, original = _given(image, rows, size)
     tokenizer, length = run.tokenizer(), run.config.data.context
     where = pick_device(device)
@@ -67,7 +68,7 @@ def check_options(config: SamplingConfig, text_options: dict[str, object]) -> No
         raise UserError(f"{', '.join(wrong)} cannot be used with a run of images", "its prompt is --image and --rows")
 
 
-def _place(output: Path | None) -> Path:
+def _place(output: Path | None, samples: int, overwrite: bool) -> Path:
     """Where the images go; all that can be wrong with it is told before any work."""
     from reformer_cli.data.formats.registry import IMAGES
 
@@ -75,9 +76,15 @@ def _place(output: Path | None) -> Path:
         raise UserError("this run makes images, which need a file", "say --output FILE.png")
     if output.suffix.lower() not in IMAGES:
         raise UserError(f"--output {output} has no ending of an image", f"known endings: {' '.join(IMAGES)}")
-    if not output.parent.is_dir():
-        raise UserError(f"cannot write {output}: there is no folder {output.parent}")
+    for path in _names(output, samples):
+        check_free(path, overwrite)
     return output
+
+
+def _names(output: Path, samples: int) -> list[Path]:
+    """A file for each image, and the contact sheet."""
+    more = [output.with_stem(f"{output.stem}-{n}") for n in range(2, samples + 1)]
+    return [output, *more, output.with_stem(f"{output.stem}-sheet")]
 
 
 def _given(image: Path | None, rows: int | None, size: tuple[int, int]) -> tuple[Pixels, Pixels | None]:
@@ -114,8 +121,7 @@ def _write(
     whole = [unfinished(given, one, size) for one in made]
     row = [("given", unfinished(given, [], size)), *((f"completed {n}", one) for n, one in enumerate(whole, 1))]
     row += [("original", original)] if original is not None else []
-    names = [output, *(output.with_stem(f"{output.stem}-{n}") for n in range(2, len(made) + 1))]
-    page = output.with_stem(f"{output.stem}-sheet")
+    *names, page = _names(output, len(made))
     for path, image in [*zip(names, whole, strict=True), (page, sheet([row]))]:
         try:
             write_file(path, as_bytes(image, path))

@@ -62,6 +62,22 @@ def test_output_file_and_none_on_stdout(reformer: Program, run: Path) -> None:
     assert "no space left" in reformer("generate", "--run", run, "--output", "/dev/full").error
 
 
+def test_no_file_of_the_user_is_lost(reformer: Program, run: Path, text: Path) -> None:
+    # `generate --output novel.txt` replaced the novel that the model had been trained on.
+    novel, plan = text.read_bytes(), ["generate", "--run", run, "--max-tokens", 3, "--output"]
+    assert "text.txt is there already" in reformer(*plan, text).error
+    assert "text.txt is there already" in reformer(*plan, text, "--session", "s").error
+    assert reformer(*plan, "o.txt", "--session", "s").status == 0
+    before = Path("o.txt").read_bytes()
+    assert "text.txt is there already" in reformer(*plan, text, "--session", "s").error  # which would add to it
+    assert "o.txt is there already" in reformer(*plan, "o.txt").error
+    assert "both s" in reformer(*plan, "s", "--session", "s").error
+    assert text.read_bytes() == novel
+    assert Path("o.txt").read_bytes() == before
+    assert reformer(*plan, "o.txt", "--overwrite").status == 0
+    assert len(Path("o.txt").read_bytes()) < 2 * len(before)
+
+
 def test_the_newest_run_is_the_default(reformer: Program, text: Path) -> None:
     assert "no run under ./runs; train one" in reformer("generate", "--prompt", "A").error
     for _ in range(2):
