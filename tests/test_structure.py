@@ -26,7 +26,7 @@ FOLDERS = [ROOT / name for name in ("models", "reformer_cli", "tests", "benchmar
 
 # name: (today, goal). Lower the first wherever the printed number lies below it; never raise it.
 CEILINGS = {
-    "import circles": (6, 0),
+    "import circles": (5, 0),
     "files in the largest circle": (23, 0),
     "entries of models/reformer": (35, 17),
     "entries of reformer_cli": (22, 15),

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from reformer.attention import make_attention
 from reformer.backends import choose
 from reformer.backends.compiler import as_written, exporting
-from reformer.backends.dtypes import wide
 from reformer.config import ReformerConfig
 from reformer.decode.cuda_graph import by_graph
 from reformer.decode.program import MOST_TOKENS, Tape
@@ -29,7 +28,6 @@ from reformer.ops.rotary import AxialPositions, Rotary, speeds
 from reformer.ops.rowwise import rows_for
 from reformer.reversible.autograd import reversible, reversible_loss
 from reformer.reversible.groups import Groups
-from reformer.reversible.loss import UNSCORED
 from reformer.reversible.sequence import Coupling, Trunk, merge
 from reformer.reversible.shorten import Shortened
 
@@ -279,7 +277,7 @@ class ReformerLM(nn.Module):
         step = max(1, EXTEND_AT_ONCE // tokens.shape[0])
         for part, aims in zip(tokens.split(step, 1), targets.split(step, 1), strict=True):
             h = self._advance(part, state, torch.full_like(state.starts, part.shape[1]))
-            found.append(self._nats(h, aims))
+            found.append(self.head.nats_of_each(h, aims))
         return torch.cat(found, 1), state
 
     @torch.no_grad()
@@ -292,11 +290,7 @@ class ReformerLM(nn.Module):
         h = reversible(self.trunk, source, self.table(), context, concat=self.config.merge == "concat")
         step = max(1, EXTEND_AT_ONCE // tokens.shape[0])
         parts = zip(h.split(step, 1), targets.split(step, 1), strict=True)
-        return torch.cat([self._nats(part, aims) for part, aims in parts], 1)
-
-    def _nats(self, h: Tensor, targets: Tensor) -> Tensor:
-        logits = wide(self.head(h))
-        return F.cross_entropy(logits.transpose(1, 2), targets, ignore_index=UNSCORED, reduction="none")
+        return torch.cat([self.head.nats_of_each(part, aims) for part, aims in parts], 1)
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write model.safetensors and config.yaml, each whole or not at all."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from reformer.config import ReformerConfig
 from reformer.layers.sublayer import make_norm, record_norm
-from reformer.reversible.loss import squash, summed_nats
+from reformer.ops.cross_entropy import cross_entropy, softcapped
 
 if TYPE_CHECKING:
     from reformer.decode.program import Tape
@@ -29,15 +29,21 @@ class Head(nn.Module):
         self.bias = nn.Parameter(torch.empty(config.vocab_size)) if biased else None
 
     def forward(self, h: Tensor) -> Tensor:
-        return squash(self.unsquashed(h), self.softcap)
+        return softcapped(self.raw_logits(h), self.softcap)
 
-    def unsquashed(self, h: Tensor) -> Tensor:
+    def raw_logits(self, h: Tensor) -> Tensor:
+        """Before the softcap."""
         with torch.autocast(h.device.type, enabled=False):  # half precision would blur the loss itself
             return F.linear(self.norm(h), self.weight, self.bias)
 
     def nats(self, h: Tensor, targets: Tensor) -> Tensor:
         """Summed over the scored ones of targets [batch, n], given h [batch, n, d]."""
-        return summed_nats(self.unsquashed(h).flatten(0, 1), targets.flatten(), self.softcap, self.backend)
+        logits = self.raw_logits(h).flatten(0, 1)
+        return cross_entropy(logits, targets.flatten(), self.softcap, backend=self.backend)
+
+    def nats_of_each(self, h: Tensor, targets: Tensor) -> Tensor:
+        """[batch, n]: of each target, 0 where it is not scored."""
+        return cross_entropy(self.raw_logits(h), targets, self.softcap, reduction="none", backend=self.backend)
 
     def record(self, tape: Tape, concat: bool) -> None:
         """The same in C, as what the tape ends with."""

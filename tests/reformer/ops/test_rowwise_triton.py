@@ -9,8 +9,8 @@ from builders.devices import DEVICES
 from builders.models import VARIANTS, small, tokens
 from reformer import NumericalError
 from reformer.decode.cuda_graph import one_token
+from reformer.ops.cross_entropy import IGNORE_INDEX, cross_entropy, softcapped
 from reformer.ops.rowwise import pytorch
-from reformer.reversible.loss import UNSCORED, squash, summed_nats
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -122,14 +122,14 @@ def test_guard_sees_one_bad_number(kernels, device: str, value: float) -> None:
 def test_loss_is_cross_entropy(kernels, device: str, softcap: float, width: int) -> None:
     raw = (4 * torch.randn(9, width, device=device)).double()
     targets = torch.randint(width, (9,), device=device)
-    targets[2] = UNSCORED
+    targets[2] = IGNORE_INDEX
     found = []
     for logits in (raw.clone(), raw.float()):
         leaf = logits.requires_grad_()
         if logits.dtype == torch.float64:
-            nats = F.cross_entropy(squash(leaf, softcap), targets, ignore_index=UNSCORED, reduction="sum")
+            nats = F.cross_entropy(softcapped(leaf, softcap), targets, ignore_index=IGNORE_INDEX, reduction="sum")
         else:
-            nats = summed_nats(leaf * 1.0, targets, softcap, "triton")
+            nats = cross_entropy(leaf * 1.0, targets, softcap, backend="triton")
         found.append([nats.detach(), *torch.autograd.grad(nats / 8, leaf)])
     for a, b in zip(*found, strict=True):
         assert (a - b).abs().max() < 1e-5 * max(1, a.abs().max())
@@ -138,7 +138,7 @@ def test_loss_is_cross_entropy(kernels, device: str, softcap: float, width: int)
 def step(device: str, backend: str, **changes) -> list[Tensor]:
     model = small(backend=backend, **changes).to(device)
     ids, targets = tokens(75).to(device), tokens(75, seed=1).to(device)
-    targets[0, :5] = UNSCORED
+    targets[0, :5] = IGNORE_INDEX
     loss = model.loss(ids, targets)
     return [loss.detach(), *torch.autograd.grad(loss, list(model.parameters()))]
 

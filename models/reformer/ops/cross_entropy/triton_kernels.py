@@ -1,4 +1,4 @@
-"""Cross-entropy of squashed logits, and its gradient in their place, in Triton: two passes over the logits."""
+"""Cross-entropy of softcapped logits, and its gradient in their place, in Triton: two passes over the logits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MOST_COLUMNS = 2048  # logits of a row at a time
 
 
 @triton.jit
-def _squashed(x, cap):
+def _softcapped(x, cap):
     """cap tanh(x / cap)."""
     return cap * (1.0 - 2.0 / (tl.exp(2.0 * x / cap) + 1.0))
 
@@ -32,7 +32,7 @@ def _cross_entropy(logits, targets, nats, width, unscored, cap, COLUMNS: tl.cons
         column = first + tl.arange(0, COLUMNS)
         x = tl.load(start + column, mask=column < width, other=-float("inf")).to(tl.float32)
         if CAPPED:
-            x = tl.where(column < width, _squashed(x, cap), -float("inf"))
+            x = tl.where(column < width, _softcapped(x, cap), -float("inf"))
         higher = tl.maximum(peak, x)
         floor = tl.where(higher == -float("inf"), 0.0, higher)
         total = total * tl.exp(peak - floor) + tl.exp(x - floor)
@@ -45,7 +45,7 @@ def _cross_entropy(logits, targets, nats, width, unscored, cap, COLUMNS: tl.cons
         x = tl.load(start + column, mask=column < width, other=-float("inf")).to(tl.float32)
         slope = 1.0
         if CAPPED:
-            x = _squashed(x, cap)
+            x = _softcapped(x, cap)
             slope = 1.0 - (x / cap) * (x / cap)
         hit = (column == target) & scored
         gradient = (tl.exp(x - log_sum) - hit.to(tl.float32)) * slope
@@ -56,7 +56,7 @@ def _cross_entropy(logits, targets, nats, width, unscored, cap, COLUMNS: tl.cons
         tl.store(start + column, gradient.to(logits.dtype.element_ty), mask=column < width)
 
 
-class _SummedNats(torch.autograd.Function):
+class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, targets: Tensor, cap: float, unscored: int) -> Tensor:
         n, width = logits.shape
@@ -76,8 +76,8 @@ class _SummedNats(torch.autograd.Function):
         return gradient, None, None, None
 
 
-def summed_nats(logits: Tensor, targets: Tensor, cap: float, unscored: int) -> Tensor:
+def cross_entropy(logits: Tensor, targets: Tensor, cap: float, unscored: int) -> Tensor:
     """The sum over rows of the cross-entropy of cap tanh(logits / cap) (cap 0: of the logits), rows with target
     `unscored` left out. logits: contiguous [n, width], overwritten; targets: int64 [n]. To be differentiated once."""
-    found: Tensor = _SummedNats.apply(logits, targets.contiguous(), cap, unscored)
+    found: Tensor = _CrossEntropy.apply(logits, targets.contiguous(), cap, unscored)
     return found

@@ -8,35 +8,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from reformer.backends import choose
 from reformer.backends.dtypes import wide
-from reformer.config import Backend
+from reformer.ops.lsh_hash.buckets import bucket_dtype
 
 PROJECTIONS_AT_ONCE = 2**22  # numbers of one slice's projections
 
 
-def rotation_width(factors: Sequence[int]) -> int:
-    """Projections of one round: half as many as directions."""
-    return sum(factors) // 2
-
-
-def bucket_dtype(n_buckets: int) -> torch.dtype:
-    """Smallest integer type that holds ids below n_buckets."""
-    for dtype in (torch.uint8, torch.int16, torch.int32):
-        if n_buckets - 1 <= torch.iinfo(dtype).max:
-            return dtype
-    return torch.int64
-
-
-def lsh_hash(
-    x: Tensor, rotations: Tensor, factors: Sequence[int], centre: Tensor | None = None, backend: Backend = "torch"
-) -> Tensor:
-    """`lsh_hash_reference` of x - centre; centre: [heads, d_head]. Ids have the smallest type that fits. backend:
-    triton for a GPU, or auto, for triton where it can be had; ValueError where it is asked for and cannot."""
-    if choose(backend, x) == "triton":
-        from reformer.ops.lsh_hash import triton_kernels
-
-        return triton_kernels.lsh_hash(x, rotations, factors, centre)
+def lsh_hash(x: Tensor, rotations: Tensor, factors: Sequence[int], centre: Tensor | None = None) -> Tensor:
+    """`lsh_hash_reference` of x - centre; centre: [heads, d_head]. Ids have the smallest type that fits."""
     batch, heads, length, _ = x.shape
     _, d, rounds, width = rotations.shape
     buckets = torch.empty(rounds, batch, heads, length, dtype=bucket_dtype(math.prod(factors)), device=x.device)

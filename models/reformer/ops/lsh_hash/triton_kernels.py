@@ -11,7 +11,7 @@ import triton.language as tl
 from torch import Tensor
 
 from reformer.backends.gpu import on
-from reformer.ops.lsh_hash.pytorch import bucket_dtype
+from reformer.ops.lsh_hash.buckets import bucket_dtype
 
 BLOCK = 64  # vectors of a program
 WARPS = 8
@@ -68,7 +68,7 @@ def _hash(
 
 
 def lsh_hash(x: Tensor, rotations: Tensor, factors: Sequence[int], centre: Tensor | None = None) -> Tensor:
-    """As `blocked.lsh_hash`, for float32 and less."""
+    """As `pytorch.lsh_hash`, for float32 and less."""
     batch, heads, length, d = x.shape
     rounds, width = rotations.shape[2:]
     buckets = torch.empty(rounds, batch, heads, length, dtype=bucket_dtype(math.prod(factors)), device=x.device)
