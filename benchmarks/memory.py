@@ -53,7 +53,7 @@ def measure(case: str, device: str) -> tuple[int, int, float]:
     import time
 
     from reformer_cli.commands.plan import VOCAB_SIZE, measured, step_of
-    from reformer_cli.config.schema import load_config, resolve
+    from reformer_cli.config.load import load_config, resolve
 
     recipe, settings = CASES[case]
     loaded = load_config(recipe, [f"{key}={json.dumps(value)}" for key, value in settings.items()])

@@ -21,7 +21,7 @@ from reformer import ReformerConfig, ReformerLM
 from torch import Tensor
 
 from reformer_cli.commands.options import keep_freed_memory
-from reformer_cli.config.schema import load_config, resolve
+from reformer_cli.config.load import load_config, resolve
 from reformer_cli.tokenizers.base import PixelTokenizer
 
 VALUES = PixelTokenizer.vocab_size

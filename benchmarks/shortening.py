@@ -46,7 +46,7 @@ def step(sets: list[str], length: int, seconds: float) -> Found:
     from reformer import ReformerLM
 
     from reformer_cli.commands.options import keep_freed_memory
-    from reformer_cli.config.schema import load_config, resolve
+    from reformer_cli.config.load import load_config, resolve
     from reformer_cli.training.display import peak_memory
     from reformer_cli.training.mixed_precision import pick_precision, products_in
     from reformer_cli.training.optimizers import make_optimizers

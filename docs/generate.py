@@ -10,7 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from reformer_cli.config.schema import SECTIONS, config_names, describe
+from reformer_cli.config.load import config_names, describe
+from reformer_cli.config.schema import SECTIONS
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = ["", "train", "generate", "evaluate", "evaluate perplexity", "evaluate context", "evaluate recall"]

@@ -17,7 +17,7 @@ SetOption = Annotated[
 @app.command("list")
 def list_() -> None:
     """Print the recipes, each with its first line."""
-    from reformer_cli.config.schema import config_names
+    from reformer_cli.config.load import config_names
 
     for name, path in config_names().items():
         typer.echo(f"{name:22} {path.read_text('utf-8').splitlines()[0].lstrip('# ')}")
@@ -31,7 +31,8 @@ def show(
     set_: SetOption = None,
 ) -> None:
     """Print every setting that a config leads to, with what it means, as YAML."""
-    from reformer_cli.config.schema import SECTIONS, describe, load_config
+    from reformer_cli.config.load import describe, load_config
+    from reformer_cli.config.schema import SECTIONS
 
     settings = load_config(name, set_ or ())
     for section in SECTIONS:
@@ -47,7 +48,7 @@ def validate(
     set_: SetOption = None,
 ) -> None:
     """Check configurations; every fault is listed, and the exit status is 2 if there is one."""
-    from reformer_cli.config.schema import load_config
+    from reformer_cli.config.load import load_config
     from reformer_cli.utils.errors import UserError
 
     faults = []

@@ -29,7 +29,7 @@ def corpus(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Read a corpus as `train` would: what it holds, what is left out, and all that cannot be read (then status 2)."""
-    from reformer_cli.config.schema import load_config, resolve
+    from reformer_cli.config.load import load_config, resolve
     from reformer_cli.data.scan import scanned
     from reformer_cli.data.shards import load_or_prepare, options_of
 

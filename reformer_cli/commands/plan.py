@@ -47,7 +47,7 @@ def plan(
     device: DeviceOption = "auto",
 ) -> None:
     """Forecast a training step's memory, item by item, and the largest context and depth that fit."""
-    from reformer_cli.config.schema import load_config, resolve
+    from reformer_cli.config.load import load_config, resolve
     from reformer_cli.tokenizers.base import ByteTokenizer, PixelTokenizer
     from reformer_cli.training.auto_config import remedies
     from reformer_cli.training.memory import forecast, largest_context, largest_depth

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from reformer_cli.commands.options import RunOption, read_text, say
-from reformer_cli.tokenizers.sentencepiece_proto import SubwordKind
+from reformer_cli.config.schema import SubwordKind
 from reformer_cli.utils.errors import UserError
 from reformer_cli.utils.files import write_file
 
@@ -88,7 +88,7 @@ def train(
     ] = True,
 ) -> None:
     """Train a tokenizer that loses nothing of any text; use it with reformer train --tokenizer FILE."""
-    from reformer_cli.config.schema import resolve
+    from reformer_cli.config.load import resolve
     from reformer_cli.data.make_tokenizer import tokenizer_for
     from reformer_cli.data.scan import scanned
     from reformer_cli.data.shards import options_of

@@ -153,7 +153,7 @@ def _begun(
     begins with; file: a tokenizer's."""
     import torch
 
-    from reformer_cli.config.schema import resolve
+    from reformer_cli.config.load import resolve
     from reformer_cli.data.copy_task import absolute, amount, find, load_or_prepare
     from reformer_cli.data.make_tokenizer import check_kind
     from reformer_cli.runs.run import Run
@@ -215,7 +215,7 @@ def _asked(
     source: str | None, sets: list[str], from_: Path | None, file: Path | None
 ) -> tuple[Settings, Tokenizer | None, Start | None]:
     """The settings, the tokenizer if it is given, and the run that this one begins with."""
-    from reformer_cli.config.schema import load_config
+    from reformer_cli.config.load import load_config
     from reformer_cli.tokenizers.sentencepiece import open_any
     from reformer_cli.workflows.init_from import Start
 

@@ -86,7 +86,7 @@ def _bytes(vocabulary: dict[str, int], special: list[str]) -> Step:
 
 
 def _ours(tokenizer: SubwordTokenizer) -> Step:
-    """The lossless BPE. What `subwords.py` does to a text before sentencepiece sees it is done here in steps: to bytes,
+    """The lossless BPE. What `subword.py` does to a text before sentencepiece sees it is done here in steps: to bytes,
     from these back to the characters of the alphabet, and all other bytes to two nibbles each."""
     pieces = tokenizer.names()
     names = {UNKNOWN: UNKNOWN_NAME, END: END_NAME}

@@ -8,7 +8,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from reformer_cli.config.schema import SECTIONS, RunConfig, describe
+from reformer_cli.config.load import describe
+from reformer_cli.config.schema import SECTIONS, RunConfig
 from reformer_cli.report.axes import count, plain
 from reformer_cli.report.chart import Chart, Line, figure
 from reformer_cli.report.records import Records, Series, number

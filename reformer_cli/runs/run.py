@@ -12,7 +12,8 @@ import time
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from reformer_cli.config.schema import RunConfig, from_yaml, to_yaml
+from reformer_cli.config.load import from_yaml, to_yaml
+from reformer_cli.config.schema import RunConfig
 from reformer_cli.runs.checkpoints import Checkpoints
 from reformer_cli.tokenizers.base import Tokenizer, load_tokenizer
 from reformer_cli.utils.errors import UserError, warn

@@ -57,7 +57,7 @@ class StreamDecoder:
     """Text of tokens that arrive one by one; an incomplete UTF-8 sequence waits for its rest.
 
     pieces: the bytes of each token; nibbles: the tokens that are half a byte, high half first; signs: those that say
-    how the next ones are to be read (folding.py).
+    how the next ones are to be read (case_markers.py).
     """
 
     def __init__(self, pieces: list[bytes], nibbles: dict[int, int], signs: Mapping[int, str] | None = None) -> None:

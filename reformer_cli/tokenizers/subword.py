@@ -4,7 +4,7 @@ unigram (Kudo 2018, arXiv 1804.10959) keeps the pieces that make the text likeli
 bpe merges pairs. sentencepiece drops newlines and treats U+2581 as a space; its byte fallback costs 256 tokens, most of
 a vocabulary of 320. So the text is first rewritten: newline and tab become symbols of their own, and a character that
 is not in the alphabet becomes the 4-bit halves of its UTF-8 bytes, 16 symbols that cover all of Unicode. A vocabulary
-with signs for capitals is of folded text (folding.py).
+with signs for capitals is of folded text (case_markers.py).
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ import numpy as np
 import numpy.typing as npt
 import sentencepiece
 
+from reformer_cli.config.schema import SubwordKind
 from reformer_cli.tokenizers.base import Ids, StreamDecoder, safe_pieces
 from reformer_cli.tokenizers.case_markers import CAPITAL, CAPITALS, GLUED, SELDOM, SIGNS, fold, gluing_in
-from reformer_cli.tokenizers.sentencepiece_proto import SubwordKind, read_kind
+from reformer_cli.tokenizers.sentencepiece_proto import read_kind
 from reformer_cli.utils.errors import UserError
 
 # Private-use characters stand for the symbols; where a text holds them itself, they are spelt out like any rare one.
@@ -99,7 +100,7 @@ class SubwordTokenizer:
 
     @property
     def folds(self) -> bool:
-        """Whether text is folded (folding.py) before it is split."""
+        """Whether text is folded (case_markers.py) before it is split."""
         return bool(self._signs)
 
     def encode(self, text: str) -> Ids:

@@ -57,7 +57,7 @@ def count_columns(model: dict[str, Any], prepared: Prepared) -> None:
 def fitted(settings: Settings, config: RunConfig, world: World) -> RunConfig:
     """The configuration, with less at once where a step would not fit; a warning where that does not help."""
     from reformer_cli.commands.plan import step_of
-    from reformer_cli.config.schema import resolve
+    from reformer_cli.config.load import resolve
     from reformer_cli.training.auto_config import remedies, thrift
     from reformer_cli.utils.files import as_size
 

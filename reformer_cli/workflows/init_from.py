@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reformer_cli.config.image_settings import Unchosen
+from reformer_cli.config.checks import Unchosen
 from reformer_cli.config.schema import Settings
 from reformer_cli.runs.origin import Origin
 from reformer_cli.runs.run import Run

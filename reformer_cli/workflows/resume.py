@@ -75,7 +75,7 @@ KEPT = {
 
 def _changes(run: Run, sets: list[str]) -> Settings:
     """The settings that are to be others from now on. Raises UserError for what cannot change."""
-    from reformer_cli.config.schema import load_config
+    from reformer_cli.config.load import load_config
 
     changed = load_config(None, sets)
     if fixed := [f"{section}.{name}" for section in ("model", "data") for name in changed[section]]:
@@ -91,7 +91,8 @@ def _changes(run: Run, sets: list[str]) -> Settings:
 
 
 def _change(run: Run, changes: Settings, vocab_size: int) -> None:
-    from reformer_cli.config.schema import SECTIONS, resolve, to_yaml
+    from reformer_cli.config.load import resolve, to_yaml
+    from reformer_cli.config.schema import SECTIONS
     from reformer_cli.runs.run import CONFIG
     from reformer_cli.utils.files import write_file
 

@@ -115,8 +115,8 @@ def test_links_that_lead_out_are_not_followed(reformer: Program, run: Path, tmp_
         ("d_model: 16", "d_model: 99999999999999"),
         ("n_layers: 1", "n_layers: 1000000000"),
         ("corpus:", "corpus: {a: b}\n  x:"),
-        ("version: 5", "version: [1]"),
-        ("version: 5", "version: 5\npadding: '" + "x" * 2**21 + "'"),
+        ("corpus_digest: ", "corpus_digest: [1]\npadding: "),
+        ("corpus_digest: ", "padding: '" + "x" * 2**21 + "'\ncorpus_digest: "),
     ],
 )
 def test_a_hostile_config(reformer: Program, run: Path, old: str, new: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 from builders.programs import Program
 from reformer import ReformerConfig, ReformerLM
 
-from reformer_cli.config.schema import load_config, resolve
+from reformer_cli.config.load import load_config, resolve
 from reformer_cli.training.auto_config import remedies, thrift
 from reformer_cli.training.memory import Step, count_parameters, forecast, largest_context, largest_depth
 

@@ -35,7 +35,7 @@ ENWIK8 = CRIME | {
 
 
 def test_the_public_configs_become_the_recipes() -> None:
-    from reformer_cli.config.schema import load_config, resolve
+    from reformer_cli.config.load import load_config, resolve
 
     same = {
         "d_model", "n_layers", "n_heads", "d_head", "d_ff", "layers", "pattern", "values", "local_window", "windows",

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from reformer_cli.config.schema import SubwordKind
 from reformer_cli.data.sources import python_reference
 from reformer_cli.tokenizers.base import ByteTokenizer, Tokenizer, load_tokenizer
-from reformer_cli.tokenizers.sentencepiece_proto import SubwordKind
 from reformer_cli.tokenizers.subword import SubwordTokenizer, choose_vocab_size, train_subwords
 from reformer_cli.utils.errors import UserError
 

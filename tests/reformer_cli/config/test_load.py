@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
 import yaml
 from builders.programs import Program
 
-from reformer_cli.config.schema import RunConfig, config_names, from_yaml, load_config, resolve, to_yaml
+from reformer_cli.config.load import config_names, from_yaml, load_config, resolve, to_yaml
+from reformer_cli.config.schema import RunConfig
 from reformer_cli.utils.errors import ConfigError, UserError
 
 
@@ -83,22 +83,6 @@ def test_yaml_there_and_back() -> None:
     assert again == config
     assert isinstance(again, RunConfig)
     assert again.model.windows == (3, 4)
-
-
-def test_runs_of_earlier_formats_are_read_with_the_defaults_of_then() -> None:
-    """Keys of one token, no sink, no gates, few buckets: their weights have no others, though the defaults have."""
-    text = to_yaml(resolve(load_config(None, []), 99))
-    bare = re.sub(r"  (key_tokens: 3|sink: null|gates: null|far_round: null|n_buckets:\n  - 64\n  - 64)\n", "", text)
-    assert bare.count("\n") == text.count("\n") - 7
-    for version, *wanted in (
-        (1, 1, False, False, [64, 64]),
-        (2, 3, False, False, [64, 64]),
-        (3, 3, True, False, [64, 64]),
-        (4, 3, True, True, [64, 64]),
-        (5, 3, True, True, [4096, 64, 64]),
-    ):
-        model = from_yaml(bare.replace("version: 5", f"version: {version}"), "x").model
-        assert [model.key_tokens, model.has_sink, model.has_gates, model.round_buckets] == wanted
 
 
 def test_config_bombs_are_refused(tmp_path: Path) -> None:
