@@ -16,7 +16,7 @@ from pathlib import Path
 
 import record
 
-SETTINGS = ["vocab_size=4096", "context=512", "batch=4", "eval_every=1000000", "held_out=0", "precision=bfloat16"]
+SETTINGS = ["vocab_size=4096", "context=512", "batch=4", "eval_every=1000000", "val_fraction=0", "precision=bfloat16"]
 CASES = {
     "small, 0.7 M parameters": (["d_model=128", "n_layers=3", "n_heads=4", "d_head=32"], 200, 0.05),
     "large, 28 M parameters": (["d_model=512", "n_layers=8", "n_heads=8", "d_head=64"], 16, 0.05),

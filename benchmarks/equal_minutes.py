@@ -194,7 +194,7 @@ def peer(
     if vocab:
         from reformer_cli.tokenizers.subword import train_subwords
 
-        tokenizer = train_subwords([text.read_text("utf-8")], vocab, folds=ours)
+        tokenizer = train_subwords([text.read_text("utf-8")], vocab, case_markers=ours)
     else:
         tokenizer = ByteTokenizer()
     parts = [torch.from_numpy(tokenizer.encode(p.read_text("utf-8"))).long() for p in (text, held)]

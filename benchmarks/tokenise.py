@@ -71,7 +71,7 @@ def _lines() -> list[str]:
 
 def ours(folder: Path, processes: int) -> dict[str, float]:
     """Seconds to the first batch, and of a second start."""
-    data = DataConfig(corpus=(str(folder / "texts"),), tokenizer="bpe", processes=processes)
+    data = DataConfig(corpus=(str(folder / "texts"),), tokenizer="bpe", num_workers=processes)
     tokenizer = load_tokenizer(folder / "tokenizer.model")
     found = {}
     for name in ("seconds", "second start"):

@@ -37,13 +37,13 @@ def corpus(
         raise UserError("--tokens reads a corpus twice, standard input comes once", "put the text in a file")
     data = resolve(load_config(None, set_ or ()), 320).data
     data = dataclasses.replace(data, corpus=tuple(texts), validation=(), encoding=encoding or data.encoding)
-    with scanned(texts, options_of(data), data.processes, say) as found:
-        if tokens and (data.faulty == "skip" or not found.n_faults):
+    with scanned(texts, options_of(data), data.num_workers, say) as found:
+        if tokens and (data.errors == "skip" or not found.n_faults):
             load_or_prepare(data, say)
         about = describe(found)
         faults = [*found.faults, *([f"and {n:,} more"] if (n := found.n_faults - len(found.faults)) else [])]
     typer.echo(json_.dumps(about) if json else table(about, data.image_size is not None))
-    if faults and data.faulty == "stop":
+    if faults and data.errors != "skip":
         raise ConfigError("texts that cannot be read", faults)
 
 

@@ -76,15 +76,18 @@ def train(
     vocab_size: Annotated[
         int | None, typer.Option(min=64, max=2**18, help="Tokens; default: chosen from the length of the text.")
     ] = None,
-    held_out: Annotated[
+    val_fraction: Annotated[
         float, typer.Option(min=0, max=0.5, help="Share at the end of each document that is not looked at.")
     ] = 0.05,
     encoding: Annotated[str, typer.Option(help="Encoding of the corpus files.")] = "utf-8",
     kind: Annotated[
         SubwordKind, typer.Option(help="bpe merges pairs; unigram keeps the pieces that make the text likeliest.")
     ] = "bpe",
-    fold: Annotated[
-        bool, typer.Option(help="Capitals, and what stands before words, as tokens of their own (docs/exchange.md).")
+    case_markers: Annotated[
+        bool,
+        typer.Option(
+            help="Capitals, and what stands before words, as tokens of their own, unless that makes the text longer."
+        ),
     ] = True,
 ) -> None:
     """Train a tokenizer that loses nothing of any text; use it with reformer train --tokenizer FILE."""
@@ -96,10 +99,10 @@ def train(
 
     _check_new(output)
     data = {"corpus": absolute(corpus), "tokenizer": kind, "vocab_size": vocab_size}
-    config = resolve({"data": data | {"encoding": encoding, "held_out": held_out, "fold": fold}}, 320).data
-    with scanned(config.corpus, options_of(config), config.processes, say) as scan:
-        scan.check(config.faulty)
-        made = tokenizer_for(config, scan, say)
+    config = resolve({"data": data | {"encoding": encoding, "val_fraction": val_fraction}}, 320).data
+    with scanned(config.corpus, options_of(config), config.num_workers, say) as scan:
+        scan.check(config.errors)
+        made = tokenizer_for(config, scan, say, case_markers)
     write_file(output, made.serialise())
     smaller = " (the text has no more)" if vocab_size and made.vocab_size < vocab_size else ""
     say(f"{output}: {made.vocab_size:,} tokens{smaller}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 from collections.abc import Callable
@@ -172,14 +171,13 @@ def _begun(
     # With --from, the context is chosen once the text is known: until then the model's settings cannot be checked.
     known = settings if start is None else {"data": settings["data"]}
     data = resolve(known, 320).data
-    if data.fold is None and settings["model"].get("pattern") == "published":
-        settings["data"]["fold"] = False
-        data = dataclasses.replace(data, fold=False)
     if data.image_size is not None:  # the context follows from it and is nobody's to choose
         settings["data"]["context"] = data.context
     if tokenizer is not None:
         check_kind(data, tokenizer)
-    prepared = load_or_prepare(data, say, tokenizer)
+    # transformers, which models of this pattern can be exported to, could not undo the markers.
+    case_markers = settings["model"].get("pattern") != "published"
+    prepared = load_or_prepare(data, say, tokenizer, case_markers=case_markers)
     if (made := find(settings["data"]["corpus"])) is not None:
         settings["data"].setdefault("context", made.context)
     if train.get("precision", "auto") == "auto":
@@ -225,9 +223,7 @@ def _asked(
     settings = load_config(source, sets)
     if file is None:
         return settings, None, None
-    if named := [
-        f"data.{name}" for name in ("tokenizer", "vocab_size", "fold") if settings["data"].get(name) is not None
-    ]:
+    if named := [f"data.{name}" for name in ("tokenizer", "vocab_size") if settings["data"].get(name) is not None]:
         raise UserError(f"--tokenizer {file} and {' and '.join(named)} exclude each other", "give one of them")
     return settings, open_any(file), None
 

@@ -29,8 +29,6 @@ def conflicts(parts: Mapping[str, Any]) -> list[str]:
         faults += _of_contexts(train.context_schedule, data.context, train.batch)
     if data is not None and train is not None and train.noise and any(c.startswith("duplicate:") for c in data.corpus):
         faults.append(f"train.noise {train.noise:g} is for texts, not for a duplicate: corpus; leave it out")
-    if data is not None and data.fold and data.tokenizer == "bytes":
-        faults.append("data.fold is for tokenizer: unigram or bpe, data.tokenizer is bytes; leave one out")
     if data is not None and data.image_size is not None:
         measured = parts.get("eval")
         given = {"train.context_schedule": train and train.context_schedule, "eval.every": measured and measured.every}

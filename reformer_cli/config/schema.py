@@ -24,16 +24,16 @@ class DataConfig:
         default=(), description="texts that are validated on instead of a held-out share, named like the corpus"
     )
     encoding: str = Field(default="utf-8", description="of the corpus files")
-    field: str = Field(default="text", min_length=1, description="what holds the text in rows of .jsonl and .parquet")
-    faulty: Literal["stop", "skip"] = Field(
-        default="stop", description="what to do about files and rows that cannot be read as text"
+    text_field: str = Field(
+        default="text", min_length=1, description="what holds the text in rows of .jsonl and .parquet"
     )
-    invalid_bytes: Literal["refuse", "replace"] = Field(
-        default="refuse",
-        description="bytes that are no text in the encoding, and zero bytes: a fault of the text, or U+FFFD for each",
+    errors: Literal["strict", "replace", "skip"] = Field(
+        default="strict",
+        description="files and rows that cannot be read as text: strict stops and names them, skip leaves them out, "
+        "replace stops too, but makes U+FFFD of bytes that are no text in the encoding, and of zero bytes",
     )
-    processes: int | None = Field(
-        default=None, ge=1, le=1024, description="that read and tokenise the corpus; null: one a core"
+    num_workers: int | None = Field(
+        default=None, ge=1, le=1024, description="processes that read and tokenise the corpus; null: one a core"
     )
     tokenizer: Literal["auto", "bytes"] | SubwordKind = Field(
         default="auto",
@@ -46,11 +46,6 @@ class DataConfig:
         le=2**18,
         description="tokens of the vocabulary; null: chosen from the length of the corpus",
     )
-    fold: bool | None = Field(
-        default=None,
-        description="the vocabulary holds each word once: capitals, and what stands before a word instead of a "
-        "space, are tokens of their own; null: yes, unless model.pattern is published (transformers cannot undo it)",
-    )
     image_size: tuple[int, int] | None = Field(
         default=None,
         description="height and width that images are resized and cropped to; null: the corpus is text",
@@ -58,7 +53,7 @@ class DataConfig:
     context: int = Field(
         default=2048, ge=2, le=2**27, description="tokens a training step reads in one piece; of images: all of one"
     )
-    held_out: float = Field(
+    val_fraction: float = Field(
         default=0.05,
         ge=0,
         le=0.5,

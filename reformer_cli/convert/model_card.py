@@ -93,7 +93,7 @@ def _data(config: RunConfig, origin: Origin | None) -> str:
     names = [spec if spec == "-" or ":" in spec else Path(spec).name for spec in config.data.corpus]
     said = [f"{', '.join(names)}, SHA-256 of the text {config.corpus_digest or UNKNOWN}."] if names else []
     if names:
-        said.append(f"{config.data.held_out:.0%} of each document was held out.")
+        said.append(f"{config.data.val_fraction:.0%} of each document was held out.")
     if origin is not None:
         kept = origin.name.rstrip("/").split("/")[-1] if Path(origin.name).is_absolute() else origin.name
         began = "imported from transformers' format" if origin.kind == "transformers" else "the weights of another run"

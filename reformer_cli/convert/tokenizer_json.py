@@ -25,10 +25,11 @@ Step = dict[str, Any]
 def tokenizer_files(tokenizer: Tokenizer, longest: int) -> dict[str, bytes]:
     """File name -> content. longest: tokens that the model can read. UserError for one that cannot be said there."""
     if isinstance(tokenizer, SubwordTokenizer):
-        if tokenizer.folds:
+        if tokenizer.has_case_markers:
             raise UserError(
-                "transformers cannot undo the capitals of this tokenizer, which is folded",
-                "train with --set data.fold=false a model that is to be exported",
+                "transformers cannot undo the case markers of this tokenizer",
+                "train a model that is to be exported with --tokenizer FILE, made by `reformer tokenizer train "
+                "--no-case-markers`",
             )
         if tokenizer.kind != "bpe":
             raise UserError(

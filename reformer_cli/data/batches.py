@@ -58,7 +58,7 @@ class Batches:
         n_tokens = len(tokens.train)
         self.stride = context + 1 if whole else context
         if whole and n_tokens < self.stride:
-            raise UserError("all images are held out", "give more, or --set held_out=0")
+            raise UserError("all images are held out", "give more, or --set val_fraction=0")
         if n_tokens < context + 1:
             raise UserError(
                 f"the corpus has {n_tokens:,} training tokens, shorter than one context of {context:,}",

@@ -111,11 +111,17 @@ def absolute(specs: Sequence[str]) -> tuple[str, ...]:
 
 
 def load_or_prepare(
-    data: DataConfig, report: Callable[[str], None], tokenizer: Tokenizer | None = None, expected: str = ""
+    data: DataConfig,
+    report: Callable[[str], None],
+    tokenizer: Tokenizer | None = None,
+    expected: str = "",
+    case_markers: bool = True,
 ) -> Prepared:
     """As `shards.load_or_prepare`."""
     source = find(data.corpus)
-    return source.prepared() if source is not None else shards.load_or_prepare(data, report, tokenizer, expected)
+    if source is not None:
+        return source.prepared()
+    return shards.load_or_prepare(data, report, tokenizer, expected, case_markers)
 
 
 def prepared_before(data: DataConfig, tokenizer: Tokenizer, digest: str) -> Prepared:

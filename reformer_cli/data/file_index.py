@@ -162,6 +162,6 @@ class Index(Table):
 
 def _key(source: Source, options: Options) -> tuple[str, str]:
     # JSON, for a path may hold bytes that are no text
-    how = [VERSION, source.ending, source.packed, options.encoding, options.field, options.invalid_bytes]
+    how = [VERSION, source.ending, source.packed, options.encoding, options.text_field, options.replacing]
     how += [*options.image_size] if options.image_size else []
     return json.dumps(source.path), json.dumps(how)

@@ -14,12 +14,13 @@ from reformer_cli.utils.errors import UserError
 from reformer_cli.utils.files import as_size, cache_folder, write_file
 from reformer_cli.utils.progress_bar import shown
 
-VERSION = 4  # of how they are trained: a change makes vocabularies be made again
+VERSION = 5  # of how they are trained: a change makes vocabularies be made again
 TINY = 50_000  # characters below which `tokenizer: auto` means bytes
 
 
-def tokenizer_for(data: DataConfig, scan: Scan, report: Callable[[str], None]) -> Tokenizer:
-    """The tokenizer the config asks for, the same one as before where one was made. Raises UserError."""
+def tokenizer_for(data: DataConfig, scan: Scan, report: Callable[[str], None], case_markers: bool = True) -> Tokenizer:
+    """The tokenizer the config asks for, the same one as before where one was made. case_markers: with such markers
+    unless they lengthen the text. Raises UserError."""
     if data.image_size is not None:
         return PixelTokenizer()
     if data.tokenizer == "bytes" or (data.tokenizer == "auto" and not data.vocab_size and scan.characters < TINY):
@@ -30,9 +31,8 @@ def tokenizer_for(data: DataConfig, scan: Scan, report: Callable[[str], None]) -
             )
         return ByteTokenizer()
     size, share = data.vocab_size or choose_vocab_size(scan.characters), share_of(data)
-    folds = data.fold is not False
     kind: SubwordKind = "unigram" if data.tokenizer == "unigram" else "bpe"
-    path = cache_folder() / "tokenizers" / f"{key(VERSION, kind, scan.digest, size, share, folds)}.model"
+    path = cache_folder() / "tokenizers" / f"{key(VERSION, kind, scan.digest, size, share, case_markers)}.model"
     if path.exists():
         try:
             return load_tokenizer(path)
@@ -41,7 +41,11 @@ def tokenizer_for(data: DataConfig, scan: Scan, report: Callable[[str], None]) -
     report(f"training a tokenizer of {size:,} tokens on {scan.characters:,} characters ...")
     rule = Share(share, scan.documents, scan.characters)
     with shown("sampling", scan.bytes, report, as_size) as advance:
-        tokenizer = train_subwords(_trained_on(scan, rule, advance), size, scan.characters, kind=kind, folds=folds)
+        tokenizer = train_subwords(
+            _trained_on(scan, rule, advance), size, scan.characters, kind=kind, case_markers=case_markers
+        )
+    if case_markers and not tokenizer.has_case_markers:
+        report("words are not stripped of their capitals: that would make this text longer")
     path.parent.mkdir(parents=True, exist_ok=True)
     write_file(path, tokenizer.serialise())
     return tokenizer

@@ -103,11 +103,11 @@ class Scan:
         """(number, file, what it holds), in order, from a number on."""
         return self.listing.rows(start)
 
-    def check(self, faulty: str) -> None:
-        """Raises UserError if there is nothing to learn from, or (faulty: stop) something cannot be read."""
-        if self.n_faults and faulty == "stop":
+    def check(self, errors: str) -> None:
+        """Raises UserError if there is nothing to learn from, or (unless errors is skip) something cannot be read."""
+        if self.n_faults and errors != "skip":
             more = f" (and {self.n_faults - 1:,} more: `reformer corpus` lists them)" if self.n_faults > 1 else ""
-            raise UserError(f"{self.faults[0]}, or leave such texts out with --set data.faulty=skip{more}")
+            raise UserError(f"{self.faults[0]}, or leave such texts out with --set data.errors=skip{more}")
         if not (self.words if self.options.image_size is None else self.documents):
             raise UserError(f"the corpus {self.name} is empty", "there is nothing to learn from")
 

@@ -105,9 +105,14 @@ Report = Callable[[str], None]
 
 
 def load_or_prepare(
-    data: DataConfig, report: Report, tokenizer: Tokenizer | None = None, expected: str = ""
+    data: DataConfig,
+    report: Report,
+    tokenizer: Tokenizer | None = None,
+    expected: str = "",
+    case_markers: bool = True,
 ) -> Prepared:
-    """Read the corpus, and tokenise it unless that was done before; `tokenizer`: the one to use, else one is made.
+    """Read the corpus, and tokenise it unless that was done before; `tokenizer`: the one to use, else one is made, with
+    case markers where the text gains by them, or without.
 
     expected: digest that the corpus had when the run began; one that is not there any more, such as what came through a
     pipe, is then taken from its tokens alone. Raises UserError for a corpus that cannot be read or is not the expected.
@@ -124,18 +129,18 @@ def load_or_prepare(
                 "put the old text back, or start a new run",
             )
         for scan in scans:
-            scan.check(data.faulty)
+            scan.check(data.errors)
             if scan.replaced:
                 first = scan.notes[0] if scan.notes else ""
                 what = "invalid bytes became U+FFFD" if data.image_size is None else "images were converted"
                 report(f"warning: {scan.replaced:,} {what}; the first: {first}")
         parts = _rules(scans, share_of(data))
         if tokenizer is None:
-            tokenizer = tokenizer_for(data, scans[0], report)
+            tokenizer = tokenizer_for(data, scans[0], report, case_markers)
         folder = _token_folder(found, tokenizer, data)
         tokens = open_tokens(folder, found, tokenizer)
         if tokens is None:
-            prepare(parts, tokenizer, folder, found, report, data.processes)
+            prepare(parts, tokenizer, folder, found, report, data.num_workers)
             tokens = open_tokens(folder, found, tokenizer)
             assert tokens is not None
     return Prepared(tokenizer, tokens, found)
@@ -166,7 +171,7 @@ def _without_text(
 
 def options_of(data: DataConfig) -> Options:
     """How the files of a corpus are read."""
-    return Options(data.encoding, data.field, data.invalid_bytes, data.image_size)
+    return Options(data.encoding, data.text_field, data.errors, data.image_size)
 
 
 def _scans(data: DataConfig, report: Report) -> list[Any]:
@@ -175,7 +180,7 @@ def _scans(data: DataConfig, report: Report) -> list[Any]:
         raise UserError("the corpus and the validation text cannot both be standard input", "put one in a file")
     options = options_of(data)
     named = [data.corpus, data.validation] if data.validation else [data.corpus]
-    return [scanned(specs, options, data.processes, report) for specs in named]
+    return [scanned(specs, options, data.num_workers, report) for specs in named]
 
 
 def _digest(scans: Sequence[Scan]) -> str:

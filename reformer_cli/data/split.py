@@ -19,7 +19,7 @@ NEAREST_LINE = 2_000  # characters within which the cut moves to a line's end
 
 def share_of(data: DataConfig) -> float:
     """Of the corpus; none where there are texts to validate on."""
-    return 0.0 if data.validation else data.held_out
+    return 0.0 if data.validation else data.val_fraction
 
 
 class Rule(Protocol):

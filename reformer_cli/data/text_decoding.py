@@ -25,16 +25,16 @@ class Fault(UserError):
 
 @dataclass(frozen=True)
 class Options:
-    """What else decides what is read from a file: data.encoding, data.field, data.invalid_bytes, data.image_size."""
+    """What else decides what is read from a file: data.encoding, .text_field, .errors, .image_size."""
 
     encoding: str = "utf-8"
-    field: str = "text"
-    invalid_bytes: Literal["refuse", "replace"] = "refuse"
+    text_field: str = "text"
+    errors: Literal["strict", "replace", "skip"] = "strict"
     image_size: tuple[int, int] | None = None  # height, width; None: files are texts
 
     @property
     def replacing(self) -> bool:
-        return self.invalid_bytes == "replace"
+        return self.errors == "replace"
 
     def bytes_of(self, piece: str) -> bytes:
         """What a piece of a document stands for: UTF-8 of text; of an image its own bytes, one for each character."""
@@ -162,7 +162,7 @@ def _not_text(file: Opened, error: UnicodeDecodeError, before: int, lines: int) 
         return _binary(file.name, before + zero)
     lines += error.object[: error.start].decode(encoding, "ignore").count("\n")
     where, found = before + error.start, error.object[error.start]
-    hint = "give its encoding, such as --encoding latin-1, or --set data.invalid_bytes=replace"
+    hint = "give its encoding, such as --encoding latin-1, or --set data.errors=replace"
     return Fault(f"{file.name} is not {encoding}: byte {where} (line {lines + 1}) is 0x{found:02x}", hint)
 
 
@@ -181,5 +181,5 @@ def _place_of_zero(data: bytes, before: int, encoding: str) -> int:
 
 
 def _binary(name: str, where: int) -> Fault:
-    hint = "give plain text, --encoding utf-16, or --set data.invalid_bytes=replace"
+    hint = "give plain text, --encoding utf-16, or --set data.errors=replace"
     return Fault(f"{name} looks binary: a zero byte at {where}", hint)

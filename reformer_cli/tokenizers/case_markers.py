@@ -20,7 +20,7 @@ CAPITAL, CAPITALS = "\ue012", "\ue013"  # the next word begins with a capital; i
 GLUING = "\n\"'“‘„«‹([{-–—_*/¿¡"
 GLUED = {char: chr(0xE014 + n) for n, char in enumerate(GLUING)}
 SIGNS = "".join([CAPITAL, CAPITALS, *GLUED.values()])
-LONGEST = 1_000  # letters of a word, above which it stays as it is: texts may be cut within those
+LONGEST = 1_000  # letters of a word, from which on it stays as it is: texts may be cut within those
 SELDOM = 20  # words after a character, below which a vocabulary has no sign for it
 _WORD = re.compile(f"([{re.escape(GLUING)}]?)( *)([^\\W\\d_]+)")
 
@@ -31,7 +31,7 @@ def fold(text: str, glued: frozenset[str], letters: frozenset[str]) -> str:
     def folded(match: re.Match[str]) -> str:
         before, spaces, word = match.groups()
         sign, small = _small(word, letters)
-        if before in glued and not spaces and len(word) <= LONGEST and not _inside(text, match):
+        if before in glued and not spaces and len(word) < LONGEST and not _inside(text, match):
             before, spaces = GLUED[before], " "
         return f"{before}{sign}{spaces}{small}"
 
@@ -51,7 +51,7 @@ def _inside(text: str, match: re.Match[str]) -> bool:
 def _small(word: str, letters: frozenset[str]) -> tuple[str, str]:
     """(sign, the word in small letters), or no sign and the word, if that could not be undone."""
     lower = word.lower()
-    if lower == word or len(word) > LONGEST or not (word.isalpha() and letters.issuperset(lower)):
+    if lower == word or len(word) >= LONGEST or not (word.isalpha() and letters.issuperset(lower)):
         return "", word
     if len(word) > 1 and "".join(map(upper, lower)) == word:
         return CAPITALS, lower

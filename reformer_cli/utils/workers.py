@@ -54,7 +54,7 @@ def ordered(
     except BrokenProcessPool:
         raise UserError(
             "a process that read or tokenised the corpus was killed (by the system, for want of memory?)",
-            "what is done is kept: run the same command again, perhaps with --set data.processes=1",
+            "what is done is kept: run the same command again, perhaps with --set data.num_workers=1",
         ) from None
     finally:
         executor.shutdown(wait=True, cancel_futures=True)

@@ -36,8 +36,8 @@ def scored_images(
             f"--context {reading.context:,} exceeds the {data.context:,} values of an image", "leave it out"
         )
     for name in files:
-        with scanned([name], options_of(data), data.processes, say) as found:
-            found.check(data.faulty)
+        with scanned([name], options_of(data), data.num_workers, say) as found:
+            found.check(data.errors)
             if found.replaced:
                 say(f"warning: {found.replaced:,} images were converted; the first: {found.notes[0]}")
             images = (

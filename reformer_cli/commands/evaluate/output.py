@@ -82,7 +82,7 @@ def held_out(run: Run, tokenizer: Tokenizer, context: int | None) -> Windows:
     prepared = prepared_text(run, tokenizer)
     windows = held_out_windows(prepared.tokens, len(prepared.tokens.train) if context is None else context)
     if not windows:
-        raise UserError("the run held nothing out (data.held_out is 0)", "name the files to score")
+        raise UserError("the run held nothing out (data.val_fraction is 0)", "name the files to score")
     return windows
 
 

@@ -93,7 +93,7 @@ def _decode(data: bytes, name: str, encoding: str, file: Opened) -> str:
     def fault(error: UnicodeDecodeError) -> Fault:
         line = data.count(b"\n", 0, error.start) + 1
         what = f"byte {error.start} (line {line}) is 0x{data[error.start]:02x}"
-        hint = "give its encoding, such as --encoding latin-1, or --set data.invalid_bytes=replace"
+        hint = "give its encoding, such as --encoding latin-1, or --set data.errors=replace"
         return Fault(f"{name} is not {encoding}: {what}", hint)
 
     try:

@@ -27,7 +27,7 @@ from reformer_cli.utils.files import as_size
 LONGEST_ROW = 2**28  # bytes of one line of .jsonl
 LARGEST_GROUP = 2**32  # bytes that a part of a .parquet file may unpack to
 BOMB_RATIO, BOMB_SIZE = 250, 2**28  # a compressed file that grows so much, and to more than so many bytes, is refused
-WHICH = "say which: --set data.field=NAME"
+WHICH = "say which: --set data.text_field=NAME"
 SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -61,7 +61,7 @@ def read_jsonl(file: Opened) -> Iterator[Document]:
 
 
 def _member(line: bytes, name: str, file: Opened) -> Iterator[str]:
-    field = file.options.field
+    field = file.options.text_field
     text = decode_whole(line, "utf-8", file, lambda error: _not_utf8(error, name, "line"))
     try:
         row = json.loads(text)
@@ -76,11 +76,11 @@ def _member(line: bytes, name: str, file: Opened) -> Iterator[str]:
 
 def _not_utf8(error: UnicodeDecodeError, name: str, part: str) -> Fault:
     what = f"byte {error.start} of the {part} is 0x{error.object[error.start]:02x}"
-    return Fault(f"{name} is not utf-8: {what}", "mend it, or --set data.invalid_bytes=replace")
+    return Fault(f"{name} is not utf-8: {what}", "mend it, or --set data.errors=replace")
 
 
 def _string(value: Any, name: str, file: Opened) -> str:
-    field = file.options.field
+    field = file.options.text_field
     if value is None:
         return ""
     if isinstance(value, bytes):
@@ -102,7 +102,7 @@ def read_parquet(file: Opened) -> Iterator[Document]:
         import pyarrow.parquet
     except ImportError:
         raise missing_package("pyarrow", file.name) from None
-    field, number = file.options.field, 0
+    field, number = file.options.text_field, 0
     try:
         table = pyarrow.parquet.ParquetFile(file.stream, pre_buffer=False)
         names = table.schema_arrow.names

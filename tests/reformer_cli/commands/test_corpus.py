@@ -65,11 +65,11 @@ def test_all_that_cannot_be_read_is_named_at_once(reformer: Program, folder: Pat
     assert "zero.txt looks binary: a zero byte at 3" in result.err
     assert "rows.jsonl:4 is not JSON" in result.err
     assert "3  unreadable" in result.out
-    left_out = reformer("corpus", folder, "--set", "faulty=skip", "--json")
+    left_out = reformer("corpus", folder, "--set", "errors=skip", "--json")
     assert left_out.status == 0
     assert json.loads(left_out.out)["unreadable"] == 3
-    changed = reformer("corpus", folder, "--set", "invalid_bytes=replace", "--set", "faulty=skip")
-    assert changed.status == 0
+    changed = reformer("corpus", folder, "--set", "errors=replace")
+    assert changed.status == 2  # for the row that is no JSON
     assert "2  by U+FFFD, such as " in changed.out
 
 
@@ -78,8 +78,8 @@ def test_training_stops_or_leaves_out_or_replaces(reformer: Program, folder: Pat
     train = ["train", folder, *TINY, "--steps", 1]
     assert "latin.txt is not utf-8: byte 3" in reformer(*train, "--run", "a").error
     assert not Path("a").exists()
-    assert reformer(*train, "--run", "b", "--set", "faulty=skip").status == 0
-    result = reformer(*train, "--run", "c", "--set", "invalid_bytes=replace")
+    assert reformer(*train, "--run", "b", "--set", "errors=skip").status == 0
+    result = reformer(*train, "--run", "c", "--set", "errors=replace")
     assert result.status == 0
     assert "warning: 50 invalid bytes became U+FFFD; the first: " in result.err
     assert reformer("train", "--resume", "--run", "c", "--steps", 2).status == 0

@@ -253,23 +253,20 @@ def test_tensorboard(reformer: Program, text: Path) -> None:
 
 def test_samples_are_written_with_and_without_held_out_text(reformer: Program, text: Path) -> None:
     for run, share in (("some", 0.05), ("none", 0)):
-        more = sets("sample_tokens=6", "eval_every=2", f"held_out={share}")
+        more = sets("sample_tokens=6", "eval_every=2", f"val_fraction={share}")
         assert reformer("train", text, *TINY, *more, "--steps", 4, "--run", run).status == 0
         assert [r["step"] for r in records(run) if "sample" in r] == [2, 4]
 
 
-def test_vocabularies_are_folded_unless_transformers_is_to_read_them(reformer: Program, text: Path) -> None:
+def test_vocabularies_have_case_markers_unless_transformers_is_to_read_them(reformer: Program, text: Path) -> None:
     """A published run whose tokenizer cannot be exported would be found out after it was trained."""
     small = [*TINY, *sets("vocab_size=100"), "--steps", 1]
     published = sets("pattern=published", "values=same", "key_tokens=1", "positions=none")
-    for name, more, folds in (("a", [], True), ("b", published, False), ("c", sets("fold=false"), False)):
+    for name, more, marked in (("a", [], True), ("b", published, False)):
         made = reformer("train", text, *small, *more, "--run", name)
         assert made.status == 0, made.err
-        assert Run.open(Path(name)).tokenizer().folds is folds
+        assert Run.open(Path(name)).tokenizer().has_case_markers is marked
         assert Run.open(Path(name)).tokenizer().kind == "bpe"
     # Of the same text and size: not the one that was kept for the runs before.
     assert reformer("train", text, *small, *sets("tokenizer=unigram"), "--run", "e").status == 0
     assert Run.open(Path("e")).tokenizer().kind == "unigram"
-    refused = reformer("train", text, *sets("tokenizer=bytes", "fold=true"), "--run", "d")
-    assert refused.status == 2
-    assert "data.fold" in refused.err

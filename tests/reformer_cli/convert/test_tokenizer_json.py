@@ -30,7 +30,7 @@ TEXTS = [
 def ours(kind: str) -> Tokenizer:
     if kind.startswith("bpe"):
         text = python_reference()[:60_000] + "éé «» 中" * 30
-        return train_subwords([text], 512 if kind == "bpe 512" else 300, kind="bpe", folds=False)
+        return train_subwords([text], 512 if kind == "bpe 512" else 300, kind="bpe", case_markers=False)
     return {"bytes": ByteTokenizer, "bytes+2": ShiftedByteTokenizer}[kind]()
 
 
@@ -96,11 +96,11 @@ def test_a_model_of_words_is_refused() -> None:
 
 def test_a_folded_tokenizer_is_refused() -> None:
     """Written without its capitals it would give other ids, and nobody would be told."""
-    with pytest.raises(UserError, match=r"data\.fold=false"):
+    with pytest.raises(UserError, match="--no-case-markers"):
         tokenizer_files(train_subwords(["The cat. THE end\n" * 50], 100), 100)
 
 
 def test_a_unigram_tokenizer_is_refused() -> None:
     """Of two ways to cut that are equally likely, such as six spaces, transformers took the other: other ids."""
     with pytest.raises(UserError, match=r"data\.tokenizer=bpe"):
-        tokenizer_files(train_subwords(["The cat. THE end\n" * 50], 100, kind="unigram", folds=False), 100)
+        tokenizer_files(train_subwords(["The cat. THE end\n" * 50], 100, kind="unigram", case_markers=False), 100)

@@ -60,7 +60,7 @@ def test_what_changed_or_broke_is_made_again(folder: Path, tokens: TokenSet, tmp
 def test_held_out_text_trains_neither_model_nor_tokenizer(tmp_path: Path) -> None:
     text = "plain words here\n" * 6000 + "zzqqzzqq\n" * 300
     (tmp_path / "c.txt").write_text(text)
-    found = load_or_prepare(DataConfig(corpus=(str(tmp_path / "c.txt"),), held_out=0.1), silent)
+    found = load_or_prepare(DataConfig(corpus=(str(tmp_path / "c.txt"),), val_fraction=0.1), silent)
     assert found.tokenizer.kind == "bpe"
     pieces = {found.tokenizer.decode(np.array([n])) for n in range(found.tokenizer.vocab_size)}
     assert not any("zz" in piece for piece in pieces)

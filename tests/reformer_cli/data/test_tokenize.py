@@ -132,7 +132,7 @@ DRIVER = """
             sys.stdin.readline()
             writer(*arguments)
         tokenize._Writer.add = add
-        data = DataConfig(corpus=(sys.argv[1],), vocab_size=400, tokenizer="bpe", processes=2)
+        data = DataConfig(corpus=(sys.argv[1],), vocab_size=400, tokenizer="bpe", num_workers=2)
         prepared = shards.load_or_prepare(data, lambda text: print(text, file=sys.stderr, flush=True))
         print(len(prepared.tokens.train), flush=True)
 """
@@ -276,7 +276,7 @@ def test_one_endless_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size:
 
 
 def test_an_unreadable_text_stops_before_anything_is_tokenised(folder: Path) -> None:
-    """And with data.faulty=skip it alone is left out, in all that follows."""
+    """And with data.errors=skip it alone is left out, in all that follows."""
     (folder / "bad.txt").write_bytes(b"one\ntwo\xff")
     with open(folder / "rows.jsonl", "a") as file:
         file.write("\nnot json\n")
@@ -284,9 +284,9 @@ def test_an_unreadable_text_stops_before_anything_is_tokenised(folder: Path) -> 
     with pytest.raises(UserError) as caught:
         load_or_prepare(data, silent)
     assert "bad.txt is not utf-8: byte 7 (line 2) is 0xff" in str(caught.value)
-    assert "--set data.faulty=skip" in str(caught.value)
+    assert "--set data.errors=skip" in str(caught.value)
     assert "(and 1 more: `reformer corpus` lists them)" in str(caught.value)
-    skipping = load_or_prepare(DataConfig(corpus=(str(folder),), tokenizer="bytes", faulty="skip"), silent)
+    skipping = load_or_prepare(DataConfig(corpus=(str(folder),), tokenizer="bytes", errors="skip"), silent)
     (folder / "bad.txt").unlink()
     rows = (folder / "rows.jsonl").read_text().replace("\nnot json\n", "")
     (folder / "rows.jsonl").write_text(rows)

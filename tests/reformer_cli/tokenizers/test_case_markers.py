@@ -16,7 +16,7 @@ TEXT = (
     "for he'd cross-examined her: “I am—she said—ill.”\n" * 40
 )
 LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzéß")
-TOKENIZER, PLAIN = train_subwords([TEXT], 400), train_subwords([TEXT], 400, folds=False)
+TOKENIZER, PLAIN = train_subwords([TEXT], 400), train_subwords([TEXT], 400, case_markers=False)
 # Capitals that are several letters, longer or shorter in small, or in no alphabet; signs that the text holds itself.
 ODD = "aAbBéÉßẞİıǅﬃſΣςσⅧ²中“”\"'-—_( \n\t.\ue000\ue012\ue013\ue014ⱥȺ"
 
@@ -111,3 +111,19 @@ def test_unfolding_goes_on_from_piece_to_piece() -> None:
         found.append(text)
     assert found == [" TH", "E", "-b"]
     assert pending is NOTHING
+
+
+@pytest.mark.parametrize("shape", ["lines of capitals", "one line", "a novel's"])
+def test_a_genome_has_no_case_markers(shape: str) -> None:
+    """Their capitals took two tokens a letter: words longer than those that are folded were spelt out byte by byte."""
+    letters = np.random.default_rng(0).choice([*"ACGT"], 120_000)
+    text = "".join(letters)
+    if shape != "one line":
+        text = "\n".join(text[n : n + 60] for n in range(0, len(text), 60))
+    if shape == "a novel's":
+        text = "\n".join(f"{line.capitalize()} and {line.lower()}." for line in text.split("\n"))
+    tokenizer = train_subwords([text], 512)
+    assert tokenizer.has_case_markers is (shape != "lines of capitals")
+    ids = tokenizer.encode(text)
+    assert len(ids) < len(text) / 2
+    assert tokenizer.decode(ids) == text

@@ -15,7 +15,7 @@ TEXT = "“You?” he said. THE END\nSonia wept - O'Brien (the old one)\n\n  did
 KINDS = {
     "folded": train_subwords([TEXT], 400),
     "folded unigram": train_subwords([TEXT], 400, kind="unigram"),
-    "not folded": train_subwords([TEXT], 400, folds=False),
+    "not folded": train_subwords([TEXT], 400, case_markers=False),
     "bytes": ByteTokenizer(),
     "bytes+2": ShiftedByteTokenizer(),
 }

@@ -105,14 +105,14 @@ def test_jsonl(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(data.encode())
     name = tmp_path / "a.jsonl"
     assert faults(tmp_path) == [
-        f"{name}:5 has no field 'text', it has 'id'; say which: --set data.field=NAME",
-        f"{name}:7: field 'text' is no text but list; say which: --set data.field=NAME",
+        f"{name}:5 has no field 'text', it has 'id'; say which: --set data.text_field=NAME",
+        f"{name}:7: field 'text' is no text but list; say which: --set data.text_field=NAME",
         f"{name}:9 is no JSON object; a .jsonl file has one object a line",
         f"{name}:10 is not JSON (Expecting property name enclosed in double quotes: line 1 column 2 (char 1)); "
         "a .jsonl file has one object a line",
     ]
     name.write_bytes(b'{"body": "other"}\n' + data.replace("text", "body").splitlines()[-1].encode())
-    assert [len(x) for x in read(tmp_path, field="body").values()] == [5, 700_000]
+    assert [len(x) for x in read(tmp_path, text_field="body").values()] == [5, 700_000]
 
 
 def test_jsonl_rows_that_hurt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,8 +130,8 @@ def test_parquet(tmp_path: Path) -> None:
     table = pyarrow.table({"id": [1, 2, 3, 4], "text": ["one", None, "", "vier\r\n"]})
     pyarrow.parquet.write_table(table, tmp_path / "t.parquet", row_group_size=2)
     assert read(tmp_path) == {f"{tmp_path / 't.parquet'}:1": "one", f"{tmp_path / 't.parquet'}:4": "vier\n"}
-    assert "has no column 'body', it has 'id', 'text'; say which" in faults(tmp_path, field="body")[0]
-    assert "field 'id' is no text but int" in faults(tmp_path, field="id")[0]
+    assert "has no column 'body', it has 'id', 'text'; say which" in faults(tmp_path, text_field="body")[0]
+    assert "field 'id' is no text but int" in faults(tmp_path, text_field="id")[0]
     whole = (tmp_path / "t.parquet").read_bytes()
     for data in (whole[:-9], b"PAR1" * 30, b""):
         (tmp_path / "t.parquet").write_bytes(data)
@@ -253,7 +253,7 @@ def test_files_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def replaced(path: Path, **options: str) -> tuple[dict[str, str], int, list[str]]:
     """(texts, places, notes) where invalid bytes are replaced."""
-    how = Options(invalid_bytes="replace", **options)
+    how = Options(errors="replace", **options)
     with scanned([str(path)], how, 1, silent) as found:
         found.check("stop")
         files = [(source, record) for _, source, record in found.files()]

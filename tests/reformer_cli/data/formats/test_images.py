@@ -232,7 +232,7 @@ def test_a_corpus_of_images_is_their_bytes(folder: Path) -> None:
 
 
 def test_whole_images_are_held_out_and_each_context_is_one(folder: Path) -> None:
-    tokens = tokens_of(folder, held_out=0.1)
+    tokens = tokens_of(folder, val_fraction=0.1)
     assert (len(tokens.train), len(tokens.held_out)) == (36 * 73, 4 * 72)
     batches = Batches(tokens, tokens.end, 72, 4, seed=3, whole=True)
     assert batches.per_epoch == 36
@@ -261,7 +261,7 @@ def test_large_images_are_held_out_whole_too() -> None:
 def test_all_held_out_is_said(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
     saved(tmp_path / "one" / "a.png", noise(*SIZE))
-    tokens = tokens_of(tmp_path / "one", held_out=0.5)
+    tokens = tokens_of(tmp_path / "one", val_fraction=0.5)
     with pytest.raises(UserError, match="all images are held out"):
         Batches(tokens, tokens.end, 72, 1, 0, whole=True)
 
@@ -269,17 +269,17 @@ def test_all_held_out_is_said(folder: Path, tmp_path: Path) -> None:
 def test_faults_and_conversions_are_counted(folder: Path) -> None:
     (folder / "bad.png").write_text("x")
     saved(folder / "grey.png", noise(*SIZE)[..., 0])
-    with pytest.raises(UserError, match=r"bad.png is no image .*data.faulty=skip"):
+    with pytest.raises(UserError, match=r"bad.png is no image .*data.errors=skip"):
         tokens_of(folder)
     said: list[str] = []
-    data = DataConfig(corpus=(str(folder),), image_size=SIZE, context=72, faulty="skip")
+    data = DataConfig(corpus=(str(folder),), image_size=SIZE, context=72, errors="skip")
     assert load_or_prepare(data, said.append).tokens.documents == 41
     assert f"warning: 1 images were converted; the first: {folder}/grey.png is grey, its three channels alike" in said
 
 
 def test_an_image_black_as_space_is_no_empty_corpus(tmp_path: Path) -> None:
     saved(tmp_path / "a.png", np.full((*SIZE, 3), 32, np.uint8))  # the byte of a space: a text without words
-    assert len(tokens_of(tmp_path, held_out=0.0).train) == 73
+    assert len(tokens_of(tmp_path, val_fraction=0.0).train) == 73
 
 
 def test_the_tokenizer_loses_nothing() -> None:
