@@ -35,7 +35,7 @@ import sentencepiece
 from reformer_cli.config.schema import DataConfig
 from reformer_cli.data.shards import load_or_prepare
 from reformer_cli.data.sources import python_reference
-from reformer_cli.tokenizers.base import load_tokenizer
+from reformer_cli.tokenizers.load import load_tokenizer
 from reformer_cli.tokenizers.subword import train_subwords
 
 MB, MIB = 10**6, 2**20

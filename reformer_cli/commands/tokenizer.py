@@ -151,10 +151,11 @@ def import_(
     ] = None,
 ) -> None:
     """Make a tokenizer file of another program's sentencepiece model; ids stay what they are there."""
-    from reformer_cli.tokenizers.sentencepiece import SentencePieceTokenizer, open_any
+    from reformer_cli.tokenizers.load import open_tokenizer
+    from reformer_cli.tokenizers.sentencepiece import SentencePieceTokenizer
 
     _check_new(output)
-    found = open_any(model)
+    found = open_tokenizer(model)
     if not isinstance(found, SentencePieceTokenizer):
         raise UserError(f"{model} is a tokenizer of this program already ({found.kind})", "use it as it is")
     found = SentencePieceTokenizer(found.model, str(model), end)
@@ -165,11 +166,11 @@ def import_(
 
 def _open(run: Path | None, file: Path | None) -> Tokenizer:
     from reformer_cli.runs.run import Run
-    from reformer_cli.tokenizers.sentencepiece import open_any
+    from reformer_cli.tokenizers.load import open_tokenizer
 
     if run is not None and file is not None:
         raise UserError(f"--run {run} and --tokenizer {file} exclude each other", "give one of them")
-    return open_any(file) if file is not None else Run.open(run).tokenizer()
+    return open_tokenizer(file) if file is not None else Run.open(run).tokenizer()
 
 
 def _text(file: str | None, text: str | None) -> str:
@@ -202,8 +203,8 @@ def _piece(tokenizer: Tokenizer, n: int) -> str:
     from reformer_cli.tokenizers.case_markers import name_of
 
     stream = tokenizer.stream()
-    if n in stream.signs:
-        return name_of(stream.signs[n])
+    if n in stream.markers:
+        return name_of(stream.markers[n])
     return stream.push(n) + stream.finish()
 
 

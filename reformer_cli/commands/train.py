@@ -214,7 +214,7 @@ def _asked(
 ) -> tuple[Settings, Tokenizer | None, Start | None]:
     """The settings, the tokenizer if it is given, and the run that this one begins with."""
     from reformer_cli.config.load import load_config
-    from reformer_cli.tokenizers.sentencepiece import open_any
+    from reformer_cli.tokenizers.load import open_tokenizer
     from reformer_cli.workflows.init_from import Start
 
     if from_ is not None:
@@ -225,7 +225,7 @@ def _asked(
         return settings, None, None
     if named := [f"data.{name}" for name in ("tokenizer", "vocab_size") if settings["data"].get(name) is not None]:
         raise UserError(f"--tokenizer {file} and {' and '.join(named)} exclude each other", "give one of them")
-    return settings, open_any(file), None
+    return settings, open_tokenizer(file), None
 
 
 def check_world(config: RunConfig, world: World) -> None:

@@ -16,7 +16,8 @@ from reformer_cli.convert.tensor_names import HEAD_BIASES, MASKS, Row, rows
 from reformer_cli.convert.weights_files import CONFIG, Weights, open_weights, read_json
 from reformer_cli.runs.origin import Origin
 from reformer_cli.runs.run import Run
-from reformer_cli.tokenizers.base import Tokenizer, tokenizer_of
+from reformer_cli.tokenizers.base import Tokenizer
+from reformer_cli.tokenizers.load import deserialise
 from reformer_cli.utils.errors import ConfigError, UserError
 from reformer_cli.utils.files import as_size, write_folder
 
@@ -150,13 +151,13 @@ def find_tokenizer(folder: Path, mapped: Mapped, given: str | None, notes: list[
     """The tokenizer that goes with a folder. Raises UserError where there is none, or not of the model's size."""
     size = mapped.model.vocab_size
     if given in CODINGS:
-        found = tokenizer_of(f'{{"kind": "{given}"}}'.encode(), given)
+        found = deserialise(f'{{"kind": "{given}"}}'.encode(), given)
     elif given is not None:
         found = _read_file(Path(given), mapped, notes)
     elif path := next((folder / name for name in TOKENIZERS if (folder / name).is_file()), None):
         found = _read_file(path, mapped, notes)
     elif size == 258:
-        found = tokenizer_of(b'{"kind": "bytes+2"}', "bytes+2")
+        found = deserialise(b'{"kind": "bytes+2"}', "bytes+2")
         notes.append("no tokenizer, and 258 tokens: bytes + 2, as in the enwik8 model")
     else:
         other = " (tokenizer.json cannot be read)" if (folder / "tokenizer.json").is_file() else ""
@@ -172,9 +173,10 @@ def find_tokenizer(folder: Path, mapped: Mapped, given: str | None, notes: list[
 
 def _read_file(path: Path, mapped: Mapped, notes: list[str]) -> Tokenizer:
     """A tokenizer of ours, or a sentencepiece model."""
-    from reformer_cli.tokenizers.sentencepiece import SentencePieceTokenizer, losses, open_any
+    from reformer_cli.tokenizers.load import open_tokenizer
+    from reformer_cli.tokenizers.sentencepiece import SentencePieceTokenizer, losses
 
-    found = open_any(path)
+    found = open_tokenizer(path)
     if not isinstance(found, SentencePieceTokenizer):
         return found
     size = mapped.model.vocab_size

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from reformer_cli.config.schema import DataConfig, SubwordKind
 from reformer_cli.data.scan import Scan, reread
 from reformer_cli.data.split import Rule, Share, share_of, split
-from reformer_cli.tokenizers.base import ByteTokenizer, PixelTokenizer, Tokenizer, load_tokenizer
+from reformer_cli.tokenizers.base import ByteTokenizer, PixelTokenizer, Tokenizer
+from reformer_cli.tokenizers.load import load_tokenizer
 from reformer_cli.tokenizers.subword import choose_vocab_size, train_subwords
 from reformer_cli.utils.errors import UserError
 from reformer_cli.utils.files import as_size, cache_folder, write_file

@@ -19,7 +19,8 @@ import numpy.typing as npt
 from reformer_cli.data.scan import Scan, count_words, first_lengths, reread
 from reformer_cli.data.split import Rule, split
 from reformer_cli.data.text_decoding import Options
-from reformer_cli.tokenizers.base import Tokenizer, safe_pieces, tokenizer_of
+from reformer_cli.tokenizers.base import Tokenizer, safe_pieces
+from reformer_cli.tokenizers.load import deserialise
 from reformer_cli.utils.files import write_file
 from reformer_cli.utils.workers import ordered
 
@@ -125,7 +126,7 @@ Encode = Callable[[tuple[list[str], bytes]], tuple[bytes, npt.NDArray[np.int64]]
 
 def _encoder(model: bytes, dtype: str) -> Encode:
     """Texts and whether `end` comes before each -> their tokens one after another, and how many each has."""
-    tokenizer = tokenizer_of(model)
+    tokenizer = deserialise(model)
     end = np.array([tokenizer.end], dtype).tobytes()
     size = np.dtype(dtype).itemsize
 

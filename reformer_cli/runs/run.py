@@ -15,7 +15,8 @@ from typing import IO, TYPE_CHECKING, Any
 from reformer_cli.config.load import from_yaml, to_yaml
 from reformer_cli.config.schema import RunConfig
 from reformer_cli.runs.checkpoints import Checkpoints
-from reformer_cli.tokenizers.base import Tokenizer, load_tokenizer
+from reformer_cli.tokenizers.base import Tokenizer
+from reformer_cli.tokenizers.load import load_tokenizer
 from reformer_cli.utils.errors import UserError, warn
 from reformer_cli.utils.files import write_file
 from reformer_cli.utils.safe_yaml import read_limited

@@ -1,4 +1,4 @@
-"""What a tokenizer is, the byte tokenizer, and reading any kind back from a run."""
+"""What a tokenizer is; those whose tokens are bytes, of texts and of images."""
 
 from __future__ import annotations
 
@@ -8,20 +8,18 @@ import json
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from reformer_cli.tokenizers.case_markers import NOTHING, Pending, after_sign, unfold
+from reformer_cli.tokenizers.case_markers import NOTHING, Pending, after_marker, resolve_markers
 from reformer_cli.utils.errors import UserError
 
 Ids = npt.NDArray[np.int32]
-LARGEST = 2**26  # bytes of a tokenizer file
-REMEMBERED = 1_000  # tokens before a text that can matter to how it is read: those of the longest folded word
+REMEMBERED = 1_000  # tokens before a text that can matter to how it is read: those of the longest marked word
 CHUNK = 50_000  # characters, or up to twice as many, that are encoded at once
-# Where text can be cut: no token crosses a line's end or begins before a space; but how a word is folded depends on
+# Where text can be cut: no token crosses a line's end or begins before a space; but how a word is marked depends on
 # what it follows.
 CUTS = re.compile(r"(?<=\n)(?![^\W\d_])|(?<=[^ ])(?= )")
 
@@ -50,19 +48,19 @@ class Tokenizer(Protocol):
         """A decoder that is handed one token at a time."""
 
     def serialise(self) -> bytes:
-        """The content of tokenizer.model."""
+        """The content of tokenizer.model, which load.py reads."""
 
 
 class StreamDecoder:
     """Text of tokens that arrive one by one; an incomplete UTF-8 sequence waits for its rest.
 
-    pieces: the bytes of each token; nibbles: the tokens that are half a byte, high half first; signs: those that say
+    pieces: the bytes of each token; nibbles: the tokens that are half a byte, high half first; markers: those that say
     how the next ones are to be read (case_markers.py).
     """
 
-    def __init__(self, pieces: list[bytes], nibbles: dict[int, int], signs: Mapping[int, str] | None = None) -> None:
-        self.pieces, self.nibbles, self.signs = pieces, nibbles, signs or {}
-        self.state: tuple[int | None, Pending] = (None, NOTHING)  # the half of a byte, and the signs, that wait
+    def __init__(self, pieces: list[bytes], nibbles: dict[int, int], markers: Mapping[int, str] | None = None) -> None:
+        self.pieces, self.nibbles, self.markers = pieces, nibbles, markers or {}
+        self.state: tuple[int | None, Pending] = (None, NOTHING)  # the half of a byte, and the markers, that wait
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
 
     def feed(self, token: int) -> bytes:
@@ -75,12 +73,12 @@ class StreamDecoder:
         high, pending = self.state
         if (nibble := self.nibbles.get(token)) is not None:
             return (b"", (nibble, NOTHING)) if high is None else (bytes([high * 16 + nibble]), (None, NOTHING))
-        if (sign := self.signs.get(token)) is not None:
-            text, pending = after_sign(sign, pending)
+        if (marker := self.markers.get(token)) is not None:
+            text, pending = after_marker(marker, pending)
         elif pending is NOTHING:
             return self.pieces[token], (None, NOTHING)
         else:
-            text, pending = unfold(self.pieces[token].decode(), pending)
+            text, pending = resolve_markers(self.pieces[token].decode(), pending)
         return text.encode(), (None, pending)
 
     def follow(self, tokens: Sequence[int]) -> None:
@@ -97,7 +95,7 @@ class StreamDecoder:
         return self._utf8.decode(b"", final=True)
 
 
-class Plain(ABC):
+class StatelessTokenizer(ABC):
     """A tokenizer of which each token stands for the same bytes wherever it is."""
 
     @abstractmethod
@@ -109,7 +107,7 @@ class Plain(ABC):
         return self.encode(text)
 
 
-class ByteTokenizer(Plain):
+class ByteTokenizer(StatelessTokenizer):
     """A token per byte, and one for the end of a document."""
 
     kind = "bytes"
@@ -134,7 +132,7 @@ class ByteTokenizer(Plain):
         return json.dumps({"kind": self.kind}).encode()
 
 
-class PixelTokenizer(Plain):
+class PixelTokenizer(StatelessTokenizer):
     """A token per byte of an image, which comes as a text of characters U+0000 to U+00FF; `end` begins one."""
 
     kind = "pixels"
@@ -190,36 +188,3 @@ def _between_words(text: str, start: int, stop: int) -> int:
 def digest(tokenizer: Tokenizer) -> str:
     """SHA-256 of a tokenizer."""
     return hashlib.sha256(tokenizer.serialise()).hexdigest()
-
-
-def load_tokenizer(path: Path) -> Tokenizer:
-    """Read tokenizer.model, which may come from anyone. Raises UserError if it is missing or damaged."""
-    try:
-        data = read_bounded(path)
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing", "the run is not complete") from None
-    return tokenizer_of(data, str(path))
-
-
-def read_bounded(path: Path) -> bytes:
-    """A tokenizer file's content. Raises UserError if it is too large, FileNotFoundError if it is not there."""
-    if (size := path.stat().st_size) > LARGEST:
-        raise UserError(f"{path} has {size} bytes, a tokenizer at most {LARGEST}")
-    return path.read_bytes()
-
-
-def tokenizer_of(data: bytes, where: str = "the tokenizer") -> Tokenizer:
-    """The tokenizer that some `serialise` wrote. Raises UserError for other bytes."""
-    from reformer_cli.tokenizers.enwik8_bytes import ShiftedByteTokenizer
-
-    for plain in (ByteTokenizer(), PixelTokenizer(), ShiftedByteTokenizer()):
-        if data == plain.serialise():
-            return plain
-    from reformer_cli.tokenizers import sentencepiece
-    from reformer_cli.tokenizers.subword import SubwordTokenizer
-
-    return (
-        sentencepiece.read_foreign(data, where)
-        if data.startswith(sentencepiece.HEADER)
-        else SubwordTokenizer(data, where)
-    )

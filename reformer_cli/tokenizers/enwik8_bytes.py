@@ -7,12 +7,12 @@ import json
 import numpy as np
 import numpy.typing as npt
 
-from reformer_cli.tokenizers.base import Ids, Plain, StreamDecoder
+from reformer_cli.tokenizers.base import Ids, StatelessTokenizer, StreamDecoder
 
 SHIFT = 2  # 0 and 1 are reserved: padding and end, as in the program that the coding comes from
 
 
-class ShiftedByteTokenizer(Plain):
+class ShiftedByteTokenizer(StatelessTokenizer):
     """Byte b is token b + 2. Token 0 separates documents: it is what the original put before every text."""
 
     kind = "bytes+2"

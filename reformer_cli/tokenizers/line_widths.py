@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from reformer_cli.tokenizers.case_markers import NOTHING, after_sign
+from reformer_cli.tokenizers.case_markers import NOTHING, after_marker
 
 if TYPE_CHECKING:
     from reformer_cli.tokenizers.base import Ids, Tokenizer
@@ -28,8 +28,8 @@ def lengths_on_lines(tokenizer: Tokenizer) -> tuple[npt.NDArray[np.float32], npt
         piece, less = decoder.pieces[token], 0
         if token in decoder.nibbles:
             piece = b""
-        elif token in decoder.signs:
-            text, pending = after_sign(decoder.signs[token], NOTHING)
+        elif token in decoder.markers:
+            text, pending = after_marker(decoder.markers[token], NOTHING)
             piece, less = text.encode(), int(pending.glued)
         line = piece.rpartition(b"\n")[2]
         characters[token] = sum(byte & 0xC0 != 0x80 for byte in line) - less

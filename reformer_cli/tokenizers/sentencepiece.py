@@ -8,15 +8,13 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import sentencepiece
 
-from reformer_cli.tokenizers.base import Ids, Plain, StreamDecoder, Tokenizer, read_bounded, tokenizer_of
+from reformer_cli.tokenizers.base import Ids, StatelessTokenizer, StreamDecoder, Tokenizer
 from reformer_cli.tokenizers.sentencepiece_proto import ModelFacts, read_facts
-from reformer_cli.tokenizers.subword import AnotherProgramsError
 from reformer_cli.utils.errors import UserError
 
 KIND = "sentencepiece"
@@ -29,7 +27,7 @@ CHUNK = 100_000  # characters encoded at once, where a cut changes nothing
 SPACES = {"\n": "line breaks", "\r": "line breaks", "\t": "tabs", " ": "spaces"}
 
 
-class SentencePieceTokenizer(Plain):
+class SentencePieceTokenizer(StatelessTokenizer):
     """Ids as the model gives them. Not lossless: most models turn line breaks and runs of spaces into one space, and
     all have one token for every character they do not know.
 
@@ -131,7 +129,7 @@ class SentencePieceTokenizer(Plain):
         return header.encode() + b"\n" + self.model
 
 
-def read_foreign(data: bytes, where: str) -> SentencePieceTokenizer:
+def deserialise(data: bytes, where: str) -> SentencePieceTokenizer:
     """What `serialise` wrote; it may come from anyone. Raises UserError if it is damaged."""
     head, newline, _ = data[:LARGEST_HEADER].partition(b"\n")
     try:
@@ -142,20 +140,6 @@ def read_foreign(data: bytes, where: str) -> SentencePieceTokenizer:
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{where} has no whole first line ({error})", "it is damaged") from None
     return SentencePieceTokenizer(data[len(head) + 1 :], where, end, size)
-
-
-def open_any(path: Path) -> Tokenizer:
-    """A tokenizer of ours, or a sentencepiece model of whoever's. Raises UserError for any other file."""
-    try:
-        data = read_bounded(path)
-    except FileNotFoundError:
-        raise UserError(f"no file {str(path)!r}") from None
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-    try:
-        return tokenizer_of(data, str(path))
-    except AnotherProgramsError:
-        return SentencePieceTokenizer(data, str(path))
 
 
 def losses(tokenizer: Tokenizer, text: str) -> str:

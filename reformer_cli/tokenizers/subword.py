@@ -4,7 +4,7 @@ unigram (Kudo 2018, arXiv 1804.10959) keeps the pieces that make the text likeli
 bpe merges pairs. sentencepiece drops newlines and treats U+2581 as a space; its byte fallback costs 256 tokens, most of
 a vocabulary of 320. So the text is first rewritten: newline and tab become symbols of their own, and a character that
 is not in the alphabet becomes the 4-bit halves of its UTF-8 bytes, 16 symbols that cover all of Unicode. A vocabulary
-with signs for capitals is of folded text (case_markers.py).
+with markers for capitals is of marked text (case_markers.py).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import sentencepiece
 
 from reformer_cli.config.schema import SubwordKind
 from reformer_cli.tokenizers.base import Ids, StreamDecoder, safe_pieces
-from reformer_cli.tokenizers.case_markers import CAPITAL, CAPITALS, GLUED, SELDOM, SIGNS, fold, gluing_in
+from reformer_cli.tokenizers.case_markers import CAPITAL, CAPITALS, GLUED, MARKERS, SELDOM, add_markers, gluing_in
 from reformer_cli.tokenizers.sentencepiece_proto import read_kind
 from reformer_cli.utils.errors import UserError
 
@@ -39,9 +39,9 @@ REMEMBERED, MEMORABLE = 2**18, 40  # words of which the tokens are kept, and the
 
 
 # A word with the spaces before it, spaces, or symbols: no token reaches beyond one of these.
-_SIGNS = "".join([*NIBBLES, *SYMBOLS.values(), *SIGNS])
-UNITS = re.compile(f"[{_SIGNS}]{{1,{LONGEST}}}| {{0,{LONGEST}}}[^ {_SIGNS}]{{1,{LONGEST}}}| {{1,{LONGEST}}}")
-CHUNKS = re.compile(r"\n? *[^ \n]+|\n| +")  # of a text that is still to be folded: no sign minds what is outside one
+_MARKERS = "".join([*NIBBLES, *SYMBOLS.values(), *MARKERS])
+UNITS = re.compile(f"[{_MARKERS}]{{1,{LONGEST}}}| {{0,{LONGEST}}}[^ {_MARKERS}]{{1,{LONGEST}}}| {{1,{LONGEST}}}")
+CHUNKS = re.compile(r"\n? *[^ \n]+|\n| +")  # of a text that is still to be marked: no marker minds what is outside one
 QUOTES = "\"'"  # that open and close
 PRIVATE = re.compile("[\ue000-\uf8ff]")
 LINE_ENDS = re.compile(f"[{SYMBOLS[chr(10)]}{GLUED[chr(10)]}]")
@@ -90,9 +90,9 @@ class SubwordTokenizer:
         self._nibbles = {ids[sign]: n for n, sign in enumerate(NIBBLES)}
         plain = {sign: char for char, sign in SYMBOLS.items()} | {SPACE: " "}
         table = str.maketrans(plain)
-        self._signs = {ids[sign]: sign for sign in SIGNS if sign in ids}
+        self._markers = {ids[sign]: sign for sign in MARKERS if sign in ids}
         self._glued = frozenset(char for char, sign in GLUED.items() if sign in ids)
-        special = {UNKNOWN, END, *self._nibbles, *self._signs}
+        special = {UNKNOWN, END, *self._nibbles, *self._markers}
         self._pieces = [b"" if n in special else piece.translate(table).encode() for n, piece in enumerate(pieces)]
         alphabet = {piece.translate(table) for n, piece in enumerate(pieces) if len(piece) == 1 and n not in special}
         self._alphabet = frozenset(alphabet)
@@ -103,8 +103,8 @@ class SubwordTokenizer:
 
     @property
     def has_case_markers(self) -> bool:
-        """Whether text is folded (case_markers.py) before it is split."""
-        return bool(self._signs)
+        """Whether text is marked (case_markers.py) before it is split."""
+        return bool(self._markers)
 
     def encode(self, text: str) -> Ids:
         found = [self._encode(part) for part in safe_pieces([text])]
@@ -117,8 +117,8 @@ class SubwordTokenizer:
         return b"".join(map(self._words.__getitem__, units))
 
     def _ids_of_chunk(self, chunk: str) -> list[int]:
-        folded = _rewrite(chunk, self._rare, self._glued, self._alphabet)
-        return [n for unit in UNITS.findall(folded) for n in self._processor.encode(unit)]
+        marked = _rewrite(chunk, self._rare, self._glued, self._alphabet)
+        return [n for unit in UNITS.findall(marked) for n in self._processor.encode(unit)]
 
     def prompt(self, text: str, first: bool = True) -> Ids:
         sign: list[int] = []
@@ -140,7 +140,7 @@ class SubwordTokenizer:
         return lengths
 
     def stream(self) -> StreamDecoder:
-        return StreamDecoder(self._pieces, self._nibbles, self._signs)
+        return StreamDecoder(self._pieces, self._nibbles, self._markers)
 
     def serialise(self) -> bytes:
         return self._model
@@ -166,8 +166,8 @@ def train_subwords(
     texts: Iterable[str | Iterable[str]], vocab_size: int, characters: int | None = None, *,
     kind: SubwordKind = "bpe", case_markers: bool = True,
 ) -> SubwordTokenizer:  # fmt: skip
-    """Train on texts, each whole or in pieces, of so many characters in all; case_markers: with signs for capitals and
-    so on, unless they lengthen the text.
+    """Train on texts, each whole or in pieces, of so many characters in all; case_markers: with them, unless they
+    lengthen the text.
 
     A vocabulary that they cannot fill is made smaller. At most half of it are single characters, the most
     frequent ones. Repeats bit for bit.
@@ -196,23 +196,23 @@ def _lengthened(sample: list[str], vocab_size: int, kind: SubwordKind) -> bool:
 
 
 def _train_on(sample: list[str], vocab_size: int, kind: SubwordKind, case_markers: bool) -> SubwordTokenizer:
-    signs, glued = _signs_for(sample, vocab_size) if case_markers else ([], frozenset())
+    markers, glued = _markers_for(sample, vocab_size) if case_markers else ([], frozenset())
     counts = Counter(char for part in sample for char in part)
     if case_markers:  # letters are counted as they will be written
         everything = frozenset(counts) | {small for char in counts for small in char.lower()}
-        counts = Counter(char for part in sample for char in fold(PRIVATE.sub(" ", part), glued, everything))
+        counts = Counter(char for part in sample for char in add_markers(PRIVATE.sub(" ", part), glued, everything))
     # Control characters upset sentencepiece's text format, and seldom occur.
     usable = [
         c for c, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0])) if c.isprintable() and c != SPACE
     ]
-    reserved = RESERVED + len(signs)
-    alphabet = frozenset({" ", *SYMBOLS, *usable[: max(1, (vocab_size - reserved) // 2)]} - set(_SIGNS))
+    reserved = RESERVED + len(markers)
+    alphabet = frozenset({" ", *SYMBOLS, *usable[: max(1, (vocab_size - reserved) // 2)]} - set(_MARKERS))
     rare = _rare_pattern(alphabet, case_markers)
     rewritten = [_rewrite(part, rare, *((glued, alphabet) if case_markers else ())) for part in sample]
     lines = [line for part in rewritten for line in LINE_ENDS.split(part) if line]
     while True:
         try:
-            return SubwordTokenizer(_train(lines or [" "], vocab_size, signs, kind))
+            return SubwordTokenizer(_train(lines or [" "], vocab_size, markers, kind))
         except RuntimeError as error:
             limit = re.search(r"value <= (\d+)", str(error))
             smaller = int(limit.group(1)) if limit else vocab_size // 2
@@ -223,14 +223,14 @@ def _train_on(sample: list[str], vocab_size: int, kind: SubwordKind, case_marker
             vocab_size = smaller
 
 
-def _signs_for(sample: list[str], vocab_size: int) -> tuple[list[str], frozenset[str]]:
-    """The signs that are worth a place each, and the characters that are glued."""
+def _markers_for(sample: list[str], vocab_size: int) -> tuple[list[str], frozenset[str]]:
+    """The markers that are worth a place each, and the characters that are glued."""
     counts = sum(map(gluing_in, sample), Counter[str]())
     often = [char for char, n in counts.most_common(max(1, vocab_size // 64)) if n >= SELDOM]
     return [CAPITAL, CAPITALS, *(GLUED[char] for char in sorted(often))], frozenset(often)
 
 
-def _train(lines: list[str], vocab_size: int, signs: list[str], kind: SubwordKind) -> bytes:
+def _train(lines: list[str], vocab_size: int, markers: list[str], kind: SubwordKind) -> bytes:
     import io
 
     out = io.BytesIO()
@@ -244,7 +244,7 @@ def _train(lines: list[str], vocab_size: int, signs: list[str], kind: SubwordKin
         add_dummy_prefix=False,
         remove_extra_whitespaces=False,
         allow_whitespace_only_pieces=True,
-        user_defined_symbols=[*NIBBLES, *SYMBOLS.values(), *signs],
+        user_defined_symbols=[*NIBBLES, *SYMBOLS.values(), *markers],
         unk_id=UNKNOWN,
         eos_id=END,
         bos_id=-1,
@@ -256,17 +256,17 @@ def _train(lines: list[str], vocab_size: int, signs: list[str], kind: SubwordKin
     return out.getvalue()
 
 
-def _rare_pattern(alphabet: Set[str], folded: bool) -> re.Pattern[str]:
-    """What is spelt out. folded: of a text that has signs; in others what looks like one is the text's own."""
-    return re.compile("[^" + re.escape("".join(sorted({*alphabet, *(_SIGNS if folded else "")}))) + "]")
+def _rare_pattern(alphabet: Set[str], marked: bool) -> re.Pattern[str]:
+    """What is spelt out. marked: of a text that has markers; in others what looks like one is the text's own."""
+    return re.compile("[^" + re.escape("".join(sorted({*alphabet, *(_MARKERS if marked else "")}))) + "]")
 
 
 def _rewrite(
     text: str, rare: re.Pattern[str], glued: frozenset[str] | None = None, letters: frozenset[str] = frozenset()
 ) -> str:
-    """Rare characters as nibbles, then newline and tab as their symbols. glued, letters: for `fold`; None: without."""
+    """Rare characters as nibbles, then newline and tab as their symbols. glued, letters: for `add_markers`, or None."""
     if glued is not None:
-        text = rare.sub(_spelt, fold(PRIVATE.sub(_spelt, text), glued, letters))
+        text = rare.sub(_spelt, add_markers(PRIVATE.sub(_spelt, text), glued, letters))
     else:
         text = rare.sub(_spelt, text)
     for char, sign in SYMBOLS.items():

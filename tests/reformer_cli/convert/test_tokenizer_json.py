@@ -94,7 +94,7 @@ def test_a_model_of_words_is_refused() -> None:
         tokenizer_files(found, 100)
 
 
-def test_a_folded_tokenizer_is_refused() -> None:
+def test_a_tokenizer_with_case_markers_is_refused() -> None:
     """Written without its capitals it would give other ids, and nobody would be told."""
     with pytest.raises(UserError, match="--no-case-markers"):
         tokenizer_files(train_subwords(["The cat. THE end\n" * 50], 100), 100)

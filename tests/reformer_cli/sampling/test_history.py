@@ -79,7 +79,7 @@ def test_whatever_completes_a_text_is_found() -> None:
 
 
 def test_capitals_that_are_tokens_of_their_own() -> None:
-    """Of a folded vocabulary, `The` is completed by ` the` or `the` after a capital, and by nothing after none."""
+    """With case markers, `The` is completed by ` the` or `the` after a capital, and by nothing after none."""
     tokenizer = train_subwords(["The cat saw the dog.\nThe dog saw the cat.\n" * 50], 100, kind="bpe")
     names = tokenizer.names()
     follow = TextBias([("The", -100.0)], tokenizer).follow()

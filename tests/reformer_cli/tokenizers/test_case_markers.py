@@ -1,4 +1,4 @@
-"""Folding: each word once in a vocabulary, and not a character of the text lost."""
+"""Case markers: each word once in a vocabulary, and not a character of the text lost."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reformer_cli.tokenizers.base import CHUNK, safe_pieces
-from reformer_cli.tokenizers.case_markers import CAPITAL, CAPITALS, GLUED, GLUING, NOTHING, fold, unfold
+from reformer_cli.tokenizers.case_markers import CAPITAL, CAPITALS, GLUED, GLUING, NOTHING, add_markers, resolve_markers
 from reformer_cli.tokenizers.subword import SubwordTokenizer, train_subwords
 
 TEXT = (
@@ -17,18 +17,18 @@ TEXT = (
 )
 LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzéß")
 TOKENIZER, PLAIN = train_subwords([TEXT], 400), train_subwords([TEXT], 400, case_markers=False)
-# Capitals that are several letters, longer or shorter in small, or in no alphabet; signs that the text holds itself.
+# Capitals that are several letters, longer or shorter in small, or in no alphabet; markers that the text holds itself.
 ODD = "aAbBéÉßẞİıǅﬃſΣςσⅧ²中“”\"'-—_( \n\t.\ue000\ue012\ue013\ue014ⱥȺ"
 
 
-def signs(text: str) -> str:
+def markers(text: str) -> str:
     """Readable: ^ a capital, ^^ capitals, what is glued before ¤."""
-    names = {CAPITAL: "^", CAPITALS: "^^"} | {sign: f"{char}¤" for char, sign in GLUED.items()}
+    names = {CAPITAL: "^", CAPITALS: "^^"} | {marker: f"{char}¤" for char, marker in GLUED.items()}
     return "".join(names.get(char, char) for char in text)
 
 
 @pytest.mark.parametrize(
-    ("text", "folded"),
+    ("text", "marked"),
     [
         ("He said: “You?”\nSonia", "^he said: “¤^ you?”\n¤^ sonia"),
         ("THE END. I am", "^^the^^ end.^ i am"),
@@ -39,8 +39,8 @@ def signs(text: str) -> str:
         ("3rd, a.b “3”", "3rd, a.b “3”"),
     ],
 )
-def test_folding(text: str, folded: str) -> None:
-    assert signs(fold(text, frozenset(GLUING), LETTERS)) == folded
+def test_markers_are_added(text: str, marked: str) -> None:
+    assert markers(add_markers(text, frozenset(GLUING), LETTERS)) == marked
 
 
 def test_a_word_is_one_row_of_tokens_wherever_it_stands() -> None:
@@ -57,7 +57,7 @@ def test_a_word_is_one_row_of_tokens_wherever_it_stands() -> None:
 
 @settings(max_examples=400, deadline=None)
 @given(st.text(alphabet=ODD, max_size=30))
-@pytest.mark.parametrize("tokenizer", [TOKENIZER, PLAIN], ids=["folded", "plain"])
+@pytest.mark.parametrize("tokenizer", [TOKENIZER, PLAIN], ids=["marked", "plain"])
 def test_nothing_is_lost_and_every_byte_counted(tokenizer: SubwordTokenizer, text: str) -> None:
     ids = tokenizer.encode(text)
     assert tokenizer.decode(ids) == text
@@ -67,7 +67,7 @@ def test_nothing_is_lost_and_every_byte_counted(tokenizer: SubwordTokenizer, tex
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.integers(0, TOKENIZER.vocab_size - 1), max_size=20))
 def test_any_tokens_have_a_text(ids: list[int]) -> None:
-    """A model may draw a sign where none belongs: what it stands for must not depend on how the text arrives."""
+    """A model may draw a marker where none belongs: what it stands for must not depend on how the text arrives."""
     whole, stream = TOKENIZER.decode(np.array(ids, np.int32)), TOKENIZER.stream()
     assert "".join(stream.push(n) for n in ids) + stream.finish() == whole
 
@@ -88,10 +88,10 @@ def test_a_prompt_and_what_follows_it(prompt: str, after: str) -> None:
 
 
 def test_a_prompt_ends_so_that_a_word_can_follow() -> None:
-    """The bug it is for: after a plain “ a folded model has only ever seen what is no word."""
+    """The bug it is for: after a plain “ a marked model has only ever seen what is no word."""
     names = TOKENIZER.names()
-    for text, sign in (("He said: “", GLUED["“"]), ("said (", GLUED["("]), ("said\n", GLUED["\n"])):
-        assert names[TOKENIZER.prompt(text)[-1]] == sign
+    for text, marker in (("He said: “", GLUED["“"]), ("said (", GLUED["("]), ("said\n", GLUED["\n"])):
+        assert names[TOKENIZER.prompt(text)[-1]] == marker
     assert names[TOKENIZER.prompt("one)")[-1]] == ")"
     assert names[TOKENIZER.prompt("Sonia")[1]].startswith("▁")  # the first word is a word, not a word's end
 
@@ -104,10 +104,10 @@ def test_long_texts_are_cut_where_it_does_not_matter(line: str) -> None:
     assert "".join(safe_pieces([text])) == text
 
 
-def test_unfolding_goes_on_from_piece_to_piece() -> None:
+def test_resolving_goes_on_from_piece_to_piece() -> None:
     pending, found = NOTHING, []
     for piece in (" th", "e", "-b"):
-        text, pending = unfold(piece, pending._replace(sign=CAPITALS) if not found else pending)
+        text, pending = resolve_markers(piece, pending._replace(marker=CAPITALS) if not found else pending)
         found.append(text)
     assert found == [" TH", "E", "-b"]
     assert pending is NOTHING
@@ -115,7 +115,7 @@ def test_unfolding_goes_on_from_piece_to_piece() -> None:
 
 @pytest.mark.parametrize("shape", ["lines of capitals", "one line", "a novel's"])
 def test_a_genome_has_no_case_markers(shape: str) -> None:
-    """Their capitals took two tokens a letter: words longer than those that are folded were spelt out byte by byte."""
+    """Their capitals took two tokens a letter: words longer than those that are marked were spelt out byte by byte."""
     letters = np.random.default_rng(0).choice([*"ACGT"], 120_000)
     text = "".join(letters)
     if shape != "one line":

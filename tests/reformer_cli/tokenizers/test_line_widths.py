@@ -13,9 +13,9 @@ from reformer_cli.tokenizers.subword import train_subwords
 
 TEXT = "“You?” he said. THE END\nSonia wept - O'Brien (the old one)\n\n  did not é, for he'd\n" * 30
 KINDS = {
-    "folded": train_subwords([TEXT], 400),
-    "folded unigram": train_subwords([TEXT], 400, kind="unigram"),
-    "not folded": train_subwords([TEXT], 400, case_markers=False),
+    "marked": train_subwords([TEXT], 400),
+    "marked unigram": train_subwords([TEXT], 400, kind="unigram"),
+    "not marked": train_subwords([TEXT], 400, case_markers=False),
     "bytes": ByteTokenizer(),
     "bytes+2": ShiftedByteTokenizer(),
 }
@@ -34,12 +34,12 @@ def test_every_token_knows_how_full_its_line_is(kind: str) -> None:
         text = tokenizer.decode(ids[: n + 1])  # bytes that are half a character are shown as one
         differ.add(column - len(text.rpartition("\n")[2]))
     # A sign that glues a word to it has taken the word's space back before it comes.
-    assert differ == ({0, -1} if kind.startswith("folded") else {0})
+    assert differ == ({0, -1} if kind.startswith("marked") else {0})
     assert found[-1] == len(TEXT[:300].rpartition("\n")[2])
 
 
 def test_documents_begin_with_a_line() -> None:
-    tokenizer = KINDS["folded"]
+    tokenizer = KINDS["marked"]
     characters, ends = lengths_on_lines(tokenizer)
     assert (characters[tokenizer.end], ends[tokenizer.end]) == (0, 1)
 

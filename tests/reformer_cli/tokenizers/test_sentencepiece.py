@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from reformer_cli.data.sources import python_reference
 from reformer_cli.tokenizers import sentencepiece as ours
-from reformer_cli.tokenizers.base import load_tokenizer, tokenizer_of
 from reformer_cli.tokenizers.enwik8_bytes import ShiftedByteTokenizer
-from reformer_cli.tokenizers.sentencepiece import SentencePieceTokenizer, losses, open_any, read_foreign
+from reformer_cli.tokenizers.load import deserialise, load_tokenizer, open_tokenizer
+from reformer_cli.tokenizers.sentencepiece import SentencePieceTokenizer, losses
 from reformer_cli.tokenizers.sentencepiece_proto import read_facts
 from reformer_cli.utils.errors import UserError
 
@@ -48,7 +48,7 @@ def test_bytes_and_two_as_the_enwik8_models_page_codes_them() -> None:
     tokenizer = ShiftedByteTokenizer()
     assert tokenizer.encode("In 1965, é").tolist() == [b + 2 for b in "In 1965, é".encode()]
     assert tokenizer.decode([0, 75, 112, 1, 0]) == "In"
-    assert tokenizer_of(tokenizer.serialise(), "x").kind == "bytes+2"
+    assert deserialise(tokenizer.serialise(), "x").kind == "bytes+2"
 
 
 @pytest.mark.parametrize("kind", ["bpe", "unigram"])
@@ -110,25 +110,25 @@ def test_it_comes_back_from_its_file(tmp_path: Path) -> None:
 )
 def test_a_damaged_first_line(head: bytes) -> None:
     with pytest.raises(UserError, match="whole first line"):
-        read_foreign(head + model(), "x")
+        ours.deserialise(head + model(), "x")
 
 
 @pytest.mark.parametrize("size", [-1, 3, 2**40])
 def test_a_vocabulary_of_no_possible_size(size: int) -> None:
     head = f'{{"kind": "sentencepiece", "end": 1, "vocab_size": {size}}}\n'.encode()
     with pytest.raises(UserError, match="do not belong together"):
-        read_foreign(head + model(), "x")
+        ours.deserialise(head + model(), "x")
 
 
 @pytest.mark.parametrize("content", [b"", b"nonsense", b"\x0a\xff\xff\xff\xff\x7f", bytes(100)])
 def test_no_model_at_all(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "spiece.model").write_bytes(content)
     with pytest.raises(UserError, match=r"spiece\.model"):
-        open_any(tmp_path / "spiece.model")
+        open_tokenizer(tmp_path / "spiece.model")
     with pytest.raises(UserError, match="no file"):
-        open_any(tmp_path / "missing")
+        open_tokenizer(tmp_path / "missing")
     with pytest.raises(UserError, match="cannot read"):
-        open_any(tmp_path)
+        open_tokenizer(tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["bpe", "unigram", "char", "word"])

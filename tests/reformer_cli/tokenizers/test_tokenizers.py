@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from reformer_cli.config.schema import SubwordKind
 from reformer_cli.data.sources import python_reference
-from reformer_cli.tokenizers.base import ByteTokenizer, Tokenizer, load_tokenizer
+from reformer_cli.tokenizers.base import ByteTokenizer, Tokenizer
+from reformer_cli.tokenizers.load import load_tokenizer
 from reformer_cli.tokenizers.subword import SubwordTokenizer, choose_vocab_size, train_subwords
 from reformer_cli.utils.errors import UserError
 

@@ -21,7 +21,8 @@ from reformer_cli.data.scan import reread, scanned
 from reformer_cli.data.shards import TokenSet, load_or_prepare
 from reformer_cli.data.split import Share
 from reformer_cli.data.text_decoding import Options
-from reformer_cli.tokenizers.base import PixelTokenizer, tokenizer_of
+from reformer_cli.tokenizers.base import PixelTokenizer
+from reformer_cli.tokenizers.load import deserialise
 from reformer_cli.utils.errors import UserError
 
 SIZE = (4, 6)  # height, width
@@ -284,7 +285,7 @@ def test_an_image_black_as_space_is_no_empty_corpus(tmp_path: Path) -> None:
 
 def test_the_tokenizer_loses_nothing() -> None:
     every = bytes(range(256)).decode("latin-1")
-    tokenizer = tokenizer_of(PixelTokenizer().serialise())
+    tokenizer = deserialise(PixelTokenizer().serialise())
     assert isinstance(tokenizer, PixelTokenizer)
     assert tokenizer.encode(every).tolist() == list(range(256))
     assert tokenizer.decode(tokenizer.encode(every)) == every
