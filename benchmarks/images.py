@@ -23,9 +23,9 @@ import numpy.typing as npt
 import record
 from reformer import ReformerLM
 
-from reformer_cli.data.batches import held_out_windows
+from reformer_cli.data.batches import validation_windows
+from reformer_cli.data.dataset import open_dataset
 from reformer_cli.data.formats.images import Pixels, as_bytes
-from reformer_cli.data.shards import load_or_prepare
 from reformer_cli.evaluation.likelihood import reading_of_images
 from reformer_cli.runs.run import Run
 from reformer_cli.sampling.config import SamplingConfig
@@ -94,12 +94,12 @@ def score(path: Path, page: Path | None, count: int) -> None:
     run = Run.open(path)
     tokenizer, size = run.tokenizer(), run.config.data.image_size
     assert size is not None
-    tokens = load_or_prepare(run.config.data, print, tokenizer, run.config.corpus_digest).tokens
+    tokens = open_dataset(run.config.data, print, tokenizer, run.config.corpus_digest).tokens
     stride = run.config.data.context + 1
     train = np.asarray(tokens.train, np.int64).reshape(-1, stride)[:, 1:]
     test = np.asarray(tokens.held_out, np.int64).reshape(-1, stride - 1)
     model = run.load_model()
-    windows = held_out_windows(tokens, stride - 1)
+    windows = validation_windows(tokens, stride - 1)
     reading = reading_of_images(model.config, stride - 1)
     ((_, ours),) = scored_images(run, model, tokenizer, [], windows, reading)
     shape = (-1, *size, 3)

@@ -25,7 +25,7 @@ from torch import Tensor
 from reformer_cli.commands.options import keep_freed_memory
 from reformer_cli.config.schema import DataConfig, TrainConfig
 from reformer_cli.data.batches import Batches
-from reformer_cli.data.shards import load_or_prepare
+from reformer_cli.data.dataset import open_dataset
 from reformer_cli.training.optimizers import make_optimizers
 from reformer_cli.training.schedules import learning_rate
 
@@ -109,13 +109,13 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=2)
     arguments = parser.parse_args()
     keep_freed_memory()
-    prepared = load_or_prepare(DataConfig(corpus=("python-reference",), context=CONTEXT), print)
-    text = torch.from_numpy(prepared.tokens.held_out[: 64 * CONTEXT].astype("int64"))
+    dataset = open_dataset(DataConfig(corpus=("python-reference",), context=CONTEXT), print)
+    text = torch.from_numpy(dataset.tokens.held_out[: 64 * CONTEXT].astype("int64"))
     rows: list[tuple[str, str, str, float, str]] = []
     trained: Any = None
     for seed in range(arguments.seeds):
-        config = ReformerConfig(vocab_size=prepared.tokenizer.vocab_size, seed=seed, **SIZES)  # type: ignore[arg-type]
-        batches = Batches(prepared.tokens, prepared.tokenizer.end, CONTEXT, BATCH, seed)
+        config = ReformerConfig(vocab_size=dataset.tokenizer.vocab_size, seed=seed, **SIZES)  # type: ignore[arg-type]
+        batches = Batches(dataset.tokens, dataset.tokenizer.end, CONTEXT, BATCH, seed)
         for name, kind in (("fixed point", ReformerLM), ("float32", FloatLM)):
             model, seconds = train(kind, config, batches, arguments.steps)
             nats, (largest, error) = held_out(model, text), rebuilt(model, text[:4096])

@@ -33,7 +33,7 @@ import psutil
 import sentencepiece
 
 from reformer_cli.config.schema import DataConfig
-from reformer_cli.data.shards import load_or_prepare
+from reformer_cli.data.dataset import open_dataset
 from reformer_cli.data.sources import python_reference
 from reformer_cli.tokenizers.load import load_tokenizer
 from reformer_cli.tokenizers.subword import train_subwords
@@ -76,7 +76,7 @@ def ours(folder: Path, processes: int) -> dict[str, float]:
     found = {}
     for name in ("seconds", "second start"):
         began = time.monotonic()
-        tokens = load_or_prepare(data, lambda _: None, tokenizer).tokens
+        tokens = open_dataset(data, lambda _: None, tokenizer).tokens
         found[name] = time.monotonic() - began
     return found | {"tokens": len(tokens.train) + len(tokens.held_out)}
 

@@ -30,8 +30,8 @@ def corpus(
 ) -> None:
     """Read a corpus as `train` would: what it holds, what is left out, and all that cannot be read (then status 2)."""
     from reformer_cli.config.load import load_config, resolve
+    from reformer_cli.data.dataset import open_dataset, options_of
     from reformer_cli.data.scan import scanned
-    from reformer_cli.data.shards import load_or_prepare, options_of
 
     if tokens and "-" in texts:
         raise UserError("--tokens reads a corpus twice, standard input comes once", "put the text in a file")
@@ -39,7 +39,7 @@ def corpus(
     data = dataclasses.replace(data, corpus=tuple(texts), validation=(), encoding=encoding or data.encoding)
     with scanned(texts, options_of(data), data.num_workers, say) as found:
         if tokens and (data.errors == "skip" or not found.n_faults):
-            load_or_prepare(data, say)
+            open_dataset(data, say)
         about = describe(found)
         faults = [*found.faults, *([f"and {n:,} more"] if (n := found.n_faults - len(found.faults)) else [])]
     typer.echo(json_.dumps(about) if json else table(about, data.image_size is not None))

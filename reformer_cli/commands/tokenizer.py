@@ -92,9 +92,9 @@ def train(
 ) -> None:
     """Train a tokenizer that loses nothing of any text; use it with reformer train --tokenizer FILE."""
     from reformer_cli.config.load import resolve
+    from reformer_cli.data.dataset import options_of
     from reformer_cli.data.make_tokenizer import tokenizer_for
     from reformer_cli.data.scan import scanned
-    from reformer_cli.data.shards import options_of
     from reformer_cli.data.sources import absolute
 
     _check_new(output)

@@ -24,7 +24,7 @@ from reformer_cli.workflows.choose import chosen, count_columns, fitted, say_cho
 
 if TYPE_CHECKING:
     from reformer_cli.config.schema import RunConfig, Settings
-    from reformer_cli.data.shards import Prepared
+    from reformer_cli.data.dataset import Dataset
     from reformer_cli.runs.run import Run
     from reformer_cli.tokenizers.base import Tokenizer
     from reformer_cli.training.distributed import World
@@ -111,12 +111,12 @@ def as_yaml(value: Any) -> str:
 
 
 # A run that is ready to train, its text, and the folder of the checkpoint it goes on from.
-Ready = tuple["Run", "Prepared", "Path | None"]
+Ready = tuple["Run", "Dataset", "Path | None"]
 
 
 def _train(world: World, make_ready: Callable[[], Ready]) -> None:
     """The chief makes ready, the others open what it made."""
-    from reformer_cli.data.copy_task import prepared_before
+    from reformer_cli.data.dataset import reopen_dataset
     from reformer_cli.runs.origin import Origin
     from reformer_cli.runs.run import Run
     from reformer_cli.workflows.training_run import Session
@@ -134,8 +134,8 @@ def _train(world: World, make_ready: Callable[[], Ready]) -> None:
         path, checkpoint, given = json.loads(world.told(decide))
         if not world.chief:
             run = Run.open(Path(path))
-            prepared = prepared_before(run.config.data, run.tokenizer(), run.config.corpus_digest)
-            ready.append((run, prepared, Path(checkpoint) if checkpoint else None))
+            dataset = reopen_dataset(run.config.data, run.tokenizer(), run.config.corpus_digest)
+            ready.append((run, dataset, Path(checkpoint) if checkpoint else None))
         session = Session(world, *ready[0])
         if given:
             session.model.load_state_dict(session.run.load_model(world.device).state_dict())
@@ -153,7 +153,8 @@ def _begun(
     import torch
 
     from reformer_cli.config.load import resolve
-    from reformer_cli.data.copy_task import absolute, amount, find, load_or_prepare
+    from reformer_cli.data.copy_task import find
+    from reformer_cli.data.dataset import absolute, amount, open_dataset
     from reformer_cli.data.make_tokenizer import check_kind
     from reformer_cli.runs.run import Run
     from reformer_cli.training.batching import reading_for
@@ -177,36 +178,36 @@ def _begun(
         check_kind(data, tokenizer)
     # transformers, which models of this pattern can be exported to, could not undo the markers.
     case_markers = settings["model"].get("pattern") != "published"
-    prepared = load_or_prepare(data, say, tokenizer, case_markers=case_markers)
+    dataset = open_dataset(data, say, tokenizer, case_markers=case_markers)
     if (made := find(settings["data"]["corpus"])) is not None:
         settings["data"].setdefault("context", made.context)
     if train.get("precision", "auto") == "auto":
         train["precision"], reason = pick_precision(world.device)
         say_choice("train.precision", train["precision"], reason)
     if source is None:
-        settings = chosen(settings, prepared, world, start)
+        settings = chosen(settings, dataset, world, start)
     if made is None and data.image_size is None:
-        count_columns(settings["model"], prepared)
+        count_columns(settings["model"], dataset)
     if world.device != "cpu" and "workspace_tokens" not in settings["model"]:
         settings["model"]["workspace_tokens"] = GPU_WORKSPACE
         say_choice("model.workspace_tokens", GPU_WORKSPACE, "a GPU is started less often for larger slices")
-    config = resolve(settings, prepared.tokenizer.vocab_size, prepared.digest)
+    config = resolve(settings, dataset.tokenizer.vocab_size, dataset.digest)
     backend, reason = backend_reason(config.model, world.device)
     say_choice("backend", backend, reason)
     config = fitted(settings, config, world)
     warn_of_reach(config)
     check_world(config, world)
-    reading_for(config, prepared).check()
+    reading_for(config, dataset).check()
     check_board(config.train.tensorboard)
     n = count_parameters(config.model)
-    run = Run.create(path, config, prepared.tokenizer)
+    run = Run.create(path, config, dataset.tokenizer)
     if start is not None:
-        start.begin(run, torch.from_numpy(prepared.tokens.train[:SAMPLE].astype("int64")))
+        start.begin(run, torch.from_numpy(dataset.tokens.train[:SAMPLE].astype("int64")))
     say(
-        f"{run.path}: {n / 1e6:.2f} M parameters, {prepared.tokenizer.vocab_size:,} tokens of vocabulary, "
-        + amount(config.data, prepared)
+        f"{run.path}: {n / 1e6:.2f} M parameters, {dataset.tokenizer.vocab_size:,} tokens of vocabulary, "
+        + amount(config.data, dataset)
     )
-    return run, prepared, None
+    return run, dataset, None
 
 
 def _asked(

@@ -11,13 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reformer_cli.data.shards import HeldOut, Part, TokenSet
+from reformer_cli.data.shards import TokenFiles
+from reformer_cli.data.split import Span, ValidationSpan
 from reformer_cli.utils.errors import UserError
 
 ROUNDS = 6  # of the shuffle
 WORD = 2**64 - 1
 Rows = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
-LEAST_SCORED = 512  # held-out tokens of each window that is scored at all, while a run goes on
+LEAST_SCORED = 512  # tokens of each window that is scored at all, while a run goes on
 
 
 @dataclass(frozen=True)
@@ -30,13 +31,13 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Window:
-    """Held-out tokens to score, the tokens before them, and the text they stand for."""
+class ValidationWindow:
+    """Tokens for validation to score, the tokens before them, and the text they stand for."""
 
     name: str
     prefix: Tensor
     scored: Tensor
-    text: Part
+    text: Span
 
 
 class Batches:
@@ -51,7 +52,7 @@ class Batches:
     """
 
     def __init__(
-        self, tokens: TokenSet, end: int, context: int, batch: int, seed: int, whole: bool = False, noise: float = 0.0
+        self, tokens: TokenFiles, end: int, context: int, batch: int, seed: int, whole: bool = False, noise: float = 0.0
     ) -> None:
         self.tokens, self.end, self.context, self.batch, self.seed = tokens, end, context, batch, seed
         self.noise = noise
@@ -135,44 +136,44 @@ def _mixed(x: int) -> int:
     return x ^ x >> 31
 
 
-class Windows(Sequence[Window]):
-    """The held-out part of each document that has one, with up to `context` tokens of what comes before it."""
+class ValidationWindows(Sequence[ValidationWindow]):
+    """The part of each document that is for validation, with up to `context` tokens of what comes before it."""
 
-    def __init__(self, tokens: TokenSet, parts: Sequence[HeldOut], context: int) -> None:
-        self._tokens, self._parts, self._context = tokens, parts, context
+    def __init__(self, tokens: TokenFiles, spans: Sequence[ValidationSpan], context: int) -> None:
+        self._tokens, self._spans, self._context = tokens, spans, context
 
     def __len__(self) -> int:
-        return len(self._parts)
+        return len(self._spans)
 
     def __getitem__(self, n: Any) -> Any:
         if isinstance(n, slice):
-            return Windows(self._tokens, _Slice(self._parts, range(len(self))[n]), self._context)
-        held: HeldOut = self._parts[n]
-        part, stop = held.part, held.before_stop
-        prefix = self._tokens.train[max(held.before, stop - self._context) : stop].astype(np.int64)
+            return ValidationWindows(self._tokens, _Slice(self._spans, range(len(self))[n]), self._context)
+        held: ValidationSpan = self._spans[n]
+        span, stop = held.span, held.context_stop
+        prefix = self._tokens.train[max(held.context_start, stop - self._context) : stop].astype(np.int64)
         if not len(prefix):  # a document that is held out whole
             prefix = np.array([self._tokens.end], np.int64)
-        scored = self._tokens.held_out[part.start : part.stop].astype(np.int64)
-        return Window(held.name, torch.from_numpy(prefix), torch.from_numpy(scored), part)
+        scored = self._tokens.validation[span.start : span.stop].astype(np.int64)
+        return ValidationWindow(held.name, torch.from_numpy(prefix), torch.from_numpy(scored), span)
 
-    def some(self, tokens: int, least: int = LEAST_SCORED) -> Windows:
+    def some(self, tokens: int, least: int = LEAST_SCORED) -> ValidationWindows:
         """As many as so many tokens score decently, `least` of each, spread evenly; all where they suffice for that."""
         wanted = max(1, tokens // least)
         stride = -(-len(self) // wanted)
         return self[stride // 2 :: stride] if stride > 1 else self
 
 
-class _Slice(Sequence[HeldOut]):
-    def __init__(self, parts: Sequence[HeldOut], places: range) -> None:
-        self._parts, self._places = parts, places
+class _Slice(Sequence[ValidationSpan]):
+    def __init__(self, spans: Sequence[ValidationSpan], places: range) -> None:
+        self._spans, self._places = spans, places
 
     def __len__(self) -> int:
         return len(self._places)
 
     def __getitem__(self, n: Any) -> Any:
-        return self._parts[self._places[n]]
+        return self._spans[self._places[n]]
 
 
-def held_out_windows(tokens: TokenSet, context: int) -> Windows:
+def validation_windows(tokens: TokenFiles, context: int) -> ValidationWindows:
     """What to validate on; read as it is asked for, since there may be many."""
-    return Windows(tokens, tokens.parts, context)
+    return ValidationWindows(tokens, tokens.spans, context)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator
 
 from reformer_cli.config.schema import DataConfig, SubwordKind
@@ -12,7 +11,7 @@ from reformer_cli.tokenizers.base import ByteTokenizer, PixelTokenizer, Tokenize
 from reformer_cli.tokenizers.load import load_tokenizer
 from reformer_cli.tokenizers.subword import choose_vocab_size, train_subwords
 from reformer_cli.utils.errors import UserError
-from reformer_cli.utils.files import as_size, cache_folder, write_file
+from reformer_cli.utils.files import as_size, cache_folder, key, write_file
 from reformer_cli.utils.progress_bar import shown
 
 VERSION = 5  # of how they are trained: a change makes vocabularies be made again
@@ -65,10 +64,5 @@ def _trained_on(scan: Scan, rule: Rule, advance: Callable[[int], None]) -> Itera
     """The training part of each document, in pieces."""
     for _, source, record in scan.files():
         for _, _, length, pieces in reread(source, record, scan.options):
-            yield (piece for held, piece in split(pieces, length, rule.tail(length)) if not held)
+            yield (piece for for_validation, piece in split(pieces, length, rule.tail(length)) if not for_validation)
         advance(record.bytes)
-
-
-def key(*parts: object) -> str:
-    """A name for what is made of these."""
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from reformer_cli.data import sources
 from reformer_cli.data.file_index import Index, Listing, Record
 from reformer_cli.data.sources import Source
-from reformer_cli.data.text_decoding import Fault, Options, Replaced
+from reformer_cli.data.text_decoding import Options, Replacements, UnreadableText
 from reformer_cli.utils.errors import UserError
 from reformer_cli.utils.files import as_size, cache_folder
 from reformer_cli.utils.progress_bar import shown
@@ -51,7 +51,9 @@ class Meter:
         try:
             data = self.options.bytes_of(piece)
         except UnicodeEncodeError:
-            raise Fault(f"{self.name} holds half of a character (a lone surrogate)", "give its encoding") from None
+            raise UnreadableText(
+                f"{self.name} holds half of a character (a lone surrogate)", "give its encoding"
+            ) from None
         self._sum.update(data)
         self.characters += len(piece)
         self.bytes += len(data)
@@ -207,7 +209,7 @@ def read_file(source: Source, options: Options) -> Record:
     """Read a file whole, document by document."""
     lengths = array("q")  # there may be a hundred million
     faults: list[str] = []
-    n_faults, replaced = 0, Replaced()
+    n_faults, replaced = 0, Replacements()
     total, n_bytes, words = hashlib.sha256(), 0, 0
     try:
         for document in sources.documents(source, options, replaced):
@@ -215,7 +217,7 @@ def read_file(source: Source, options: Options) -> Record:
             try:
                 for piece in document.pieces:
                     meter.add(piece)
-            except Fault as fault:
+            except UnreadableText as fault:
                 lengths.append(-1)
                 n_faults += 1
                 if len(faults) < MOST_FAULTS:
@@ -225,7 +227,7 @@ def read_file(source: Source, options: Options) -> Record:
             if meter.characters:
                 total.update(meter.digest())
                 n_bytes, words = n_bytes + meter.bytes, words + meter.words
-    except Fault as fault:
+    except UnreadableText as fault:
         n_faults += 1
         faults.append(str(fault))
     found = np.frombuffer(lengths, np.int64)
@@ -248,7 +250,7 @@ def reread(source: Source, record: Record, options: Options) -> Iterator[tuple[i
                 for _ in pieces:  # what was not asked for belongs to the digest too
                     pass
                 total.update(meter.digest())
-    except Fault:
+    except UnreadableText:
         faulty = True  # and the scan has met the same, or the digest will tell
     if total.digest() != record.digest or (faulty and not record.n_faults):
         raise Changed(source)
@@ -266,7 +268,7 @@ def _metered(pieces: Iterable[str], meter: Meter, source: Source) -> Iterator[st
         for piece in pieces:
             meter.add(piece)
             yield piece
-    except Fault:
+    except UnreadableText:
         raise Changed(source) from None
 
 

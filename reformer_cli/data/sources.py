@@ -15,7 +15,7 @@ from typing import BinaryIO
 from reformer_cli.data import gutenberg
 from reformer_cli.data.formats import registry
 from reformer_cli.data.formats.registry import IMAGES, READERS, UNPACKERS, Document, format_of
-from reformer_cli.data.text_decoding import Fault, Options, Replaced
+from reformer_cli.data.text_decoding import Options, Replacements, UnreadableText
 from reformer_cli.data.text_decoding import decode as decode  # for those who read a text that is no corpus
 from reformer_cli.utils.errors import UserError
 from reformer_cli.utils.files import cache_folder
@@ -41,16 +41,16 @@ class Source:
     changed: float
 
 
-def documents(source: Source, options: Options, replaced: Replaced | None = None) -> Iterator[Document]:
-    """The documents of a source. Raises Fault for what is not text in its format. replaced: where bytes were none."""
+def documents(source: Source, options: Options, replaced: Replacements | None = None) -> Iterator[Document]:
+    """The documents of a source. replaced: where bytes were none. Raises UnreadableText for what is no text."""
     if source.ending == BUILT_IN:
         yield Document(BUILT_IN, [python_reference()])
         return
     place = source.path, source.name, source.ending, source.packed
     try:
-        yield from registry.documents(*place, options, replaced or Replaced())
+        yield from registry.documents(*place, options, replaced or Replacements())
     except OSError as error:
-        raise Fault(f"cannot read {source.name}: {error.strerror or error}") from None
+        raise UnreadableText(f"cannot read {source.name}: {error.strerror or error}") from None
 
 
 @contextmanager

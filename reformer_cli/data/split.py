@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -15,6 +16,28 @@ MANY = 1_000  # documents of which each gives its end; of more than these, some 
 SHORT = 20_000  # characters up to which a document among many is held out whole or not at all
 LONGEST_END = 400_000  # characters that one document among many gives
 NEAREST_LINE = 2_000  # characters within which the cut moves to a line's end
+
+
+@dataclass(frozen=True)
+class Span:
+    """A stretch of a token file, and the text it stands for."""
+
+    start: int
+    stop: int
+    bytes: int
+    characters: int
+    words: int
+
+
+@dataclass(frozen=True)
+class ValidationSpan:
+    """The part of a document that is for validation, and (context_start, context_stop) where what comes before it is in
+    the training tokens."""
+
+    name: str
+    span: Span
+    context_start: int
+    context_stop: int
 
 
 def share_of(data: DataConfig) -> float:

@@ -14,12 +14,12 @@ from typing import IO
 import numpy as np
 import numpy.typing as npt
 
-from reformer_cli.data.shards import WORD
 from reformer_cli.tokenizers.base import Ids
 from reformer_cli.utils.errors import UserError
 
 SIZE = 2**20  # bytes read at a time
-# Of every tokenizer, text up to here has the same tokens whatever comes after, as `tokenizer.CUTS` says.
+WORD = re.compile(r"\S+")
+# Of every tokenizer, text up to here has the same tokens whatever comes after, as `base.CUTS` says.
 SAFE_BYTES = re.compile(rb"\n(?=[ \n\x21-\x40])|[^ \t\r\n](?= )")
 Facts = npt.NDArray[np.float64]  # [tokens, 3]: bytes, characters and words that begin in each
 

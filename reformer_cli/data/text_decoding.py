@@ -19,7 +19,7 @@ MOST_ALWAYS, MOST_SHARE = 1000, 0.3  # characters, and share of a block, that ma
 WIDE = ("utf_16", "utf_32")  # begins the names of encodings in which text is full of zero bytes
 
 
-class Fault(UserError):
+class UnreadableText(UserError):
     """A file, or a document in it, that cannot be read as text."""
 
 
@@ -42,7 +42,7 @@ class Options:
 
 
 @dataclass
-class Replaced:
+class Replacements:
     """What was replaced in a file: in how many places, and where the first one of each document was; or, of images,
     how many were converted, and how."""
 
@@ -56,13 +56,13 @@ class Replaced:
 
 
 @dataclass(frozen=True)
-class Opened:
+class OpenFile:
     """A file to read: its name for people, its unpacked bytes, the options; replaced: what is told of invalid bytes."""
 
     name: str
     stream: BinaryIO
     options: Options
-    replaced: Replaced
+    replaced: Replacements
 
 
 class _Met(threading.local):
@@ -93,8 +93,8 @@ def _count_and_replace(error: UnicodeError) -> tuple[str, int]:
 codecs.register_error(COUNTING, _count_and_replace)
 
 
-def decoded(file: Opened) -> Iterator[str]:
-    """The text of a file with \\n line ends and no byte order mark. Raises Fault where it is none, saying where."""
+def decoded(file: OpenFile) -> Iterator[str]:
+    """The text of a file with \\n line ends and no byte order mark. Raises UnreadableText, which says where."""
     replacing = file.options.replacing
     decoder = _decoder(file.options.encoding, COUNTING if replacing else "strict")
     size, lines, first, carriage, told = 0, 0, True, "", False
@@ -128,7 +128,9 @@ def decoded(file: Opened) -> Iterator[str]:
             return
 
 
-def decode_whole(data: bytes, encoding: str, file: Opened, fault: Callable[[UnicodeDecodeError], Fault]) -> str:
+def decode_whole(
+    data: bytes, encoding: str, file: OpenFile, fault: Callable[[UnicodeDecodeError], UnreadableText]
+) -> str:
     """The text of a part of a file, with what is no text replaced or, where the options refuse that, raised as `fault`.
 
     Raises LookupError for an encoding that is not known.
@@ -145,7 +147,7 @@ def decode_whole(data: bytes, encoding: str, file: Opened, fault: Callable[[Unic
 
 def decode(data: bytes, name: str, encoding: str) -> str:
     """bytes -> text as `decoded` has it; UserError where they are none."""
-    return "".join(decoded(Opened(name, io.BytesIO(data), Options(encoding), Replaced())))
+    return "".join(decoded(OpenFile(name, io.BytesIO(data), Options(encoding), Replacements())))
 
 
 def _decoder(encoding: str, errors: str) -> codecs.IncrementalDecoder:
@@ -156,14 +158,14 @@ def _decoder(encoding: str, errors: str) -> codecs.IncrementalDecoder:
         raise UserError(f"unknown encoding {encoding!r}", "try utf-8, latin-1, cp1252 or utf-16") from None
 
 
-def _not_text(file: Opened, error: UnicodeDecodeError, before: int, lines: int) -> Fault:
+def _not_text(file: OpenFile, error: UnicodeDecodeError, before: int, lines: int) -> UnreadableText:
     encoding = file.options.encoding
     if (zero := error.object[:8192].find(b"\0")) >= 0 and not _wide(encoding):
         return _binary(file.name, before + zero)
     lines += error.object[: error.start].decode(encoding, "ignore").count("\n")
     where, found = before + error.start, error.object[error.start]
     hint = "give its encoding, such as --encoding latin-1, or --set data.errors=replace"
-    return Fault(f"{file.name} is not {encoding}: byte {where} (line {lines + 1}) is 0x{found:02x}", hint)
+    return UnreadableText(f"{file.name} is not {encoding}: byte {where} (line {lines + 1}) is 0x{found:02x}", hint)
 
 
 def _wide(encoding: str) -> bool:
@@ -180,6 +182,6 @@ def _place_of_zero(data: bytes, before: int, encoding: str) -> int:
     return before + next(zeros, 0)
 
 
-def _binary(name: str, where: int) -> Fault:
+def _binary(name: str, where: int) -> UnreadableText:
     hint = "give plain text, --encoding utf-16, or --set data.errors=replace"
-    return Fault(f"{name} looks binary: a zero byte at {where}", hint)
+    return UnreadableText(f"{name} looks binary: a zero byte at {where}", hint)

@@ -27,11 +27,11 @@ from reformer_cli.utils.workers import ordered
 JOB, JOB_TEXTS = 2**20, 20_000  # characters and texts that a process tokenises at once
 COMMIT = 2**26  # characters after which what is done is put on disk for good
 PROGRESS = "progress.json"
-FILES = ("train.bin", "held_out.bin", "held_out.idx", "held_out.names")
-# Where the held-out part of a document is (start, stop in held_out.bin), what it stands for, the part trained on before
-# it (in train.bin), and where its name ends in held_out.names.
-WINDOW = np.dtype([(name, "<i8") for name in (
-    "before_start", "before_stop", "start", "stop", "bytes", "characters", "words", "name_stop",
+TRAIN, VALIDATION, SPANS, NAMES = FILES = ("train.bin", "validation.bin", "validation.idx", "validation.names")
+# Where a document's part for validation is (start, stop in VALIDATION), what it stands for, the part trained on before
+# it (in TRAIN), and where its name ends in NAMES.
+SPAN_ROW = np.dtype([(name, "<i8") for name in (
+    "context_start", "context_stop", "start", "stop", "bytes", "characters", "words", "name_stop",
 )])  # fmt: skip
 Parts = Sequence[tuple[Scan, Rule]]
 Place = tuple[int, int, int]  # file, document in it, pieces of it that are done
@@ -39,26 +39,26 @@ Place = tuple[int, int, int]  # file, document in it, pieces of it that are done
 
 @dataclass(slots=True)
 class Text:
-    """A piece to tokenise; held: whether it is held out; window: whether a part of its document is."""
+    """A piece to tokenise; held: whether it is for validation; spanned: whether a part of its document is."""
 
     place: Place
     name: str
     text: str
     first: bool
     held: bool
-    window: bool
-    words: int = 0  # these two are counted where the text is held out
+    spanned: bool
+    words: int = 0  # these two are counted where it is held
     bytes: int = 0
 
 
 @dataclass
-class Window:
-    """The held-out part of a document, while it grows; document: whose it is."""
+class OpenSpan:
+    """The part of a document that is for validation, while it grows; document: whose it is."""
 
     document: tuple[int, int]
     name: str
-    before_start: int
-    before_stop: int
+    context_start: int
+    context_stop: int
     start: int
     stop: int
     bytes: int = 0
@@ -73,17 +73,17 @@ class State:
     place: Place = (0, 0, 0)
     sizes: dict[str, int] = field(default_factory=lambda: dict.fromkeys(FILES, 0))
     characters: int = 0
-    held_out_bytes: int = 0  # of the corpus
-    open: Window | None = None
+    validation_bytes: int = 0  # of the corpus
+    open: OpenSpan | None = None
 
     @classmethod
     def read(cls, folder: Path) -> State:
         """What was committed last; the beginning if nothing was."""
         with suppress(OSError, ValueError, KeyError, TypeError):
             found = json.loads((folder / PROGRESS).read_text("utf-8"))
-            window = found.pop("open")
+            span = found.pop("open")
             state = cls(**found | {"place": tuple(found["place"])})
-            state.open = Window(**window | {"document": tuple(window["document"])}) if window else None
+            state.open = OpenSpan(**span | {"document": tuple(span["document"])}) if span else None
             if all((folder / name).stat().st_size >= state.sizes[name] for name in FILES):
                 return state
         return cls()
@@ -210,15 +210,15 @@ class _Writer:
         """The tokens of a job's texts."""
         held = np.array([text.held for text in job])
         stops = np.cumsum(lengths) * self.size
-        in_train, in_held_out = np.cumsum(np.where(held, 0, lengths)), np.cumsum(np.where(held, lengths, 0))
-        trained, held_out = self._tokens("train.bin"), self._tokens("held_out.bin")
-        for n in np.flatnonzero([text.window for text in job]):
-            stop = held_out + in_held_out[n] if held[n] else trained + in_train[n]
-            self._window(job[n], int(stop - lengths[n]), int(stop))
+        in_train, in_validation = np.cumsum(np.where(held, 0, lengths)), np.cumsum(np.where(held, lengths, 0))
+        trained, validated = self._tokens(TRAIN), self._tokens(VALIDATION)
+        for n in np.flatnonzero([text.spanned for text in job]):
+            stop = validated + in_validation[n] if held[n] else trained + in_train[n]
+            self._grow_span(job[n], int(stop - lengths[n]), int(stop))
         for is_held, runs in itertools.groupby(range(len(job)), key=lambda n: bool(held[n])):
             run = list(runs)
             begin = int(stops[run[0] - 1]) if run[0] else 0
-            self._write("held_out.bin" if is_held else "train.bin", ids[begin : int(stops[run[-1]])])
+            self._write(VALIDATION if is_held else TRAIN, ids[begin : int(stops[run[-1]])])
         self.state.place = job[-1].place
         self.state.characters += sum(len(text.text) for text in job)
         if self.state.characters - self.committed >= COMMIT:
@@ -226,7 +226,7 @@ class _Writer:
 
     def finish(self) -> None:
         """Everything is there."""
-        self._close_window()
+        self._close_span()
         self.commit()
 
     def commit(self) -> None:
@@ -238,30 +238,30 @@ class _Writer:
         write_file(self.folder / PROGRESS, json.dumps(asdict(self.state)))
         self.committed = self.state.characters
 
-    def _window(self, text: Text, start: int, stop: int) -> None:
-        """Note where a part of a document is that gives a held-out part, or is one."""
-        document, window = text.place[:2], self.state.open
-        if window is None or window.document != document:
-            self._close_window()
+    def _grow_span(self, text: Text, start: int, stop: int) -> None:
+        """Note where a part of a document is of which one is for validation, or is that one."""
+        document, span = text.place[:2], self.state.open
+        if span is None or span.document != document:
+            self._close_span()
             before = 0 if text.held else start
-            window = self.state.open = Window(document, text.name, before, before, 0, 0)
+            span = self.state.open = OpenSpan(document, text.name, before, before, 0, 0)
         if not text.held:
-            window.before_stop = stop
+            span.context_stop = stop
             return
-        if window.start == window.stop:
-            window.start = start
-        window.stop = stop
-        window.bytes, window.characters = window.bytes + text.bytes, window.characters + len(text.text)
-        window.words += text.words
-        self.state.held_out_bytes += text.bytes
+        if span.start == span.stop:
+            span.start = start
+        span.stop = stop
+        span.bytes, span.characters = span.bytes + text.bytes, span.characters + len(text.text)
+        span.words += text.words
+        self.state.validation_bytes += text.bytes
 
-    def _close_window(self) -> None:
-        window, self.state.open = self.state.open, None
-        if window is None or window.start == window.stop:
+    def _close_span(self) -> None:
+        span, self.state.open = self.state.open, None
+        if span is None or span.start == span.stop:
             return
-        self._write("held_out.names", window.name.encode("utf-8", "surrogateescape"))
-        row = (*(getattr(window, name) for name in WINDOW.names[:-1]), self.state.sizes["held_out.names"])  # type: ignore[index]
-        self._write("held_out.idx", np.array([row], WINDOW).tobytes())
+        self._write(NAMES, span.name.encode("utf-8", "surrogateescape"))
+        row = (*(getattr(span, name) for name in SPAN_ROW.names[:-1]), self.state.sizes[NAMES])  # type: ignore[index]
+        self._write(SPANS, np.array([row], SPAN_ROW).tobytes())
 
     def _write(self, name: str, data: bytes) -> None:
         with self._named(name):

@@ -9,9 +9,9 @@ import numpy.typing as npt
 from reformer import ReformerLM
 
 from reformer_cli.config.schema import EvalConfig
-from reformer_cli.data.batches import Windows
-from reformer_cli.data.copy_task import Duplicate
-from reformer_cli.data.shards import TokenSet
+from reformer_cli.data.batches import ValidationWindows
+from reformer_cli.data.copy_task import CopyTask
+from reformer_cli.data.shards import TokenFiles
 from reformer_cli.data.text_chunks import facts_of
 from reformer_cli.evaluation.bootstrap import Blocks, finite
 from reformer_cli.evaluation.context_curve import Passage, choose_contexts, context_curve, verdict
@@ -26,8 +26,8 @@ class Evaluations:
     """One run's text and settings; windows: what was held out, after as much as a training step reads. `of` a model."""
 
     def __init__(
-        self, config: EvalConfig, tokenizer: Tokenizer, tokens: TokenSet, windows: Windows, reading: Reading,
-        source: Duplicate | None,
+        self, config: EvalConfig, tokenizer: Tokenizer, tokens: TokenFiles, windows: ValidationWindows,
+        reading: Reading, source: CopyTask | None,
     ) -> None:  # fmt: skip
         self.config, self.tokenizer, self.tokens = config, tokenizer, tokens
         self.reading, self.source = reading, source

@@ -22,7 +22,7 @@ from reformer import ReformerLM
 from reformer.decode.state import State
 from torch import Tensor
 
-from reformer_cli.data.copy_task import MARK, Duplicate
+from reformer_cli.data.copy_task import MARK, CopyTask
 from reformer_cli.tokenizers.base import Tokenizer
 from reformer_cli.utils.errors import UserError
 
@@ -72,7 +72,7 @@ class Outcome:
         return asdict(self) | {"share": self.share}
 
 
-def alphabet_of(tokenizer: Tokenizer, source: Duplicate | None) -> Alphabet:
+def alphabet_of(tokenizer: Tokenizer, source: CopyTask | None) -> Alphabet:
     """All tokens that are visible text, with a newline as the mark; of a synthetic corpus, its own symbols."""
     if source is not None:
         return Alphabet(np.arange(1, source.symbols + 1), MARK, ())

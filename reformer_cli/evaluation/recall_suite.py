@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from reformer import ReformerLM
 
-from reformer_cli.data.shards import TokenSet
+from reformer_cli.data.shards import TokenFiles
 from reformer_cli.evaluation import recall
 from reformer_cli.evaluation.recall import NEEDLE_SHORTEST, Alphabet, Outcome, Progress, Tokens, common_words, steps_to
 from reformer_cli.evaluation.rehash import FULL, Rounds, with_rounds
@@ -22,13 +22,13 @@ def haystack_of(ids: Tokens, tokenizer: Tokenizer) -> Haystack:
     return ids.astype(np.int64), common_words(tokenizer.decode(ids.astype(np.int32)))
 
 
-def end_of_corpus(tokens: TokenSet, longest: int) -> Tokens:
+def end_of_corpus(tokens: TokenFiles, longest: int) -> Tokens:
     """The last tokens, at most `longest`, of the document of which most was held out."""
-    if not len(tokens.parts):
+    if not len(tokens.spans):
         return tokens.train[1:][-longest:].astype(np.int64)
-    held = max(tokens.parts, key=lambda h: h.part.stop - h.part.start)
-    before = tokens.train[held.before + 1 : held.before_stop]  # without the end-of-text token
-    rest = tokens.held_out[held.part.start : held.part.stop]
+    held = max(tokens.spans, key=lambda h: h.span.stop - h.span.start)
+    before = tokens.train[held.context_start + 1 : held.context_stop]  # without the end-of-text token
+    rest = tokens.validation[held.span.start : held.span.stop]
     return np.concatenate([before[-longest:], rest])[-longest:].astype(np.int64)
 
 

@@ -8,33 +8,33 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from reformer_cli.config.schema import RunConfig
     from reformer_cli.data.batches import Batches
-    from reformer_cli.data.copy_task import DuplicateBatches
-    from reformer_cli.data.shards import Prepared
+    from reformer_cli.data.copy_task import CopyTaskBatches
+    from reformer_cli.data.dataset import Dataset
     from reformer_cli.training.dataloader import Reading, Stage
 
 
-def batches_of(config: RunConfig, prepared: Prepared) -> Batches | DuplicateBatches:
+def batches_of(config: RunConfig, dataset: Dataset) -> Batches | CopyTaskBatches:
     """What the steps of a run read. Raises UserError for a text that is too short."""
     from reformer_cli.data.batches import Batches
-    from reformer_cli.data.copy_task import DuplicateBatches, find
+    from reformer_cli.data.copy_task import CopyTaskBatches, find
 
     data, train = config.data, config.train
     if (source := find(data.corpus)) is not None:
-        return DuplicateBatches(source, data.context, train.batch, train.seed)
+        return CopyTaskBatches(source, data.context, train.batch, train.seed)
     return Batches(
-        prepared.tokens, prepared.tokenizer.end, data.context, train.batch, train.seed,
+        dataset.tokens, dataset.tokenizer.end, data.context, train.batch, train.seed,
         whole=data.image_size is not None, noise=train.noise,
     )  # fmt: skip
 
 
-def reading_for(config: RunConfig, prepared: Prepared) -> Reading:
+def reading_for(config: RunConfig, dataset: Dataset) -> Reading:
     """The batches of all contexts that the run goes through."""
     from reformer_cli.training.dataloader import Reading, stages_of
 
     data, train = config.data, config.train
     stages = stages_of(data, train)
 
-    def make(stage: Stage, n: int) -> Batches | DuplicateBatches:
+    def make(stage: Stage, n: int) -> Batches | CopyTaskBatches:
         # Another order in each stage: with the same one a later stage would begin with what an earlier one began with.
         own: dict[str, Any] = {"batch": stage.batch, "seed": (train.seed + n) % 2**63, "context_schedule": ()}
         return batches_of(
@@ -43,7 +43,7 @@ def reading_for(config: RunConfig, prepared: Prepared) -> Reading:
                 data=dataclasses.replace(data, context=stage.context),
                 train=dataclasses.replace(train, **own),
             ),
-            prepared,
+            dataset,
         )
 
     return Reading(stages, make)

@@ -29,6 +29,11 @@ def check_free(path: Path, overwrite: bool, option: str = "--output") -> None:
         )
 
 
+def key(*parts: object) -> str:
+    """A name for what is made of these."""
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
+
+
 def write_file(path: Path, content: bytes | str) -> None:
     """Write aside, fsync, rename: `path` is the old file or the whole new one, whatever happens."""
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")

@@ -11,14 +11,14 @@ if TYPE_CHECKING:
     from reformer.config import Backend
 
     from reformer_cli.config.schema import RunConfig, Settings
-    from reformer_cli.data.shards import Prepared
+    from reformer_cli.data.dataset import Dataset
     from reformer_cli.training.distributed import World
     from reformer_cli.workflows.init_from import Start
 
 SAMPLE = 1_000_000  # tokens whose lines are measured
 
 
-def chosen(settings: Settings, prepared: Prepared, world: World, start: Start | None) -> Settings:
+def chosen(settings: Settings, dataset: Dataset, world: World, start: Start | None) -> Settings:
     """The plan's choices under what the user set; printed with their reasons."""
     from reformer_cli.training.auto_config import choose
     from reformer_cli.training.throughput import tokens_per_minute
@@ -30,7 +30,7 @@ def chosen(settings: Settings, prepared: Prepared, world: World, start: Start | 
         say("measuring how fast this CPU trains")
         backend: Backend = "torch" if settings["model"].get("backend") == "torch" else "auto"  # others may be faults
         speed = tokens_per_minute(settings["train"]["precision"], world.size, backend)
-    n_tokens, optimizer = len(prepared.tokens.train), settings["train"].get("optimizer", "adamw")
+    n_tokens, optimizer = len(dataset.tokens.train), settings["train"].get("optimizer", "adamw")
     choices = choose(n_tokens, world.device, memory, minutes, steps, world.size, speed, optimizer)
     for c in start.suited(choices, settings) if start is not None else choices:
         section, name = c.key.split(".")
@@ -40,7 +40,7 @@ def chosen(settings: Settings, prepared: Prepared, world: World, start: Start | 
     return settings
 
 
-def count_columns(model: dict[str, Any], prepared: Prepared) -> None:
+def count_columns(model: dict[str, Any], dataset: Dataset) -> None:
     """`model.columns` where a recipe leaves it open, too: it is the text's. Of counts that no line reaches nothing is
     learnt: a line that once is too long would not end."""
     import numpy as np
@@ -49,7 +49,7 @@ def count_columns(model: dict[str, Any], prepared: Prepared) -> None:
     from reformer_cli.training.auto_config import COLUMNS
 
     if model.get("columns") is None and model.get("pattern") != "published":
-        most = usual_line(prepared.tokenizer, np.asarray(prepared.tokens.train[:SAMPLE], np.int32))
+        most = usual_line(dataset.tokenizer, np.asarray(dataset.tokens.train[:SAMPLE], np.int32))
         model["columns"] = min(COLUMNS, most or COLUMNS)
         say_choice("model.columns", model["columns"], "a line ends where the next word does not fit: how full is it?")
 

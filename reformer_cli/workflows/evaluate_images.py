@@ -12,7 +12,7 @@ from reformer_cli.utils.progress_bar import shown
 if TYPE_CHECKING:
     from reformer import ReformerLM
 
-    from reformer_cli.data.batches import Window
+    from reformer_cli.data.batches import ValidationWindow
     from reformer_cli.evaluation.likelihood import Reading, Tally
     from reformer_cli.runs.run import Run
     from reformer_cli.tokenizers.base import Ids, Tokenizer
@@ -23,12 +23,12 @@ def scored_images(
     model: ReformerLM,
     tokenizer: Tokenizer,
     files: list[str],
-    windows: Sequence[Window],
+    windows: Sequence[ValidationWindow],
     reading: Reading,
 ) -> Iterator[tuple[str, Tally]]:
     """Each file or folder, or all that was held out, with the sums over its images, read as for training."""
+    from reformer_cli.data.dataset import options_of
     from reformer_cli.data.scan import reread, scanned
-    from reformer_cli.data.shards import options_of
 
     data = run.config.data
     if (reading.context or 0) > 2 * data.context:

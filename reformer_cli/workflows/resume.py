@@ -12,12 +12,12 @@ from reformer_cli.utils.errors import UserError
 
 if TYPE_CHECKING:
     from reformer_cli.config.schema import Settings
-    from reformer_cli.data.shards import Prepared
+    from reformer_cli.data.dataset import Dataset
     from reformer_cli.runs.run import Run
     from reformer_cli.training.distributed import World
 
 
-def resumed(path: Path | None, sets: list[str], world: World) -> tuple[Run, Prepared, Path | None]:
+def resumed(path: Path | None, sets: list[str], world: World) -> tuple[Run, Dataset, Path | None]:
     """Go on from the newest whole checkpoint; only how to train may change, not what."""
     from reformer_cli.runs.run import Run
 
@@ -30,8 +30,8 @@ def resumed(path: Path | None, sets: list[str], world: World) -> tuple[Run, Prep
         raise
 
 
-def _gone_on(run: Run, sets: list[str], world: World) -> tuple[Run, Prepared, Path | None]:
-    from reformer_cli.data.copy_task import load_or_prepare
+def _gone_on(run: Run, sets: list[str], world: World) -> tuple[Run, Dataset, Path | None]:
+    from reformer_cli.data.dataset import open_dataset
     from reformer_cli.runs.checkpoints import read_meta
     from reformer_cli.training.tensorboard import check_board
 
@@ -41,8 +41,8 @@ def _gone_on(run: Run, sets: list[str], world: World) -> tuple[Run, Prepared, Pa
         )
     changes = _changes(run, sets)
     tokenizer = run.tokenizer()
-    prepared = load_or_prepare(run.config.data, say, tokenizer, run.config.corpus_digest)
-    if prepared.digest != run.config.corpus_digest:
+    dataset = open_dataset(run.config.data, say, tokenizer, run.config.corpus_digest)
+    if dataset.digest != run.config.corpus_digest:
         raise UserError(
             f"the corpus {', '.join(run.config.data.corpus)} has changed since {run.path} began",
             "put the old text back, or start a new run",
@@ -61,7 +61,7 @@ def _gone_on(run: Run, sets: list[str], world: World) -> tuple[Run, Prepared, Pa
         meta = read_meta(checkpoint)
         run.forget_after(int(meta["metrics"]))
         say(f"{run.path}: going on after step {int(meta['progress']['step']):,}")
-    return run, prepared, checkpoint
+    return run, dataset, checkpoint
 
 
 # Settings of training that a run keeps: others would read other text, or have another state.

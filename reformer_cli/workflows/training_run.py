@@ -12,8 +12,8 @@ from reformer_cli.training.batching import reading_for
 from reformer_cli.utils.errors import UserError
 
 if TYPE_CHECKING:
-    from reformer_cli.data.batches import Windows
-    from reformer_cli.data.shards import Prepared
+    from reformer_cli.data.batches import ValidationWindows
+    from reformer_cli.data.dataset import Dataset
     from reformer_cli.evaluation.likelihood import Reading as Seen
     from reformer_cli.evaluation.likelihood import Score
     from reformer_cli.evaluation.periodic import Evaluations
@@ -34,17 +34,17 @@ def result_of(tensors: Mapping[str, Any]) -> dict[str, Any]:
 class Session:
     """One call of the command, in one of the processes of a job; checkpoint: the folder it goes on from."""
 
-    def __init__(self, world: World, run: Run, prepared: Prepared, checkpoint: Path | None) -> None:
+    def __init__(self, world: World, run: Run, dataset: Dataset, checkpoint: Path | None) -> None:
         from reformer import ReformerLM
 
-        from reformer_cli.data.batches import LEAST_SCORED, held_out_windows
+        from reformer_cli.data.batches import LEAST_SCORED, validation_windows
         from reformer_cli.runs.background_save import Writer
 
-        self.world, self.run, self.prepared, self.checkpoint = world, run, prepared, checkpoint
+        self.world, self.run, self.dataset, self.checkpoint = world, run, dataset, checkpoint
         self.config, self.unit = run.config, f"bits/{run.config.data.unit}"
-        self.reading = reading_for(run.config, prepared)
+        self.reading = reading_for(run.config, dataset)
         self.writer = Writer(run.config.train.background_saves, self._warn)
-        self.windows = held_out_windows(prepared.tokens, run.config.data.context)
+        self.windows = validation_windows(dataset.tokens, run.config.data.context)
         least = run.config.data.context if run.config.data.image_size is not None else LEAST_SCORED
         self.probes = self.windows.some(run.config.train.eval_tokens, least)  # what a validation during the run scores
         self.model = ReformerLM(run.config.model).to(world.device)
@@ -61,7 +61,7 @@ class Session:
         from reformer_cli.training.trainer import Trainer
 
         if self.model.columns is not None:
-            self.model.columns.tell(*map(torch.from_numpy, lengths_on_lines(self.prepared.tokenizer)))
+            self.model.columns.tell(*map(torch.from_numpy, lengths_on_lines(self.dataset.tokenizer)))
         board = board_of(self.run.path, self.world.chief and self.config.train.tensorboard)
         with Display(self.world.device, self.unit, silent=not self.world.chief) as self.display, board as self.board:
             self.trainer = Trainer(self.model, self.config.train, self.reading, self._hooks(), self.world)
@@ -133,12 +133,12 @@ class Session:
         ask = "--image HALF.png --output WHOLE.png" if images else "--prompt 'Once upon a time'"
         self.display.say(f"next: reformer generate --run {self.run.path} {ask}")
 
-    def _score(self, model: Any, windows: Windows, limit: int | None) -> Score:
+    def _score(self, model: Any, windows: ValidationWindows, limit: int | None) -> Score:
         """Held-out parts after as much of their documents as a training step reads; at most `limit` tokens."""
         from reformer_cli.evaluation.likelihood import Score, nats
 
         total = Score(0, 0.0, 0, 0, 0.0)
-        lengths = self.prepared.tokenizer.byte_lengths()
+        lengths = self.dataset.tokenizer.byte_lengths()
         each = None if limit is None else max(1, limit // len(self.probes))
         for window in windows:
             scored = window.scored[:each]
@@ -239,7 +239,7 @@ class Session:
             busy=lambda: self.writer.busy,
             log=self._log_step,
             warn=self._warn,
-            byte_lengths=torch.from_numpy(self.prepared.tokenizer.byte_lengths()),
+            byte_lengths=torch.from_numpy(self.dataset.tokenizer.byte_lengths()),
             evaluate=self._evaluate,
             evaluate_every=self.config.eval.every,
         )
@@ -273,7 +273,7 @@ class Session:
         from reformer_cli.evaluation.periodic import Evaluations
 
         return Evaluations(
-            self.config.eval, self.prepared.tokenizer, self.prepared.tokens, self.windows, self._reading(),
+            self.config.eval, self.dataset.tokenizer, self.dataset.tokens, self.windows, self._reading(),
             find(self.config.data.corpus),
         )  # fmt: skip
 
@@ -299,4 +299,4 @@ class Session:
         from reformer_cli.sampling.generate import generate
 
         wanted, most = self.config.train.sample_tokens, self.model.config.max_length
-        return "".join(generate(self.model, self.prepared.tokenizer, max_tokens=min(wanted, most or wanted)))
+        return "".join(generate(self.model, self.dataset.tokenizer, max_tokens=min(wanted, most or wanted)))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from reformer_cli.data.file_index import Record
 from reformer_cli.data.scan import Scan, reread, scanned
-from reformer_cli.data.shards import TokenSet, open_tokens, prepare
+from reformer_cli.data.shards import TokenFiles, open_tokens, write_tokens
 from reformer_cli.data.sources import Source
 from reformer_cli.data.split import Share
 from reformer_cli.data.text_decoding import Options
@@ -38,11 +38,11 @@ def digest(*specs: object) -> str:
 
 def tokens_of(
     specs: Sequence[object], tokenizer: Tokenizer, folder: Path, held_out: float = 0.1, processes: int = 1
-) -> TokenSet:
+) -> TokenFiles:
     """A corpus tokenised into a folder."""
     with scanned([str(s) for s in specs], Options(), 1, silent) as scan:
         rule = Share(held_out, scan.documents, scan.characters)
-        prepare([(scan, rule)], tokenizer, folder, "digest", silent, processes)
+        write_tokens([(scan, rule)], tokenizer, folder, "digest", silent, processes)
     tokens = open_tokens(folder, "digest", tokenizer)
     assert tokens is not None
     return tokens

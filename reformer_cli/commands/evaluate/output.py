@@ -17,8 +17,8 @@ from reformer_cli.utils.errors import UserError
 if TYPE_CHECKING:
     from reformer import ReformerLM
 
-    from reformer_cli.data.batches import Windows
-    from reformer_cli.data.shards import Prepared
+    from reformer_cli.data.batches import ValidationWindows
+    from reformer_cli.data.dataset import Dataset
     from reformer_cli.runs.run import Run
     from reformer_cli.tokenizers.base import Tokenizer
 
@@ -68,19 +68,19 @@ def open_run(run: Path | None, device: str, images: bool = False) -> tuple[Run, 
     return opened, opened.tokenizer(), load_model(opened, pick_device(device))
 
 
-def prepared_text(run: Run, tokenizer: Tokenizer) -> Prepared:
+def prepared_text(run: Run, tokenizer: Tokenizer) -> Dataset:
     """The text that a run was trained on. Raises UserError where it has changed."""
-    from reformer_cli.data.copy_task import load_or_prepare
+    from reformer_cli.data.dataset import open_dataset
 
-    return load_or_prepare(run.config.data, say, tokenizer, run.config.corpus_digest)
+    return open_dataset(run.config.data, say, tokenizer, run.config.corpus_digest)
 
 
-def held_out(run: Run, tokenizer: Tokenizer, context: int | None) -> Windows:
+def held_out(run: Run, tokenizer: Tokenizer, context: int | None) -> ValidationWindows:
     """What a run never trained on, each part after up to `context` tokens of its document (None: all of them)."""
-    from reformer_cli.data.batches import held_out_windows
+    from reformer_cli.data.batches import validation_windows
 
-    prepared = prepared_text(run, tokenizer)
-    windows = held_out_windows(prepared.tokens, len(prepared.tokens.train) if context is None else context)
+    dataset = prepared_text(run, tokenizer)
+    windows = validation_windows(dataset.tokens, len(dataset.tokens.train) if context is None else context)
     if not windows:
         raise UserError("the run held nothing out (data.val_fraction is 0)", "name the files to score")
     return windows

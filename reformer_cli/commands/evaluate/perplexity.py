@@ -30,7 +30,7 @@ from reformer_cli.workflows.evaluate_images import scored_images
 if TYPE_CHECKING:
     from reformer import ReformerLM
 
-    from reformer_cli.data.batches import Window
+    from reformer_cli.data.batches import ValidationWindow
     from reformer_cli.data.text_chunks import Facts
     from reformer_cli.evaluation.likelihood import Reading, Tally
     from reformer_cli.tokenizers.base import Ids, Tokenizer
@@ -99,7 +99,7 @@ def perplexity(
     images = opened.config.data.image_size is not None
     if images and context is None:
         reading = reading_of_images(model.config, opened.config.data.context, likelihood)
-    windows: Sequence[Window] = (
+    windows: Sequence[ValidationWindow] = (
         [] if files else held_out(opened, tokenizer, reading.context or opened.config.data.context)
     )
     if windows and not images:
@@ -215,7 +215,7 @@ def _position_table(tallies: list[Tally]) -> str:
 
 
 def _scored(
-    model: ReformerLM, tokenizer: Tokenizer, files: list[str], windows: Sequence[Window], reading: Reading
+    model: ReformerLM, tokenizer: Tokenizer, files: list[str], windows: Sequence[ValidationWindow], reading: Reading
 ) -> Iterator[tuple[str, Tally]]:
     """Each text with its sums."""
     import torch

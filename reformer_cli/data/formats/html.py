@@ -15,7 +15,7 @@ from urllib.parse import unquote
 import numpy as np
 
 from reformer_cli.data.formats.registry import Document, missing_package
-from reformer_cli.data.text_decoding import Fault, Opened, decode_whole
+from reformer_cli.data.text_decoding import OpenFile, UnreadableText, decode_whole
 from reformer_cli.utils.files import as_size
 
 LARGEST = 2**26  # bytes of one page; its tree takes some ten times as much memory
@@ -52,33 +52,33 @@ AS_BROWSERS_DO = {"iso8859-1": "cp1252", "ascii": "cp1252"}
 TEXT_NODE = "-text"
 
 
-def read_html(file: Opened) -> Iterator[Document]:
+def read_html(file: OpenFile) -> Iterator[Document]:
     """A page: its text, blocks on lines of their own, without scripts, styles and forms' buttons."""
     yield Document(file.name, _pages(file))
 
 
-def _pages(file: Opened) -> Iterator[str]:
+def _pages(file: OpenFile) -> Iterator[str]:
     data = file.stream.read(LARGEST + 1)
     if len(data) > LARGEST:
-        raise Fault(f"{file.name} has more than {as_size(LARGEST)} of HTML", "turn it into text, or split it")
+        raise UnreadableText(f"{file.name} has more than {as_size(LARGEST)} of HTML", "turn it into text, or split it")
     yield page_text(data, file.name, file.options.encoding, file)
 
 
-def page_text(data: bytes, name: str, encoding: str, file: Opened) -> str:
-    """The text of one page of a file. encoding: used where the page declares none. Raises Fault."""
+def page_text(data: bytes, name: str, encoding: str, file: OpenFile) -> str:
+    """The text of one page of a file. encoding: used where the page declares none. Raises UnreadableText."""
     try:
         from selectolax.lexbor import LexborHTMLParser
     except ImportError:
         raise missing_package("selectolax", name) from None
     tags, depth = nesting(data)
     if tags * depth > HARDEST:
-        raise Fault(f"{name} nests {tags:,} tags {depth:,} deep", "no page for readers does; leave it out")
+        raise UnreadableText(f"{name} nests {tags:,} tags {depth:,} deep", "no page for readers does; leave it out")
     text = _decode(data, name, encoding, file)
     root = LexborHTMLParser(text).root
     return "".join(_flow(root)).strip("\n") + "\n" if root is not None else ""
 
 
-def _decode(data: bytes, name: str, encoding: str, file: Opened) -> str:
+def _decode(data: bytes, name: str, encoding: str, file: OpenFile) -> str:
     """By its byte order mark, else as it declares, else as the user says."""
     declared = DECLARED.search(data[:2048])
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
@@ -90,17 +90,17 @@ def _decode(data: bytes, name: str, encoding: str, file: Opened) -> str:
         if encoding.lower().startswith("utf-16"):
             encoding = "utf-8"  # the declaration could be read, so it is not true
 
-    def fault(error: UnicodeDecodeError) -> Fault:
+    def fault(error: UnicodeDecodeError) -> UnreadableText:
         line = data.count(b"\n", 0, error.start) + 1
         what = f"byte {error.start} (line {line}) is 0x{data[error.start]:02x}"
         hint = "give its encoding, such as --encoding latin-1, or --set data.errors=replace"
-        return Fault(f"{name} is not {encoding}: {what}", hint)
+        return UnreadableText(f"{name} is not {encoding}: {what}", hint)
 
     try:
         known = codecs.lookup(encoding).name
         return decode_whole(data, AS_BROWSERS_DO.get(known, known), file, fault).removeprefix("\ufeff")
     except LookupError:
-        raise Fault(f"{name} declares the unknown encoding {encoding!r}", "turn it into UTF-8") from None
+        raise UnreadableText(f"{name} declares the unknown encoding {encoding!r}", "turn it into UTF-8") from None
 
 
 def nesting(data: bytes) -> tuple[int, int]:
@@ -161,12 +161,12 @@ def _break(waiting: str, tag: str) -> str:
     return "\t" if tag in CELLS and not waiting else waiting
 
 
-def read_epub(file: Opened) -> Iterator[Document]:
+def read_epub(file: OpenFile) -> Iterator[Document]:
     """A book, its pages in reading order."""
     yield Document(file.name, _book(file))
 
 
-def _book(file: Opened) -> Iterator[str]:
+def _book(file: OpenFile) -> Iterator[str]:
     broken = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, KeyError, RuntimeError, ValueError)
     try:
         with zipfile.ZipFile(file.stream) as book:
@@ -178,14 +178,14 @@ def _book(file: Opened) -> Iterator[str]:
                     yield text + "\n\n"
     except broken as error:
         what = "is encrypted" if "encrypted" in str(error) else f"is not a whole EPUB book ({error})"
-        raise Fault(f"{file.name} {what}", "get it without copy protection, or download it again") from None
+        raise UnreadableText(f"{file.name} {what}", "get it without copy protection, or download it again") from None
 
 
 def _member(book: zipfile.ZipFile, path: str, name: str, limit: int) -> bytes:
     with book.open(path) as file:
         data = file.read(limit + 1)
     if len(data) > limit:
-        raise Fault(f"{name}: {path} unpacks to more than {as_size(limit)}", "leave it out")
+        raise UnreadableText(f"{name}: {path} unpacks to more than {as_size(limit)}", "leave it out")
     return data
 
 
@@ -194,12 +194,12 @@ def _spine(book: zipfile.ZipFile, name: str) -> list[str]:
     tags = _tags(_member(book, "META-INF/container.xml", name, LARGEST_PACKAGE))
     package = next((a["full-path"] for tag, a in tags if tag == "rootfile" and "full-path" in a), None)
     if package is None:
-        raise Fault(f"{name} names no package file", "download it again")
+        raise UnreadableText(f"{name} names no package file", "download it again")
     tags = _tags(_member(book, package, name, LARGEST_PACKAGE))
     items = {a["id"]: a.get("href", "") for tag, a in tags if tag == "item" and "id" in a}
     order = [items[a["idref"]] for tag, a in tags if tag == "itemref" and a.get("idref") in items]
     if not order or len(order) > MOST_PAGES:
-        raise Fault(f"{name} has {len(order)} pages", f"1 to {MOST_PAGES} are read")
+        raise UnreadableText(f"{name} has {len(order)} pages", f"1 to {MOST_PAGES} are read")
     here = posixpath.dirname(package)
     return [posixpath.normpath(posixpath.join(here, unquote(href.partition("#")[0]))) for href in order]
 

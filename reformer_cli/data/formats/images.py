@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reformer_cli.data.formats.registry import missing_package
-from reformer_cli.data.text_decoding import Fault
+from reformer_cli.data.text_decoding import UnreadableText
 from reformer_cli.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ Pixels = npt.NDArray[np.uint8]  # [height, width, 3]
 def pixels(stream: BinaryIO, name: str, size: tuple[int, int]) -> tuple[Pixels, list[str]]:
     """RGB of an image resized, and cropped at the middle, to (height, width); and how it was converted besides.
 
-    Raises Fault for what is no image, damaged, animated, or larger than Pillow's MAX_IMAGE_PIXELS.
+    Raises UnreadableText for what is no image, damaged, animated, or larger than Pillow's MAX_IMAGE_PIXELS.
     """
     found, notes = opened(stream, name)
     height, width = size
@@ -38,21 +38,21 @@ def pixels(stream: BinaryIO, name: str, size: tuple[int, int]) -> tuple[Pixels, 
 def top(stream: BinaryIO, name: str, size: tuple[int, int]) -> tuple[Pixels, list[str]]:
     """RGB of the upper part of an image, scaled to the width of (height, width): [rows < height, width, 3].
 
-    Raises Fault as `pixels` does, and for an image that has all the rows already.
+    Raises UnreadableText as `pixels` does, and for an image that has all the rows already.
     """
     found, notes = opened(stream, name)
     height, width = size
     rows = round(found.height * width / found.width)
     if not 0 < rows < height:
         what = f"{name} has {rows} rows where it is {width} pixels wide, and a whole image {height}"
-        raise Fault(what, f"say how many are kept, such as --rows {height // 2}")
+        raise UnreadableText(what, f"say how many are kept, such as --rows {height // 2}")
     from PIL import Image
 
     return np.asarray(found.resize((width, rows), Image.Resampling.LANCZOS)), notes
 
 
 def opened(stream: BinaryIO, name: str) -> tuple[Image, list[str]]:
-    """The image as RGB, turned as its camera was held, and what of it was converted. Raises Fault."""
+    """The image as RGB, turned as its camera was held, and what of it was converted. Raises UnreadableText."""
     try:
         from PIL import Image, ImageOps, UnidentifiedImageError
     except ImportError:
@@ -62,19 +62,19 @@ def opened(stream: BinaryIO, name: str) -> tuple[Image, list[str]]:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image: Image.Image = Image.open(stream, formats=FORMATS)
             if (frames := getattr(image, "n_frames", 1)) > 1:
-                raise Fault(f"{name} is animated: {frames} images", "save one of them by itself")
+                raise UnreadableText(f"{name} is animated: {frames} images", "save one of them by itself")
             deep = "16" in image.mode or any("16" in str(tile[3]) for tile in getattr(image, "tile", ()))
             image.load()
             return _as_rgb(ImageOps.exif_transpose(image), deep)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise Fault(f"{name} has more than {Image.MAX_IMAGE_PIXELS:,} pixels", "make it smaller") from None
+        raise UnreadableText(f"{name} has more than {Image.MAX_IMAGE_PIXELS:,} pixels", "make it smaller") from None
     except UnidentifiedImageError:
-        raise Fault(f"{name} is no image of a known format ({', '.join(FORMATS)})") from None
+        raise UnreadableText(f"{name} is no image of a known format ({', '.join(FORMATS)})") from None
     except Exception as error:  # of damaged files the library raises anything
         if isinstance(error, UserError) or (isinstance(error, OSError) and error.errno is not None):
             raise
         what = " ".join(str(error).split())[:200] or type(error).__name__
-        raise Fault(f"{name} is not a whole image ({what})", "download or save it again") from None
+        raise UnreadableText(f"{name} is not a whole image ({what})", "download or save it again") from None
 
 
 def _as_rgb(image: Image, deep: bool) -> tuple[Image, list[str]]:

@@ -1,7 +1,7 @@
 """Formats of text and images: a reader is a function here, or in markup.py, and a row in READERS or IMAGES.
 
-A reader turns an open file into documents, in pieces, in bounded memory. What it cannot read is a Fault: raised by
-itself, the rest of the file is lost; raised by a document's pieces, that document is.
+A reader turns an open file into documents, in pieces, in bounded memory. What it cannot read is an UnreadableText:
+raised by itself, the rest of the file is lost; raised by a document's pieces, that document is.
 """
 
 from __future__ import annotations
@@ -20,7 +20,15 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from reformer_cli.data.gutenberg import cut_licence
-from reformer_cli.data.text_decoding import BLOCK, Fault, Opened, Options, Replaced, decode_whole, decoded
+from reformer_cli.data.text_decoding import (
+    BLOCK,
+    OpenFile,
+    Options,
+    Replacements,
+    UnreadableText,
+    decode_whole,
+    decoded,
+)
 from reformer_cli.utils.errors import UserError
 from reformer_cli.utils.files import as_size
 
@@ -39,54 +47,56 @@ class Document:
     pieces: Iterable[str]
 
 
-Reader = Callable[[Opened], Iterator[Document]]
+Reader = Callable[[OpenFile], Iterator[Document]]
 
 
-def read_text(file: Opened) -> Iterator[Document]:
+def read_text(file: OpenFile) -> Iterator[Document]:
     """Plain text, Markdown: one document, a Gutenberg one without its licence."""
     yield Document(file.name, cut_licence(decoded(file)))
 
 
-def read_jsonl(file: Opened) -> Iterator[Document]:
+def read_jsonl(file: OpenFile) -> Iterator[Document]:
     """A JSON object a line, each a document: its member `field`."""
     number = 0
     while line := file.stream.readline(LONGEST_ROW + 1):
         number += 1
         name = f"{file.name}:{number}"
         if len(line) > LONGEST_ROW:
-            raise Fault(f"{name}: a line of more than {as_size(LONGEST_ROW)}", "split the document into several")
+            raise UnreadableText(
+                f"{name}: a line of more than {as_size(LONGEST_ROW)}", "split the document into several"
+            )
         line = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
         if line.strip():
             yield Document(name, _member(line, name, file))
 
 
-def _member(line: bytes, name: str, file: Opened) -> Iterator[str]:
+def _member(line: bytes, name: str, file: OpenFile) -> Iterator[str]:
     field = file.options.text_field
     text = decode_whole(line, "utf-8", file, lambda error: _not_utf8(error, name, "line"))
     try:
         row = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise Fault(f"{name} is not JSON ({error})", "a .jsonl file has one object a line") from None
+        raise UnreadableText(f"{name} is not JSON ({error})", "a .jsonl file has one object a line") from None
     if not isinstance(row, dict):
-        raise Fault(f"{name} is no JSON object", "a .jsonl file has one object a line")
+        raise UnreadableText(f"{name} is no JSON object", "a .jsonl file has one object a line")
     if field not in row:
-        raise Fault(f"{name} has no field {field!r}, it has {_some(row)}", WHICH)
+        raise UnreadableText(f"{name} has no field {field!r}, it has {_some(row)}", WHICH)
     yield _string(row[field], name, file)
 
 
-def _not_utf8(error: UnicodeDecodeError, name: str, part: str) -> Fault:
+def _not_utf8(error: UnicodeDecodeError, name: str, part: str) -> UnreadableText:
     what = f"byte {error.start} of the {part} is 0x{error.object[error.start]:02x}"
-    return Fault(f"{name} is not utf-8: {what}", "mend it, or --set data.errors=replace")
+    return UnreadableText(f"{name} is not utf-8: {what}", "mend it, or --set data.errors=replace")
 
 
-def _string(value: Any, name: str, file: Opened) -> str:
+def _string(value: Any, name: str, file: OpenFile) -> str:
     field = file.options.text_field
     if value is None:
         return ""
     if isinstance(value, bytes):
         value = decode_whole(value, "utf-8", file, lambda error: _not_utf8(error, name, "text"))
     if not isinstance(value, str):
-        raise Fault(f"{name}: field {field!r} is no text but {type(value).__name__}", WHICH)
+        raise UnreadableText(f"{name}: field {field!r} is no text but {type(value).__name__}", WHICH)
     return SURROGATE.sub("\ufffd", value).replace("\r\n", "\n")
 
 
@@ -95,7 +105,7 @@ def _some(names: Iterable[object]) -> str:
     return ", ".join(found[:8]) + (f" and {len(found) - 8} more" if len(found) > 8 else "") or "none"
 
 
-def read_parquet(file: Opened) -> Iterator[Document]:
+def read_parquet(file: OpenFile) -> Iterator[Document]:
     """A row of a table each: its column `field`."""
     try:
         import pyarrow
@@ -107,11 +117,13 @@ def read_parquet(file: Opened) -> Iterator[Document]:
         table = pyarrow.parquet.ParquetFile(file.stream, pre_buffer=False)
         names = table.schema_arrow.names
         if field not in names:
-            raise Fault(f"{file.name} has no column {field!r}, it has {_some(names)}", WHICH)
+            raise UnreadableText(f"{file.name} has no column {field!r}, it has {_some(names)}", WHICH)
         for n in range(table.num_row_groups):
             size = table.metadata.row_group(n).total_byte_size
             if size > LARGEST_GROUP:
-                raise Fault(f"{file.name}: row group {n} has {as_size(size)}, {as_size(LARGEST_GROUP)} are read")
+                raise UnreadableText(
+                    f"{file.name}: row group {n} has {as_size(size)}, {as_size(LARGEST_GROUP)} are read"
+                )
         for batch in table.iter_batches(64, columns=[field], use_threads=False):
             for value in batch.column(0):
                 number += 1
@@ -120,10 +132,12 @@ def read_parquet(file: Opened) -> Iterator[Document]:
     except (pyarrow.ArrowException, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        raise Fault(f"{file.name} is not a whole parquet file ({str(error)[:200]})", "download it again") from None
+        raise UnreadableText(
+            f"{file.name} is not a whole parquet file ({str(error)[:200]})", "download it again"
+        ) from None
 
 
-def _cell(value: Any, name: str, file: Opened) -> Iterator[str]:
+def _cell(value: Any, name: str, file: OpenFile) -> Iterator[str]:
     try:
         found = value.as_py()
     except UnicodeDecodeError:  # a column of strings may hold any bytes
@@ -136,19 +150,19 @@ def missing_package(package: str, name: str, extra: str = "formats") -> UserErro
     return UserError(f"{name} cannot be read without {package}", f"pip install 'reformer-cli[{extra}]'")
 
 
-def _read_html(file: Opened) -> Iterator[Document]:
+def _read_html(file: OpenFile) -> Iterator[Document]:
     from reformer_cli.data.formats.html import read_html
 
     return read_html(file)
 
 
-def _read_epub(file: Opened) -> Iterator[Document]:
+def _read_epub(file: OpenFile) -> Iterator[Document]:
     from reformer_cli.data.formats.html import read_epub
 
     return read_epub(file)
 
 
-def read_image(file: Opened) -> Iterator[Document]:
+def read_image(file: OpenFile) -> Iterator[Document]:
     """One document: its bytes in raster order, each as the character of that number."""
     from reformer_cli.data.formats.images import pixels
 
@@ -209,15 +223,15 @@ def _cut(name: str) -> tuple[str, str]:
 
 
 def documents(
-    path: str, name: str, ending: str, packed: str, options: Options, replaced: Replaced
+    path: str, name: str, ending: str, packed: str, options: Options, replaced: Replacements
 ) -> Iterator[Document]:
-    """The documents of a file. Raises Fault, OSError."""
+    """The documents of a file. Raises UnreadableText, OSError."""
     with open(path, "rb") as file:
         stream: Any = file
         if packed:
             unpacked = _Unpacked(UNPACKERS[packed](file, name), os.fstat(file.fileno()).st_size, name)
             stream = io.BufferedReader(unpacked, BLOCK)
-        yield from (IMAGES if options.image_size else READERS)[ending](Opened(name, stream, options, replaced))
+        yield from (IMAGES if options.image_size else READERS)[ending](OpenFile(name, stream, options, replaced))
 
 
 class _Unpacked(io.RawIOBase):
@@ -238,11 +252,11 @@ class _Unpacked(io.RawIOBase):
             if isinstance(error, (EOFError, zlib.error)) or kind in ("BadGzipFile", "ZstdError"):
                 what = "zstd" if type(self.stream).__name__ == "ZstdFile" else "gzip"
                 hint = "unpack or download it again"
-                raise Fault(f"{self.file} is not a whole {what} file ({error})", hint) from None
+                raise UnreadableText(f"{self.file} is not a whole {what} file ({error})", hint) from None
             raise
         self.left -= len(data)
         if self.left < 0:
-            raise Fault(
+            raise UnreadableText(
                 f"{self.file} unpacks to more than {BOMB_RATIO} times its size", "unpack it yourself if that is right"
             )
         buffer[: len(data)] = data

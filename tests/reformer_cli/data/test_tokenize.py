@@ -25,8 +25,9 @@ from builders.reading import silent, tokens_of
 
 from reformer_cli.config.schema import DataConfig
 from reformer_cli.data import shards, tokenize
+from reformer_cli.data.dataset import open_dataset
 from reformer_cli.data.scan import Changed
-from reformer_cli.data.shards import TokenSet, load_or_prepare
+from reformer_cli.data.shards import TokenFiles
 from reformer_cli.data.sources import python_reference
 from reformer_cli.tokenizers import base
 from reformer_cli.tokenizers.subword import train_subwords
@@ -58,27 +59,27 @@ def folder(tmp_path: Path) -> Path:
     return books
 
 
-def same(a: TokenSet, b: TokenSet) -> bool:
-    rows = [[(w.name, w.part, w.before, w.before_stop) for w in x.parts] for x in (a, b)]
-    return np.array_equal(a.train, b.train) and np.array_equal(a.held_out, b.held_out) and rows[0] == rows[1]
+def same(a: TokenFiles, b: TokenFiles) -> bool:
+    rows = [[(w.name, w.span, w.context_start, w.context_stop) for w in x.spans] for x in (a, b)]
+    return np.array_equal(a.train, b.train) and np.array_equal(a.validation, b.validation) and rows[0] == rows[1]
 
 
 def test_every_character_is_in_one_part(folder: Path, tmp_path: Path) -> None:
     tokens = tokens_of([folder], BPE, tmp_path / "t")
     texts = [p.read_text() for p in sorted(folder.glob("*.txt"))]
     texts[-1:-1] = []
-    everything = BPE.decode(np.concatenate([tokens.train, tokens.held_out]).astype(np.int32))
+    everything = BPE.decode(np.concatenate([tokens.train, tokens.validation]).astype(np.int32))
     rows = [json.loads(line)["text"] for line in (folder / "rows.jsonl").read_text().splitlines()]
     assert len(everything) == sum(map(len, texts + rows))
     assert (np.asarray(tokens.train) == BPE.end).sum() == tokens.documents == sum(map(bool, texts + rows))
-    for held in tokens.parts:
-        before = BPE.decode(np.asarray(tokens.train[held.before : held.before_stop], np.int32))
-        rest = BPE.decode(np.asarray(tokens.held_out[held.part.start : held.part.stop], np.int32))
-        assert tokens.train[held.before] == BPE.end
+    for held in tokens.spans:
+        before = BPE.decode(np.asarray(tokens.train[held.context_start : held.context_stop], np.int32))
+        rest = BPE.decode(np.asarray(tokens.validation[held.span.start : held.span.stop], np.int32))
+        assert tokens.train[held.context_start] == BPE.end
         name, _, row = held.name.partition(".jsonl:")
         assert before + rest == (rows[int(row) - 1] if row else Path(name).read_text())
         counts = (len(rest), len(rest.encode()), len(rest.split()))
-        assert (held.part.characters, held.part.bytes, held.part.words) == counts
+        assert (held.span.characters, held.span.bytes, held.span.words) == counts
 
 
 def test_several_processes_write_the_same(folder: Path, tmp_path: Path) -> None:
@@ -94,7 +95,7 @@ def test_it_goes_on_from_any_stop(folder: Path, tmp_path: Path, monkeypatch: pyt
         nonlocal left
         if left == 0:
             self.files["train.bin"].write(b"scrap")
-            self.files["held_out.idx"].write(b"scrap")
+            self.files[tokenize.SPANS].write(b"scrap")
             raise KeyboardInterrupt
         left -= 1
         add(self, *arguments)
@@ -121,7 +122,7 @@ def test_it_goes_on_from_any_stop(folder: Path, tmp_path: Path, monkeypatch: pyt
 DRIVER = """
     import sys
     from reformer_cli.config.schema import DataConfig
-    from reformer_cli.data import scan, shards, tokenize
+    from reformer_cli.data import dataset, scan, shards, tokenize
     from reformer_cli.tokenizers import base
 
     if __name__ == "__main__":
@@ -133,8 +134,8 @@ DRIVER = """
             writer(*arguments)
         tokenize._Writer.add = add
         data = DataConfig(corpus=(sys.argv[1],), vocab_size=400, tokenizer="bpe", num_workers=2)
-        prepared = shards.load_or_prepare(data, lambda text: print(text, file=sys.stderr, flush=True))
-        print(len(prepared.tokens.train), flush=True)
+        found = dataset.open_dataset(data, lambda text: print(text, file=sys.stderr, flush=True))
+        print(len(found.tokens.train), flush=True)
 """
 
 
@@ -197,9 +198,9 @@ def test_killed_at_any_moment_and_started_again(driver: Path) -> None:
     assert last.returncode == 0, err
     assert "going on where that was stopped" in err
     assert out.count("job") < 30  # the committed ones are not done again
-    found = load_or_prepare(_data(driver), silent)
+    found = open_dataset(_data(driver), silent)
     shutil.rmtree(shards.cache_folder() / "tokens")
-    assert same(found.tokens, load_or_prepare(_data(driver), silent).tokens)
+    assert same(found.tokens, open_dataset(_data(driver), silent).tokens)
 
 
 def _data(driver: Path) -> DataConfig:
@@ -250,7 +251,7 @@ def test_a_corpus_that_changes_meanwhile_is_not_half_old_half_new(
 def test_two_programs_at_once_do_the_work_once(folder: Path, tmp_path: Path) -> None:
     said: list[str] = []
     data = DataConfig(corpus=(str(folder),), tokenizer="bytes")
-    threads = [threading.Thread(target=lambda: load_or_prepare(data, said.append)) for _ in range(3)]
+    threads = [threading.Thread(target=lambda: open_dataset(data, said.append)) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -282,14 +283,14 @@ def test_an_unreadable_text_stops_before_anything_is_tokenised(folder: Path) -> 
         file.write("\nnot json\n")
     data = DataConfig(corpus=(str(folder),), tokenizer="bytes")
     with pytest.raises(UserError) as caught:
-        load_or_prepare(data, silent)
+        open_dataset(data, silent)
     assert "bad.txt is not utf-8: byte 7 (line 2) is 0xff" in str(caught.value)
     assert "--set data.errors=skip" in str(caught.value)
     assert "(and 1 more: `reformer corpus` lists them)" in str(caught.value)
-    skipping = load_or_prepare(DataConfig(corpus=(str(folder),), tokenizer="bytes", errors="skip"), silent)
+    skipping = open_dataset(DataConfig(corpus=(str(folder),), tokenizer="bytes", errors="skip"), silent)
     (folder / "bad.txt").unlink()
     rows = (folder / "rows.jsonl").read_text().replace("\nnot json\n", "")
     (folder / "rows.jsonl").write_text(rows)
-    mended = load_or_prepare(data, silent)
+    mended = open_dataset(data, silent)
     assert mended.digest == skipping.digest
     assert same(mended.tokens, skipping.tokens)

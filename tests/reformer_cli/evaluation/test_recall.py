@@ -11,7 +11,7 @@ from builders.models import small
 from reformer import ReformerLM
 from torch import Tensor
 
-from reformer_cli.data.copy_task import Duplicate
+from reformer_cli.data.copy_task import CopyTask
 from reformer_cli.evaluation import recall
 from reformer_cli.evaluation.recall import Alphabet, alphabet_of, common_words, duplicate, needle, pairs, steps_to
 from reformer_cli.evaluation.rehash import FULL, with_rounds
@@ -136,7 +136,7 @@ def test_symbols_are_visible_tokens() -> None:
     assert all(text.strip() and "\n" not in text for text in texts)
     assert tokenizer.end not in found.symbols
     assert tokenizer.decode(np.array([found.mark])) == "\n"
-    assert alphabet_of(ByteTokenizer(), Duplicate(30, 7)).symbols.tolist() == [1, 2, 3, 4, 5, 6, 7]
+    assert alphabet_of(ByteTokenizer(), CopyTask(30, 7)).symbols.tolist() == [1, 2, 3, 4, 5, 6, 7]
 
 
 def test_lengths_grow_by_fours_and_words_must_suffice() -> None:

@@ -15,10 +15,11 @@ from builders.reading import silent
 from PIL import Image
 
 from reformer_cli.config.schema import DataConfig
-from reformer_cli.data.batches import Batches, held_out_windows
+from reformer_cli.data.batches import Batches, validation_windows
+from reformer_cli.data.dataset import open_dataset
 from reformer_cli.data.formats.images import as_bytes, pixels, top
 from reformer_cli.data.scan import reread, scanned
-from reformer_cli.data.shards import TokenSet, load_or_prepare
+from reformer_cli.data.shards import TokenFiles
 from reformer_cli.data.split import Share
 from reformer_cli.data.text_decoding import Options
 from reformer_cli.tokenizers.base import PixelTokenizer
@@ -217,9 +218,9 @@ def folder(tmp_path: Path) -> Path:
     return found
 
 
-def tokens_of(folder: Path, **settings: Any) -> TokenSet:
+def tokens_of(folder: Path, **settings: Any) -> TokenFiles:
     data = DataConfig(corpus=(str(folder),), image_size=SIZE, context=72, **settings)
-    return load_or_prepare(data, silent).tokens
+    return open_dataset(data, silent).tokens
 
 
 def test_a_corpus_of_images_is_their_bytes(folder: Path) -> None:
@@ -234,7 +235,7 @@ def test_a_corpus_of_images_is_their_bytes(folder: Path) -> None:
 
 def test_whole_images_are_held_out_and_each_context_is_one(folder: Path) -> None:
     tokens = tokens_of(folder, val_fraction=0.1)
-    assert (len(tokens.train), len(tokens.held_out)) == (36 * 73, 4 * 72)
+    assert (len(tokens.train), len(tokens.validation)) == (36 * 73, 4 * 72)
     batches = Batches(tokens, tokens.end, 72, 4, seed=3, whole=True)
     assert batches.per_epoch == 36
     images = {noise(*SIZE, seed=n).tobytes() for n in range(40)}
@@ -245,7 +246,7 @@ def test_whole_images_are_held_out_and_each_context_is_one(folder: Path) -> None
         assert (batch.tokens[:, 0] == 256).all()
         assert (batch.tokens[:, 1:] == batch.targets[:, :-1]).all()
         seen |= {row.numpy().astype(np.uint8).tobytes() for row in batch.targets}
-    windows = held_out_windows(tokens, 72)
+    windows = validation_windows(tokens, 72)
     held_out = {w.scored.numpy().astype(np.uint8).tobytes() for w in windows}
     assert [len(w.prefix) for w in windows] == [1] * 4
     assert [w.text.bytes for w in windows] == [72] * 4
@@ -274,7 +275,7 @@ def test_faults_and_conversions_are_counted(folder: Path) -> None:
         tokens_of(folder)
     said: list[str] = []
     data = DataConfig(corpus=(str(folder),), image_size=SIZE, context=72, errors="skip")
-    assert load_or_prepare(data, said.append).tokens.documents == 41
+    assert open_dataset(data, said.append).tokens.documents == 41
     assert f"warning: 1 images were converted; the first: {folder}/grey.png is grey, its three channels alike" in said
 
 

@@ -1,4 +1,4 @@
-"""Tokens on disk, and which of them a step reads."""
+"""Which tokens a step reads, and a validation."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from builders.reading import silent, tokens_of
+from builders.reading import tokens_of
 from reformer import ReformerConfig, ReformerLM
 
-from reformer_cli.config.schema import DataConfig
-from reformer_cli.data import shards
-from reformer_cli.data.batches import Batches, held_out_windows, shuffled
-from reformer_cli.data.shards import HeldOutParts, TokenSet, load_or_prepare, open_tokens, prepared_before
+from reformer_cli.data.batches import Batches, shuffled, validation_windows
+from reformer_cli.data.shards import TokenFiles, ValidationSpans
+from reformer_cli.data.tokenize import SPAN_ROW
 from reformer_cli.tokenizers.base import ByteTokenizer
 from reformer_cli.utils.errors import UserError
 
@@ -32,65 +31,19 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def tokens(folder: Path, tmp_path: Path) -> TokenSet:
+def tokens(folder: Path, tmp_path: Path) -> TokenFiles:
     return tokens_of([folder], TOKENIZER, tmp_path / "t")
 
 
-def made_of(documents: list[int]) -> TokenSet:
+def made_of(documents: list[int]) -> TokenFiles:
     """Documents of so many tokens; each but `end` occurs once."""
     train = np.arange(1, sum(documents) + 1, dtype=np.int64)
     train[np.cumsum([0, *documents[:-1]])] = 0
-    empty = HeldOutParts(np.zeros(0, shards.WINDOW), np.zeros(0, np.uint8))
-    return TokenSet(train, train[:0], 0, empty, len(documents), len(train))
+    empty = ValidationSpans(np.zeros(0, SPAN_ROW), np.zeros(0, np.uint8))
+    return TokenFiles(train, train[:0], 0, empty, len(documents), len(train))
 
 
-def test_what_changed_or_broke_is_made_again(folder: Path, tokens: TokenSet, tmp_path: Path) -> None:
-    made = tmp_path / "t"
-    assert open_tokens(made, "other", TOKENIZER) is None
-    (made / "train.bin").write_bytes((made / "train.bin").read_bytes()[:-2])
-    assert open_tokens(made, "digest", TOKENIZER) is None
-    tokens_of([folder], TOKENIZER, made)
-    manifest = json.loads((made / "manifest.json").read_text())
-    for damage in (json.dumps(manifest | {"version": 0}), "[]", json.dumps(manifest | {"dtype": "O"}), "{"):
-        (made / "manifest.json").write_text(damage)
-        assert open_tokens(made, "digest", TOKENIZER) is None
-    assert len(tokens_of([folder], TOKENIZER, made).train) == len(tokens.train)
-
-
-def test_held_out_text_trains_neither_model_nor_tokenizer(tmp_path: Path) -> None:
-    text = "plain words here\n" * 6000 + "zzqqzzqq\n" * 300
-    (tmp_path / "c.txt").write_text(text)
-    found = load_or_prepare(DataConfig(corpus=(str(tmp_path / "c.txt"),), val_fraction=0.1), silent)
-    assert found.tokenizer.kind == "bpe"
-    pieces = {found.tokenizer.decode(np.array([n])) for n in range(found.tokenizer.vocab_size)}
-    assert not any("zz" in piece for piece in pieces)
-    assert "zz" not in found.tokenizer.decode(np.asarray(found.tokens.train, np.int32))
-
-
-def test_texts_to_validate_on_are_held_out_and_nothing_else(folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "v.txt").write_text("validate on this\n")
-    data = DataConfig(corpus=(str(folder),), validation=(str(tmp_path / "v.txt"),), tokenizer="bytes")
-    found = load_or_prepare(data, silent)
-    trained = found.tokenizer.decode(np.asarray(found.tokens.train, np.int32))
-    assert trained == "".join(TEXTS.values())
-    (window,) = held_out_windows(found.tokens, 16)
-    assert window.name == str(tmp_path / "v.txt")
-    assert window.prefix.tolist() == [TOKENIZER.end]
-    assert found.tokenizer.decode(window.scored.numpy()) == "validate on this\n"
-    assert found.tokens.documents == 3
-    (tmp_path / "v.txt").write_text("other\n")
-    assert load_or_prepare(data, silent).digest != found.digest
-
-
-def test_the_other_processes_of_a_job_open_what_the_first_one_made(folder: Path) -> None:
-    data = DataConfig(corpus=(str(folder),))
-    made = load_or_prepare(data, silent)
-    assert np.array_equal(prepared_before(data, made.tokenizer, made.digest).tokens.train, made.tokens.train)
-    with pytest.raises(UserError, match="do all processes share it"):
-        prepared_before(data, made.tokenizer, "other")
-
-
-def test_batches_are_a_pure_function_of_seed_and_step(tokens: TokenSet) -> None:
+def test_batches_are_a_pure_function_of_seed_and_step(tokens: TokenFiles) -> None:
     a, b = (Batches(tokens, TOKENIZER.end, 16, 3, seed=1) for _ in range(2))
     for step in (0, 5, 40):
         assert a.batch_at(step).tokens.equal(b.batch_at(step).tokens)
@@ -99,7 +52,7 @@ def test_batches_are_a_pure_function_of_seed_and_step(tokens: TokenSet) -> None:
     assert batch.tokens[:, 1:].equal(batch.targets[:, :-1])
 
 
-def test_noise_replaces_what_is_read_and_not_what_is_predicted(tokens: TokenSet) -> None:
+def test_noise_replaces_what_is_read_and_not_what_is_predicted(tokens: TokenFiles) -> None:
     plain, noisy = (Batches(tokens, TOKENIZER.end, 40, 50, seed=1, noise=share) for share in (0.0, 0.3))
     a, b, again = plain.batch_at(2), noisy.batch_at(2), noisy.batch_at(2)
     assert b.targets.equal(a.targets)
@@ -149,7 +102,7 @@ def test_an_epoch_reads_everything_once_but_less_than_a_context() -> None:
     assert len(starts) > 2  # cut elsewhere in each epoch
 
 
-def test_documents_are_told_apart(tokens: TokenSet) -> None:
+def test_documents_are_told_apart(tokens: TokenFiles) -> None:
     batch = Batches(tokens, TOKENIZER.end, 400, 1, seed=0).batch_at(0)
     assert batch.documents is not None
     changes = batch.documents[0, 1:] != batch.documents[0, :-1]
@@ -176,13 +129,13 @@ def test_packed_documents_never_see_each_other() -> None:
     assert not packed[0].allclose(packed[1])
 
 
-def test_a_short_corpus_is_refused_with_numbers(tokens: TokenSet) -> None:
+def test_a_short_corpus_is_refused_with_numbers(tokens: TokenFiles) -> None:
     with pytest.raises(UserError, match=r"has 4\d\d training tokens, shorter than one context of 5,000; .*context="):
         Batches(tokens, TOKENIZER.end, 5000, 1, seed=0)
 
 
-def test_held_out_windows_follow_their_own_document(folder: Path, tokens: TokenSet) -> None:
-    windows = list(held_out_windows(tokens, 24))
+def test_held_out_windows_follow_their_own_document(folder: Path, tokens: TokenFiles) -> None:
+    windows = list(validation_windows(tokens, 24))
     assert [Path(w.name).stem for w in windows] == ["a", "b"]
     for window, text in zip(windows, TEXTS.values(), strict=False):
         found = TOKENIZER.decode(window.prefix.numpy()) + TOKENIZER.decode(window.scored.numpy())
@@ -194,7 +147,7 @@ def test_a_validation_looks_at_some_windows_spread_evenly(tmp_path: Path) -> Non
     """Sixteen tokens of each of a thousand documents would say little; and all of them would take hours."""
     rows = [json.dumps({"text": f"{n:04} " * 100}) for n in range(3000)]
     (tmp_path / "rows.jsonl").write_text("\n".join(rows))
-    windows = held_out_windows(tokens_of([tmp_path / "rows.jsonl"], TOKENIZER, tmp_path / "t"), 64)
+    windows = validation_windows(tokens_of([tmp_path / "rows.jsonl"], TOKENIZER, tmp_path / "t"), 64)
     assert len(windows) == 300
     some = windows.some(16_384)
     assert 16 <= len(some) <= 32

@@ -1,0 +1,147 @@
+"""A corpus ready to train on: read, tokenised unless that was done before, its tokenizer made where none is given."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from reformer_cli.config.schema import DataConfig
+from reformer_cli.data import copy_task, sources
+from reformer_cli.data.changes import describe_changes
+from reformer_cli.data.make_tokenizer import tokenizer_for
+from reformer_cli.data.scan import Scan, scanned
+from reformer_cli.data.shards import TokenFiles, open_tokens, token_folder, write_tokens
+from reformer_cli.data.split import Everything, Share, share_of
+from reformer_cli.data.text_decoding import Options
+from reformer_cli.data.tokenize import Parts
+from reformer_cli.tokenizers.base import ByteTokenizer, Tokenizer
+from reformer_cli.utils.errors import UserError
+from reformer_cli.utils.files import cache_folder
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A corpus ready to train on; digest: of its text."""
+
+    tokenizer: Tokenizer
+    tokens: TokenFiles
+    digest: str
+
+
+def open_dataset(
+    data: DataConfig,
+    report: Report,
+    tokenizer: Tokenizer | None = None,
+    expected: str = "",
+    case_markers: bool = True,
+) -> Dataset:
+    """Read the corpus, and tokenise it unless that was done before; `tokenizer`: the one to use, else one is made, with
+    case markers where the text gains by them, or without.
+
+    expected: digest that the corpus had when the run began; one that is not there any more, such as what came through a
+    pipe, is then taken from its tokens alone. Raises UserError for a corpus that cannot be read or is not the expected.
+    """
+    if (source := copy_task.find(data.corpus)) is not None:
+        return Dataset(ByteTokenizer(), source.token_files(), str(source))
+    if tokenizer is not None and expected and (missing := sources.gone([*data.corpus, *data.validation])):
+        return _without_text(data, report, tokenizer, expected, missing)
+    with ExitStack() as stack:
+        scans = [stack.enter_context(s) for s in _scans(data, report)]
+        found = _digest(scans)
+        if expected and found != expected:
+            old = None if tokenizer is None else _folder(data, tokenizer, expected)
+            raise UserError(
+                f"the corpus {scans[0].name} has changed since the run began{describe_changes(old, scans)}",
+                "put the old text back, or start a new run",
+            )
+        for scan in scans:
+            scan.check(data.errors)
+            if scan.replaced:
+                first = scan.notes[0] if scan.notes else ""
+                what = "invalid bytes became U+FFFD" if data.image_size is None else "images were converted"
+                report(f"warning: {scan.replaced:,} {what}; the first: {first}")
+        parts = _rules(scans, share_of(data))
+        if tokenizer is None:
+            tokenizer = tokenizer_for(data, scans[0], report, case_markers)
+        folder = _folder(data, tokenizer, found)
+        tokens = open_tokens(folder, found, tokenizer)
+        if tokens is None:
+            write_tokens(parts, tokenizer, folder, found, report, data.num_workers)
+            tokens = open_tokens(folder, found, tokenizer)
+            assert tokens is not None
+    return Dataset(tokenizer, tokens, found)
+
+
+def reopen_dataset(data: DataConfig, tokenizer: Tokenizer, digest: str) -> Dataset:
+    """What another process has tokenised just now."""
+    if (source := copy_task.find(data.corpus)) is not None:
+        return Dataset(ByteTokenizer(), source.token_files(), str(source))
+    tokens = open_tokens(_folder(data, tokenizer, digest), digest, tokenizer)
+    if tokens is None:
+        raise UserError(f"the tokens are not in the cache {cache_folder()}", "do all processes share it?")
+    return Dataset(tokenizer, tokens, digest)
+
+
+def _without_text(data: DataConfig, report: Report, tokenizer: Tokenizer, expected: str, missing: list[str]) -> Dataset:
+    tokens = open_tokens(_folder(data, tokenizer, expected), expected, tokenizer)
+    what = "the text that came through standard input" if missing == ["-"] else f"the corpus {', '.join(missing)}"
+    if tokens is None:
+        raise UserError(
+            f"{what} is gone, and its tokens are no longer in the cache {cache_folder()}",
+            "put the text back, or start a new run",
+        )
+    if missing != ["-"]:
+        report(f"warning: {what} is gone; going on with its tokens, which are in the cache {cache_folder()}")
+    return Dataset(tokenizer, tokens, expected)
+
+
+def options_of(data: DataConfig) -> Options:
+    """How the files of a corpus are read."""
+    return Options(data.encoding, data.text_field, data.errors, data.image_size)
+
+
+def absolute(specs: Sequence[str]) -> tuple[str, ...]:
+    """The same corpus from any working directory: paths made absolute."""
+    return tuple(specs) if copy_task.find(specs) is not None else sources.absolute(specs)
+
+
+def amount(data: DataConfig, dataset: Dataset) -> str:
+    """How much text there is, for people."""
+    tokens = dataset.tokens
+    validation = f"{len(tokens.validation):,} for validation"
+    if (source := copy_task.find(data.corpus)) is not None:
+        return f"every sequence new ({source.context:,} tokens), {validation}"
+    return f"{len(tokens.train):,} training tokens ({tokens.bytes_per_token:.2f} bytes each), {validation}"
+
+
+def _scans(data: DataConfig, report: Report) -> list[Any]:
+    """The corpus, and what it is validated on, to be read."""
+    if "-" in data.corpus and "-" in data.validation:
+        raise UserError("the corpus and the validation text cannot both be standard input", "put one in a file")
+    options = options_of(data)
+    named = [data.corpus, data.validation] if data.validation else [data.corpus]
+    return [scanned(specs, options, data.num_workers, report) for specs in named]
+
+
+def _digest(scans: Sequence[Scan]) -> str:
+    if len(scans) == 1:
+        return scans[0].digest
+    return hashlib.sha256("".join(scan.digest for scan in scans).encode()).hexdigest()
+
+
+def _rules(scans: Sequence[Scan], share: float) -> Parts:
+    """What of each is for validation."""
+    corpus, *validation = scans
+    whole = corpus.options.image_size is not None
+    rule = Share(share, corpus.documents, corpus.characters, whole)
+    return [(corpus, rule), *((scan, Everything()) for scan in validation)]
+
+
+def _folder(data: DataConfig, tokenizer: Tokenizer, digest: str) -> Path:
+    return token_folder(digest, tokenizer, share_of(data))
