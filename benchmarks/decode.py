@@ -26,7 +26,7 @@ from systems import factors, huggingface, ours, tokens
 from torch import Tensor
 from train_step import MIB, peak
 
-from reformer_cli.commands.options import keep_freed_memory
+from reformer_cli.utils.devices import keep_freed_memory
 
 SLICE = 4096  # prompt tokens read at a time, as `reformer generate` does
 BLOCK, LEAST = 50, 4  # tokens timed before another context has its turn; tokens timed at least

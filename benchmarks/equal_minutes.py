@@ -29,10 +29,10 @@ import torch.nn.functional as F
 from dense import Dense, Recurrent
 from torch import Tensor, nn
 
-from reformer_cli.commands.options import keep_freed_memory
 from reformer_cli.data.gutenberg import cut_licence
 from reformer_cli.tokenizers.base import ByteTokenizer, Tokenizer
 from reformer_cli.training.mixed_precision import pick_precision
+from reformer_cli.utils.devices import keep_freed_memory
 
 HELD_OUT, WARM_UP = 20, 0.05  # one part in so many; share of the minutes
 PROMPT, SAMPLE, TEMPERATURE = "Raskolnikov", 2000, 0.8  # characters of a sample

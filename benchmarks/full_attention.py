@@ -22,12 +22,12 @@ import numpy as np
 import record
 import torch
 
-from reformer_cli.commands.options import keep_freed_memory
 from reformer_cli.data.text_chunks import read_pieces
 from reformer_cli.evaluation.context_curve import Curve
 from reformer_cli.evaluation.likelihood import Limited
 from reformer_cli.evaluation.rehash import FULL, Rounds, parse_rounds, with_buckets, with_rounds
 from reformer_cli.runs.run import Run
+from reformer_cli.utils.devices import keep_freed_memory
 
 
 def measured(

@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--low", action="store_true", help="products in bfloat16")
     arguments = parser.parse_args()
-    from reformer_cli.commands.options import keep_freed_memory
+    from reformer_cli.utils.devices import keep_freed_memory
 
     keep_freed_memory()
     model, step = SYSTEMS["reformer"](arguments.length, arguments.device)

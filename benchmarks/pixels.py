@@ -20,9 +20,9 @@ import torch
 from reformer import ReformerConfig, ReformerLM
 from torch import Tensor
 
-from reformer_cli.commands.options import keep_freed_memory
 from reformer_cli.config.load import load_config, resolve
 from reformer_cli.tokenizers.base import PixelTokenizer
+from reformer_cli.utils.devices import keep_freed_memory
 
 VALUES = PixelTokenizer.vocab_size
 RECIPE, MOST = "imagenet64", 60  # values that are timed at most, the last of the image

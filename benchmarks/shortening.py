@@ -45,11 +45,11 @@ def step(sets: list[str], length: int, seconds: float) -> Found:
     import torch
     from reformer import ReformerLM
 
-    from reformer_cli.commands.options import keep_freed_memory
     from reformer_cli.config.load import load_config, resolve
     from reformer_cli.training.display import peak_memory
     from reformer_cli.training.mixed_precision import pick_precision, products_in
     from reformer_cli.training.optimizers import make_optimizers
+    from reformer_cli.utils.devices import keep_freed_memory
 
     keep_freed_memory()
     config = resolve(load_config(None, ["batch=1", *sets, f"context={length}"]), 320)

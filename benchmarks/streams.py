@@ -22,12 +22,12 @@ from reformer.layers.sublayer import Context
 from reformer.reversible.sequence import Trunk
 from torch import Tensor
 
-from reformer_cli.commands.options import keep_freed_memory
 from reformer_cli.config.schema import DataConfig, TrainConfig
 from reformer_cli.data.batches import Batches
 from reformer_cli.data.dataset import open_dataset
 from reformer_cli.training.optimizers import make_optimizers
 from reformer_cli.training.schedules import learning_rate
+from reformer_cli.utils.devices import keep_freed_memory
 
 SIZES = {"d_model": 128, "n_layers": 6, "n_heads": 4, "d_head": 32}
 CONTEXT, BATCH = 512, 4

@@ -21,8 +21,8 @@ import record
 import torch
 from systems import LAYERS, SYSTEMS, tokens
 
-from reformer_cli.commands.options import keep_freed_memory
 from reformer_cli.training.mixed_precision import pick_precision
+from reformer_cli.utils.devices import keep_freed_memory
 
 MIB = 2**20
 OURS = ("reformer", "full attention")

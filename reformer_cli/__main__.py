@@ -9,7 +9,8 @@ from typing import Any
 
 import typer
 
-from reformer_cli.utils.errors import UserError, is_disk_full, tell, why_not_written
+from reformer_cli.utils.console import say
+from reformer_cli.utils.errors import UserError, is_disk_full, why_not_written
 
 # click's base of usage errors, whether typer brings its own copy of click (0.26 and later) or not.
 CLICK_ERROR: Any = typer.BadParameter.__mro__[2]
@@ -31,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except CLICK_ERROR as error:
         return _fail(error, error.format_message(), hint=_help_hint(error))
     except (KeyboardInterrupt, typer.Abort):
-        tell("interrupted")
+        say("interrupted")
         return 130
     except BrokenPipeError:
         # The reader of our output went away (`| head`); closing stdout again at exit must not complain either.
@@ -55,7 +56,7 @@ def _help_hint(error: Any) -> str:
 def _fail(error: BaseException, line: str, hint: str = "") -> int:
     if os.environ.get("REFORMER_DEBUG"):
         raise error
-    tell(f"error: {line.rstrip('.')}{hint}")
+    say(f"error: {line.rstrip('.')}{hint}")
     return 2
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from reformer_cli.commands.config import SetOption
-from reformer_cli.commands.options import say
+from reformer_cli.utils.console import say
 from reformer_cli.utils.errors import ConfigError, UserError
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def describe(found: Scan) -> dict[str, Any]:
 
 def table(about: dict[str, Any], images: bool = False) -> str:
     """The same for people."""
-    from reformer_cli.utils.files import printable
+    from reformer_cli.utils.format import printable
 
     formats = ", ".join(f"{n:,} {ending}" for ending, n in about["formats"].items())
     rows = [("files", f"{about['files']:,}", formats)]

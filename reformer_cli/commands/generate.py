@@ -8,20 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reformer_cli.commands.options import (
-    BucketsOption,
-    DeviceOption,
-    RunOption,
-    free_memory,
-    load_model,
-    option_faults,
-    pick_device,
-    read_text,
-    say,
-)
+from reformer_cli.commands.options import BucketsOption, DeviceOption, RunOption, load_model, option_faults
+from reformer_cli.data.text_chunks import read_text
 from reformer_cli.sampling.config import SamplingConfig, help_of
+from reformer_cli.utils.console import say
+from reformer_cli.utils.devices import free_memory, pick_device
 from reformer_cli.utils.errors import UserError
-from reformer_cli.utils.files import as_size, check_free
+from reformer_cli.utils.files import check_free
+from reformer_cli.utils.format import as_size
 
 if TYPE_CHECKING:
     from reformer import ReformerConfig, ReformerLM

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reformer_cli.commands.options import free_memory, say
+from reformer_cli.utils.console import say
+from reformer_cli.utils.devices import free_memory
 from reformer_cli.utils.errors import UserError
 
 if TYPE_CHECKING:

@@ -8,12 +8,13 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
-from reformer_cli.commands.options import say
+from reformer_cli.utils.console import say
 from reformer_cli.utils.errors import UserError
 from reformer_cli.utils.progress_bar import Advance, shown
+from reformer_cli.utils.signals import interruptible
 
 if TYPE_CHECKING:
     from reformer_cli.sampling.generate import Made
@@ -73,12 +74,12 @@ class Writer:
         the end.
         """
         visible = self.output is None and self.single and not wait
-        with interrupts() as interrupted:
+        with interruptible([signal.SIGINT]) as interrupted:
             if visible:
-                yield (lambda n: None), interrupted
+                yield (lambda n: None), interrupted.is_set
                 return
             with shown("writing", tokens, say) as advance:
-                yield advance, interrupted
+                yield advance, interrupted.is_set
 
     def pieces(self, new: Sequence[str]) -> None:
         """What each sample's newest token made certain."""
@@ -120,25 +121,3 @@ def reading(tokens: int) -> Iterator[Advance]:
         return
     with shown("reading the prompt", tokens, say) as advance:
         yield advance
-
-
-@contextlib.contextmanager
-def interrupts() -> Iterator[Callable[[], bool]]:
-    """The first Ctrl-C is noted, for the work to stop where it can be gone on with; the second stops at once."""
-    pressed = False
-
-    def note(number: int, frame: FrameType | None) -> None:
-        nonlocal pressed
-        if pressed:
-            raise KeyboardInterrupt
-        pressed = True
-
-    try:
-        before = signal.signal(signal.SIGINT, note)
-    except ValueError:  # not the main thread
-        yield lambda: False
-        return
-    try:
-        yield lambda: pressed
-    finally:
-        signal.signal(signal.SIGINT, before)

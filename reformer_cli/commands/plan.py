@@ -7,14 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from reformer_cli.commands.config import SetOption
-from reformer_cli.commands.options import (
-    DeviceOption,
-    backend_reason,
-    free_memory,
-    keep_freed_memory,
-    pick_device,
-    say,
-)
+from reformer_cli.commands.options import DeviceOption
+from reformer_cli.utils.console import say
+from reformer_cli.utils.devices import backend_reason, free_memory, keep_freed_memory, pick_device
 from reformer_cli.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -51,7 +46,7 @@ def plan(
     from reformer_cli.tokenizers.base import ByteTokenizer, PixelTokenizer
     from reformer_cli.training.auto_config import remedies
     from reformer_cli.training.memory import forecast, largest_context, largest_depth
-    from reformer_cli.utils.files import as_size
+    from reformer_cli.utils.format import as_size
 
     limit = parse_size(memory) if memory is not None else None
     settings = load_config(config, set_ or ())

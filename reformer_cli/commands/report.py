@@ -10,7 +10,8 @@ from typing import Annotated
 
 import typer
 
-from reformer_cli.commands.options import RunOption, say
+from reformer_cli.commands.options import RunOption
+from reformer_cli.utils.console import say
 from reformer_cli.utils.errors import UserError
 
 PAGE = "report.html"

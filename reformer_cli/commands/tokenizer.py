@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reformer_cli.commands.options import RunOption, read_text, say
+from reformer_cli.commands.options import RunOption
 from reformer_cli.config.schema import SubwordKind
+from reformer_cli.data.text_chunks import read_text
+from reformer_cli.utils.console import say
 from reformer_cli.utils.errors import UserError
 from reformer_cli.utils.files import write_file
 

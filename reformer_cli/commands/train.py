@@ -11,14 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from reformer_cli.commands.config import SetOption
-from reformer_cli.commands.options import (
-    DeviceOption,
-    RunOption,
-    backend_reason,
-    keep_freed_memory,
-    pick_device,
-    say,
-)
+from reformer_cli.commands.options import DeviceOption, RunOption
+from reformer_cli.utils.console import say
+from reformer_cli.utils.devices import backend_reason, keep_freed_memory, pick_device
 from reformer_cli.utils.errors import UserError
 from reformer_cli.workflows.choose import chosen, count_columns, fitted, say_choice, warn_of_reach
 

@@ -19,7 +19,8 @@ from reformer_cli.runs.run import Run
 from reformer_cli.tokenizers.base import Tokenizer
 from reformer_cli.tokenizers.load import deserialise
 from reformer_cli.utils.errors import ConfigError, UserError
-from reformer_cli.utils.files import as_size, write_folder
+from reformer_cli.utils.files import write_folder
+from reformer_cli.utils.format import as_size
 
 # Ours, where the folder is an export of ours, before theirs.
 TOKENIZERS = ("reformer_tokenizer.model", "spiece.model", "tokenizer.model")

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from reformer_cli.utils.errors import UserError
-from reformer_cli.utils.files import as_size
+from reformer_cli.utils.format import as_size
 
 CONFIG, SAFETENSORS, PICKLED = "config.json", "model.safetensors", "pytorch_model.bin"
 LARGEST_JSON = 2**22  # bytes of a config or an index

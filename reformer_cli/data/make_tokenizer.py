@@ -11,7 +11,8 @@ from reformer_cli.tokenizers.base import ByteTokenizer, PixelTokenizer, Tokenize
 from reformer_cli.tokenizers.load import load_tokenizer
 from reformer_cli.tokenizers.subword import choose_vocab_size, train_subwords
 from reformer_cli.utils.errors import UserError
-from reformer_cli.utils.files import as_size, cache_folder, key, write_file
+from reformer_cli.utils.files import cache_folder, key, write_file
+from reformer_cli.utils.format import as_size
 from reformer_cli.utils.progress_bar import shown
 
 VERSION = 5  # of how they are trained: a change makes vocabularies be made again

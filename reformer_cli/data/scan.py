@@ -24,7 +24,8 @@ from reformer_cli.data.file_index import Index, Listing, Record
 from reformer_cli.data.sources import Source
 from reformer_cli.data.text_decoding import Options, Replacements, UnreadableText
 from reformer_cli.utils.errors import UserError
-from reformer_cli.utils.files import as_size, cache_folder
+from reformer_cli.utils.files import cache_folder
+from reformer_cli.utils.format import as_size
 from reformer_cli.utils.progress_bar import shown
 from reformer_cli.utils.workers import cores, ordered
 

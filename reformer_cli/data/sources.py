@@ -16,7 +16,6 @@ from reformer_cli.data import gutenberg
 from reformer_cli.data.formats import registry
 from reformer_cli.data.formats.registry import IMAGES, READERS, UNPACKERS, Document, format_of
 from reformer_cli.data.text_decoding import Options, Replacements, UnreadableText
-from reformer_cli.data.text_decoding import decode as decode  # for those who read a text that is no corpus
 from reformer_cli.utils.errors import UserError
 from reformer_cli.utils.files import cache_folder
 

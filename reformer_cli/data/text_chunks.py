@@ -14,13 +14,14 @@ from typing import IO
 import numpy as np
 import numpy.typing as npt
 
+from reformer_cli.data.text_decoding import OpenFile, Options, Replacements, UnreadableText, decoded
 from reformer_cli.tokenizers.base import Ids
 from reformer_cli.utils.errors import UserError
 
-SIZE = 2**20  # bytes read at a time
+SIZE = 2**20  # characters of a piece, or a word more
 WORD = re.compile(r"\S+")
 # Of every tokenizer, text up to here has the same tokens whatever comes after, as `base.CUTS` says.
-SAFE_BYTES = re.compile(rb"\n(?=[ \n\x21-\x40])|[^ \t\r\n](?= )")
+SAFE = re.compile(r"\n(?=[ \n\x21-\x40])|[^ \t\r\n](?= )")
 Facts = npt.NDArray[np.float64]  # [tokens, 3]: bytes, characters and words that begin in each
 
 
@@ -30,23 +31,33 @@ def read_pieces(name: str, size: int = SIZE) -> Iterator[str]:
 
     Raises UserError for a file that is missing, unreadable, binary or not UTF-8, saying where, at the first such place.
     """
-    file, where = _open(name), "standard input" if name == "-" else name
-    done, lines, held = 0, 0, b""
+    held, searched = "", 0
+    for text in _decoded(name):
+        held += text
+        start = 0
+        while match := SAFE.search(held, max(start + size, searched)):
+            yield held[start : match.end()]
+            start = searched = match.end()
+        held = held[start:]
+        searched = max(0, len(held) - 1)  # whether its last character is a place, the next text says
+    if held:
+        yield held
+
+
+def read_text(name: str) -> str:
+    """All of such a text at once."""
+    return "".join(_decoded(name))
+
+
+def _decoded(name: str) -> Iterator[str]:
+    file = _open(name)
     try:
         with nullcontext() if name == "-" else file:
-            while True:
-                new = file.read(size)
-                held += new
-                last = len(new) < size  # a read of either kind of file is short at its end alone
-                cut = len(held) if last else _cut(held)
-                piece, held = held[:cut], held[cut:]
-                if piece:
-                    text = _decoded(piece, where, done, lines)
-                    if text := (text.removeprefix("\ufeff") if done == 0 else text):
-                        yield text
-                done, lines = done + len(piece), lines + piece.count(b"\n")
-                if last:
-                    return
+            where = "standard input" if name == "-" else name
+            yield from decoded(OpenFile(where, file, Options(), Replacements()))  # type: ignore[arg-type]
+    except UnreadableText as error:  # --encoding, which a corpus is read with, is no option here
+        hint = "give plain text" if "binary" in error.message else "convert it: iconv -f latin1 -t utf-8"
+        raise UserError(error.message, hint) from None
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise UserError(f"{name} is not a whole gzip file ({error})", "unpack or download it again") from None
     except OSError as error:
@@ -68,28 +79,6 @@ def check_readable(name: str) -> None:
     """Raises UserError for a file that is missing or cannot be opened."""
     if name != "-":
         _open(name).close()
-
-
-def _cut(data: bytes) -> int:
-    """The last place where a piece may end; 0: nowhere yet."""
-    for start in (max(0, len(data) - 2**16), 0):
-        if found := [m.end() for m in SAFE_BYTES.finditer(data, start)]:
-            return found[-1]
-    return 0
-
-
-def _decoded(piece: bytes, name: str, before: int, lines: int) -> str:
-    """before, lines: bytes and line ends ahead of this piece."""
-    if (zero := piece.find(b"\0")) >= 0:
-        raise UserError(f"{name} looks binary: a zero byte at {before + zero}", "give plain text in UTF-8")
-    try:
-        return piece.decode("utf-8").replace("\r\n", "\n")
-    except UnicodeDecodeError as error:
-        line = lines + piece.count(b"\n", 0, error.start) + 1
-        raise UserError(
-            f"{name} is not utf-8: byte {before + error.start} (line {line}) is 0x{piece[error.start]:02x}",
-            f"convert it first, such as with iconv -f latin1 -t utf-8 {Path(name).name}",
-        ) from None
 
 
 def size_of(name: str) -> int | None:

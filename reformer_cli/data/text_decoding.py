@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import io
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -143,11 +142,6 @@ def decode_whole(
     if _met.first is not None:
         file.replaced.note(_met.count, fault(_met.first).message)
     return text
-
-
-def decode(data: bytes, name: str, encoding: str) -> str:
-    """bytes -> text as `decoded` has it; UserError where they are none."""
-    return "".join(decoded(OpenFile(name, io.BytesIO(data), Options(encoding), Replacements())))
 
 
 def _decoder(encoding: str, errors: str) -> codecs.IncrementalDecoder:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from reformer_cli.training.display import as_time
-from reformer_cli.utils.files import as_size
+from reformer_cli.utils.format import as_size, as_time
 
 Format = Callable[[float], str]
 

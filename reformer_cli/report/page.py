@@ -13,8 +13,7 @@ from reformer_cli.config.schema import SECTIONS, RunConfig
 from reformer_cli.report.axes import count, plain
 from reformer_cli.report.chart import Chart, Line, figure
 from reformer_cli.report.records import Records, Series, number
-from reformer_cli.training.display import as_time
-from reformer_cli.utils.files import as_size
+from reformer_cli.utils.format import as_size, as_time
 
 COLOURS = 8
 MOST_SAMPLES = 30

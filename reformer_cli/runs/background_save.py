@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from reformer_cli.utils.errors import UserError, warn, why_not_written
+from reformer_cli.utils.console import warn
+from reformer_cli.utils.errors import UserError, why_not_written
 
 MOST_FAILURES = 3  # writes in a row, before a run gives up
 

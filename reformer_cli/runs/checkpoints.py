@@ -13,7 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reformer_cli.utils.errors import UserError, warn
+from reformer_cli.utils.console import warn
+from reformer_cli.utils.errors import UserError
 from reformer_cli.utils.files import digest_file, open_aside, put_in_place, write_folder
 
 if TYPE_CHECKING:

@@ -17,7 +17,8 @@ from reformer_cli.config.schema import RunConfig
 from reformer_cli.runs.checkpoints import Checkpoints
 from reformer_cli.tokenizers.base import Tokenizer
 from reformer_cli.tokenizers.load import load_tokenizer
-from reformer_cli.utils.errors import UserError, warn
+from reformer_cli.utils.console import warn
+from reformer_cli.utils.errors import UserError
 from reformer_cli.utils.files import write_file
 from reformer_cli.utils.safe_yaml import read_limited
 

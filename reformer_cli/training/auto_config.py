@@ -9,7 +9,7 @@ from typing import Any
 from reformer import ReformerConfig
 
 from reformer_cli.training.memory import Step, largest_context
-from reformer_cli.utils.files import as_size
+from reformer_cli.utils.format import as_size
 
 
 @dataclass(frozen=True)

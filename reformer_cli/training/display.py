@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from reformer_cli.utils.files import as_size
+from reformer_cli.utils.format import as_size, as_time
 
 EVERY_SECONDS = 10.0  # between lines where stderr is no terminal
 SMOOTHING = 0.95  # of the loss shown
@@ -98,10 +98,3 @@ class Display:
 def printable(text: str) -> str:
     """Without what could command a terminal: a young model writes any character."""
     return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
-
-
-def as_time(seconds: float) -> str:
-    """3725 -> 1:02:05."""
-    whole = round(seconds)
-    hours, rest = divmod(whole, 3600)
-    return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"

@@ -6,7 +6,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from reformer_cli.utils.errors import UserError, warn
+from reformer_cli.utils.console import warn
+from reformer_cli.utils.errors import UserError
 
 FOLDER = "tensorboard"
 LEFT_OUT = ("step", "tokens", "seconds")  # of a record: what others are drawn against

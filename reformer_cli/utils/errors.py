@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import errno
-import os
-import sys
 from collections.abc import Sequence
-from contextlib import suppress
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -57,18 +54,3 @@ def why_not_written(error: BaseException) -> str | None:
     if isinstance(error, OSError):
         return f"{error.filename}: {error.strerror}" if error.filename else str(error)
     return str(error) if type(error).__name__ == "SafetensorError" else None
-
-
-def tell(text: str) -> None:
-    """A line on stderr. A terminal that is gone, or a closed pipe, does not end what is going on."""
-    try:
-        print(text, file=sys.stderr, flush=True)
-    except OSError:
-        # What could not be written stays in the buffer: written once more at exit, it would make the status 120.
-        with suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
-
-
-def warn(text: str) -> None:
-    """A warning on stderr."""
-    tell(f"warning: {text}")

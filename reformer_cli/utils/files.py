@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from reformer_cli.utils.errors import UserError
+from reformer_cli.utils.format import as_size
 
 
 def cache_folder() -> Path:
@@ -99,17 +100,3 @@ def _digest(file: object) -> str:  # Python 3.10
     while part := file.read(2**20):  # type: ignore[attr-defined]
         found.update(part)
     return found.hexdigest()
-
-
-def printable(text: str) -> str:
-    """On one line, with what is no text spelt out: file names can hold anything."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-def as_size(count: float) -> str:
-    """Bytes for people: 1.5 GiB."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if abs(count) < 1024 or unit == "GiB":
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    raise AssertionError

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from reformer_cli.utils.format import as_time
+
 EVERY_SECONDS = 30.0  # between lines where stderr is no terminal
 Advance = Callable[[int], None]  # so many more are done
 Unit = Callable[[float], str]  # a number of them for people
@@ -64,9 +66,3 @@ def _lines(what: str, total: int | None, report: Callable[[str], None], unit: Un
 
 def _of(total: int | None, unit: Unit) -> str:
     return f" of {unit(total)}" if total is not None else ""
-
-
-def as_time(seconds: float) -> str:
-    """1:02:03 or 4:05."""
-    hours, rest = divmod(round(seconds), 3600)
-    return f"{hours}:{rest // 60:02}:{rest % 60:02}" if hours else f"{rest // 60}:{rest % 60:02}"

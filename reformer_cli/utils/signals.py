@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @contextmanager
-def interruptible() -> Iterator[threading.Event]:
-    """The first of SIGNALS sets the event, so that a step is finished and saved; the second stops at once.
+def interruptible(numbers: Sequence[signal.Signals] = SIGNALS) -> Iterator[threading.Event]:
+    """The first of the signals sets the event, so that a step is finished and saved; the second stops at once.
 
     A signal that is ignored when the program starts stays so: that is how nohup and shells' background jobs ask for it.
     """
@@ -24,12 +25,26 @@ def interruptible() -> Iterator[threading.Event]:
             raise KeyboardInterrupt
         asked.set()
 
+    with _handled([n for n in numbers if signal.getsignal(n) is not signal.SIG_IGN], handle):
+        yield asked
+
+
+@contextmanager
+def without_interrupts() -> Iterator[None]:
+    """Processes that are started meanwhile leave Ctrl-C, which reaches every process of a terminal, to this one."""
+    with _handled([signal.SIGINT], signal.SIG_IGN):
+        yield
+
+
+@contextmanager
+def _handled(numbers: Sequence[signal.Signals], handler: Callable[..., Any] | signal.Handlers) -> Iterator[None]:
+    """Off the main thread, where Python takes no handlers, nothing happens."""
     if threading.current_thread() is not threading.main_thread():
-        yield asked
+        yield
         return
-    before = {n: signal.signal(n, handle) for n in SIGNALS if signal.getsignal(n) is not signal.SIG_IGN}
+    before = {n: signal.signal(n, handler) for n in numbers}
     try:
-        yield asked
+        yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, old in before.items():
+            signal.signal(number, old)

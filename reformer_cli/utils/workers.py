@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from multiprocessing import connection
 from typing import Any, TypeVar
 
 from reformer_cli.utils.errors import UserError
+from reformer_cli.utils.signals import without_interrupts
 
 Job = TypeVar("Job")
 Done = TypeVar("Done")
@@ -45,7 +44,7 @@ def ordered(
     waiting: deque[Future[Done]] = deque()
     try:
         for job in jobs:
-            with _without_interrupts():  # a worker is started as it is needed, and inherits that
+            with without_interrupts():  # a worker is started as it is needed, and inherits that
                 waiting.append(executor.submit(_run, job))
             if len(waiting) >= AHEAD * processes:
                 yield waiting.popleft().result()
@@ -76,17 +75,3 @@ def _end_with(sentinel: int) -> None:
 
 def _run(job: Any) -> Any:
     return _work(job)
-
-
-@contextmanager
-def _without_interrupts() -> Iterator[None]:
-    """Ctrl-C reaches every process of a terminal; only the first one is to act on it."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.getsignal(signal.SIGINT)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

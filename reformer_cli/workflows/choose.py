@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from reformer_cli.commands.options import free_memory, say
+from reformer_cli.utils.console import say
+from reformer_cli.utils.devices import free_memory
 
 if TYPE_CHECKING:
     from reformer.config import Backend
@@ -59,7 +60,7 @@ def fitted(settings: Settings, config: RunConfig, world: World) -> RunConfig:
     from reformer_cli.commands.plan import step_of
     from reformer_cli.config.load import resolve
     from reformer_cli.training.auto_config import remedies, thrift
-    from reformer_cli.utils.files import as_size
+    from reformer_cli.utils.format import as_size
 
     step = step_of(config, world.device)
     step = dataclasses.replace(step, batch=-(-step.batch // world.size))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from reformer_cli.commands.options import say
+from reformer_cli.utils.console import say
 from reformer_cli.utils.errors import UserError
 from reformer_cli.utils.progress_bar import shown
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reformer_cli.commands.options import free_memory, load_model, pick_device, say
-from reformer_cli.commands.output import interrupts, reading
+from reformer_cli.commands.options import load_model
+from reformer_cli.commands.output import reading
+from reformer_cli.utils.console import say
+from reformer_cli.utils.devices import free_memory, pick_device
 from reformer_cli.utils.errors import UserError
 from reformer_cli.utils.files import check_free, write_file
 from reformer_cli.utils.progress_bar import shown
+from reformer_cli.utils.signals import interruptible
 
 if TYPE_CHECKING:
     from reformer_cli.data.formats.images import Pixels
@@ -43,13 +47,13 @@ def draw(
     texts = Texts(model, config, tokenizer.end)
     with reading(len(known)) as on_read:
         texts.read([tokenizer.end, *known], on_read)
-    with interrupts() as interrupted, shown("drawing", length - len(known), say, values) as advance:
+    with interruptible([signal.SIGINT]) as interrupted, shown("drawing", length - len(known), say, values) as advance:
         try:
             for new in complete(texts, length - len(known)):
                 for one, value in zip(made, new, strict=True):
                     one.append(value)
                 advance(1)
-                if interrupted():
+                if interrupted.is_set():
                     break
         finally:  # what there is is kept
             _write(place, known, made, size, original)

@@ -6,8 +6,9 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reformer_cli.commands.options import backend_reason, say
 from reformer_cli.commands.train import as_yaml, check_world
+from reformer_cli.utils.console import say
+from reformer_cli.utils.devices import backend_reason
 from reformer_cli.utils.errors import UserError
 
 if TYPE_CHECKING:

@@ -98,7 +98,7 @@ class Session:
         )
 
     def _say(self, ending: Ending) -> None:
-        from reformer_cli.training.display import as_time
+        from reformer_cli.utils.format import as_time
 
         progress, path = self.trainer.progress, self.run.path
         epochs = self.reading.epochs(progress.step, progress.stages)

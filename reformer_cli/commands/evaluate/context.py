@@ -19,7 +19,8 @@ from reformer_cli.commands.evaluate.output import (
     span,
     write_csv,
 )
-from reformer_cli.commands.options import BucketsOption, DeviceOption, RunOption, say
+from reformer_cli.commands.options import BucketsOption, DeviceOption, RunOption
+from reformer_cli.utils.console import say
 from reformer_cli.utils.errors import UserError
 from reformer_cli.utils.progress_bar import shown
 

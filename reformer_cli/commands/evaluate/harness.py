@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from reformer_cli.commands.evaluate.output import CsvOption, JsonOption, aligned, begin, print_json, write_csv
-from reformer_cli.commands.options import DeviceOption, RunOption, pick_device
+from reformer_cli.commands.options import DeviceOption, RunOption
+from reformer_cli.utils.devices import pick_device
 from reformer_cli.utils.errors import UserError
 
 

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from reformer_cli.commands.options import keep_freed_memory, load_model, pick_device, say
+from reformer_cli.commands.options import load_model
+from reformer_cli.utils.console import say
+from reformer_cli.utils.devices import keep_freed_memory, pick_device
 from reformer_cli.utils.errors import UserError
 
 if TYPE_CHECKING:

@@ -21,9 +21,10 @@ from reformer_cli.commands.evaluate.output import (
     span,
     write_csv,
 )
-from reformer_cli.commands.options import BucketsOption, DeviceOption, RunOption, say
+from reformer_cli.commands.options import BucketsOption, DeviceOption, RunOption
+from reformer_cli.utils.console import say
 from reformer_cli.utils.errors import UserError
-from reformer_cli.utils.files import as_size
+from reformer_cli.utils.format import as_size
 from reformer_cli.utils.progress_bar import shown
 from reformer_cli.workflows.evaluate_images import scored_images
 

@@ -14,9 +14,10 @@ from urllib.parse import unquote
 
 import numpy as np
 
-from reformer_cli.data.formats.registry import Document, missing_package
+from reformer_cli.data.formats.registry import Document
 from reformer_cli.data.text_decoding import OpenFile, UnreadableText, decode_whole
-from reformer_cli.utils.files import as_size
+from reformer_cli.utils.extras import missing_package
+from reformer_cli.utils.format import as_size
 
 LARGEST = 2**26  # bytes of one page; its tree takes some ten times as much memory
 LARGEST_PACKAGE = 2**22  # bytes of what lists a book's pages

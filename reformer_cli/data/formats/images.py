@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from reformer_cli.data.formats.registry import missing_package
 from reformer_cli.data.text_decoding import UnreadableText
 from reformer_cli.utils.errors import UserError
+from reformer_cli.utils.extras import missing_package
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -29,8 +29,8 @@ from reformer_cli.data.text_decoding import (
     decode_whole,
     decoded,
 )
-from reformer_cli.utils.errors import UserError
-from reformer_cli.utils.files import as_size
+from reformer_cli.utils.extras import missing_package
+from reformer_cli.utils.format import as_size
 
 LONGEST_ROW = 2**28  # bytes of one line of .jsonl
 LARGEST_GROUP = 2**32  # bytes that a part of a .parquet file may unpack to
@@ -143,11 +143,6 @@ def _cell(value: Any, name: str, file: OpenFile) -> Iterator[str]:
     except UnicodeDecodeError:  # a column of strings may hold any bytes
         found = value.as_buffer().to_pybytes()
     yield _string(found, name, file)
-
-
-def missing_package(package: str, name: str, extra: str = "formats") -> UserError:
-    """What to say where an optional library is not installed."""
-    return UserError(f"{name} cannot be read without {package}", f"pip install 'reformer-cli[{extra}]'")
 
 
 def _read_html(file: OpenFile) -> Iterator[Document]:

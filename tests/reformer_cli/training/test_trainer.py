@@ -14,11 +14,12 @@ from builders.models import small, tokens
 from reformer_cli.config.schema import TrainConfig
 from reformer_cli.training import mixed_precision
 from reformer_cli.training.auto_config import MOST_READINGS, TOKENS_PER_MINUTE, TOKENS_PER_STEP, choose
-from reformer_cli.training.display import as_time, printable
+from reformer_cli.training.display import printable
 from reformer_cli.training.mixed_precision import LARGEST_SCALE, STEADY, products_in, rescaled, unscale_
 from reformer_cli.training.optimizers import OPTIMIZERS, make_optimizers, optimizer_tensors, prime
 from reformer_cli.training.schedules import learning_rate
 from reformer_cli.training.throughput import tokens_per_minute
+from reformer_cli.utils.format import as_time
 
 
 def test_schedule_rises_then_falls() -> None:

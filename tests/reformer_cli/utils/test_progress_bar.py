@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from reformer_cli.utils import progress_bar
-from reformer_cli.utils.files import as_size
+from reformer_cli.utils.format import as_size
 
 
 def test_lines_where_there_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

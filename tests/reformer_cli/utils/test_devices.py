@@ -7,7 +7,7 @@ import torch
 from reformer import ReformerConfig
 from reformer.backends import choose, gpu
 
-from reformer_cli.commands.options import backend_reason
+from reformer_cli.utils.devices import backend_reason
 from reformer_cli.utils.errors import UserError
 
 

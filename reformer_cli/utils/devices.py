@@ -1,0 +1,81 @@
+"""The device that a command works on: which, its free memory, and what computes a model there."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import TYPE_CHECKING
+
+from reformer_cli.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from reformer import ReformerConfig
+
+
+def pick_device(name: str) -> str:
+    """auto -> cuda or cpu. Raises UserError for a device that is not there."""
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"unknown device {name!r}", "use auto, cpu, cuda or cuda:N") from None
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"device {name!r} is not supported", "use auto, cpu, cuda or cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(
+            f"device {name!r} is not there: torch sees {torch.cuda.device_count()} GPUs", "use --device cpu"
+        )
+    return name
+
+
+def free_memory(device: str) -> int:
+    """Bytes that are free on a device."""
+    if device.startswith("cuda"):
+        import torch
+
+        return int(torch.cuda.mem_get_info(device)[0])
+    import psutil
+
+    return int(psutil.virtual_memory().available)
+
+
+def keep_freed_memory() -> None:
+    """Tell glibc to reuse large blocks instead of returning them to the system after each use.
+
+    A training step frees and asks again for the same large tensors; the page faults of that were a third of its time
+    (LOG.md). Elsewhere than on glibc nothing happens.
+    """
+    m_trim_threshold, m_top_pad, m_mmap_threshold = -1, -2, -3
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):
+        return
+    for parameter, value in ((m_mmap_threshold, 2**25), (m_trim_threshold, 2**31 - 1), (m_top_pad, 2**26)):
+        mallopt(parameter, value)
+
+
+def backend_reason(config: ReformerConfig, device: str) -> tuple[str, str]:
+    """(what computes this model there, why). Raises UserError for a backend that cannot be had."""
+    import torch
+    from reformer.backends import gpu
+    from reformer.backends.native import library
+
+    if config.backend == "torch":
+        return "torch", "as the config asks"
+    if config.backend == "triton" or (config.backend == "auto" and not device.startswith("cpu")):
+        why = gpu.problem(torch.device(device))
+        if not why:
+            return "triton", "kernels compiled for this GPU"
+        if config.backend == "triton":
+            raise UserError(
+                f"backend triton cannot be used: {why}", "set model.backend to auto, in a run's config.yaml"
+            )
+        return "torch", why
+    if device.startswith("cpu") and library.library() is not None:
+        return "native", "C compiled for this CPU"
+    why = library.problem() if device.startswith("cpu") else "this is a GPU"
+    if config.backend == "native":
+        raise UserError(f"backend native cannot be used: {why}", "set model.backend to auto, in a run's config.yaml")
+    return "torch", why
