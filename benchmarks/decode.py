@@ -20,8 +20,7 @@ from collections.abc import Callable
 
 import record
 import torch
-from reformer import ReformerLM
-from reformer.decode.state import State
+from reformer import DecodingState, ReformerLM
 from systems import factors, huggingface, ours, tokens
 from torch import Tensor
 from train_step import MIB, peak
@@ -47,11 +46,11 @@ def reformer(contexts: list[int], batch: int, device: str) -> list[tuple[Step, C
         at = context
         assert state is not None
         took = {"prefill": time.perf_counter() - began, "added": peak(device) - before}
-        found.append((*_ours_at(model, state.rows(torch.zeros(batch, dtype=torch.int64))), took))
+        found.append((*_ours_at(model, state.select(torch.zeros(batch, dtype=torch.int64))), took))
     return found
 
 
-def _ours_at(model: ReformerLM, state: State) -> tuple[Step, Callable[[], int]]:
+def _ours_at(model: ReformerLM, state: DecodingState) -> tuple[Step, Callable[[], int]]:
     return lambda token: model.extend(token, state)[0][:, -1], lambda: state.nbytes
 
 

@@ -189,8 +189,7 @@ def layer(bench: Bench) -> Iterator[Row]:
 
                 def work() -> None:
                     with bench_autocast(bench):
-                        source, context = model._begun(text, None, None)
-                        h = reversible(model.trunk, source, model.table(), context, concat=False)
+                        h = reversible(model.new_pass(text), model.embedding_weight())
                     h.backward(upper)
 
                 return _timed(bench, system, f"{length} tokens", length, work)

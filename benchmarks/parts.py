@@ -18,7 +18,7 @@ from reformer.attention import local, lsh
 from reformer.backends.gpu import problem
 from reformer.ops import linear
 from reformer.ops.bucket_attention import native, pytorch
-from reformer.reversible import autograd, sequence
+from reformer.reversible import autograd, streams
 from systems import SYSTEMS, tokens
 
 # (where it is called from, its name, the part it belongs to)
@@ -37,9 +37,9 @@ PLACES: list[tuple[Any, str, str]] = [
     (linear._SquaredReluMLP, "forward", "feed-forward"),
     (linear._SquaredReluMLP, "backward", "feed-forward"),
     (autograd, "sliced_loss", "head and loss"),
-    (sequence.Trunk, "add_", "streams"),
-    (sequence.Trunk, "subtract_", "streams"),
-    (sequence.Trunk, "read", "streams"),
+    (streams.Streams, "add_", "streams"),
+    (streams.Streams, "subtract_", "streams"),
+    (streams.Streams, "read", "streams"),
 ]
 
 

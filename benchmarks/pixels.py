@@ -35,7 +35,7 @@ def reformer(config: ReformerConfig, image: Tensor, batch: int) -> Step:
     for part in image.split(4096, 1):
         _, state = model.extend(part, state, last_only=True)
     assert state is not None
-    kept = state.rows(torch.zeros(batch, dtype=torch.int64))
+    kept = state.select(torch.zeros(batch, dtype=torch.int64))
     return lambda newest: model.extend(newest, kept)[0][:, -1]
 
 

@@ -11,15 +11,16 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import record
 import torch
 from reformer import NumericalError, ReformerConfig, ReformerLM
-from reformer.layers.embedding import Source
-from reformer.layers.sublayer import Context
-from reformer.reversible.sequence import Trunk
+from reformer.layers.context import PassContext
+from reformer.reversible.autograd import begin
+from reformer.reversible.sequence import ReversibleSequence
+from reformer.reversible.streams import Streams
 from torch import Tensor
 
 from reformer_cli.config.schema import DataConfig, TrainConfig
@@ -33,13 +34,15 @@ SIZES = {"d_model": 128, "n_layers": 6, "n_heads": 4, "d_head": 32}
 CONTEXT, BATCH = 512, 4
 
 
-class FloatTrunk(Trunk):
+class FloatStreams(Streams):
     """Streams of float32: (x + f) - f is only nearly x."""
 
-    def begin(self, shape: tuple[int, int, int], embedded: Callable[[slice], Tensor]) -> list[Tensor]:
+    def begin(
+        self, shape: tuple[int, int, int], rows_of: Callable[[slice], Tensor], slices: Sequence[slice], where: str
+    ) -> list[Tensor]:
         first = torch.empty(shape)
-        for here in self.slices(*shape[:2]):
-            first[:, here] = embedded(here)
+        for here in slices:
+            first[:, here] = rows_of(here)
         return [first, first.clone()]
 
     def read(self, stream: Tensor) -> Tensor:
@@ -53,12 +56,13 @@ class FloatTrunk(Trunk):
 
 
 class FloatLM(ReformerLM):
-    """The model with such a trunk."""
+    """The model with such streams."""
 
     @property
-    def trunk(self) -> Trunk:
-        fixed = super().trunk
-        return FloatTrunk(**{f.name: getattr(fixed, f.name) for f in dataclasses.fields(fixed)})
+    def sequence(self) -> ReversibleSequence:
+        found = super().sequence
+        fields = {f.name: getattr(found.streams, f.name) for f in dataclasses.fields(found.streams)}
+        return dataclasses.replace(found, streams=FloatStreams(**fields))
 
 
 def train(kind: type[ReformerLM], config: ReformerConfig, batches: Batches, steps: int) -> tuple[ReformerLM, float]:
@@ -91,15 +95,16 @@ def held_out(model: ReformerLM, tokens: Tensor) -> float:
 @torch.no_grad()
 def rebuilt(model: ReformerLM, tokens: Tensor) -> tuple[float, float]:
     """(largest |x| of the streams, relative error of what running them back gives), products in bfloat16."""
-    trunk, context = model.trunk, Context(model.rotary())
+    sequence, context = model.sequence, PassContext(model.rotary())
+    read = sequence.streams.read
     with torch.autocast("cpu", torch.bfloat16):
-        streams = Source(tokens[None]).begin(trunk, model.table())
+        streams = begin(sequence.streams, model.embed(tokens[None]), model.embedding_weight())
         first = streams[0].clone()
-        routings = trunk.run(streams, context)
-        largest = max(float(trunk.read(s).abs().max()) for s in streams)
-        zeros = [torch.zeros_like(s, dtype=trunk.dtype) for s in streams]
-        trunk.run_back(streams, zeros, context, routings)
-    error = (trunk.read(streams[0]) - trunk.read(first)).norm() / trunk.read(first).norm()
+        saved = sequence.run(streams, context)
+        largest = max(float(read(s).abs().max()) for s in streams)
+        zeros = [torch.zeros_like(s, dtype=sequence.streams.dtype) for s in streams]
+        sequence.run_back(streams, zeros, context, saved)
+    error = (read(streams[0]) - read(first)).norm() / read(first).norm()
     return largest, float(error)
 
 

@@ -28,7 +28,8 @@ ROOT = Path(__file__).parents[1]
 # What has a new name, or none: extended by whoever renames. The first name that a revision knows is taken.
 SETTINGS: dict[str, str] = {}  # "section.old": "section.new", or both with =value; "" is for what is gone
 OPTIONS: dict[str, str] = {"--samples": "--num-samples"}
-TENSORS: list[tuple[str, str]] = []  # regular expression, replacement: old names of tensors become new ones
+# regular expression, replacement: old names of tensors become new ones
+TENSORS: list[tuple[str, str]] = [(r"^columns\.table$", "line_positions.weight"), (r"^columns\.", "line_positions.")]
 FIGURES: list[tuple[str, str]] = []  # the same for what `evaluate perplexity --json` says
 
 COMMON = ["model.d_model=64", "model.n_heads=4", "model.d_head=16", "model.n_hashes=2", "data.context=256"]

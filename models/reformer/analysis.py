@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from reformer.attention.lsh import LSHHeads
-from reformer.layers.sublayer import Context
+from reformer.layers.context import PassContext
 from reformer.model import ReformerLM
-from reformer.reversible.sequence import Coupling
+from reformer.reversible.autograd import begin
+from reformer.reversible.coupling import AttentionCoupling
 
 
 @dataclass(frozen=True)
@@ -46,27 +47,27 @@ def hash_statistics(
         raise ValueError(f"tokens must be [1, more than {too_few}], not {list(tokens.shape)}")
     found: list[HashStatistics] = []
 
-    def look(coupling: Coupling, group: slice, parts: tuple[Tensor, ...]) -> None:
-        if isinstance(coupling.branch, LSHHeads):
-            k = coupling.branch.keys(parts[0], group)
-            buckets = coupling.branch.buckets(k, group)
+    def look(coupling: AttentionCoupling, group: slice, parts: tuple[Tensor, ...]) -> None:
+        if isinstance(coupling.sublayer, LSHHeads):
+            k = coupling.sublayer.keys(parts[0], group)
+            buckets = coupling.sublayer.buckets(k, group)
             found.append(_statistics(coupling, k[0], buckets[:, 0], nearest, queries, seed))
 
-    was_training, trunk = model.training, model.eval().trunk
-    trunk = dataclasses.replace(trunk, head_group=model.config.n_heads)  # an entry a layer, whatever the groups
-    streams = model.source(tokens).begin(trunk, model.table())
+    was_training, sequence = model.training, model.eval().sequence
+    sequence = dataclasses.replace(sequence, chunk_heads=model.config.n_heads)  # an entry a layer, whatever the groups
+    streams = begin(sequence.streams, model.embed(tokens), model.embedding_weight())
     try:
-        trunk.run(streams, Context(model.rotary()), watch=look)
+        sequence.run(streams, PassContext(model.rotary()), observer=look)
     finally:
         model.train(was_training)
     return found
 
 
 def _statistics(
-    coupling: Coupling, k: Tensor, buckets: Tensor, nearest: int, queries: int, seed: int
+    coupling: AttentionCoupling, k: Tensor, buckets: Tensor, nearest: int, queries: int, seed: int
 ) -> HashStatistics:
     """k: [heads, length, d_head]; buckets: [rounds, heads, length]."""
-    branch, length = coupling.branch, k.shape[1]
+    branch, length = coupling.sublayer, k.shape[1]
     assert isinstance(branch, LSHHeads)
     ids = buckets.long()
     time = torch.arange(length, device=k.device)

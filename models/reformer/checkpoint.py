@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 import yaml
@@ -17,14 +17,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from reformer.config import VERSION, ReformerConfig, as_of
-from reformer.model import ReformerLM
+from reformer.config import ReformerConfig
 
 WEIGHTS, CONFIG = "model.safetensors", "config.yaml"
 LARGEST_CONFIG = 2**20  # bytes
+Shapes = Mapping[str, torch.Size]
 
 
-def write_whole(path: Path, write: Any) -> None:
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """write(aside), then fsync and rename: `path` is the old file or the whole new one, whatever happens."""
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -39,84 +39,72 @@ def write_whole(path: Path, write: Any) -> None:
         aside.unlink(missing_ok=True)
 
 
-def save_weights(model: ReformerLM, path: Path) -> None:
-    """Weights and rotations as safetensors, atomically; a tied matrix is stored once."""
-    save_tensors({name: t.detach() for name, t in model.state_dict().items() if name not in _tied(model)}, path)
-
-
-def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
-    """A model's weights and rotations by name, atomically."""
-    whole, metadata = {name: t.contiguous() for name, t in tensors.items()}, {"format": "reformer"}
-    write_whole(path, lambda aside: save_file(whole, aside, metadata=metadata | {"version": str(VERSION)}))
-
-
-def save_pretrained(model: ReformerLM, folder: str | os.PathLike[str]) -> None:
-    """See ReformerLM.save_pretrained."""
+def write(config: ReformerConfig, tensors: dict[str, Tensor], folder: str | os.PathLike[str]) -> None:
+    """Both files, each whole or not at all; the folder is made."""
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
-    save_weights(model, target / WEIGHTS)
-    save_config(model.config, target)
+    write_tensors(tensors, target / WEIGHTS)
+    write_config(config, target)
 
 
-def save_config(config: ReformerConfig, folder: Path) -> None:
+def read(
+    folder: str | os.PathLike[str], shapes_of: Callable[[ReformerConfig], Shapes], device: torch.device | str = "cpu"
+) -> tuple[ReformerConfig, dict[str, Tensor]]:
+    """What `write` wrote. shapes_of: of the tensors that a config asks for. Raises ValueError if the folder is not
+    whole, or naming everything that does not fit."""
+    config = read_config(Path(folder))
+    return config, read_tensors(Path(folder) / WEIGHTS, shapes_of(config), device)
+
+
+def write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    """Weights and rotations by name, atomically."""
+    whole = {name: t.contiguous() for name, t in tensors.items()}
+    write_whole(path, lambda aside: save_file(whole, aside, metadata={"format": "reformer"}))
+
+
+def write_config(config: ReformerConfig, folder: Path) -> None:
     """Write config.yaml, whole or not at all."""
     settings = {name: list(v) if isinstance(v, tuple) else v for name, v in dataclasses.asdict(config).items()}
-    text = yaml.safe_dump({"version": VERSION, "model": settings}, sort_keys=False)
+    text = yaml.safe_dump({"model": settings}, sort_keys=False)
     write_whole(folder / CONFIG, lambda aside: Path(aside).write_text(text, "utf-8"))
 
 
-def load_weights(config: ReformerConfig, path: Path, device: Any = "cpu") -> ReformerLM:
-    """A model of this config with the weights of `path`. Raises ValueError naming everything that does not fit."""
-    with torch.device("meta"):  # nothing is allocated before the file is known to fit
-        model = ReformerLM(config)
-    tied = _tied(model)
-    wanted = {name: t for name, t in model.state_dict().items() if name not in tied}
+def read_tensors(path: Path, shapes: Shapes, device: torch.device | str = "cpu") -> dict[str, Tensor]:
+    """Tensors of these names and shapes. Raises ValueError naming everything that does not fit."""
     try:
         with safe_open(path, framework="pt", device=str(device)) as file:
             names = set(file.keys())
-            faults = [f"{n} is missing" for n in wanted if n not in names] + [
-                f"{n} is unknown" for n in names - set(wanted)
-            ]
-            for name in names & set(wanted):
-                if (shape := list(file.get_slice(name).get_shape())) != list(wanted[name].shape):
-                    faults.append(f"{name} is {shape}, the config makes it {list(wanted[name].shape)}")
+            faults = [f"{n} is missing" for n in shapes if n not in names]
+            faults += [f"{n} is unknown" for n in names - set(shapes)]
+            for name in names & set(shapes):
+                if (shape := list(file.get_slice(name).get_shape())) != list(shapes[name]):
+                    faults.append(f"{name} is {shape}, the config makes it {list(shapes[name])}")
             if faults:
                 raise ValueError(f"{path} does not fit its config: " + "; ".join(sorted(faults)))
-            tensors = {name: file.get_tensor(name) for name in wanted}
+            tensors = {name: file.get_tensor(name) for name in shapes}
     except FileNotFoundError:
         raise ValueError(f"{path} does not exist") from None
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged: {error}") from None
     if bad := [name for name, t in tensors.items() if not t.is_floating_point() or not bool(t.isfinite().all())]:
         raise ValueError(f"{path} holds values that are not finite numbers: {', '.join(sorted(bad))}")
-    tensors |= {name: tensors[source] for name, source in tied.items()}
-    model.load_state_dict(tensors, assign=True)
-    if config.tie_embeddings:
-        model.head.weight = model.embedding
-    return model.eval()
+    return tensors
 
 
-def from_pretrained(folder: str | os.PathLike[str], device: Any = "cpu") -> ReformerLM:
-    """See ReformerLM.from_pretrained."""
-    source = Path(folder)
+def read_config(folder: Path) -> ReformerConfig:
+    """The `model:` section of config.yaml, checked. Raises ValueError."""
+    path = folder / CONFIG
     try:
-        if (source / CONFIG).stat().st_size > LARGEST_CONFIG:
-            raise ValueError(f"{source / CONFIG} is larger than {LARGEST_CONFIG} bytes")
-        settings = yaml.safe_load((source / CONFIG).read_text("utf-8"))
+        if path.stat().st_size > LARGEST_CONFIG:
+            raise ValueError(f"{path} is larger than {LARGEST_CONFIG} bytes")
+        settings = yaml.safe_load(path.read_text("utf-8"))
     except FileNotFoundError:
-        raise ValueError(f"{source} holds no {CONFIG}") from None
+        raise ValueError(f"{folder} holds no {CONFIG}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{source / CONFIG} is not YAML: {error}") from None
+        raise ValueError(f"{path} is not YAML: {error}") from None
     if not isinstance(settings, dict) or not isinstance(settings.get("model"), dict):
-        raise ValueError(f"{source / CONFIG} has no section `model`")
-    if not isinstance(version := settings.get("version"), int) or version > VERSION:
-        raise ValueError(f"{source / CONFIG} has version {version!r}, this program reads up to {VERSION}: upgrade it")
+        raise ValueError(f"{path} has no section `model`")
     try:
-        config = ReformerConfig(**as_of(version, settings["model"]))
+        return ReformerConfig(**settings["model"])
     except (ValidationError, TypeError) as error:
-        raise ValueError(f"{source / CONFIG}: {error}") from None
-    return load_weights(config, source / WEIGHTS, device)
-
-
-def _tied(model: ReformerLM) -> dict[str, str]:
-    return {"head.weight": "embedding"} if model.config.tie_embeddings else {}
+        raise ValueError(f"{path}: {error}") from None

@@ -144,7 +144,6 @@ class ReformerConfig:
     head_bias: bool = Field(
         default=True, description="norm: layer has a bias on the logits, as published; transformers 5 adds none"
     )
-    tie_embeddings: bool = Field(default=False, description="use the embedding as the output matrix (merge: sum)")
     softcap: float = Field(default=20.0, ge=0, description="logits are squashed into +-softcap by tanh; 0 leaves them")
     temperature: float = Field(default=8.0, gt=0, description="starting scale of scores between unit queries and keys")
     stream_bits: int = Field(default=16, ge=8, le=26, description="residual streams count in units of 2^-stream_bits")
@@ -153,9 +152,6 @@ class ReformerConfig:
     )
     head_group: int | None = Field(
         default=None, ge=1, description="attention heads worked on together; null: all; fewer need less memory"
-    )
-    offload_streams: bool = Field(
-        default=False, description="keep the streams and their gradients in main memory, fetched slice by slice (GPU)"
     )
     workspace_tokens: int = Field(
         default=4_096, ge=64, description="tokens that feed-forward, head and loss work on at a time"
@@ -229,8 +225,6 @@ class ReformerConfig:
                 f"layers_before {self.layers_before} and layers_after {self.layers_after} leave none of n_layers "
                 f"{self.n_layers} for groups of shorten {self.shorten} tokens"
             )
-        if self.tie_embeddings and self.merge == "concat":
-            found.append("tie_embeddings needs merge: sum (concatenated streams are 2 x d_model wide)")
         return found
 
     @property

@@ -1,8 +1,7 @@
-"""The language model: embed, reversible trunk, head; training loss and exact incremental decoding."""
+"""The language model: its parameters, the parallel pass, the training loss, and decoding by reformer/inference.py."""
 
 from __future__ import annotations
 
-import math
 import os
 from dataclasses import replace
 from typing import Any
@@ -11,37 +10,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from reformer import checkpoint, inference
 from reformer.attention import make_attention
-from reformer.backends import choose
-from reformer.backends.compiler import as_written, exporting
+from reformer.backends.compiler import as_written
 from reformer.config import ReformerConfig
-from reformer.decode.cuda_graph import by_graph
-from reformer.decode.program import MOST_TOKENS, Tape
-from reformer.decode.state import State
-from reformer.errors import NumericalError
-from reformer.layers.embedding import Source
-from reformer.layers.init import initialise
-from reformer.layers.line_position import UNKNOWN, Columns
-from reformer.layers.lm_head import Head
-from reformer.layers.sublayer import Context, FeedForward, Mixing, Progress
-from reformer.ops.rotary import AxialPositions, Rotary, speeds
+from reformer.decode.state import DecodingState, saved_batch
+from reformer.layers.context import PassContext
+from reformer.layers.embedding import Embedding
+from reformer.layers.feed_forward import FeedForward
+from reformer.layers.init import init_weights
+from reformer.layers.line_position import LinePositions
+from reformer.layers.lm_head import LMHead
+from reformer.layers.shorten_maps import ShortenMaps
+from reformer.ops.rotary import AxialPositions, Rotary
 from reformer.ops.rowwise import rows_for
-from reformer.reversible.autograd import reversible, reversible_loss
-from reformer.reversible.groups import Groups
-from reformer.reversible.sequence import Coupling, Trunk, merge
-from reformer.reversible.shorten import Shortened
-
-EXTEND_AT_ONCE = 4096  # tokens of one slice of a long extend
-
-
-def activation_bytes(config: ReformerConfig, wide: int, low: int = 2) -> int:
-    """Of all layers, a token, about: what their graphs hold. wide, low: bytes of a number in streams, in products."""
-    heads, d_ff = config.n_heads * config.d_head, config.d_ff or 4 * config.d_model
-    attention = config.d_model * (wide + low) + heads * 8 * low
-    feed_forward = config.d_model * (wide + low) + 3 * d_ff * low
-    grouped = len(config.group_layers)
-    layers = config.n_layers - grouped + grouped / config.shorten
-    return math.ceil(layers * (attention + feed_forward))
+from reformer.reversible.autograd import Pass, reversible, reversible_loss
+from reformer.reversible.coupling import AttentionCoupling, Coupling, PointwiseCoupling
+from reformer.reversible.sequence import ReversibleSequence, graph_bytes
+from reformer.reversible.shorten import ShortenedCoupling
+from reformer.reversible.streams import Streams
 
 
 class ReformerLM(nn.Module):
@@ -52,86 +39,86 @@ class ReformerLM(nn.Module):
 
     def __init__(self, config: ReformerConfig) -> None:
         super().__init__()
-        self.config = config
-        self.embedding = nn.Parameter(torch.empty(config.vocab_size, config.d_model))
-        self.axial = AxialPositions(config.axial_shape, config.axial_dims) if config.positions == "axial" else None
-        self.columns = Columns(config.columns, config.vocab_size, config.d_model) if config.columns else None
-        with torch.random.fork_rng(devices=[]):  # nn.Linear draws weights, which `initialise` replaces
+        c = self.config = config
+        self.embedding = nn.Parameter(torch.empty(c.vocab_size, c.d_model))
+        self.axial = AxialPositions(c.axial_shape, c.axial_dims) if c.positions == "axial" else None
+        self.line_positions = LinePositions(c.columns, c.vocab_size, c.d_model) if c.columns else None
+        with torch.random.fork_rng(devices=[]):  # nn.Linear draws weights, which `init_weights` replaces
             self.layers = nn.ModuleList(
-                nn.ModuleList([*make_attention(config, i), FeedForward(config)]) for i in range(config.n_layers)
+                nn.ModuleList([*make_attention(c, i), FeedForward(c)]) for i in range(c.n_layers)
             )
-            self.groups = Groups(config) if config.shorten > 1 else None
-        self.head = Head(config, self.embedding if config.tie_embeddings else None)
+            self.groups = ShortenMaps(c) if c.shorten > 1 else None
+        self.head = LMHead(c)
         if self.embedding.device.type != "meta":
-            initialise(self)
+            init_weights(self, c)
+
+    @classmethod
+    def from_tensors(cls, config: ReformerConfig, tensors: dict[str, Tensor]) -> ReformerLM:
+        """A model of this config with these weights and rotations, which it takes over, in evaluation. Raises
+        RuntimeError where names or shapes do not fit."""
+        with torch.device("meta"):  # nothing is allocated twice
+            model = cls(config)
+        model.load_state_dict(tensors, assign=True)
+        return model.eval()
+
+    @classmethod
+    def tensor_shapes(cls, config: ReformerConfig) -> dict[str, torch.Size]:
+        """Of everything that a model of this config keeps in a file, by name."""
+        with torch.device("meta"):
+            return {name: t.shape for name, t in cls(config).state_dict().items()}
 
     @property
-    def trunk(self) -> Trunk:
-        c = self.config
-        dtype = self.embedding.dtype
+    def sequence(self) -> ReversibleSequence:
+        """The reversible layers, for the weights' type and device as they are now."""
+        c, dtype, device = self.config, self.embedding.dtype, self.embedding.device
         of_gradients = torch.bfloat16 if c.gradient_streams == "bfloat16" else dtype
-        rows, device = rows_for(c.backend, self.embedding), self.embedding.device
-        group = c.head_group or c.n_heads
-        trunk = Trunk(
-            self._couplings(range(c.n_layers)), c.stream_bits, c.dropout, c.workspace_tokens, dtype, of_gradients, rows,
-            group, device, c.offload_streams, activation_bytes(c, self.embedding.dtype.itemsize),
+        rows = rows_for(c.backend, self.embedding)
+        streams = Streams(c.stream_bits, c.dropout, c.workspace_tokens, dtype, of_gradients, rows, device)
+        sequence = ReversibleSequence(
+            streams, self._couplings(range(c.n_layers)), c.head_group or c.n_heads, graph_bytes(c, dtype.itemsize),
             c.kept_activations * 2**20,
         )  # fmt: skip
         if self.groups is None:
-            return trunk
-        among = c.group_layers
-        inner = replace(trunk, couplings=self._couplings(among))
-        shortened = Coupling(1, 0, Shortened(self.groups, inner), f"groups of {c.shorten} tokens")
-        before, after = self._couplings(range(among.start)), self._couplings(range(among.stop, c.n_layers))
-        return replace(trunk, couplings=[*before, shortened, *after])
+            return sequence
+        inner = replace(sequence, couplings=self._couplings(c.group_layers))
+        shortened = ShortenedCoupling(1, 0, f"groups of {c.shorten} tokens", self.groups, inner)
+        before = self._couplings(range(c.group_layers.start))
+        after = self._couplings(range(c.group_layers.stop, c.n_layers))
+        return replace(sequence, couplings=[*before, shortened, *after])
 
     def _couplings(self, layers: range) -> list[Coupling]:
         """Of these layers, in order."""
-        return [
-            Coupling(1, 0, part, f"layer {i} attention")
-            if isinstance(part, Mixing)
-            else Coupling(0, 1, part, f"layer {i} feed-forward")
-            for i in layers
-            for part in self.layers[i]  # type: ignore[attr-defined]
-        ]
+        found: list[Coupling] = []
+        for i in layers:
+            sublayers: list[Any] = [*self.layers[i]]  # type: ignore[misc]
+            found += [AttentionCoupling(1, 0, f"layer {i} attention", f) for f in sublayers[:-1]]
+            found.append(PointwiseCoupling(0, 1, f"layer {i} feed-forward", sublayers[-1]))
+        return found
 
-    def table(self) -> Tensor:
+    def embedding_weight(self) -> Tensor:
         """What tokens start as: [vocab_size, d_model]. Rows have unit mean square under norm: rms."""
         return F.rms_norm(self.embedding, (self.config.d_model,)) if self.config.norm == "rms" else self.embedding
 
-    def rotary(self, starts: Tensor | None = None) -> Rotary | None:
-        """Rotary positions, where the model has them; starts: int64 [batch], where rows begin; None: at 0."""
+    def rotary(self, seen: Tensor | None = None) -> Rotary | None:
+        """Rotary positions, where the model has them; seen: int64 [batch], tokens before the first; None: none."""
         c = self.config
         if c.positions != "rotary":
             return None
-        return Rotary(c.d_head, c.rotary_base, self.embedding.dtype, self.embedding.device, starts)
+        return Rotary(c.d_head, c.rotary_base, self.embedding.dtype, self.embedding.device, seen)
 
-    def _check_tokens(self, tokens: Tensor, start: int) -> None:
-        if tokens.dim() != 2:
-            raise ValueError(f"tokens must be [batch, length], not {list(tokens.shape)}")
-        limit = self.config.max_length
-        if limit is not None and start + tokens.shape[1] > limit:
-            raise ValueError(
-                f"{start + tokens.shape[1]} tokens exceed the {limit} of axial_shape {self.config.axial_shape}"
-            )
-        if tokens.numel() and not exporting():
-            low, high = int(tokens.min()), int(tokens.max())
-            if low < 0 or high >= self.config.vocab_size:
-                raise ValueError(f"token ids from {low} to {high} do not fit vocab_size {self.config.vocab_size}")
+    def embed(self, tokens: Tensor, documents: Tensor | None = None, state: DecodingState | None = None) -> Embedding:
+        """How these tokens enter the layers, after those that `state` has seen."""
+        seen, line = (state.seen, state.line_position) if state is not None else (None, None)
+        places = self.line_positions(tokens, line, documents) if self.line_positions is not None else None
+        return Embedding(tokens, self.axial, seen, self.line_positions, places)
 
-    def _begun(self, tokens: Tensor, documents: Tensor | None, dropout_seed: int | None) -> tuple[Source, Context]:
-        """What both streams start as, and what the pass knows besides."""
-        self._check_tokens(tokens, 0)
+    def new_pass(self, tokens: Tensor, documents: Tensor | None = None, dropout_seed: int | None = None) -> Pass:
+        """A text on its way through the layers; as for `forward`."""
+        inference.check_tokens(self.config, tokens, 0)
         if self.training and self.config.dropout and dropout_seed is None:
             raise ValueError(f"dropout is {self.config.dropout}: pass dropout_seed, a new integer each step")
-        context = Context(self.rotary(), documents, dropout_seed if self.training else None)
-        return self.source(tokens, documents), context
-
-    def source(self, tokens: Tensor, documents: Tensor | None = None, state: State | None = None) -> Source:
-        """How these tokens enter the trunk, after those that `state` has seen."""
-        starts, before = (state.starts, state.column) if state is not None else (None, None)
-        places = self.columns(tokens, before, documents) if self.columns is not None else None
-        return Source(tokens, self.axial, starts, self.columns, places)
+        context = PassContext(self.rotary(), documents, dropout_seed if self.training else None)
+        return Pass(self.sequence, self.embed(tokens, documents), context, self.config.merge == "concat")
 
     def forward(self, tokens: Tensor, documents: Tensor | None = None, dropout_seed: int | None = None) -> Tensor:
         """Logits of the next token: int64 [batch, length] -> [batch, length, vocab_size].
@@ -144,163 +131,69 @@ class ReformerLM(nn.Module):
 
     @as_written
     def _merged(self, tokens: Tensor, documents: Tensor | None, dropout_seed: int | None) -> Tensor:
-        """The streams at the end of the trunk, merged."""
-        source, context = self._begun(tokens, documents, dropout_seed)
-        return reversible(self.trunk, source, self.table(), context, concat=self.config.merge == "concat")
+        """The streams at their end, merged."""
+        return reversible(self.new_pass(tokens, documents, dropout_seed), self.embedding_weight())
 
     @as_written
     def loss(
         self, tokens: Tensor, targets: Tensor, documents: Tensor | None = None, dropout_seed: int | None = None
     ) -> Tensor:
-        """Mean nats per target (design section 5); targets int64 [batch, length], -100 is not scored."""
+        """Mean nats per target; targets int64 [batch, length], IGNORE_INDEX (-100) is not scored."""
         if targets.shape != tokens.shape:
             raise ValueError(f"targets {list(targets.shape)} and tokens {list(tokens.shape)} differ in shape")
-        source, context = self._begun(tokens, documents, dropout_seed)
-        concat = self.config.merge == "concat"
-        return reversible_loss(self.trunk, source, self.table(), context, self.head, targets, concat=concat)
-
-    def start(self, batch: int) -> State:
-        """The state before any token."""
-        starts = torch.zeros(batch, dtype=torch.int64, device=self.embedding.device)
-        layers = [c.branch.start(batch) for c in self.trunk.couplings]
-        return State(starts, layers, torch.full_like(starts, UNKNOWN) if self.columns is not None else None)
-
-    def _advance(self, tokens: Tensor, state: State, counts: Tensor) -> Tensor:
-        """Merged streams of new tokens; the state moves on."""
-        trunk = self.trunk
-        h = self.move(trunk, tokens, state, counts)
-        trunk.settle()
-        return h
-
-    @torch.no_grad()
-    def move(self, trunk: Trunk, tokens: Tensor, state: State, counts: Tensor, whole: bool = False) -> Tensor:
-        """`_advance` that leaves it to the caller to settle. The same fixed-point arithmetic as in training."""
-        progress = Progress(self.rotary(state.starts), state.starts, counts, whole)
-        source = self.source(tokens, state=state)
-        streams = source.begin(trunk, self.table())
-        for c, layer in zip(trunk.couplings, state.layers, strict=True):
-            trunk.add_(streams[c.target], c.branch.step(trunk.read(streams[c.source]), progress, layer), c.name)
-        state.starts += counts
-        if state.column is not None and source.places is not None:
-            newest = source.places.gather(1, (counts - 1).clamp_min(0)[:, None])[:, 0]
-            state.column.copy_(torch.where(counts > 0, newest, state.column))
-        return merge(trunk, streams, self.config.merge == "concat")
-
-    def _begin(self, tokens: Tensor, state: State | None) -> State:
-        state = state if state is not None else self.start(tokens.shape[0])
-        self._check_tokens(tokens, state.position if self.config.max_length is not None else 0)
-        if tokens.shape[0] != state.batch:
-            raise ValueError(f"the state is for a batch of {state.batch}, the tokens are {tokens.shape[0]} rows")
-        return state
+        return reversible_loss(
+            self.new_pass(tokens, documents, dropout_seed), self.embedding_weight(), self.head, targets
+        )
 
     @as_written
     @torch.no_grad()
     def extend(
-        self, tokens: Tensor, state: State | None = None, last_only: bool = False, counts: Tensor | None = None
-    ) -> tuple[Tensor, State]:
+        self, tokens: Tensor, state: DecodingState | None = None, last_only: bool = False, counts: Tensor | None = None
+    ) -> tuple[Tensor, DecodingState]:
         """Logits for new tokens after those already in `state` (None: none), as `forward` over all of them gives.
 
         tokens: int64 [batch, n], any n >= 1. counts: int64 [batch], how many of each row's are real, the others filling
         up at the end; None: all. Returns ([batch, n, vocab_size], or [batch, 1, vocab_size] of the last real ones with
-        last_only; state). The state is updated in place and returned; `state.clone()` branches. No gradients. Pattern
-        `published` is decoded by the ring rule (attention/published.py): its chunks depend on the future.
+        last_only; state). The state is updated in place and returned; `state.clone()` branches. No gradients. Chunked
+        kinds are decoded bucket by bucket (attention/chunked.py): their chunks depend on the future.
         """
-        state = self._begin(tokens, state)
-        if tokens.shape[1] == 0:
-            raise ValueError("extend needs at least one token")
-        if counts is None and (logits := self._by_tape(tokens, state)) is None:
-            logits = by_graph(self, tokens, state)
-        if counts is None and logits is not None:
-            return logits[:, -1:] if last_only else logits, state
-        left = counts if counts is not None else torch.full_like(state.starts, tokens.shape[1])
-        found: list[Tensor] = []
-        last = None
-        for part in tokens.split(max(1, EXTEND_AT_ONCE // tokens.shape[0]), 1):
-            now = left.clamp(0, part.shape[1])
-            h = self._advance(part, state, now)
-            if last_only:  # of a row that ended in an earlier slice, what it was then
-                index = (now - 1).clamp_min(0)[:, None, None].expand(-1, 1, h.shape[2])
-                newest = h.gather(1, index)
-                last = newest if last is None else torch.where((now > 0)[:, None, None], newest, last)
-            else:
-                found.append(self.head(h))
-            left = left - now
-        return (self.head(last) if last is not None else torch.cat(found, 1)), state
-
-    def _by_tape(self, tokens: Tensor, state: State) -> Tensor | None:
-        """Logits of a few tokens from C in one call; None where that cannot be."""
-        if tokens.numel() > MOST_TOKENS:
-            return None
-        if state.tape is None and not state.untaped:
-            state.tape = self._record(state)
-            state.untaped = state.tape is None
-        if state.tape is None:
-            return None
-        logits, bad = state.tape.run(tokens.contiguous(), tokens.shape[1], state.starts)
-        if bad is not None:
-            raise NumericalError(self.trunk.couplings[bad].name, "values leave the range of the residual streams")
-        state.starts += tokens.shape[1]
-        return logits
-
-    def _record(self, state: State) -> Tape | None:
-        """The model as a list of operations in C, over this state's rings."""
-        c = self.config
-        axial = list(self.axial.tables) if self.axial is not None else []
-        fits = self.embedding.dtype == torch.float32 and state.batch <= MOST_TOKENS and len(axial) <= 3
-        if not fits or choose(c.backend, self.embedding) != "native":
-            return None
-        tape = Tape(state.batch, c.d_model, c.stream_bits)
-        columns = None
-        if self.columns is not None and state.column is not None:
-            columns = tape.columns(self.columns, state.column)
-        tape.embed(self.table().detach().contiguous(), axial, columns)
-        tape.rotary = self.rotary()
-        if c.positions == "rotary":
-            tape.turns = tape.phase(speeds(c.d_head, c.rotary_base, self.embedding.device))
-        for n, (coupling, layer) in enumerate(zip(self.trunk.couplings, state.layers, strict=True)):
-            added = coupling.branch.record(tape, coupling.source, layer)
-            if added is None:
-                return None
-            tape.add(coupling.target, added, n)
-        self.head.record(tape, concat=c.merge == "concat")
-        return tape
+        return inference.extend(self, tokens, state, last_only, counts)
 
     @as_written
     @torch.no_grad()
-    def score(self, tokens: Tensor, targets: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        """Nats of each target given the state and the tokens up to it: float [batch, n]; 0 where the target is -100.
+    def score(
+        self, tokens: Tensor, targets: Tensor, state: DecodingState | None = None
+    ) -> tuple[Tensor, DecodingState]:
+        """Nats of each target given the state and the tokens up to it: float [batch, n]; 0 where it is IGNORE_INDEX.
 
         Never holds n x vocab_size logits of more than one slice.
         """
-        state = self._begin(tokens, state)
-        found = []
-        step = max(1, EXTEND_AT_ONCE // tokens.shape[0])
-        for part, aims in zip(tokens.split(step, 1), targets.split(step, 1), strict=True):
-            h = self._advance(part, state, torch.full_like(state.starts, part.shape[1]))
-            found.append(self.head.nats_of_each(h, aims))
-        return torch.cat(found, 1), state
+        return inference.score(self, tokens, targets, state)
 
     @torch.no_grad()
     def score_forward(self, tokens: Tensor, targets: Tensor) -> Tensor:
         """As `score` from the first token on, but by the one pass of `forward`, whose memory grows with n.
 
-        Pattern `published` has two likelihoods: this is the one that training lowers, `score` that of generation.
+        Chunked kinds have two likelihoods: this is the one that training lowers, `score` that of generation.
         """
-        source, context = self._begun(tokens, None, None)
-        h = reversible(self.trunk, source, self.table(), context, concat=self.config.merge == "concat")
-        step = max(1, EXTEND_AT_ONCE // tokens.shape[0])
-        parts = zip(h.split(step, 1), targets.split(step, 1), strict=True)
-        return torch.cat([self.head.nats_of_each(part, aims) for part, aims in parts], 1)
+        h = reversible(self.new_pass(tokens), self.embedding_weight())
+        return inference.score_merged(self, h, targets)
+
+    def new_state(self, batch: int) -> DecodingState:
+        """The state before any token."""
+        return inference.new_state(self, batch)
+
+    def load_state(self, tensors: dict[str, Tensor]) -> DecodingState:
+        """The state that `DecodingState.tensors` took apart, from anyone. ValueError for another model's."""
+        state = self.new_state(saved_batch(tensors))
+        state.load(tensors)
+        return state
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write model.safetensors and config.yaml, each whole or not at all."""
-        from reformer.checkpoint import save_pretrained
-
-        save_pretrained(self, folder)
+        checkpoint.write(self.config, {name: t.detach() for name, t in self.state_dict().items()}, folder)
 
     @classmethod
-    def from_pretrained(cls, folder: str | os.PathLike[str], device: Any = "cpu") -> ReformerLM:
-        """Read what `save_pretrained` or a run directory holds; ValueError if it is missing, damaged or newer."""
-        from reformer.checkpoint import from_pretrained
-
-        return from_pretrained(folder, device)
+    def from_pretrained(cls, folder: str | os.PathLike[str], device: torch.device | str = "cpu") -> ReformerLM:
+        """Read what `save_pretrained` or a run directory holds; ValueError if it is missing or damaged."""
+        return cls.from_tensors(*checkpoint.read(folder, cls.tensor_shapes, device))

@@ -10,9 +10,11 @@ import math
 import torch
 from torch import Tensor
 
-from reformer.layers.sublayer import Context, Mixing
+from reformer.attention.base import Attention
+from reformer.layers.context import PassContext
 from reformer.model import ReformerLM
-from reformer.reversible.sequence import Coupling
+from reformer.reversible.autograd import begin
+from reformer.reversible.coupling import AttentionCoupling
 
 
 @torch.no_grad()
@@ -22,16 +24,16 @@ def typical_temperatures(model: ReformerLM, tokens: Tensor) -> dict[str, Tensor]
 
     tokens: int64 [1, length], no longer than the model's positions.
     """
-    names = {id(module): name for name, module in model.named_modules() if isinstance(module, Mixing)}
+    names = {id(module): name for name, module in model.named_modules() if isinstance(module, Attention)}
     found: dict[str, Tensor] = {}
 
-    def look(coupling: Coupling, group: slice, parts: tuple[Tensor, ...]) -> None:
+    def look(coupling: AttentionCoupling, group: slice, parts: tuple[Tensor, ...]) -> None:
         lengths = [part.norm(dim=-1).mean((0, 2)) for part in parts[:-1]]
         scale = lengths[0] * lengths[1] / math.sqrt(parts[0].shape[-1]) if len(lengths) > 1 else lengths[0]
-        name = f"{names[id(coupling.branch)]}.temperature"
+        name = f"{names[id(coupling.sublayer)]}.temperature"
         found[name] = torch.cat([found[name], scale]) if name in found else scale
 
-    trunk = model.trunk
-    streams = model.source(tokens).begin(trunk, model.table())
-    trunk.run(streams, Context(model.rotary()), watch=look)
+    sequence = model.sequence
+    streams = begin(sequence.streams, model.embed(tokens), model.embedding_weight())
+    sequence.run(streams, PassContext(model.rotary()), observer=look)
     return found

@@ -154,7 +154,7 @@ def check_length(total: int, prompt: int, limit: int | None) -> None:
 
 def check_memory(config: ReformerConfig, tokens: int, samples: int, free: int) -> None:
     """Refuse a text whose decoding state would not fit: that of `full` layers grows with the text."""
-    from reformer.decode.state import largest_state
+    from reformer.memory import largest_state
 
     if (needed := largest_state(config, tokens, samples)) > free:
         raise UserError(

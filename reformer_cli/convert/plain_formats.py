@@ -25,8 +25,8 @@ def write_safetensors(model: ReformerLM, tokenizer: Tokenizer, folder: Path) -> 
 def write_state_dict(model: ReformerLM, tokenizer: Tokenizer, folder: Path) -> None:
     """state_dict.pt, for programs that know torch alone: torch.load(..., weights_only=True) reads it."""
     import torch
-    from reformer.checkpoint import save_config
+    from reformer.checkpoint import write_config
 
     torch.save({name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}, folder / STATE_DICT)
-    save_config(model.config, folder)
+    write_config(model.config, folder)
     write_file(folder / TOKENIZER, tokenizer.serialise())

@@ -79,7 +79,7 @@ def shape_faults(config: ReformerConfig) -> list[str]:
         found.append(f"shorten {c.shorten}: all its layers are on tokens")
     if odd := sorted(set(c.layers) - {"local", "lsh"}):
         found.append(f"layers {', '.join(odd)}: each of its layers is local or lsh")
-    for name, there in (("norm", "layer"), ("merge", "concat"), ("softcap", 0.0), ("tie_embeddings", False)):
+    for name, there in (("norm", "layer"), ("merge", "concat"), ("softcap", 0.0)):
         if (here := getattr(c, name)) != there:
             found.append(f"{name} {here}: it has {there:g}" if name == "softcap" else f"{name} {here}: it has {there}")
     if c.feed_forward not in ACTIVATIONS:

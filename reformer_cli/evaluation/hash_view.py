@@ -13,9 +13,10 @@ import torch
 from reformer import ReformerLM
 from reformer.attention.chunked import PublishedLSHHeads
 from reformer.attention.lsh import LSHHeads
-from reformer.layers.sublayer import Context
+from reformer.layers.context import PassContext
 from reformer.ops.bucket_attention.reference import met, visible
-from reformer.reversible.sequence import Coupling
+from reformer.reversible.autograd import begin
+from reformer.reversible.coupling import AttentionCoupling
 from torch import Tensor
 
 NEAREST = 16  # true top keys that a query is asked for
@@ -120,18 +121,18 @@ class LayerView:
 def look(model: ReformerLM, tokens: Tensor, show: Callable[[LayerView], None]) -> None:
     """Show every layer's LSH heads on a text, int64 [n], one layer after another."""
 
-    def watch(coupling: Coupling, group: slice, parts: tuple[Tensor, ...]) -> None:
-        if isinstance(coupling.branch, (LSHHeads, PublishedLSHHeads)):
+    def watch(coupling: AttentionCoupling, group: slice, parts: tuple[Tensor, ...]) -> None:
+        if isinstance(coupling.sublayer, (LSHHeads, PublishedLSHHeads)):
             name, among = coupling.name.removesuffix(" attention"), parts[0].shape[2] < len(tokens)
-            view = _view(name, coupling.branch, group, parts)
+            view = _view(name, coupling.sublayer, group, parts)
             if among:
                 name, size = f"{name}, groups of {model.config.shorten}", model.config.shorten
                 view = dataclasses.replace(view, layer=name, tokens=size)
             show(view)
 
-    trunk = dataclasses.replace(model.trunk, head_group=model.config.n_heads)  # one view a layer
-    streams = model.source(tokens[None]).begin(trunk, model.table())
-    trunk.run(streams, Context(model.rotary()), watch=watch)
+    sequence = dataclasses.replace(model.sequence, chunk_heads=model.config.n_heads)  # one view a layer
+    pair = begin(sequence.streams, model.embed(tokens[None]), model.embedding_weight())
+    sequence.run(pair, PassContext(model.rotary()), observer=watch)
 
 
 def _view(name: str, branch: LSHHeads | PublishedLSHHeads, group: slice, parts: tuple[Tensor, ...]) -> LayerView:

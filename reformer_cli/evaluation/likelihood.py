@@ -10,8 +10,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 import torch
-from reformer import ReformerConfig, ReformerLM
-from reformer.decode.state import State
+from reformer import DecodingState, ReformerConfig, ReformerLM
 from torch import Tensor
 
 from reformer_cli.data.text_chunks import Facts, facts_of
@@ -98,7 +97,7 @@ class Unlimited:
 
     def __init__(self, model: ReformerLM, prefix: Tensor, progress: Callable[[int], None] | None = None) -> None:
         self.model, self.at_once = model, AT_ONCE
-        self.state: State | None = None
+        self.state: DecodingState | None = None
         device = model.embedding.device
         with torch.inference_mode():
             for part in prefix[:-1].to(device).split(AT_ONCE):

@@ -18,8 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from reformer import ReformerLM
-from reformer.decode.state import State
+from reformer import DecodingState, ReformerLM
 from torch import Tensor
 
 from reformer_cli.data.copy_task import MARK, CopyTask
@@ -100,7 +99,7 @@ def answers(model: ReformerLM, tokens: Tensor, count: int, streamed: bool) -> tu
     """
     if not streamed:
         return _judged(model(tokens[:, :-1])[:, -count:], tokens[:, -count:])
-    state: State | None = None
+    state: DecodingState | None = None
     at_once = max(1, 4096 // len(tokens))
     for part in tokens[:, : -count - 1].split(at_once, 1):
         if part.shape[1]:
@@ -248,7 +247,7 @@ def _planted(text: Tokens, needles: Sequence[Needle], length: int, end: int) -> 
     return np.concatenate(parts)
 
 
-def _asked(model: ReformerLM, state: State, needles: Sequence[Needle]) -> tuple[int, int, float]:
+def _asked(model: ReformerLM, state: DecodingState, needles: Sequence[Needle]) -> tuple[int, int, float]:
     """(tokens asked for, right ones, their nats) after a state, one needle a row; rows are filled up at their ends."""
     width = max(len(n.cue) + len(n.answer) for n in needles)
     tokens = np.zeros((len(needles), width), np.int64)
@@ -263,9 +262,9 @@ def _asked(model: ReformerLM, state: State, needles: Sequence[Needle]) -> tuple[
     return int(where.sum()), int((right & where).sum()), float(nats[where].sum())
 
 
-def _read(model: ReformerLM, tokens: Tensor, progress: Progress | None) -> State:
+def _read(model: ReformerLM, tokens: Tensor, progress: Progress | None) -> DecodingState:
     """The state after rows of tokens."""
-    state: State | None = None
+    state: DecodingState | None = None
     for part in tokens.split(max(1, 4096 // len(tokens)), 1):
         _, state = model.extend(part, state, last_only=True)
         if progress is not None:

@@ -108,16 +108,11 @@ def far_buckets(config: ReformerConfig, buckets: int) -> ReformerConfig:
 
 def _rebuilt(model: ReformerLM, config: ReformerConfig, rotations: Callable[[str, Tensor], Tensor]) -> ReformerLM:
     """A model of this config with the same weights; rotations: name, the trained ones -> those it hashes with."""
-    with torch.device("meta"):
-        other = ReformerLM(config)
     weights = dict(model.state_dict())
     for name, tensor in weights.items():
         if name.endswith(".rotations"):
             weights[name] = rotations(name, tensor)
-    other.load_state_dict(weights, assign=True)
-    if config.tie_embeddings:
-        other.head.weight = other.embedding
-    return other.eval()
+    return ReformerLM.from_tensors(config, weights)
 
 
 def _full(config: ReformerConfig, length: int) -> ReformerConfig:

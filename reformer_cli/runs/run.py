@@ -79,7 +79,8 @@ class Run:
 
     def load_model(self, device: str = "cpu") -> ReformerLM:
         """The best weights so far, ready to use. Raises UserError if they are missing, truncated or tampered with."""
-        from reformer.checkpoint import load_weights
+        from reformer import ReformerLM
+        from reformer.checkpoint import read_tensors
 
         if not (self.path / WEIGHTS).is_file():
             raise UserError(
@@ -87,7 +88,8 @@ class Run:
                 f"let it train: reformer train --resume --run {self.path}",
             )
         try:
-            return load_weights(self.config.model, self.path / WEIGHTS, device)
+            shapes = ReformerLM.tensor_shapes(self.config.model)
+            return ReformerLM.from_tensors(self.config.model, read_tensors(self.path / WEIGHTS, shapes, device))
         except ValueError as error:
             raise UserError(
                 str(error), f"restore the file, or go on from a checkpoint: reformer train --resume --run {self.path}"
@@ -95,9 +97,9 @@ class Run:
 
     def save_weights(self, weights: dict[str, Tensor]) -> None:
         """Keep these as the run's best."""
-        from reformer.checkpoint import save_tensors
+        from reformer.checkpoint import write_tensors
 
-        save_tensors(weights, self.path / WEIGHTS)
+        write_tensors(weights, self.path / WEIGHTS)
 
     def log(self, record: dict[str, Any]) -> None:
         """Append one line to metrics.jsonl. A full disk loses the line, not the run."""

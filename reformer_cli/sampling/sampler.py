@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from reformer import ReformerLM
-from reformer.decode.state import State
+from reformer import DecodingState, ReformerLM
 from torch import Tensor
 
 from reformer_cli.sampling.config import SamplingConfig
@@ -36,7 +35,7 @@ class Texts:
     config: SamplingConfig
     end: int
     bias: TextBias | None = None
-    state: State | None = None
+    state: DecodingState | None = None
     pending: Tensor = field(init=False)
     histories: list[History] = field(init=False)
     generator: torch.Generator = field(init=False)
@@ -80,7 +79,7 @@ class Texts:
         device = self.pending.device
         assert self.state is not None
         if rows != list(range(self.state.batch)):  # copies what the state holds
-            self.state = self.state.rows(torch.tensor(rows, device=device))
+            self.state = self.state.select(torch.tensor(rows, device=device))
         used = set[int]()
         histories = []
         for row in rows:

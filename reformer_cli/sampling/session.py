@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from reformer.decode.snapshot import restore_state, state_tensors
 
 from reformer_cli.sampling.generate import Made
 from reformer_cli.utils.errors import UserError
@@ -41,8 +40,8 @@ def save(path: Path, texts: Texts, made: list[Made], output: Path | None) -> Non
     the file that the text is written to, if any."""
     from safetensors.torch import save as to_bytes
 
-    state = texts.state or texts.model.start(len(texts.histories))
-    tensors = {f"state.{name}": t.contiguous() for name, t in state_tensors(state).items()}
+    state = texts.state or texts.model.new_state(len(texts.histories))
+    tensors = {f"state.{name}": t.contiguous() for name, t in state.tensors().items()}
     tensors["tokens"] = torch.tensor([h.tokens for h in texts.histories], dtype=torch.int32)
     tensors["pending"], tensors["generator"] = texts.pending.cpu(), texts.generator.get_state()
     tensors["made"] = torch.tensor([len(m.tokens) for m in made])
@@ -91,8 +90,8 @@ def _stand(tensors: dict[str, Any], texts: Texts, made: list[Made], about: dict[
         if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < size:
             raise ValueError(f"tokens beyond vocab_size {size}")
     state = {name.removeprefix("state."): t for name, t in tensors.items() if name.startswith("state.")}
-    texts.state = restore_state(texts.model, state)
-    if texts.state.batch != samples or not bool((texts.state.starts == tokens.shape[1] - 1).all()):
+    texts.state = texts.model.load_state(state)
+    if texts.state.batch != samples or not bool((texts.state.seen == tokens.shape[1] - 1).all()):
         raise ValueError("its state and its tokens are not of one text")
     texts.pending = pending.to(texts.pending.device)
     if about.get("device") == texts.pending.device.type:  # else drawn anew from the seed

@@ -44,7 +44,7 @@ SIZES = (
     Size(None, 384, 8, 6, 2048, 1e-3),
 )
 UNIT = SIZES[1]
-TOKENS_PER_MINUTE = 700_000  # of UNIT on the two cores that this was measured on; other machines: speed.py
+TOKENS_PER_MINUTE = 700_000  # of UNIT on the two cores that this was measured on; other machines: throughput.py
 LINEAR = 192  # width at which half of the time goes into what grows with it and not with its square
 # From how many readings of the text, and numbers of the model for each of its tokens, on what is done against learning
 # it by heart (after three, or with a small model, more decay does harm); after how many that does not help, unless they

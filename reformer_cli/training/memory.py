@@ -8,9 +8,9 @@ from functools import lru_cache
 
 import torch
 from reformer import ReformerConfig, ReformerLM
-from reformer.model import activation_bytes
 from reformer.ops.bucket_attention.layout import SCORES_AT_ONCE
-from reformer.reversible.backward import KEPT
+from reformer.reversible.coupling import KEPT
+from reformer.reversible.sequence import graph_bytes
 
 from reformer_cli.training.optimizers import is_hidden_matrix
 
@@ -206,9 +206,9 @@ def attention_bytes(step: Step, heads: int, kind: str) -> int:
 def kept_bytes(step: Step) -> int:
     """Of the graphs that forward leaves to backward; 0 where it makes them again."""
     c = step.model
-    size = step.tokens * activation_bytes(c, 4)
-    fits = step.tokens <= c.workspace_tokens and not c.offload_streams and size <= c.kept_activations * 2**20
-    return step.tokens * activation_bytes(c, 4, step.low) if fits else 0
+    size = step.tokens * graph_bytes(c, 4)
+    fits = step.tokens <= c.workspace_tokens and size <= c.kept_activations * 2**20
+    return step.tokens * graph_bytes(c, 4, step.low) if fits else 0
 
 
 def feed_forward_bytes(step: Step) -> int:

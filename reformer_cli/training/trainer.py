@@ -55,7 +55,7 @@ class Trainer:
         self.gradients = Gradients(model, config, world)
         self.optimizers = make_optimizers(model, config)
         self.progress = Progress()
-        self.average = Average(self._state(), config.ema_decay) if config.ema_decay else None
+        self.average = Average(self.model.state_dict(), config.ema_decay) if config.ema_decay else None
         self.ahead = Ahead(self._read)
 
     @property
@@ -72,7 +72,7 @@ class Trainer:
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything a checkpoint holds; of a job that shards, this process's parts."""
-        found = {f"model.{name}": t.detach() for name, t in self._state().items()}
+        found = {f"model.{name}": t.detach() for name, t in self.model.state_dict().items()}
         if self.average is not None:
             found |= {f"average.{name}": t for name, t in self.average.mean.items()}
         return found | optimizer_tensors(self.model, self.optimizers)
@@ -80,13 +80,7 @@ class Trainer:
     def weights(self) -> dict[str, Tensor]:
         """The model's tensors by name as the run's result, each in one piece: the running mean where there is one."""
         mean = self.average.mean if self.average is not None else {}
-        return {name: whole(mean.get(name, t).detach()) for name, t in self._state().items()}
-
-    def _state(self) -> dict[str, Tensor]:
-        state: dict[str, Tensor] = self.model.state_dict()
-        if self.model.config.tie_embeddings:
-            state.pop("head.weight")
-        return state
+        return {name: whole(mean.get(name, t).detach()) for name, t in self.model.state_dict().items()}
 
     @contextmanager
     def gathered(self) -> Iterator[None]:

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from lm_eval.api.model import LM
-from reformer.decode.state import State
 
 from reformer_cli.evaluation.likelihood import Unlimited, encoded, score_pieces
 from reformer_cli.runs.run import Run
@@ -23,6 +22,7 @@ from reformer_cli.sampling.generate import generate
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
+    from reformer import DecodingState
 
 MAX_TOKENS = 256  # made where a task names no max_gen_toks
 
@@ -36,7 +36,7 @@ class ReformerHarness(LM):  # type: ignore[misc]  # the harness has no annotatio
         opened = Run.open(Path(run) if run is not None else None)
         self.tokenizer, self.model = opened.tokenizer(), opened.load_model(device)
         self._device = device
-        self._read: tuple[list[int], State | None] = ([], None)  # tokens but the last, and the state after them
+        self._read: tuple[list[int], DecodingState | None] = ([], None)  # tokens but the last, and the state after them
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """Of each (context, continuation): log-probability of the continuation, and whether it is the likeliest."""
@@ -74,7 +74,7 @@ class ReformerHarness(LM):  # type: ignore[misc]  # the harness has no annotatio
             return end + first, whole[len(first) :]
         return end + first, self.tokenizer.encode(continuation).tolist()
 
-    def _after(self, tokens: list[int]) -> State | None:
+    def _after(self, tokens: list[int]) -> DecodingState | None:
         """The state after tokens; the choices of one question share it."""
         if not tokens:
             return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from reformer_cli.config.checks import Unchosen
 from reformer_cli.config.schema import Settings
@@ -116,11 +116,8 @@ class Start:
 
 
 def _tensors(model: ReformerLM) -> Mapping[str, Tensor]:
-    """Weights and rotations by name; a tied matrix once."""
-    state: dict[str, Any] = {name: t.detach() for name, t in model.state_dict().items()}
-    if model.config.tie_embeddings:
-        del state["head.weight"]
-    return state
+    """Weights and rotations by name."""
+    return {name: t.detach() for name, t in model.state_dict().items()}
 
 
 def _taken(name: str, old: Tensor | None, fresh: Tensor, same_seed: bool) -> Tensor | None:
@@ -134,7 +131,7 @@ def _taken(name: str, old: Tensor | None, fresh: Tensor, same_seed: bool) -> Ten
         found[:, : old.shape[1] if old is not None else 1] = old if old is not None else 1.0
         return found
     if old is None:  # what changes nothing before it is trained
-        return fresh if last in OF_RECENT or name.startswith("columns.") else None
+        return fresh if last in OF_RECENT or name.startswith("line_positions.") else None
     if old.shape == fresh.shape:
         return old
     if name == "axial.tables.0" and old.shape[1:] == fresh.shape[1:] and len(fresh) > len(old):

@@ -60,8 +60,8 @@ class Session:
         from reformer_cli.training.tensorboard import board_of
         from reformer_cli.training.trainer import Trainer
 
-        if self.model.columns is not None:
-            self.model.columns.tell(*map(torch.from_numpy, lengths_on_lines(self.dataset.tokenizer)))
+        if (lines := self.model.line_positions) is not None:
+            lines.set_token_widths(*map(torch.from_numpy, lengths_on_lines(self.dataset.tokenizer)))
         board = board_of(self.run.path, self.world.chief and self.config.train.tensorboard)
         with Display(self.world.device, self.unit, silent=not self.world.chief) as self.display, board as self.board:
             self.trainer = Trainer(self.model, self.config.train, self.reading, self._hooks(), self.world)

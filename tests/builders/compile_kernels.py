@@ -1,4 +1,4 @@
-"""Compile every kernel for a compute capability, and print what each takes: python tests/core/compile_kernels.py 90
+"""Compile every kernel for a compute capability, and print what each takes: python tests/builders/compile_kernels.py 90
 
 Run without TRITON_INTERPRET. Needs no GPU.
 """

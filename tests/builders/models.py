@@ -24,7 +24,7 @@ VARIANTS: dict[str, dict] = {
     "one slice, kept": {"workspace_tokens": 4096},
     "groups of heads": {"layers": ("mixed", "lsh", "full"), "head_group": 2, "n_hashes": 2, "windows": (5, 16)},
     "approximate gelu": {"feed_forward": "gelu_tanh", "norm": "layer", "norm_epsilon": 1e-5, "head_bias": False},
-    "tied, factorised buckets": {"tie_embeddings": True, "n_buckets": (4, 4), "softcap": 0.0, "feed_forward": "relu"},
+    "factorised buckets": {"n_buckets": (4, 4), "softcap": 0.0, "feed_forward": "relu"},
     "far round": {
         "n_buckets": (4, 6), "n_hashes": 2, "windows": (3, 9), "local_round": 4, "layers": ("lsh", "mixed"),
     },
@@ -60,10 +60,10 @@ def small(dtype: torch.dtype = torch.float32, **changes) -> ReformerLM:
     for name, b in model.named_buffers():
         if name.endswith("centre"):
             b.copy_(torch.randn(b.shape, generator=random) * 0.1)
-    if model.columns is not None:  # a token in eight ends its line, some take a space back
-        model.columns.table.data.copy_(torch.randn(model.columns.table.shape, generator=random))
+    if model.line_positions is not None:  # a token in eight ends its line, some take a space back
+        model.line_positions.weight.data.copy_(torch.randn(model.line_positions.weight.shape, generator=random))
         lengths = torch.randint(-1, 4, (50,), generator=random).float()
-        model.columns.tell(lengths, (torch.arange(50) % 8 == 3).float())
+        model.line_positions.set_token_widths(lengths, (torch.arange(50) % 8 == 3).float())
     return model.to(dtype).eval()
 
 

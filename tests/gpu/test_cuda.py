@@ -8,6 +8,7 @@ from builders.models import VARIANTS, small, tokens
 from reformer import NumericalError
 from reformer.backends import choose
 from reformer.decode.cuda_graph import NEVER
+from reformer.reversible.autograd import begin
 
 pytestmark = pytest.mark.gpu
 
@@ -51,7 +52,7 @@ def test_one_token_from_a_graph_is_one_token(variant: str) -> None:
     model, ids = small(torch.float32, **VARIANTS[variant]).to("cuda"), tokens(60).to("cuda")
     _, state = model.extend(ids[:, :40])
     plain = state.clone()
-    plain.warm = NEVER
+    plain.warmup = NEVER
     for t in range(40, 60):
         one = ids[:, t : t + 1]
         found, state = model.extend(one, state)
@@ -60,10 +61,10 @@ def test_one_token_from_a_graph_is_one_token(variant: str) -> None:
     assert state.graph is not None
     assert plain.graph is None
     branch = state.clone()
-    before = [x.clone() for x in (state.layers[0].keys, state.starts)]
+    before = [x.clone() for x in (state.caches[0].keys, state.seen)]
     model.extend(ids[:, :1], branch)
-    assert torch.equal(state.layers[0].keys, before[0])
-    assert torch.equal(state.starts, before[1])
+    assert torch.equal(state.caches[0].keys, before[0])
+    assert torch.equal(state.seen, before[1])
 
 
 def test_overflow_in_a_graph_is_told() -> None:
@@ -104,12 +105,12 @@ def test_triton_is_what_auto_takes_and_close_to_torch(variant: str, precision: t
 def test_rebuilt_streams_are_the_very_bits() -> None:
     """Backward computes every branch with the kernels and tilings of forward: else the streams would not come back."""
     model, ids = small(torch.float32).to("cuda"), tokens(700).to("cuda")
-    source, context = model._begun(ids, None, None)
-    trunk = model.trunk
+    p = model.new_pass(ids)
+    sequence, context = p.sequence, p.context
     with torch.no_grad(), torch.autocast("cuda", torch.bfloat16):
-        begun = source.begin(trunk, model.table())
+        begun = begin(sequence.streams, p.embedding, model.embedding_weight())
         streams = [s.clone() for s in begun]
-        routings = trunk.run(streams, context)
+        saved = sequence.run(streams, context)
         gradients = [torch.randn_like(s, dtype=torch.float32) for s in streams]
-        trunk.run_back(streams, gradients, context, routings)
+        sequence.run_back(streams, gradients, context, saved)
     assert all(torch.equal(a, b) for a, b in zip(begun, streams, strict=True))

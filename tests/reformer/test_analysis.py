@@ -6,18 +6,17 @@ import pytest
 import torch
 from builders.models import small, tokens
 from reformer.analysis import hash_statistics
-from reformer.attention.lsh import LSHHeads
 from reformer.ops.bucket_attention.reference import visible
 
 
 def test_against_brute_force() -> None:
     model, ids = small(n_layers=1, layers=("lsh",), windows=(5,), n_hashes=2, n_buckets=(6,)), tokens(90, batch=1)
     (found,) = hash_statistics(model, ids, nearest=4, queries=10_000)
-    (branch,) = [c.branch for c in model.trunk.couplings if isinstance(c.branch, LSHHeads)]
+    branch = model.layers[0][0]
     with torch.no_grad():
-        x, *_ = branch.split(model.table()[ids], None, branch.all)
-        k = branch.keys(x, branch.all)
-    buckets = branch.buckets(k, branch.all)
+        x, *_ = branch.project_in(model.embedding_weight()[ids], None, branch.all_heads)
+        k = branch.keys(x, branch.all_heads)
+    buckets = branch.buckets(k, branch.all_heads)
     seen = visible(buckets, branch.windows, itself=False)[0]
     scores = (k[0] @ k[0].transpose(1, 2)).masked_fill(torch.ones(90, 90).triu().bool(), -torch.inf)
     for head in range(4):

@@ -7,7 +7,7 @@ import torch
 from builders.models import CAUSAL, VARIANTS, small, tokens
 from reformer import ReformerLM
 from reformer.backends.native import library
-from reformer.decode.bucket_cache import BucketState
+from reformer.decode.bucket_cache import BucketCache
 from torch import Tensor
 
 needs_compiler = pytest.mark.skipif(library.library() is None, reason=library.problem())
@@ -60,7 +60,7 @@ def _differs(model: ReformerLM, ids: Tensor, backend: str, changes: dict) -> boo
         assert state is not None
         differs |= bool((torch.cat(found, 1) - whole).abs().max() >= 2e-6 * max(10, float(whole.abs().max())))
         taped = backend == "native" and "full" not in changes.get("layers", ())
-        assert (state.tape is not None) == (taped and (1 in steps or 7 in steps))
+        assert (state.program is not None) == (taped and (1 in steps or 7 in steps))
     return differs
 
 
@@ -81,8 +81,8 @@ def test_both_backends_keep_the_same_state() -> None:
             _, state = model.extend(part, state)
         states.append(state)
     one, other = states
-    for a, b in zip(one.layers, other.layers, strict=True):
-        if isinstance(a, BucketState):
+    for a, b in zip(one.caches, other.caches, strict=True):
+        if isinstance(a, BucketCache):
             assert torch.equal(a.times, b.times)
             assert torch.equal(a.ids, b.ids)
             assert torch.equal(a.counts, b.counts)
@@ -104,7 +104,7 @@ def test_rows_of_different_lengths(variant: str, dtype: torch.dtype) -> None:
     lengths, close = [3, 90, 41], 1e-12 if dtype == torch.float64 else 2e-5
     prompts, more = tokens(90, batch=3), tokens(10, batch=3, seed=8)
     logits, state = model.extend(prompts, last_only=True, counts=torch.tensor(lengths))
-    assert state.starts.tolist() == lengths
+    assert state.seen.tolist() == lengths
     joint = [logits, *(model.extend(part, state)[0] for part in more.split([1, 1, 5, 3], 1))]
     for row, n in enumerate(lengths):
         first, alone = model.extend(prompts[row : row + 1, :n], last_only=True)
@@ -118,7 +118,7 @@ def test_a_row_may_have_nothing_new() -> None:
     _, state = model.extend(ids)
     model.extend(tokens(5, seed=3), state, counts=torch.tensor([0, 5]))
     model.extend(tokens(1, seed=4), state, counts=torch.tensor([1, 0]))
-    assert state.starts.tolist() == [41, 45]
+    assert state.seen.tolist() == [41, 45]
     wanted, _ = model.extend(torch.cat([ids[:1], tokens(1, seed=4)[:1], ids[:1, :6]], 1))
     assert (model.extend(ids[:, :6], state)[0][0] - wanted[0, -6:]).abs().max() < 1e-12
 
@@ -126,7 +126,7 @@ def test_a_row_may_have_nothing_new() -> None:
 def test_one_prompt_many_continuations() -> None:
     model = small()
     _, state = model.extend(tokens(70, batch=1))
-    many, alone = state.rows(torch.tensor([0, 0, 0])), state.clone()
+    many, alone = state.select(torch.tensor([0, 0, 0])), state.clone()
     more = tokens(20, batch=3, seed=2)
     found = torch.cat([model.extend(part, many)[0] for part in more.split(1, 1)], 1)
     assert (found[1] - model.extend(more[1:2], alone)[0][0]).abs().max() < 2e-5
@@ -198,7 +198,7 @@ def test_published_hashed_heads_decode_by_the_ring_rule(dtype: torch.dtype) -> N
     for other in found[1:]:
         assert (found[0] - other).abs().max() < (1e-12 if dtype == torch.float64 else 2e-5)
     one = small(torch.float64, **changes | {"n_layers": 1})
-    for branch in (c.branch for c in one.trunk.couplings):
+    for branch in (c.sublayer for c in one.sequence.couplings):
         if hasattr(branch, "rotations"):
             branch.rotations.zero_()  # every vector falls into the first bucket
     with torch.no_grad():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
@@ -28,25 +27,6 @@ def test_who_may_read_a_folder_may_read_its_weights(tmp_path: Path) -> None:
     modes = {p.stat().st_mode for p in tmp_path.iterdir()}
     (tmp_path / "other").touch()
     assert modes == {(tmp_path / "other").stat().st_mode}
-
-
-@pytest.mark.parametrize(
-    ("version", "settings"),
-    [
-        (1, {"key_tokens": 1, "sink": False, "gates": False, "far_round": False}),
-        (2, {"sink": False, "gates": False, "far_round": False}),
-        (3, {"gates": False, "far_round": False}),
-        (4, {"far_round": False}),
-    ],
-)
-def test_models_of_earlier_formats_are_what_they_were(version: int, settings: dict, tmp_path: Path) -> None:
-    model = small(**settings, n_buckets=(8, 4), n_hashes=2)
-    model.save_pretrained(tmp_path)
-    text = (tmp_path / "config.yaml").read_text().replace("version: 5", f"version: {version}")
-    (tmp_path / "config.yaml").write_text(
-        re.sub(r"  (key_tokens: 1|sink: false|gates: false|far_round: false)\n", "", text)
-    )
-    assert torch.equal(ReformerLM.from_pretrained(tmp_path)(tokens(50)), model(tokens(50)))
 
 
 def test_the_seed_draws_the_weights() -> None:
@@ -83,17 +63,12 @@ def pickled(path: Path) -> None:
     torch.save({"embedding": torch.zeros(50, 32)}, path / "model.safetensors")
 
 
-def newer(path: Path) -> None:
-    text = (path / "config.yaml").read_text()
-    (path / "config.yaml").write_text(text.replace("version: 5", "version: 99"))
-
-
 def not_yaml(path: Path) -> None:
     (path / "config.yaml").write_text("{")
 
 
 def python_yaml(path: Path) -> None:
-    (path / "config.yaml").write_text("version: 1\nmodel: !!python/object/apply:os.system [echo hacked]\n")
+    (path / "config.yaml").write_text("model: !!python/object/apply:os.system [echo hacked]\n")
 
 
 @pytest.mark.parametrize(
@@ -104,7 +79,6 @@ def python_yaml(path: Path) -> None:
         (reshaped, r"embedding is \[50, 31\], the config makes it \[50, 32\]"),
         (poisoned, "not finite"),
         (pickled, "damaged"),
-        (newer, "version 99"),
         (not_yaml, "not YAML"),
         (python_yaml, "not YAML"),
     ],
@@ -118,8 +92,8 @@ def test_a_damaged_model_is_refused(damage, message: str, tmp_path: Path) -> Non
 
 def test_config_names_every_fault_at_once() -> None:
     with pytest.raises(ValueError, match=r"n_buckets.*even.*d_head.*axial_dims|even") as error:
-        ReformerConfig(vocab_size=9, n_buckets=(3,), d_head=7, layers=("lsh",), tie_embeddings=True, merge="concat")
-    for part in ("n_buckets", "d_head", "tie_embeddings"):
+        ReformerConfig(vocab_size=9, n_buckets=(3,), d_head=7, layers=("lsh",))
+    for part in ("n_buckets", "d_head"):
         assert part in str(error.value)
     with pytest.raises(ValueError, match=r"published does not go with .*far_round: true"):
         ReformerConfig(vocab_size=9, pattern="published", far_round=True)

@@ -19,7 +19,7 @@ def test_they_are_the_mean_lengths_of_what_is_multiplied() -> None:
         found = typical_temperatures(model, ids)
         assert list(found) == ["layers.0.0.temperature"]
         heads = model.layers[0][0]
-        x = model.table()[ids]
+        x = model.embedding_weight()[ids]
         y = torch.nn.functional.rms_norm(x, x.shape[-1:]) @ heads.project.weight.T
         parts = y.unflatten(-1, (-1, 4, 8))[0].norm(dim=-1).mean(0)  # [parts, heads]
         wanted = parts[0] * parts[1] / math.sqrt(8) if kind == "local" else parts[0]

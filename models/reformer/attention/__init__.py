@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from reformer.attention.base import Attention
 from reformer.attention.chunked import PublishedLocalHeads, PublishedLSHHeads
 from reformer.attention.full import FullHeads
 from reformer.attention.local import LocalHeads
 from reformer.attention.lsh import LSHHeads
 from reformer.config import LayerKind, Pattern, ReformerConfig
-from reformer.layers.sublayer import Branch
 
-HeadsOf = Callable[[ReformerConfig, int], Branch]
+HeadsOf = Callable[[ReformerConfig, int], Attention]
 # pattern -> (local heads, LSH heads)
 PATTERNS: dict[Pattern, tuple[HeadsOf, HeadsOf]] = {
     "recent": (LocalHeads, LSHHeads),
     "published": (PublishedLocalHeads, PublishedLSHHeads),
 }
 # kind -> the branches of its attention, given the heads of the pattern
-KINDS: dict[LayerKind, Callable[[ReformerConfig, HeadsOf, HeadsOf], list[Branch]]] = {
+KINDS: dict[LayerKind, Callable[[ReformerConfig, HeadsOf, HeadsOf], list[Attention]]] = {
     "mixed": lambda c, local, lsh: [local(c, c.head_split[0]), lsh(c, c.head_split[1])],
     "local": lambda c, local, lsh: [local(c, c.n_heads)],
     "lsh": lambda c, local, lsh: [lsh(c, c.n_heads)],
@@ -26,6 +26,6 @@ KINDS: dict[LayerKind, Callable[[ReformerConfig, HeadsOf, HeadsOf], list[Branch]
 }
 
 
-def make_attention(config: ReformerConfig, layer: int) -> list[Branch]:
+def make_attention(config: ReformerConfig, layer: int) -> list[Attention]:
     """The attention branches of a layer."""
     return KINDS[config.layers[layer % len(config.layers)]](config, *PATTERNS[config.pattern])

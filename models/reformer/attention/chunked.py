@@ -9,28 +9,26 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from reformer.attention.base import Heads
+from reformer.attention.base import Attention
 from reformer.backends.dtypes import wide_dtype
 from reformer.config import ReformerConfig
-from reformer.decode.bucket_cache import BucketState
-from reformer.decode.state import WindowState
-from reformer.layers.sublayer import Context, Progress
+from reformer.decode.bucket_cache import BucketCache
+from reformer.decode.program import NativeProgram
+from reformer.decode.step import DecodeStep
+from reformer.decode.window_cache import WindowCache
+from reformer.layers.context import PassContext
 from reformer.ops.bucket_attention.autograd import attend
 from reformer.ops.bucket_attention.chunks import make_published
 from reformer.ops.lsh_hash import lsh_hash, rotation_width
 
-if TYPE_CHECKING:
-    from reformer.decode.program import Tape
-
 EPSILON = 1e-6  # of the keys' normalisation, as released
 
 
-class PublishedHeads(Heads):
+class PublishedHeads(Attention):
     """Keys, values and buckets are the subclass's; chunks, look-back and merging of rounds are here."""
 
     takes_delta = True
@@ -38,26 +36,26 @@ class PublishedHeads(Heads):
     shared: bool  # one vector is query and key, and sees itself only if alone
 
     @abstractmethod
-    def queries_keys_values(self, parts: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor]:
-        """What `split` gives -> each [batch, heads, length, d_head]; scores are q @ k."""
+    def queries_keys_values(self, qkv: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor]:
+        """What `project_in` gives -> each [batch, heads, length, d_head]; scores are q @ k."""
 
     @abstractmethod
-    def buckets(self, q: Tensor, group: slice) -> Tensor:
-        """Integer [rounds, batch, heads of group, length]."""
+    def buckets(self, q: Tensor, heads: slice) -> Tensor:
+        """Integer [rounds, batch, heads of the group, length]."""
 
     def attended(self, q: Tensor, k: Tensor, v: Tensor, buckets: Tensor, delta: Tensor | None = None) -> Tensor:
         layout = make_published(buckets, self.chunk, self.config.chunk_multiple, itself=not self.shared)
         lone = layout.own_shares(wide_dtype(q)) if self.shared and self.config.hashes(q.shape[2]) else None
         return attend(q, k, v, layout, alone=self.shared, delta=delta, lone=lone, backend=self.config.backend)
 
-    def mix(
-        self, parts: tuple[Tensor, ...], context: Context, group: slice, routing: Tensor | None = None,
+    def attend(
+        self, qkv: tuple[Tensor, ...], context: PassContext, heads: slice, buckets: Tensor | None = None,
         delta: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        q, k, v = self.queries_keys_values(parts)
-        if routing is None:
-            routing = self.buckets(q.detach(), group)
-        return self.attended(q, k, v, routing, delta), routing
+        q, k, v = self.queries_keys_values(qkv)
+        if buckets is None:
+            buckets = self.buckets(q.detach(), heads)
+        return self.attended(q, k, v, buckets, delta), buckets
 
 
 class PublishedLocalHeads(PublishedHeads):
@@ -69,28 +67,28 @@ class PublishedLocalHeads(PublishedHeads):
         super().__init__(config, heads, parts=3, unit=False)
         self.chunk = config.local_window
 
-    def queries_keys_values(self, parts: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor]:
-        q, k, v = parts
+    def queries_keys_values(self, qkv: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v = qkv
         return q, k / math.sqrt(self.config.d_head), v
 
-    def buckets(self, q: Tensor, group: slice) -> Tensor:
+    def buckets(self, q: Tensor, heads: slice) -> Tensor:
         return torch.zeros(1, *q.shape[:3], dtype=torch.uint8, device=q.device)
 
-    def start(self, batch: int) -> WindowState:
+    def new_cache(self, batch: int) -> WindowCache:
         like, chunk = self.project.weight, self.chunk
-        return WindowState.empty(batch, self.heads, self.config.d_head, 2 * chunk, like, chunk)
+        return WindowCache.empty(batch, self.n_heads, self.config.d_head, 2 * chunk, like, chunk)
 
-    def step_mix(self, parts: tuple[Tensor, ...], progress: Progress, state: WindowState) -> Tensor:
-        q, k, v = self.queries_keys_values(parts)
-        return state.advance(q, k, v, progress.starts, progress.counts, self.config.backend)
+    def attend_cached(self, qkv: tuple[Tensor, ...], step: DecodeStep, cache: WindowCache) -> Tensor:
+        q, k, v = self.queries_keys_values(qkv)
+        return cache.attend_and_append(q, k, v, step, self.config.backend)
 
     def recorded_weight(self) -> Tensor:
         weight = self.project.weight.detach().clone()
         weight.view(3, -1, weight.shape[1])[1] /= math.sqrt(self.config.d_head)
         return weight
 
-    def record_mix(self, tape: Tape, y: Tensor, state: WindowState) -> Tensor:
-        return tape.window(y, state)
+    def record_attention(self, program: NativeProgram, y: Tensor, cache: WindowCache) -> Tensor:
+        return program.window(y, cache)
 
 
 class PublishedLSHHeads(PublishedHeads):
@@ -105,27 +103,29 @@ class PublishedLSHHeads(PublishedHeads):
         width = rotation_width(config.n_buckets)
         self.register_buffer("rotations", torch.empty(heads, config.d_head, config.n_hashes, width))
 
-    def queries_keys_values(self, parts: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor]:
-        q, v = parts
+    def queries_keys_values(self, qkv: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor]:
+        q, v = qkv
         return q, unit(q), v
 
-    def buckets(self, q: Tensor, group: slice) -> Tensor:
-        return lsh_hash(q, self.rotations[group], self.config.n_buckets, backend=self.config.backend)
+    def buckets(self, q: Tensor, heads: slice) -> Tensor:
+        return lsh_hash(q, self.rotations[heads], self.config.n_buckets, backend=self.config.backend)
 
-    def start(self, batch: int) -> BucketState:
+    def new_cache(self, batch: int) -> BucketCache:
         # The ring rule: of every bucket as many of the last tokens as a query can meet in two chunks.
         c = self.config
         sizes, windows = [math.prod(c.n_buckets)] * c.n_hashes, [2 * self.chunk] * c.n_hashes
         like = self.project.weight
-        return BucketState.empty(batch, self.heads, c.d_head, sizes, windows, like, next=False, each=False)
+        return BucketCache.empty(
+            batch, self.n_heads, c.d_head, sizes, windows, like, next_values=False, count_pairs_once=False
+        )
 
-    def step_mix(self, parts: tuple[Tensor, ...], progress: Progress, state: BucketState) -> Tensor:
-        q, k, v = self.queries_keys_values(parts)
-        ids = self.buckets(q, self.all)
-        return state.advance(q, k, v, ids, progress, self.config.backend)
+    def attend_cached(self, qkv: tuple[Tensor, ...], step: DecodeStep, cache: BucketCache) -> Tensor:
+        q, k, v = self.queries_keys_values(qkv)
+        ids = self.buckets(q, self.all_heads)
+        return cache.attend_and_append(q, k, v, ids, step, self.config.backend)
 
-    def record_mix(self, tape: Tape, y: Tensor, state: BucketState) -> Tensor:
-        return tape.buckets(y, state, self.rotations, None, self.config.n_buckets, local_round=False, unit=True)
+    def record_attention(self, program: NativeProgram, y: Tensor, cache: BucketCache) -> Tensor:
+        return program.buckets(y, cache, self.rotations, None, self.config.n_buckets, local_round=False, unit=True)
 
 
 def unit(x: Tensor) -> Tensor:

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
-from reformer.attention.base import Heads
+from reformer.attention.base import Attention
 from reformer.config import ReformerConfig
-from reformer.decode.state import WindowState
-from reformer.layers.sublayer import Context, Progress
+from reformer.decode.program import NativeProgram
+from reformer.decode.step import DecodeStep
+from reformer.decode.window_cache import WindowCache
+from reformer.layers.context import PassContext
 from reformer.ops.bucket_attention.autograd import attend
 from reformer.ops.bucket_attention.windows import Recent, make_recent, make_window
 
-if TYPE_CHECKING:
-    from reformer.decode.program import Tape
 
-
-class LocalHeads(Heads):
+class LocalHeads(Attention):
     """Every position sees the `local_window` most recent ones of its document."""
 
-    turned = takes_delta = True
+    rotary = takes_delta = True
 
     def __init__(self, config: ReformerConfig, heads: int) -> None:
         super().__init__(config, heads, parts=3)
@@ -36,21 +33,21 @@ class LocalHeads(Heads):
         buckets = documents[None, :, None].expand(1, batch, heads, length)
         return make_recent(buckets, [window], block=block, itself=True)
 
-    def mix(
-        self, parts: tuple[Tensor, ...], context: Context, group: slice, routing: Tensor | None = None,
+    def attend(
+        self, qkv: tuple[Tensor, ...], context: PassContext, heads: slice, buckets: Tensor | None = None,
         delta: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
-        (q, k, v), gate = self.apart(parts)
+        (q, k, v), gate = self.without_gate(qkv)
         layout = self.layout(q, context.documents)
         return attend(q, k, v, layout, alone=False, delta=delta, backend=self.config.backend, gate=gate), None
 
-    def start(self, batch: int) -> WindowState:
+    def new_cache(self, batch: int) -> WindowCache:
         like = self.project.weight
-        return WindowState.empty(batch, self.heads, self.config.d_head, self.config.local_window, like)
+        return WindowCache.empty(batch, self.n_heads, self.config.d_head, self.config.local_window, like)
 
-    def step_mix(self, parts: tuple[Tensor, ...], progress: Progress, state: WindowState) -> Tensor:
-        q, k, v = parts
-        return state.advance(q, k, v, progress.starts, progress.counts, self.config.backend)
+    def attend_cached(self, qkv: tuple[Tensor, ...], step: DecodeStep, cache: WindowCache) -> Tensor:
+        q, k, v = qkv
+        return cache.attend_and_append(q, k, v, step, self.config.backend)
 
-    def record_mix(self, tape: Tape, y: Tensor, state: WindowState) -> Tensor:
-        return tape.window(y, state)
+    def record_attention(self, program: NativeProgram, y: Tensor, cache: WindowCache) -> Tensor:
+        return program.window(y, cache)

@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor, nn
 
-from reformer.attention.base import Heads
+from reformer.attention.base import Attention
 from reformer.backends.dtypes import wide
 from reformer.config import ReformerConfig
-from reformer.decode.bucket_cache import BucketState
-from reformer.layers.sublayer import Context, Progress
+from reformer.decode.bucket_cache import BucketCache
+from reformer.decode.program import NativeProgram
+from reformer.decode.step import DecodeStep
+from reformer.layers.context import PassContext
 from reformer.ops.bucket_attention.autograd import attend
 from reformer.ops.bucket_attention.windows import make_recent
 from reformer.ops.key_conv import blend
 from reformer.ops.lsh_hash import lsh_hash, rotation_width
 
-if TYPE_CHECKING:
-    from reformer.decode.program import Tape
-
 LEAST_TEMPERATURE = 1e-3
 CENTRE_RATE = 0.02  # share of the running mean that a training pass renews
 
 
-class LSHHeads(Heads):
-    """Query and key are one unit vector, made of the last `key_tokens` tokens (blend.py); `values: next` reads what
-    followed a match (design section 2). sink: a head learns at which score it is rather to read nothing."""
+class LSHHeads(Attention):
+    """Query and key are one unit vector, made of the last `key_tokens` tokens (ops/key_conv.py); `values: next`
+    reads what followed a match. sink: a head learns at which score it is rather to read nothing."""
 
     takes_delta = True
     rotations: Tensor
@@ -55,18 +52,18 @@ class LSHHeads(Heads):
         # Query and key are one vector of length sqrt(temperature): scores are temperature x cosine.
         return self.temperature.clamp_min(LEAST_TEMPERATURE).sqrt()
 
-    def keys(self, x: Tensor, group: slice, documents: Tensor | None = None, before: Tensor | None = None) -> Tensor:
-        """Queries and keys in one, of what `split` makes of them; the others as for `blend`."""
+    def keys(self, x: Tensor, heads: slice, documents: Tensor | None = None, before: Tensor | None = None) -> Tensor:
+        """Queries and keys in one, of what `project_in` makes of them; the others as for `blend`."""
         if self.blend is None:
             return x
-        return blend(x, self.blend[group], self.key_lengths()[group], documents, before)
+        return blend(x, self.blend[heads], self.key_lengths()[heads], documents, before)
 
-    def buckets(self, k: Tensor, group: slice) -> Tensor:
-        """Integer [rounds, batch, heads of group, length]; a local round, if any, comes first and has one bucket. The
-        far round, if any, is left out in training on short contexts (`trains_near`)."""
+    def buckets(self, k: Tensor, heads: slice) -> Tensor:
+        """Integer [rounds, batch, heads of the group, length]; a local round, if any, comes first and has one bucket.
+        The far round, if any, is left out in training on short contexts (`trains_near`)."""
         # A hash minds the direction alone: the centre, kept for unit vectors, is brought to the vectors' length.
-        centre = (self.centre * self.key_lengths()[:, None].detach())[group]
-        c, rotations = self.config, self.rotations[group]
+        centre = (self.centre * self.key_lengths()[:, None].detach())[heads]
+        c, rotations = self.config, self.rotations[heads]
         factors, near = c.n_buckets, self.training and c.trains_near(k.shape[2])
         if near:
             factors = factors[:-1]
@@ -78,56 +75,56 @@ class LSHHeads(Heads):
             return hashed
         return torch.cat([torch.zeros_like(hashed[:1]), hashed])
 
-    def mix(
-        self, parts: tuple[Tensor, ...], context: Context, group: slice, routing: Tensor | None = None,
+    def attend(
+        self, qkv: tuple[Tensor, ...], context: PassContext, heads: slice, buckets: Tensor | None = None,
         delta: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        (x, v), gate = self.apart(parts)
-        k = self.keys(x, group, context.documents)
-        if routing is None:
-            routing = self.buckets(k.detach(), group)
+        (x, v), gate = self.without_gate(qkv)
+        k = self.keys(x, heads, context.documents)
+        if buckets is None:
+            buckets = self.buckets(k.detach(), heads)
             if self.training:
-                mean = wide(k.detach()).mean((0, 2)) / self.key_lengths()[group, None].detach()
-                self.centre[group].lerp_(mean.to(self.centre.dtype), CENTRE_RATE)
-        buckets = routing
+                mean = wide(k.detach()).mean((0, 2)) / self.key_lengths()[heads, None].detach()
+                self.centre[heads].lerp_(mean.to(self.centre.dtype), CENTRE_RATE)
+        sorted_by = buckets
         if context.documents is not None:
             stride = max(self.sizes)
-            buckets = buckets.to(torch.int32) + context.documents.to(torch.int32)[None, :, None] * stride
+            sorted_by = buckets.to(torch.int32) + context.documents.to(torch.int32)[None, :, None] * stride
         same = self.config.values == "same"
         windows, local = self.windows, bool(self.config.local_round)
-        if len(buckets) < len(windows):  # without the far round
+        if len(sorted_by) < len(windows):  # without the far round
             windows = windows[:local] + windows[local + 1 :]
-        layout, c = make_recent(buckets, windows, block=self.config.block, itself=False), self.config
-        sink = self.sink[group] if self.sink is not None else None
+        layout, c = make_recent(sorted_by, windows, block=self.config.block, itself=False), self.config
+        sink = self.sink[heads] if self.sink is not None else None
         out = attend(
             k, k, v, layout, shift=0 if same else 1, alone=same, delta=delta, backend=c.backend, sink=sink, gate=gate
         )  # fmt: skip
-        return out, routing
+        return out, buckets
 
-    def start(self, batch: int) -> BucketState:
+    def new_cache(self, batch: int) -> BucketCache:
         c, like = self.config, self.project.weight
-        return BucketState.empty(
+        return BucketCache.empty(
             batch,
-            self.heads,
+            self.n_heads,
             c.d_head,
             self.sizes,
             self.windows,
             like,
-            next=c.values == "next",
-            before=c.key_tokens - 1,
+            next_values=c.values == "next",
+            key_inputs=c.key_tokens - 1,
         )
 
-    def step_mix(self, parts: tuple[Tensor, ...], progress: Progress, state: BucketState) -> Tensor:
-        x, v = parts
-        k = self.keys(x, self.all, before=state.before)
-        state.remember(x, progress.counts)
-        ids = self.buckets(k, self.all)
-        return state.advance(k, k, v, ids, progress, self.config.backend, self.sink)
+    def attend_cached(self, qkv: tuple[Tensor, ...], step: DecodeStep, cache: BucketCache) -> Tensor:
+        x, v = qkv
+        k = self.keys(x, self.all_heads, before=cache.key_inputs)
+        cache.push_key_inputs(x, step.new)
+        ids = self.buckets(k, self.all_heads)
+        return cache.attend_and_append(k, k, v, ids, step, self.config.backend, self.sink)
 
-    def record_mix(self, tape: Tape, y: Tensor, state: BucketState) -> Tensor:
+    def record_attention(self, program: NativeProgram, y: Tensor, cache: BucketCache) -> Tensor:
         c, centre = self.config, self.centre * self.key_lengths()[:, None]
         if self.blend is not None:
-            tape.blend(y, state, self.blend, self.key_lengths())
-        return tape.buckets(
-            y, state, self.rotations, centre, c.n_buckets, local_round=bool(c.local_round), unit=False, sink=self.sink
+            program.key_conv(y, cache, self.blend, self.key_lengths())
+        return program.buckets(
+            y, cache, self.rotations, centre, c.n_buckets, local_round=bool(c.local_round), unit=False, sink=self.sink
         )

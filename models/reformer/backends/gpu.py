@@ -1,4 +1,4 @@
-"""Triton for GPUs: when it can be had. The kernels are in kernels/rows.py and in the `kernel.py` of each operation.
+"""Triton for GPUs: when it can be had. The kernels are in `triton_kernels.py` of each op.
 
 Nothing depends on it: triton is imported where a kernel runs, and PyTorch does the same work elsewhere. With
 TRITON_INTERPRET=1 in the environment before that import, Triton's interpreter runs the kernels on a CPU, slowly: for

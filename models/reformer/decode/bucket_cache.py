@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from reformer.backends import choose
+from reformer.backends.native.library import library, pointer, threads
 from reformer.config import Backend
-from reformer.decode import program as native
-from reformer.decode.state import reserve
-from reformer.layers.sublayer import Progress
+from reformer.decode.cache import Cache, take, zeros
+from reformer.decode.native_structs import Held, bucket_struct
+from reformer.decode.step import DecodeStep
 from reformer.ops.bucket_attention.autograd import attend_new
 from reformer.ops.bucket_attention.windows import make_recent
 
 
 @dataclass
-class BucketState:
+class BucketCache(Cache):
     """Round r sees a token and the windows[r] - 1 before it in its bucket: those are kept in a ring. All rounds' rings
     lie one after the other, as `slots`.
 
-    next: an entry's value is the next token's, which completes it. each: a pair counts once, in whichever rounds it is
-    met (pattern recent), else as often as it is met (published).
+    next_values: an entry's value is the next token's, which completes it. count_pairs_once: in whichever rounds it is
+    met, else as often as it is met (chunked kinds).
     """
 
     pairs: Tensor  # [rows, slots, 2, d_head]: key, and the value that is read at it
@@ -36,50 +37,77 @@ class BucketState:
     heads: int
     sizes: tuple[int, ...]
     capacities: tuple[int, ...]
-    next: bool
-    each: bool
-    before: Tensor  # [batch, heads, n, d_head]: what the last tokens' keys are made of, beside those to come
+    next_values: bool
+    count_pairs_once: bool
+    key_inputs: Tensor  # [batch, heads, n, d_head]: what the last tokens' keys are made of, beside those to come
 
     @classmethod
     def empty(
         cls, batch: int, heads: int, d_head: int, sizes: Sequence[int], windows: Sequence[int], like: Tensor, *,
-        next: bool, each: bool = True, before: int = 0,
-    ) -> BucketState:  # fmt: skip
+        next_values: bool, count_pairs_once: bool = True, key_inputs: int = 0,
+    ) -> BucketCache:  # fmt: skip
         rows, rounds, device = batch * heads, len(sizes), like.device
         slots = sum(n * (w - 1) for n, w in zip(sizes, windows, strict=True))
         return cls(
-            reserve((rows, slots, 2, d_head), like.dtype, device), reserve((rows, slots), torch.int64, device),
-            reserve((rows, slots, rounds), torch.int32, device), reserve((rows, sum(sizes)), torch.int64, device),
+            zeros((rows, slots, 2, d_head), like.dtype, device), zeros((rows, slots), torch.int64, device),
+            zeros((rows, slots, rounds), torch.int32, device), zeros((rows, sum(sizes)), torch.int64, device),
             torch.full((rows, rounds), -1, device=device), heads, tuple(sizes), tuple(w - 1 for w in windows),
-            next, each, like.new_zeros(batch, heads, before, d_head),
+            next_values, count_pairs_once, like.new_zeros(batch, heads, key_inputs, d_head),
         )  # fmt: skip
 
     @property
     def nbytes(self) -> int:
         """Bytes in use."""
         entry = sum(x[0, :1].numel() * x.element_size() for x in (self.pairs, self.times, self.ids))
-        others = (self.counts, self.last, self.before)
+        others = (self.counts, self.last, self.key_inputs)
         return int((self.times > 0).sum()) * entry + sum(x.numel() * x.element_size() for x in others)
 
-    def rows(self, index: Tensor) -> BucketState:
+    def select(self, rows: Tensor) -> BucketCache:
         """An independent copy of these rows of the batch; only what is in use is touched."""
-        from_ = (index[:, None] * self.heads + torch.arange(self.heads, device=index.device)).flatten()
-        copies: dict[str, Any] = {}
+        from_ = (rows[:, None] * self.heads + torch.arange(self.heads, device=rows.device)).flatten()
         used = (self.times > 0)[from_].nonzero(as_tuple=True)
+        copies: dict[str, Tensor] = {}
         for name in ("pairs", "times", "ids"):
             old = getattr(self, name)
-            new = reserve((len(from_), *old.shape[1:]), old.dtype, old.device)
+            new = zeros((len(from_), *old.shape[1:]), old.dtype, old.device)
             new[used] = old[from_[used[0]], used[1]]
             copies[name] = new
-        copies |= {"counts": self.counts[from_], "last": self.last[from_], "before": self.before[index]}
-        return dataclasses.replace(self, **copies)
+        copies |= {"counts": self.counts[from_], "last": self.last[from_], "key_inputs": self.key_inputs[rows]}
+        return dataclasses.replace(self, **copies)  # type: ignore[arg-type]
 
-    def remember(self, x: Tensor, counts: Tensor) -> None:
+    def tensors(self, seen: int) -> dict[str, Tensor]:
+        rows, slots = self.times.nonzero(as_tuple=True)
+        entries = {name: getattr(self, name)[rows, slots] for name in ("pairs", "times", "ids")}
+        others = {name: getattr(self, name) for name in ("counts", "last", "key_inputs")}
+        return entries | others | {"rows": rows, "slots": slots}
+
+    def load(self, tensors: dict[str, Tensor], seen: Tensor) -> None:
+        """Slots and counts are addresses in C: one beyond its ring is refused."""
+        (rows, slots, rounds), device, end = self.ids.shape, self.times.device, int(seen.max()) + 1
+        row = take(tensors, "rows", torch.int64, [None], 0, rows)
+        n = len(row)
+        slot = take(tensors, "slots", torch.int64, [n], 0, slots)
+        pairs = take(tensors, "pairs", self.pairs.dtype, [n, *self.pairs.shape[2:]])
+        self.times[row, slot] = take(tensors, "times", torch.int64, [n], 1, end).to(device)
+        ids = take(tensors, "ids", torch.int32, [n, rounds], 0, max(self.sizes))
+        self.pairs[row, slot], self.ids[row, slot] = pairs.to(device), ids.to(device)
+        self.counts.copy_(take(tensors, "counts", torch.int64, self.counts.shape, 0, end))
+        self.key_inputs.copy_(take(tensors, "key_inputs", self.key_inputs.dtype, self.key_inputs.shape))
+        self.last.copy_(take(tensors, "last", torch.int64, [rows, rounds], -1, slots))
+
+    def struct(self, sink: Tensor | None) -> Held:
+        """The same for C."""
+        return bucket_struct(
+            self.pairs, self.times, self.ids, self.counts, self.last, self.sizes, self.capacities, sink, self.heads,
+            next_values=self.next_values, once=self.count_pairs_once,
+        )  # fmt: skip
+
+    def push_key_inputs(self, x: Tensor, counts: Tensor) -> None:
         """Keep the last of x [batch, heads, new, d_head], of which counts [batch] are real, for the keys to come."""
-        if n := self.before.shape[2]:
-            rows = torch.cat([self.before, x.to(self.before.dtype)], 2)
+        if n := self.key_inputs.shape[2]:
+            rows = torch.cat([self.key_inputs, x.to(self.key_inputs.dtype)], 2)
             last = counts[:, None] + torch.arange(n, device=x.device)
-            self.before.copy_(rows.gather(2, last[:, None, :, None].expand(-1, x.shape[1], -1, x.shape[3])))
+            self.key_inputs.copy_(rows.gather(2, last[:, None, :, None].expand(-1, x.shape[1], -1, x.shape[3])))
 
     def _starts(self) -> list[tuple[int, int]]:
         """Per round: its first slot, and its first bucket among `counts`."""
@@ -89,19 +117,34 @@ class BucketState:
             slot, bucket = slot + n * c, bucket + n
         return found
 
-    def advance(
-        self, q: Tensor, k: Tensor, v: Tensor, ids: Tensor, progress: Progress, backend: Backend,
+    def attend_and_append(
+        self, q: Tensor, k: Tensor, v: Tensor, ids: Tensor, step: DecodeStep, backend: Backend,
         sink: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
         """What new tokens [batch, heads, new, d_head] in buckets ids [rounds, batch, heads, new] read; files them."""
-        starts, counts = progress.starts, progress.counts
         if choose(backend, q, k, v, self.pairs) == "native" and v.dtype == self.pairs.dtype == torch.float32:
-            return native.buckets(self, q, k, v, ids, starts, counts, sink)
-        if q.shape[2] == 1 and (progress.whole or bool((counts == 1).all())):
-            return self.one(q, k, v, ids, starts, sink)
-        return self.many(q, k, v, ids.long(), starts, counts, sink)
+            return self.native(q, k, v, ids, step, sink)
+        if q.shape[2] == 1 and (step.all_real or bool((step.new == 1).all())):
+            return self.single(q, k, v, ids, step.seen, sink)
+        return self.several(q, k, v, ids.long(), step.seen, step.new, sink)
 
-    def one(self, q: Tensor, k: Tensor, v: Tensor, ids: Tensor, starts: Tensor, sink: Tensor | None = None) -> Tensor:
+    def native(self, q: Tensor, k: Tensor, v: Tensor, ids: Tensor, step: DecodeStep, sink: Tensor | None) -> Tensor:
+        """`attend_and_append` in C (backends/native/caches.c), one token after the other; float32 on a CPU."""
+        lib = library()
+        assert lib is not None
+        batch, _, new, _ = v.shape
+        flat = [x.transpose(1, 2).contiguous() for x in (q, k, v)]
+        out, held = torch.zeros_like(flat[2]), self.struct(sink)
+        ids, seen, counts = ids.long().contiguous(), step.seen.contiguous(), step.new.contiguous()
+        good = lib.state_buckets(
+            ctypes.byref(held.struct), *(ctypes.c_void_p(pointer(x)) for x in (*flat, ids, out, seen, counts)),
+            *(ctypes.c_int64(n) for n in (batch, new, threads())),
+        )  # fmt: skip
+        if not good:
+            raise MemoryError("state_buckets found no memory for its workspace")
+        return out.transpose(1, 2)
+
+    def single(self, q: Tensor, k: Tensor, v: Tensor, ids: Tensor, seen: Tensor, sink: Tensor | None) -> Tensor:
         """One token in every row, in operations of fixed shapes."""
         shape, rows = v.shape, torch.arange(len(self.last), device=q.device)
         q, k, v = (x.flatten(0, 1)[:, 0] for x in (q, k, v))
@@ -115,7 +158,7 @@ class BucketState:
             filed = self.counts[rows, bucket + mine[r]]
             time = self.times[rows[:, None], at]
             unseen = time == 0
-            for before in range(r if self.each else 0):  # seen in an earlier round: counts once
+            for before in range(r if self.count_pairs_once else 0):  # seen in an earlier round: counts once
                 theirs = self.ids[rows[:, None], at, before] == mine[before][:, None]
                 unseen |= theirs & (time >= oldest[before][:, None])
             slots.append(at)
@@ -128,16 +171,16 @@ class BucketState:
             filed = self.counts[rows, bucket + mine[r]]
             if capacity:
                 at = slot + mine[r] * capacity + filed % capacity
-                value = torch.zeros_like(v) if self.next else v
+                value = torch.zeros_like(v) if self.next_values else v
                 self.pairs[rows, at] = torch.stack([k, value], 1).to(self.pairs.dtype)
-                self.times[rows, at], self.ids[rows, at] = starts.repeat_interleave(self.heads) + 1, mine.t().int()
+                self.times[rows, at], self.ids[rows, at] = seen.repeat_interleave(self.heads) + 1, mine.t().int()
                 self.last[:, r] = at
             self.counts[rows, bucket + mine[r]] = filed + 1
         return out.view(shape)
 
     def _complete(self, r: int, rows: Tensor, v: Tensor) -> None:
         """The newest entry's value is the new tokens' first [rows, d_head]: k_{t-1} goes with v_t."""
-        if self.next and self.capacities[r]:
+        if self.next_values and self.capacities[r]:
             at = self.last[:, r].clamp_min(0)
             old = self.pairs[rows, at, 1]
             self.pairs[rows, at, 1] = torch.where(self.last[:, r, None] >= 0, v.to(old.dtype), old)
@@ -145,7 +188,7 @@ class BucketState:
     def _read(self, q: Tensor, v: Tensor, slots: Tensor, hidden: Tensor, sink: Tensor | None) -> Tensor:
         """Attention of q [rows, d_head] over entries [rows, n]."""
         if slots.shape[1] == 0:
-            return torch.zeros_like(v) if self.next else v
+            return torch.zeros_like(v) if self.next_values else v
         found = self.pairs[torch.arange(len(q), device=q.device)[:, None], slots]
         scores = torch.einsum("rd,rnd->rn", q, found[:, :, 0].to(q.dtype)).masked_fill_(hidden, -torch.inf)
         alone = hidden.all(-1, keepdim=True)
@@ -154,16 +197,16 @@ class BucketState:
             scores = torch.cat([scores, sink.to(q.dtype).repeat(len(q) // len(sink))[:, None]], 1)
         weights = torch.softmax(scores, -1)[:, : hidden.shape[1]]
         out = torch.einsum("rn,rnd->rd", weights, found[:, :, 1].to(q.dtype))
-        return torch.where(alone, torch.zeros_like(v) if self.next else v, out)
+        return torch.where(alone, torch.zeros_like(v) if self.next_values else v, out)
 
-    def many(
-        self, q: Tensor, k: Tensor, v: Tensor, ids: Tensor, starts: Tensor, counts: Tensor, sink: Tensor | None = None
+    def several(
+        self, q: Tensor, k: Tensor, v: Tensor, ids: Tensor, seen: Tensor, counts: Tensor, sink: Tensor | None
     ) -> Tensor:
         """Any number of tokens: attention over the entries in their buckets and themselves."""
         batch, new, rows = v.shape[0], v.shape[2], torch.arange(len(self.last), device=q.device)
         for r in range(len(self.sizes)):
             self._complete(r, rows, v.flatten(0, 1)[:, 0])
-        read = torch.cat([v[:, :, 1:], torch.zeros_like(v[:, :, :1])], 2) if self.next else v
+        read = torch.cat([v[:, :, 1:], torch.zeros_like(v[:, :, :1])], 2) if self.next_values else v
         real = torch.arange(new, device=q.device) < counts.repeat_interleave(self.heads)[:, None]  # [rows, new]
         nowhere = max(self.sizes)  # a bucket of what is not there
         flat = torch.where(real, ids.flatten(1, 2), nowhere)  # [rounds, rows, new]
@@ -174,10 +217,12 @@ class BucketState:
         pairs = self.pairs[rows[:, None], index].unflatten(0, (batch, self.heads)).to(v.dtype)
         known = torch.where(there[..., None], self.ids[rows[:, None], index], nowhere).permute(2, 0, 1).long()
         together = torch.cat([known, flat], 2).unflatten(1, (batch, self.heads))
-        layout = make_recent(together, [c + 1 for c in self.capacities], block=64, itself=False, union=self.each)
+        layout = make_recent(
+            together, [c + 1 for c in self.capacities], block=64, itself=False, union=self.count_pairs_once
+        )
         keys, values = torch.cat([pairs[:, :, :, 0], k], 2), torch.cat([pairs[:, :, :, 1], read], 2)
-        out = attend_new(q, keys, values, layout, alone=not self.next, backend="torch", sink=sink)
-        self._file(k, read, flat, real, starts)
+        out = attend_new(q, keys, values, layout, alone=not self.next_values, backend="torch", sink=sink)
+        self._file(k, read, flat, real, seen)
         return out
 
     def _reachable(self, row: int, ids: Tensor) -> Tensor:
@@ -193,11 +238,11 @@ class BucketState:
         first[1:] = times[1:] != times[:-1]
         return slots[order][first]
 
-    def _file(self, k: Tensor, read: Tensor, ids: Tensor, real: Tensor, starts: Tensor) -> None:
+    def _file(self, k: Tensor, read: Tensor, ids: Tensor, real: Tensor, seen: Tensor) -> None:
         """Put new tokens into their rings; of more than a ring holds, the last."""
         k, read = k.flatten(0, 1), read.flatten(0, 1)
         rows, last = torch.arange(len(k), device=k.device), real.sum(1) - 1
-        times = starts.repeat_interleave(self.heads)[:, None] + torch.arange(k.shape[1], device=k.device) + 1
+        times = seen.repeat_interleave(self.heads)[:, None] + torch.arange(k.shape[1], device=k.device) + 1
         for r, ((slot, bucket), capacity) in enumerate(zip(self._starts(), self.capacities, strict=True)):
             mine = torch.where(real, ids[r], 0)
             total = torch.zeros(len(k), self.sizes[r], dtype=torch.int64, device=k.device)

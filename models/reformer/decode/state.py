@@ -1,194 +1,81 @@
-"""What decoding keeps: rings of the last keys and values of a window, and (bucket_state.py) of every bucket.
-
-Updated in place by `extend`. Rows (batch x heads) are independent and may be at different positions: row b of a batch
-has seen starts[b] tokens, and counts[b] of the new ones are real.
-"""
+"""All that a model keeps of the tokens it has seen, and how it becomes named tensors in a file and comes back."""
 
 from __future__ import annotations
 
-import dataclasses
-import math
-import mmap
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from reformer.config import Backend, ReformerConfig
-from reformer.ops.bucket_attention.autograd import attend_new
-from reformer.ops.bucket_attention.windows import Recent, Round, flat_order
+from reformer.decode.cache import Cache, load_all, select_all, take, tensors_of
+from reformer.decode.cuda_graph import CudaGraph
+from reformer.decode.program import NativeProgram
 
-if TYPE_CHECKING:
-    from reformer.decode.cuda_graph import Graph
-    from reformer.decode.program import Tape
-
-LARGE = 2**20  # bytes, from which a ring's memory is asked for page by page
-FIRST_CAPACITY = 256
-
-
-def reserve(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Zeros. On a CPU they take memory where they are written: most buckets of a short text are never touched."""
-    size = math.prod(shape) * dtype.itemsize
-    if device.type != "cpu" or size < LARGE:
-        return torch.zeros(*shape, dtype=dtype, device=device)
-    memory = mmap.mmap(-1, size)
-    if hasattr(mmap, "MADV_NOHUGEPAGE"):
-        memory.madvise(mmap.MADV_NOHUGEPAGE)
-    return torch.frombuffer(memory, dtype=dtype).view(*shape)
+MOST_ROWS = 4096  # of a state that is read from a file
+UNKNOWN = -(2**40)  # a text began in the middle of a line: below every count, and whatever is added to it as well
 
 
 @dataclass
-class WindowState:
-    """The last `window` keys and values [batch, heads, window, d_head]; token t lies at t modulo window. chunk: what is
-    seen begins at the chunk before the own one (pattern published); 0: all of the window is seen."""
+class DecodingState:
+    """seen: int64 [batch], tokens of each row; caches: one a coupling, None for those without memory; line_position:
+    int64 [batch], characters of the line so far, where the model counts them (layers/line_position.py)."""
 
-    keys: Tensor
-    values: Tensor
-    chunk: int
-
-    @classmethod
-    def empty(cls, batch: int, heads: int, d_head: int, window: int, like: Tensor, chunk: int = 0) -> WindowState:
-        shape = (batch, heads, window, d_head)
-        return cls(reserve(shape, like.dtype, like.device), reserve(shape, like.dtype, like.device), chunk)
-
-    def advance(self, q: Tensor, k: Tensor, v: Tensor, starts: Tensor, counts: Tensor, backend: Backend) -> Tensor:
-        """What new tokens [batch, heads, new, d_head] read; they are filed."""
-        if q.shape[2] == 1:
-            return self.one(q, k, v, starts, counts)
-        window, new = self.keys.shape[2], q.shape[2]
-        times = starts[:, None] + torch.arange(1 - window, 0, device=q.device)
-        index = (times % window)[:, None, :, None].expand(-1, k.shape[1], -1, k.shape[3])
-        keys, values = torch.cat([self.keys.gather(2, index), k], 2), torch.cat([self.values.gather(2, index), v], 2)
-        now = starts[:, None] + torch.arange(new, device=q.device)
-        first = (now // self.chunk - 1).clamp_min(0) * self.chunk if self.chunk else torch.zeros_like(now)
-        before = torch.arange(1, window, device=q.device).expand_as(
-            times
-        )  # not read; it must not fall behind the new ones
-        reach = torch.cat([before, (now - first + 1).clamp_max(window)], 1).to(torch.int32)
-        batch, heads, length, _ = keys.shape
-        whole = flat_order(batch, heads, length, q.device).flatten()
-        layout = Recent([Round(whole, reach.repeat_interleave(heads, 0).view(-1), None, window)], 64, itself=True)
-        out = attend_new(q, keys, values, layout, alone=False, backend=backend)
-        place = torch.arange(new, device=q.device)
-        b, i = ((place < counts[:, None]) & (place >= counts[:, None] - window)).nonzero(as_tuple=True)
-        self.keys[b, :, now[b, i] % window] = k[b, :, i]
-        self.values[b, :, now[b, i] % window] = v[b, :, i]
-        return out
-
-    def one(self, q: Tensor, k: Tensor, v: Tensor, starts: Tensor, counts: Tensor) -> Tensor:
-        """`advance` of one token a row, in few operations of fixed shapes."""
-        window, rows = self.keys.shape[2], torch.arange(len(starts), device=q.device)
-        slots, real = starts % window, counts[:, None, None] > 0
-        for ring, new in ((self.keys, k), (self.values, v)):
-            ring[rows, :, slots] = torch.where(real, new[:, :, 0], ring[rows, :, slots])
-        age = (starts[:, None] - torch.arange(window, device=q.device)) % window
-        first = (starts // self.chunk - 1).clamp_min(0) * self.chunk if self.chunk else torch.zeros_like(starts)
-        seen = (starts[:, None] - age >= first[:, None])[:, None, None]
-        return F.scaled_dot_product_attention(q, self.keys, self.values, attn_mask=seen, scale=1.0)
-
-
-@dataclass
-class GrowingState:
-    """All keys and values so far [batch, heads, capacity, d_head], for heads that see everything."""
-
-    keys: Tensor
-    values: Tensor
-
-    @classmethod
-    def empty(cls, batch: int, heads: int, d_head: int, like: Tensor) -> GrowingState:
-        return cls(*(like.new_zeros(batch, heads, FIRST_CAPACITY, d_head) for _ in range(2)))
-
-    def advance(self, q: Tensor, k: Tensor, v: Tensor, starts: Tensor, counts: Tensor) -> Tensor:
-        """What new tokens [batch, heads, new, d_head] read; they are filed."""
-        new = q.shape[2]
-        longest = int(starts.max()) + new
-        if longest > self.keys.shape[2]:
-            more = max(longest, 2 * self.keys.shape[2]) - self.keys.shape[2]
-            self.keys, self.values = (F.pad(x, (0, 0, 0, more)) for x in (self.keys, self.values))
-        now = starts[:, None] + torch.arange(new, device=q.device)
-        b, i = (torch.arange(new, device=q.device) < counts[:, None]).nonzero(as_tuple=True)
-        self.keys[b, :, now[b, i]], self.values[b, :, now[b, i]] = k[b, :, i], v[b, :, i]
-        seen = torch.arange(longest, device=q.device) <= now[..., None]
-        keys, values = self.keys[:, :, :longest], self.values[:, :, :longest]
-        return F.scaled_dot_product_attention(q, keys, values, attn_mask=seen[:, None], scale=1.0)
-
-
-@dataclass
-class State:
-    """All that a model keeps of the tokens it has seen. starts: int64 [batch], how many; layers: one state a branch;
-    column: int64 [batch], characters of the line so far, where the model counts them."""
-
-    starts: Tensor
-    layers: list[Any]
-    column: Tensor | None = None
-    tape: Tape | None = field(default=None, repr=False)  # the same as a list of operations in C, where that can be
-    untaped: bool = field(default=False, repr=False)  # it was found that it cannot be
-    graph: Graph | None = field(default=None, repr=False)  # the same as a captured CUDA graph
-    warm: int = field(default=0, repr=False)  # tokens decoded one by one before it is captured
+    seen: Tensor
+    caches: list[Cache | None]
+    line_position: Tensor | None = None
+    program: NativeProgram | None = field(default=None, repr=False)  # the model in C over these caches, if that can be
+    unsupported: bool = field(default=False, repr=False)  # it was found that it cannot be
+    graph: CudaGraph | None = field(default=None, repr=False)  # one token of each row as a captured CUDA graph
+    warmup: int = field(default=0, repr=False)  # tokens decoded one by one before that is captured
 
     @property
     def batch(self) -> int:
-        return len(self.starts)
+        return len(self.seen)
 
     @property
     def position(self) -> int:
         """Tokens seen by the row that has seen most."""
-        return int(self.starts.max())
+        return int(self.seen.max())
 
     @property
     def nbytes(self) -> int:
         """Bytes in use."""
-        return sum(nbytes_of(layer) for layer in self.layers)
+        return sum(cache.nbytes for cache in self.caches if cache is not None)
 
-    def clone(self) -> State:
+    @property
+    def fixed_shape(self) -> bool:
+        """Whether all caches stay as large as they are."""
+        return all(cache is None or cache.fixed_shape for cache in self.caches)
+
+    def clone(self) -> DecodingState:
         """An independent copy: extending one leaves the other."""
-        return self.rows(torch.arange(self.batch, device=self.starts.device))
+        return self.select(torch.arange(self.batch, device=self.seen.device))
 
-    def rows(self, index: Tensor) -> State:
+    def select(self, rows: Tensor) -> DecodingState:
         """An independent state whose rows are these, which may repeat: one prompt, many continuations."""
-        column = self.column[index] if self.column is not None else None
-        return State(self.starts[index], [rows_of(layer, index) for layer in self.layers], column)
+        line_position = self.line_position[rows] if self.line_position is not None else None
+        return DecodingState(self.seen[rows], select_all(self.caches, rows), line_position)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything it holds, empty slots left out: independent copies by name, to be kept in a file."""
+        found = {"seen": self.seen, **tensors_of(self.caches, self.position)}
+        if self.line_position is not None:
+            found["line_position"] = self.line_position
+        return {name: t.clone().cpu() for name, t in found.items()}
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Put what `tensors` gave into this state, which has seen nothing. Raises ValueError for another model's."""
+        seen = take(tensors, "seen", torch.int64, [self.batch], 0)
+        self.seen.copy_(seen)
+        if self.line_position is not None:
+            found = take(tensors, "line_position", torch.int64, [self.batch], 2 * UNKNOWN, -UNKNOWN)
+            self.line_position.copy_(found)
+        load_all(self.caches, tensors, seen)
 
 
-def _tensors(layer: Any) -> Iterator[tuple[str, Tensor]]:
-    if layer is not None:
-        for f in dataclasses.fields(layer):
-            value = getattr(layer, f.name)
-            if isinstance(value, Tensor):
-                yield f.name, value
-
-
-def nbytes_of(layer: Any) -> int:
-    """Bytes of one branch's state that are in use."""
-    if hasattr(layer, "nbytes"):
-        return int(layer.nbytes)
-    return sum(t.numel() * t.element_size() for _, t in _tensors(layer))
-
-
-def rows_of(layer: Any, index: Tensor) -> Any:
-    """An independent copy of rows of one branch's state."""
-    if layer is None or hasattr(layer, "rows"):
-        return layer if layer is None else layer.rows(index)
-    return dataclasses.replace(layer, **{name: t[index] for name, t in _tensors(layer)})
-
-
-def largest_state(config: ReformerConfig, tokens: int, batch: int) -> int:
-    """Bytes that decoding may hold after so many tokens, in float32: an upper bound, exact for what grows."""
-    pair = 2 * config.d_head * 4  # a key and a value
-    total = 2 * config.shorten * config.d_model * 4 if config.shorten > 1 else 0
-    published = config.pattern == "published"
-    for n in range(config.n_layers):
-        kind = config.layers[n % len(config.layers)]
-        local, lsh = {"mixed": config.head_split, "lsh": (0, config.n_heads)}.get(kind, (config.n_heads, 0))
-        seen = tokens // config.shorten if n in config.group_layers else tokens
-        window = 2 * seen if kind == "full" else config.local_window * (1 + published)
-        windows, sizes = [w * (1 + published) for w in config.round_windows], config.round_buckets
-        slots = sum(n * w for n, w in zip(sizes, windows, strict=True)) + config.local_round
-        rounds = len(windows) + bool(config.local_round)
-        used = min(slots, rounds * seen)
-        total += local * window * pair + lsh * (used * (pair + 8 + 4 * rounds) + 8 * sum(sizes))
-        total += lsh * (config.key_tokens - 1) * config.d_head * 4
-    return batch * total
+def saved_batch(tensors: dict[str, Tensor]) -> int:
+    """Rows of the state that `DecodingState.tensors` gave. Raises ValueError where that cannot be a state's."""
+    batch = len(take(tensors, "seen", torch.int64, [None], 0))
+    if not 1 <= batch <= MOST_ROWS:
+        raise ValueError(f"seen has {batch} rows")
+    return batch

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from reformer.model import ReformerLM
+from reformer.config import ReformerConfig
 
-# Deviation of the first embedding where `table` brings its rows to a length: the smaller they begin, the further a step
-# turns them, and the steps of Adam are all of one size (measured: LOG.md).
+# Deviation of the first embedding where rms norm brings its rows to a length: the smaller they begin, the further
+# a step turns them, and the steps of Adam are all of one size (measured: LOG.md).
 EMBEDDING = 0.03
 
 
@@ -25,13 +22,12 @@ def draw_rotations(
 
 
 @torch.no_grad()
-def initialise(model: ReformerLM) -> None:
+def init_weights(module: nn.Module, config: ReformerConfig) -> None:
     """Draw every weight: matrices with deviation inputs^-1/2, output projections 0: layers add nothing yet."""
-    config = model.config
     generator = torch.Generator().manual_seed(config.seed)
-    for name, p in model.named_parameters():
+    for name, p in module.named_parameters():
         kind = name.rsplit(".", 1)[-1]
-        if kind in ("bias", "gate") or name.endswith(("output.weight", "columns.table")):
+        if kind in ("bias", "gate") or name.endswith(("output.weight", "line_positions.weight")):
             p.zero_()
         elif kind == "temperature":
             p.fill_(config.temperature)
@@ -45,6 +41,6 @@ def initialise(model: ReformerLM) -> None:
             if kind == "blend":  # every token as much, and mixed by signs, so that their order counts
                 deviation = 1.0
             p.copy_(torch.empty(p.shape).normal_(0.0, deviation, generator=generator))
-    for name, b in model.named_buffers():
+    for name, b in module.named_buffers():
         if name.endswith("rotations"):
             b.copy_(draw_rotations(b.shape, generator, config.hash_seed))

@@ -10,16 +10,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-UNKNOWN = -(2**40)  # a text began in the middle of a line: below every count, and whatever is added to it as well
+from reformer.decode.program import NativeProgram
+from reformer.decode.state import UNKNOWN
+
 LONGEST = 2**20  # characters of a token, at most: a file may say anything
 
 
-class Columns(nn.Module):
-    """Row 0 of the table is for what is not known, row n + 1 for n characters, the last one for more too.
+class LinePositions(nn.Module):
+    """Row 0 of the weight is for what is not known, row n + 1 for n characters, the last one for more too.
 
     characters, ends: float [vocab_size], saved with the weights: how many a token adds to its line (less than none
     where it takes back a space that is to come); 1 where a line begins with it or after it, of which `characters` are
-    then all that it has. `tell` sets them; before, every line is unknown.
+    then all that it has. `set_token_widths` sets them; before, every line is unknown.
     """
 
     characters: Tensor
@@ -27,13 +29,13 @@ class Columns(nn.Module):
 
     def __init__(self, most: int, vocab_size: int, d_model: int) -> None:
         super().__init__()
-        self.table = nn.Parameter(torch.empty(most + 2, d_model))
+        self.weight = nn.Parameter(torch.empty(most + 2, d_model))
         self.register_buffer("characters", torch.zeros(vocab_size))
         self.register_buffer("ends", torch.zeros(vocab_size))
 
     @torch.no_grad()
-    def tell(self, characters: Tensor, ends: Tensor) -> None:
-        """What the tokenizer knows of its tokens, each [vocab_size]."""
+    def set_token_widths(self, characters: Tensor, ends: Tensor) -> None:
+        """What the tokenizer knows of its tokens: characters, and whether a line ends there, each [vocab_size]."""
         self.characters.copy_(characters)
         self.ends.copy_(ends)
 
@@ -59,11 +61,19 @@ class Columns(nn.Module):
         first = tokens.new_full((len(tokens),), UNKNOWN) if before is None else before
         return total + torch.where(last < 0, first[:, None], from_there)
 
-    def rows(self, columns: Tensor) -> Tensor:
-        """Rows of the table: columns of any shape -> that and [d_model]."""
-        return F.embedding(self.index(columns), self.table)
+    def rows(self, places: Tensor) -> Tensor:
+        """Rows of the weight: places of any shape -> that and [d_model]."""
+        return F.embedding(self.index(places), self.weight)
 
-    def index(self, columns: Tensor) -> Tensor:
+    def index(self, places: Tensor) -> Tensor:
         """Numbers of those rows. A word's first space may have been taken back already: one less than no character."""
-        known = columns.clamp(0, len(self.table) - 2) + 1
-        return torch.where(columns < UNKNOWN // 2, 0, known)
+        known = places.clamp(0, len(self.weight) - 2) + 1
+        return torch.where(places < UNKNOWN // 2, 0, known)
+
+    def record(self, program: NativeProgram, line_position: Tensor) -> tuple[Tensor, Tensor]:
+        """In C: the weight [.., d_model], and its row [rows] for each token; `line_position` of the state moves on."""
+        index = torch.zeros(program.rows, dtype=torch.int64)
+        weight = self.weight.detach().contiguous()
+        tensors = [index, line_position, self.added(), (self.ends > 0.5).long()]
+        program.emit("line_position", tensors, [len(weight), UNKNOWN // 2])
+        return weight, index

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reformer.config import ReformerConfig
-from reformer.layers.sublayer import make_norm, record_norm
+from reformer.decode.program import NativeProgram
+from reformer.layers.norm import make_norm, record_norm
 from reformer.ops.cross_entropy import cross_entropy, softcapped
 
-if TYPE_CHECKING:
-    from reformer.decode.program import Tape
 
-
-class Head(nn.Module):
+class LMHead(nn.Module):
     """Merged streams -> logits."""
 
-    def __init__(self, config: ReformerConfig, tied: nn.Parameter | None) -> None:
+    def __init__(self, config: ReformerConfig) -> None:
         super().__init__()
         width = config.d_model * (2 if config.merge == "concat" else 1)
         self.softcap, self.backend = config.softcap, config.backend
         self.norm = make_norm(config, width)
-        self.weight = tied if tied is not None else nn.Parameter(torch.empty(config.vocab_size, width))
+        self.weight = nn.Parameter(torch.empty(config.vocab_size, width))
         biased = config.norm == "layer" and config.head_bias
         self.bias = nn.Parameter(torch.empty(config.vocab_size)) if biased else None
 
@@ -45,7 +41,7 @@ class Head(nn.Module):
         """[batch, n]: of each target, 0 where it is not scored."""
         return cross_entropy(self.raw_logits(h), targets, self.softcap, reduction="none", backend=self.backend)
 
-    def record(self, tape: Tape, concat: bool) -> None:
+    def record(self, program: NativeProgram, concat: bool) -> None:
         """The same in C, as what the tape ends with."""
-        logits = tape.matmul(record_norm(self.norm, tape, 0, 1, concat=concat), self.weight, self.bias)
-        tape.finish(tape.activate("softcap", logits, self.softcap) if self.softcap else logits)
+        logits = program.matmul(record_norm(self.norm, program, 0, 1, concat=concat), self.weight, self.bias)
+        program.finish(program.activate("softcap", logits, self.softcap) if self.softcap else logits)

@@ -1,7 +1,7 @@
 """Norm, projections and feed-forward in few passes over memory, each with its own backward.
 
-The large products are PyTorch's, in the precision that autocast names; what lies between them is in rows.py, or in C.
-tests/core/test_fused.py holds the plain definitions.
+The large products are PyTorch's, in the precision that autocast names; what lies between them is in rowwise/.
+tests/reformer/ops/test_linear.py holds the plain definitions.
 """
 
 from __future__ import annotations

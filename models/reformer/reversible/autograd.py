@@ -1,104 +1,138 @@
-"""The trunk under autograd: memory independent of depth, since backward runs the streams back instead of keeping them.
+"""The layers under autograd: memory independent of depth, since backward runs the streams back and keeps none.
 
-Every branch runs once more in backward, for the rebuilding and the gradients together. Gradients pass the rounding
+Every sub-layer runs once more in backward, for the rebuilding and the gradients together. Gradients pass the rounding
 unchanged. Parameters are inputs of the autograd functions, so that freezing, torch.autograd.grad and DDP work as usual.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from reformer.layers.embedding import Source
-from reformer.layers.sublayer import Context
+from reformer.layers.context import PassContext
+from reformer.layers.embedding import Embedding
+from reformer.reversible.backward import Totals, add_up
 from reformer.reversible.loss import Scoring, sliced_loss
-from reformer.reversible.reference import plain, straight_through
-from reformer.reversible.sequence import Graph, Trunk, merge
+from reformer.reversible.reference import run_reference, straight_through
+from reformer.reversible.sequence import Graph, ReversibleSequence
+from reformer.reversible.streams import Pair, Streams
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One text through the layers. concat: the head reads both streams side by side, and not their sum."""
+
+    sequence: ReversibleSequence
+    embedding: Embedding
+    context: PassContext
+    concat: bool = False
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """Beside the embedding's weight and those of the head."""
+        return [*self.sequence.parameters(), *self.embedding.parameters]
+
+
+def begin(streams: Streams, embedding: Embedding, weight: Tensor) -> list[Tensor]:
+    """Both streams, as a text enters them."""
+    shape, slices = (*embedding.tokens.shape, weight.shape[1]), streams.slices(*embedding.tokens.shape)
+    return streams.begin(shape, lambda here: embedding.rows(weight, here), slices, "embedding")
+
+
+def begin_back(streams: Streams, embedding: Embedding, weight: Tensor, gradients: Pair, totals: Totals) -> Tensor:
+    """The weight's gradient, given those of both streams; those of the other parameters go to the totals."""
+    leaf = weight.detach().requires_grad_()
+    trained: list[Tensor] = [leaf, *embedding.parameters]
+    for here in streams.slices(*embedding.tokens.shape)[::-1]:
+        upper = (gradients[0][:, here] + gradients[1][:, here]).to(streams.dtype)
+        with torch.enable_grad():
+            x = embedding.rows(leaf, here)
+        add_up(totals, trained, torch.autograd.grad([x], trained, [upper]))
+    return totals.pop(id(leaf))
+
+
+def _forward(ctx: Any, p: Pass, weight: Tensor, parameters: tuple[Tensor, ...], differentiate: bool) -> list[Tensor]:
+    """The streams at their end; what backward needs is put into ctx."""
+    pair = begin(p.sequence.streams, p.embedding, weight)
+    # Graphs are kept where backward is not to make them again.
+    ctx.graphs = list[Graph]() if differentiate and p.sequence.keeps_graphs(*p.embedding.tokens.shape) else None
+    ctx.saved = p.sequence.run(pair, p.context, graphs=ctx.graphs)
+    ctx.run, ctx.parameters, ctx.at_start, ctx.autocast = p, parameters, False, _autocast(weight)
+    return pair
+
+
+def _replay(ctx: Any, pair: Pair) -> None:
+    """Run forward again where an earlier backward (retain_graph) has run the streams back."""
+    if ctx.at_start:
+        ctx.saved = ctx.run.sequence.run(pair, ctx.run.context, ctx.saved)
+
+
+def _run_back(ctx: Any, weight: Tensor, pair: Pair, gradients: Pair) -> tuple[Tensor, Totals]:
+    """(the gradient of the embedding's weight, those of the parameters)."""
+    p: Pass = ctx.run
+    ctx.at_start = not ctx.graphs
+    totals = p.sequence.run_back(pair, gradients, p.context, ctx.saved, ctx.graphs)
+    return begin_back(p.sequence.streams, p.embedding, weight, gradients, totals), totals
 
 
 class _Reversible(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, trunk: Trunk, context: Context, concat: bool, differentiate: bool, source: Source, table: Tensor,
-        *parameters: Tensor,
-    ) -> Tensor:  # fmt: skip
-        streams = source.begin(trunk, table)
-        ctx.kept = _kept(trunk, source, differentiate and any(ctx.needs_input_grad))
-        ctx.routings = trunk.run(streams, context, kept=ctx.kept)
-        ctx.settings, ctx.parameters, ctx.at_start = (trunk, context, concat, source), parameters, False
-        ctx.autocast = _autocast(table)
-        ctx.save_for_backward(table, *streams)
-        return merge(trunk, streams, concat)
+    def forward(ctx: Any, p: Pass, differentiate: bool, weight: Tensor, *parameters: Tensor) -> Tensor:
+        pair = _forward(ctx, p, weight, parameters, differentiate and any(ctx.needs_input_grad))
+        ctx.save_for_backward(weight, *pair)
+        return p.sequence.streams.merge(pair, p.concat)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        trunk, context, concat, source = ctx.settings
-        table, *saved = ctx.saved_tensors
-        # Rebuilt in place, past the version counter: a second backward (retain_graph) runs forward again first.
-        streams = [s.data for s in saved]
+        weight, *saved = ctx.saved_tensors
+        pair = [s.data for s in saved]  # rebuilt in place, past the version counter
         with torch.no_grad(), ctx.autocast:
-            if ctx.at_start:
-                ctx.routings = trunk.run(streams, context, ctx.routings)
-            parts = grad.chunk(2, -1) if concat else (grad, grad)
-            gradients = [g.to(streams[0].device, trunk.gradient_dtype, copy=True) for g in parts]
-            ctx.at_start = not ctx.kept
-            totals = trunk.run_back(streams, gradients, context, ctx.routings, ctx.kept)
-            d_table = source.back(trunk, table, gradients, totals)
-        return *[None] * 5, d_table, *(totals.get(id(p)) for p in ctx.parameters)
+            _replay(ctx, pair)
+            parts = grad.chunk(2, -1) if ctx.run.concat else (grad, grad)
+            dtype = ctx.run.sequence.streams.gradient_dtype
+            gradients = [g.to(pair[0].device, dtype, copy=True) for g in parts]
+            d_weight, totals = _run_back(ctx, weight, pair, gradients)
+        return None, None, d_weight, *(totals.get(id(p)) for p in ctx.parameters)
 
 
 class _ReversibleLoss(torch.autograd.Function):
-    """Trunk, head and loss in one: the streams' gradients are made slice by slice while the loss is, so that beside two
-    streams and two gradients nothing as large exists."""
+    """Layers, head and loss in one: the streams' gradients are made slice by slice while the loss is, so that beside
+    two streams and two gradients nothing as large exists."""
 
     @staticmethod
     def forward(
-        ctx: Any, trunk: Trunk, context: Context, concat: bool, head: Scoring, differentiate: bool,
-        targets: Tensor, source: Source, table: Tensor, *parameters: Tensor,
-    ) -> Tensor:  # fmt: skip
-        streams = source.begin(trunk, table)
+        ctx: Any, p: Pass, head: Scoring, differentiate: bool, targets: Tensor, weight: Tensor, *parameters: Tensor
+    ) -> Tensor:
         differentiate = differentiate and any(ctx.needs_input_grad)  # which are true under torch.no_grad too
-        ctx.kept = _kept(trunk, source, differentiate)
-        ctx.routings = trunk.run(streams, context, kept=ctx.kept)
-        ctx.settings, ctx.parameters, ctx.at_start = (trunk, context, concat, head, source), parameters, False
-        ctx.autocast = _autocast(table)
-        ctx.gradients = [] if differentiate else None
-        mean, ctx.totals = _loss(trunk, concat, head, targets, streams, ctx.gradients)
-        ctx.save_for_backward(targets, table, *streams)
-        return mean.to(table.dtype)
+        pair = _forward(ctx, p, weight, parameters, differentiate)
+        ctx.head, ctx.gradients = head, list[Tensor]() if differentiate else None
+        mean, ctx.totals = _loss(p, head, targets, pair, ctx.gradients)
+        ctx.save_for_backward(targets, weight, *pair)
+        return mean.to(weight.dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        trunk, context, concat, head, source = ctx.settings
-        targets, table, *saved = ctx.saved_tensors
-        # Rebuilt in place, past the version counter: a second backward (retain_graph) runs forward again first.
-        streams = [s.data for s in saved]
+        targets, weight, *saved = ctx.saved_tensors
+        pair = [s.data for s in saved]  # rebuilt in place, past the version counter
         with torch.no_grad(), ctx.autocast:
-            if ctx.at_start:
-                ctx.routings = trunk.run(streams, context, ctx.routings)
+            _replay(ctx, pair)
             if not ctx.gradients:
-                _, ctx.totals = _loss(trunk, concat, head, targets, streams, ctx.gradients)
+                _, ctx.totals = _loss(ctx.run, ctx.head, targets, pair, ctx.gradients)
             gradients, ctx.gradients = ctx.gradients, []
             if len(gradients) == 1:
                 gradients.append(gradients[0].clone())
             if float(grad) != 1:
                 for g in [*gradients, *ctx.totals]:
                     g *= grad.to(g.device)
-            ctx.at_start = not ctx.kept
-            totals = trunk.run_back(streams, gradients, context, ctx.routings, ctx.kept)
-            d_table = source.back(trunk, table, gradients, totals)
-        totals |= {id(p): g for p, g in zip(_trainable(head), ctx.totals, strict=True)}
-        return *[None] * 7, d_table, *(totals.get(id(p)) for p in ctx.parameters)
-
-
-def _kept(trunk: Trunk, source: Source, differentiate: bool) -> list[Graph] | None:
-    """What forward keeps its graphs in; None where backward is to make them again."""
-    return [] if differentiate and trunk.keeps(*source.tokens.shape) else None
+            d_weight, totals = _run_back(ctx, weight, pair, gradients)
+        trained = [p for p in ctx.head.parameters() if p.requires_grad]
+        totals |= {id(p): g for p, g in zip(trained, ctx.totals, strict=True)}
+        return *[None] * 4, d_weight, *(totals.get(id(p)) for p in ctx.parameters)
 
 
 def _autocast(x: Tensor) -> torch.autocast:
@@ -107,56 +141,46 @@ def _autocast(x: Tensor) -> torch.autocast:
     return torch.autocast(kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind))
 
 
-def _trainable(module: nn.Module | Scoring) -> list[nn.Parameter]:
-    return [p for p in module.parameters() if p.requires_grad]
-
-
 def _loss(
-    trunk: Trunk, concat: bool, head: Scoring, targets: Tensor, streams: Sequence[Tensor],
-    gradients: list[Tensor] | None,
-) -> tuple[Tensor, list[Tensor]]:  # fmt: skip
+    p: Pass, head: Scoring, targets: Tensor, pair: Pair, gradients: list[Tensor] | None
+) -> tuple[Tensor, list[Tensor]]:
     """The loss of finished streams and the head's gradients. gradients, if given, is filled with those of the streams:
     two, or one where they are the same (their sum is read)."""
+    streams = p.sequence.streams
     if gradients is not None:
-        gradients += [torch.empty_like(streams[0], dtype=trunk.gradient_dtype) for _ in range(2 if concat else 1)]
+        gradients += [torch.empty_like(pair[0], dtype=streams.gradient_dtype) for _ in range(2 if p.concat else 1)]
 
     def read(here: slice) -> Tensor:
-        return merge(trunk, [s[:, here] for s in streams], concat)
+        return streams.merge([s[:, here] for s in pair], p.concat)
 
     def write(here: slice, gradient: Tensor) -> None:
         assert gradients is not None
         for whole, part in zip(gradients, gradient.chunk(len(gradients), -1), strict=True):
             whole[:, here] = part
 
-    slices = trunk.slices(*targets.shape)
+    slices = streams.slices(*targets.shape)
     return sliced_loss(head, read, targets, slices, write if gradients is not None else None)
 
 
-def reversible(trunk: Trunk, source: Source, table: Tensor, context: Context, *, concat: bool) -> Tensor:
-    """The merged streams of a text, differentiable in the table and all parameters.
+def reversible(p: Pass, weight: Tensor) -> Tensor:
+    """The merged streams of a text, differentiable in the embedding's weight [vocab_size, d_model] and all parameters.
 
     Raises NumericalError, which names the layer, when a value is not finite or leaves the streams' range.
     """
-    parameters = [p for c in trunk.couplings for p in c.branch.parameters()] + source.parameters
-    out: Tensor = _Reversible.apply(trunk, context, concat, torch.is_grad_enabled(), source, table, *parameters)
+    out: Tensor = _Reversible.apply(p, torch.is_grad_enabled(), weight, *p.parameters)
     return out
 
 
-def reversible_loss(
-    trunk: Trunk, source: Source, table: Tensor, context: Context, head: Scoring, targets: Tensor, *, concat: bool
-) -> Tensor:
+def reversible_loss(p: Pass, weight: Tensor, head: Scoring, targets: Tensor) -> Tensor:
     """Mean nats per scored target (`loss.sliced_loss`) of what `head` makes of the merged streams."""
-    parameters = [p for c in trunk.couplings for p in c.branch.parameters()] + source.parameters
-    parameters += list(head.parameters())
-    differentiate = torch.is_grad_enabled()
-    out: Tensor = _ReversibleLoss.apply(
-        trunk, context, concat, head, differentiate, targets, source, table, *parameters
-    )
+    parameters = [*p.parameters, *head.parameters()]
+    out: Tensor = _ReversibleLoss.apply(p, head, torch.is_grad_enabled(), targets, weight, *parameters)
     return out
 
 
-def reversible_reference(trunk: Trunk, source: Source, table: Tensor, context: Context, *, concat: bool) -> Tensor:
-    """The same network under ordinary autograd, which keeps every activation: the definition of the gradients."""
-    x = torch.cat([source.rows(table, here) for here in trunk.slices(*source.tokens.shape)], 1)
-    integers, ghosts, _ = plain(trunk, x, context)
-    return torch.cat(ghosts, -1) if concat else straight_through(trunk, integers[0] + integers[1], *ghosts)
+def reversible_reference(p: Pass, weight: Tensor) -> Tensor:
+    """`reversible` under ordinary autograd, which keeps every activation: the definition of the gradients."""
+    streams = p.sequence.streams
+    x = torch.cat([p.embedding.rows(weight, here) for here in streams.slices(*p.embedding.tokens.shape)], 1)
+    pair, float_streams, _ = run_reference(p.sequence, x, p.context)
+    return torch.cat(float_streams, -1) if p.concat else straight_through(streams, pair[0] + pair[1], *float_streams)

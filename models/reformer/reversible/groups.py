@@ -1,49 +1,19 @@
-"""Groups of tokens: the maps between the two, who is in which, and who reads it."""
+"""Groups of tokens: who is in which, and who reads it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from reformer.config import ReformerConfig
-from reformer.layers.sublayer import make_norm
-from reformer.ops.linear import project
-from reformer.reversible.sequence import Trunk
-
-
-class Groups(nn.Module):
-    """The two maps between tokens and groups."""
-
-    def __init__(self, config: ReformerConfig) -> None:
-        super().__init__()
-        d, self.size, self.backend, self.rms = config.d_model, config.shorten, config.backend, config.norm == "rms"
-        # project has the RMS norm inside
-        self.norm_down, self.norm_up = (nn.Identity() if self.rms else make_norm(config, n) for n in (self.size * d, d))
-        self.down = nn.Linear(self.size * d, d, bias=False)
-        self.output = nn.Linear(d, self.size * d, bias=False)
-
-    def shortened(self, x: Tensor) -> Tensor:
-        """Rows of whole groups [batch, groups * size, d_model] -> [batch, groups, d_model]."""
-        flat = x.reshape(-1, self.down.in_features)
-        (h,) = project(self.norm_down(flat), self.down.weight, 1, 1, None, None, rms=self.rms, backend=self.backend)
-        return h.view(len(x), -1, h.shape[-1])
-
-    def lengthened(self, h: Tensor) -> Tensor:
-        """[batch, groups, d_model] -> what they give to their tokens [batch, groups * size, d_model]."""
-        (x,) = project(
-            self.norm_up(h.flatten(0, 1)), self.output.weight, 1, self.size, None, None, rms=self.rms,
-            backend=self.backend,
-        )  # fmt: skip
-        return x.view(len(h), -1, h.shape[-1])
-
+from reformer.reversible.streams import Streams
 
 Rows = slice | tuple[Tensor, Tensor]  # of [batch, n, ..]: the same of every text, or (text, place) of each
 
 
 @dataclass(frozen=True)
-class Place:
+class GroupRows:
     """Where rows lie: among the tokens of the texts, and among those of a slice of the groups."""
 
     tokens: Rows
@@ -60,19 +30,15 @@ class Place:
     def put(self, x: Tensor, rows: Tensor) -> None:
         """What `of` gave and was changed is put back, where it is no view."""
         if not isinstance(self.tokens, slice):
-            x[_on(x.device, self.tokens)] = rows[0]
+            x[self.tokens] = rows[0]
 
 
 def _pick(x: Tensor, rows: Rows) -> Tensor:
-    return x[:, rows] if isinstance(rows, slice) else x[_on(x.device, rows)][None]
-
-
-def _on(device: torch.device, index: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    return index[0].to(device), index[1].to(device)
+    return x[:, rows] if isinstance(rows, slice) else x[rows][None]
 
 
 @dataclass(frozen=True)
-class Membership:
+class GroupIndex:
     """Which tokens are in which group, and which read it. ends: int64 [batch, count], each group's last token, or
     `length` where a text has fewer groups; served: bool [batch, count, size], which of the tokens from the last one on
     are of its document; documents: int [batch, count]. All three None: the texts are of one document each."""
@@ -89,29 +55,29 @@ class Membership:
         """Groups of a text, at most."""
         return self.length // self.size
 
-    def slices(self, trunk: Trunk) -> list[slice]:
-        """Of the groups, each of at most `trunk.size` tokens."""
-        return trunk.slices(self.batch * self.size, self.count)
+    def slices(self, streams: Streams) -> list[slice]:
+        """Of the groups, each of at most `chunk_tokens` tokens."""
+        return streams.slices(self.batch * self.size, self.count)
 
-    def members(self, here: slice) -> Place:
+    def members(self, here: slice) -> GroupRows:
         """The tokens that groups are made of."""
         if self.ends is None:
-            return Place(slice(here.start * self.size, here.stop * self.size), slice(None))
+            return GroupRows(slice(here.start * self.size, here.stop * self.size), slice(None))
         ends = self.ends[:, here]
         return self._place(ends, 1 - self.size, (ends < self.length)[..., None].expand(-1, -1, self.size))
 
-    def readers(self, here: slice) -> Place:
+    def readers(self, here: slice) -> GroupRows:
         """The tokens that groups give to."""
         if self.ends is None or self.served is None:
             first = (here.start + 1) * self.size - 1
             stop = min(self.length, (here.stop + 1) * self.size - 1)
-            return Place(slice(first, stop), slice(0, stop - first))
+            return GroupRows(slice(first, stop), slice(0, stop - first))
         return self._place(self.ends[:, here], 0, self.served[:, here])
 
-    def _place(self, ends: Tensor, first: int, there: Tensor) -> Place:
+    def _place(self, ends: Tensor, first: int, there: Tensor) -> GroupRows:
         index = ends[..., None] + torch.arange(first, first + self.size, device=ends.device)
         text, row = there.flatten(1).nonzero(as_tuple=True)
-        return Place((text, index.flatten(1)[text, row]), (text, row))
+        return GroupRows((text, index.flatten(1)[text, row]), (text, row))
 
     def whole(self, x: Tensor, here: slice) -> Tensor:
         """The rows of groups [batch, groups * size, ..]; 0 where a text has fewer of them."""
@@ -120,15 +86,15 @@ class Membership:
         if isinstance(place.groups, slice):
             return rows
         found = x.new_zeros(self.batch, (here.stop - here.start) * self.size, *x.shape[2:])
-        found[_on(x.device, place.groups)] = rows[0]
+        found[place.groups] = rows[0]
         return found
 
 
-def membership(size: int, batch: int, length: int, documents: Tensor | None) -> Membership:
-    """Of texts [batch, length]; documents: as in Context."""
+def index_groups(size: int, batch: int, length: int, documents: Tensor | None) -> GroupIndex:
+    """Of texts [batch, length]; documents: as in PassContext."""
     count = length // size
     if documents is None or not count:
-        return Membership(size, batch, length)
+        return GroupIndex(size, batch, length)
     time = torch.arange(length, device=documents.device).expand_as(documents)
     begins = torch.ones_like(documents, dtype=torch.bool)
     begins[:, 1:] = documents[:, 1:] != documents[:, :-1]
@@ -139,4 +105,4 @@ def membership(size: int, batch: int, length: int, documents: Tensor | None) -> 
     of = padded.gather(1, ends)
     after = ends[..., None] + torch.arange(size, device=ends.device)
     served = (after < length) & (padded.gather(1, after.flatten(1)).view_as(after) == of[..., None])
-    return Membership(size, batch, length, ends, served, of)
+    return GroupIndex(size, batch, length, ends, served, of)

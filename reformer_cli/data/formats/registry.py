@@ -1,4 +1,4 @@
-"""Formats of text and images: a reader is a function here, or in markup.py, and a row in READERS or IMAGES.
+"""Formats of text and images: a reader is a function here, or in another file here, and a row in READERS or IMAGES.
 
 A reader turns an open file into documents, in pieces, in bounded memory. What it cannot read is an UnreadableText:
 raised by itself, the rest of the file is lost; raised by a document's pieces, that document is.

@@ -5,18 +5,18 @@ from __future__ import annotations
 import pytest
 import torch
 from builders.models import small, tokens
-from reformer.decode.snapshot import restore_state, state_tensors
-from reformer.layers.line_position import UNKNOWN, Columns
+from reformer.decode.state import UNKNOWN
+from reformer.layers.line_position import LinePositions
 from torch import Tensor
 
 
-def columns(most: int = 6) -> Columns:
-    found = small(columns=most).columns
+def columns(most: int = 6) -> LinePositions:
+    found = small(columns=most).line_positions
     assert found is not None
     return found
 
 
-def counted(one: Columns, row: list[int], column: int | None, documents: list[int]) -> list[int | None]:
+def counted(one: LinePositions, row: list[int], column: int | None, documents: list[int]) -> list[int | None]:
     """The definition, token by token; None: unknown."""
     found: list[int | None] = []
     for place, token in enumerate(row):
@@ -43,28 +43,31 @@ def test_what_is_not_known_has_a_row_of_its_own() -> None:
     one = columns(most=6)
     known = torch.tensor([UNKNOWN, UNKNOWN + 50, -1, 0, 1, 5, 6, 7, 10**6])
     assert one.index(known).tolist() == [0, 0, 1, 1, 2, 6, 7, 7, 7]
-    assert len(one.table) == 8
+    assert len(one.weight) == 8
 
 
 def test_the_line_goes_on_after_rows_of_other_lengths() -> None:
     """What fills up a row is none of its text."""
     model, ids = small(columns=6), tokens(12)
     _, state = model.extend(ids[:, :7], counts=torch.tensor([7, 3]))
-    assert state.column is not None
-    assert model.columns is not None
-    assert state.column.tolist() == [model.columns(ids)[0, 6].item(), model.columns(ids)[1, 2].item()]
-    before = state.column.clone()
+    assert state.line_position is not None
+    assert model.line_positions is not None
+    assert state.line_position.tolist() == [
+        model.line_positions(ids)[0, 6].item(),
+        model.line_positions(ids)[1, 2].item(),
+    ]
+    before = state.line_position.clone()
     model.extend(ids[:, :2], state, counts=torch.tensor([0, 0]))
-    assert torch.equal(state.column, before)
-    assert torch.equal(state.rows(torch.tensor([1, 1])).column, before[[1, 1]])
+    assert torch.equal(state.line_position, before)
+    assert torch.equal(state.select(torch.tensor([1, 1])).line_position, before[[1, 1]])
 
 
 def test_a_model_that_was_told_nothing_knows_no_line() -> None:
     model = small(columns=6)
-    assert model.columns is not None
-    model.columns.tell(torch.zeros(50), torch.zeros(50))
+    assert model.line_positions is not None
+    model.line_positions.set_token_widths(torch.zeros(50), torch.zeros(50))
     with torch.no_grad():
-        model.columns.table[1:] = torch.nan
+        model.line_positions.weight[1:] = torch.nan
         assert bool(model(tokens(40)).isfinite().all())
 
 
@@ -73,8 +76,8 @@ def test_a_model_that_was_told_nothing_knows_no_line() -> None:
 def test_lengths_of_a_hostile_file_lead_nowhere(claimed: float, backend: str) -> None:
     """A row beyond the table would be read from memory that is not the model's."""
     model = small(columns=6, backend=backend)
-    assert model.columns is not None
-    model.columns.tell(torch.full((50,), claimed), torch.ones(50))
+    assert model.line_positions is not None
+    model.line_positions.set_token_widths(torch.full((50,), claimed), torch.ones(50))
     state, found = None, []
     for part in tokens(9).split(1, 1):
         logits, state = model.extend(part, state)
@@ -87,11 +90,11 @@ def test_lengths_of_a_hostile_file_lead_nowhere(claimed: float, backend: str) ->
 def test_a_session_of_anyone_starts_no_count_near_the_end_of_numbers() -> None:
     model = small(columns=6)
     _, state = model.extend(tokens(9))
-    kept = state_tensors(state)
-    kept["column"] = kept["column"].clone()
-    kept["column"][1] = 2**63 - 1
-    with pytest.raises(ValueError, match="column reaches"):
-        restore_state(model, kept)
-    del kept["column"]
-    with pytest.raises(ValueError, match="column is missing"):
-        restore_state(model, kept)
+    kept = state.tensors()
+    kept["line_position"] = kept["line_position"].clone()
+    kept["line_position"][1] = 2**63 - 1
+    with pytest.raises(ValueError, match="line_position reaches"):
+        model.load_state(kept)
+    del kept["line_position"]
+    with pytest.raises(ValueError, match="line_position is missing"):
+        model.load_state(kept)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from builders.models import small, tokens
 from reformer import ReformerConfig, ReformerLM
 from reformer.backends.native import library
-from reformer.layers.sublayer import Context
+from reformer.layers.context import PassContext
 from reformer.ops.bucket_attention.autograd import attend
 from reformer.ops.bucket_attention.windows import make_recent
 from reformer.ops.head_gate import gated
@@ -21,15 +21,15 @@ BACKENDS = ["torch", pytest.param("native", marks=needs_compiler)]
 @pytest.mark.parametrize("kind", ["local", "lsh", "full"])
 def test_a_gate_is_of_the_token_that_reads(kind: str, norm: str) -> None:
     model = small(torch.float64, layers=(kind,), norm=norm)
-    branch = model.trunk.couplings[0].branch
-    x, context = torch.randn(2, 70, 32, dtype=torch.float64), Context(model.rotary())
+    branch = model.layers[0][0]
+    x, context = torch.randn(2, 70, 32, dtype=torch.float64), PassContext(model.rotary())
     group = slice(1, 3)  # heads must not get each other's gates
     with torch.no_grad():
-        parts = branch.split(x, context.phase(slice(0, 70)), group)
+        parts = branch.project_in(x, context.phase(slice(0, 70)), group)
         normed = F.rms_norm(x, (32,)) if norm == "rms" else branch.norm(x)
-        found, _ = branch.mix(parts, context, group)
+        found, _ = branch.attend(parts, context, group)
         gate, branch.gate = branch.gate, None
-        bare, _ = branch.mix(parts[:-1], context, group)
+        bare, _ = branch.attend(parts[:-1], context, group)
         wanted = bare * 2 * torch.sigmoid(torch.einsum("blc,hc->bhl", normed, gate[group]))[..., None]
     assert (found - wanted).abs().max() < 1e-12
 

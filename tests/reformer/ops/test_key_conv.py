@@ -86,10 +86,10 @@ def test_a_match_is_a_context() -> None:
     shares = []
     for n in (1, 3):
         model = small(n_layers=1, layers=("lsh",), key_tokens=n)
-        branch = model.trunk.couplings[0].branch
+        branch = model.layers[0][0]
         with torch.no_grad():
-            x, *_ = branch.split(model.table()[ids], None, branch.all)
-            k = torch.nn.functional.normalize(branch.keys(x, branch.all), dim=-1)[0, 0]
+            x, *_ = branch.project_in(model.embedding_weight()[ids], None, branch.all_heads)
+            k = torch.nn.functional.normalize(branch.keys(x, branch.all_heads), dim=-1)[0, 0]
         alike = (k @ k.t() > 1 - 1e-5)[2:, 2:]
         row = ids[0].tolist()
         grams = [row[i - n + 1 : i + 1] for i in range(2, 60)]

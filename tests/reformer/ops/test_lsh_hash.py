@@ -9,7 +9,7 @@ import torch
 from builders.devices import DEVICES
 from builders.models import small
 from reformer.attention.lsh import LSHHeads
-from reformer.layers.sublayer import Context
+from reformer.layers.context import PassContext
 from reformer.ops.lsh_hash import lsh_hash, lsh_hash_reference, pytorch, rotation_width
 
 
@@ -31,7 +31,7 @@ def test_one_round_more_looks_far_back() -> None:
     assert (branch.sizes, plain.sizes) == ([1, 256, 4, 4], [1, 256, 256, 256])
     assert torch.equal(branch.rotations, plain.rotations)
     x = torch.randn(2, 1, 500, 8)
-    found, wanted = branch.buckets(x, branch.all), plain.buckets(x, plain.all)
+    found, wanted = branch.buckets(x, branch.all_heads), plain.buckets(x, plain.all_heads)
     assert torch.equal(found[:2], wanted[:2])
     assert torch.equal(found[2:], wanted[2:] % 4)
     assert found[1].max() > 100
@@ -41,17 +41,18 @@ def test_training_on_short_contexts_leaves_the_far_round_out() -> None:
     """Trained with a fine round in a coarse one's place on contexts of 1,024, models were 0.3 to 0.7 % worse."""
     branch = small(n_buckets=(4, 64), n_hashes=2, windows=(8, 20), gates=False).layers[0][1]
     short, long = torch.randn(1, 1, 32, 8), torch.randn(1, 1, 33, 8)
-    near = branch.buckets(short, branch.all)[1:]
+    near = branch.buckets(short, branch.all_heads)[1:]
     parts = tuple(torch.randn(1, 32, 1, 8).transpose(1, 2) for _ in range(2))
     config = dataclasses.replace(branch.config, far_round=False, n_buckets=(4,))
     branch.train()
-    assert torch.equal(branch.buckets(short, branch.all), near)
-    assert len(branch.buckets(long, branch.all)) == 3
+    assert torch.equal(branch.buckets(short, branch.all_heads), near)
+    assert len(branch.buckets(long, branch.all_heads)) == 3
     without = LSHHeads(config, 1).train()
     weights = branch.state_dict()
     without.load_state_dict(weights | {"rotations": branch.rotations[:, :, 1:, :2]})
-    context = Context()
-    assert torch.equal(branch.mix(parts, context, branch.all)[0], without.mix(parts, context, without.all)[0])
+    context = PassContext()
+    found, wanted = (f.attend(parts, context, f.all_heads)[0] for f in (branch, without))
+    assert torch.equal(found, wanted)
 
 
 def test_ids_take_the_smallest_type() -> None:

@@ -1,4 +1,4 @@
-"""Triton's passes over rows are those of rows.py, its loss is cross-entropy; a whole model is the same with them."""
+"""Triton's passes over rows are those of pytorch.py, its loss is cross-entropy; a whole model is the same with them."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import torch.nn.functional as F
 from builders.devices import DEVICES
 from builders.models import VARIANTS, small, tokens
 from reformer import NumericalError
-from reformer.decode.cuda_graph import one_token
+from reformer.inference import one_token
 from reformer.ops.cross_entropy import IGNORE_INDEX, cross_entropy, softcapped
 from reformer.ops.rowwise import pytorch
+from reformer.reversible.autograd import begin
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -193,14 +194,14 @@ class _NothingIsAsked(TorchDispatchMode):
 @pytest.mark.parametrize("variant", ["default", "next with a local round", "published"])
 @pytest.mark.parametrize("device", DEVICES[:1])
 def test_one_token_waits_for_nothing(kernels, device: str, variant: str) -> None:
-    """What graph.py captures on a GPU, in the interpreter: the same logits as extend's, and no look at a number."""
+    """What a CUDA graph captures, in the interpreter: the same logits as extend's, and no look at a number."""
     changes = VARIANTS[variant] | {"backend": "triton", "n_layers": 1}
     model, ids = small(**changes), tokens(12)
     state = model.extend(ids[:, :9])[1]
     other = state.clone()
     for t in range(9, 12):
         with torch.no_grad(), _NothingIsAsked():
-            found, _, pending = one_token(model, ids[:, t : t + 1], state)
+            found, pending = one_token(model, state)(ids[:, t : t + 1])
         assert all(fits for _, fits in pending)
         assert (found - model.extend(ids[:, t : t + 1], other)[0]).abs().max() < 1e-6
 
@@ -213,12 +214,12 @@ def test_the_ban_is_one() -> None:
 @devices
 def test_rebuilt_streams_are_the_very_bits(kernels, device: str) -> None:
     model, ids = small(backend="triton", n_layers=1).to(device), tokens(75).to(device)
-    source, context = model._begun(ids, None, None)
-    trunk = model.trunk
+    p = model.new_pass(ids)
+    sequence, context = p.sequence, p.context
     with torch.no_grad():
-        begun = source.begin(trunk, model.table())
+        begun = begin(sequence.streams, p.embedding, model.embedding_weight())
         streams = [s.clone() for s in begun]
-        routings = trunk.run(streams, context)
+        saved = sequence.run(streams, context)
         gradients = [torch.randn_like(s, dtype=torch.float32) for s in streams]
-        trunk.run_back(streams, gradients, context, routings)
+        sequence.run_back(streams, gradients, context, saved)
     assert all(torch.equal(a, b) for a, b in zip(begun, streams, strict=True))

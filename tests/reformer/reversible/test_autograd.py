@@ -8,9 +8,9 @@ import pytest
 import torch
 from builders.models import VARIANTS, small, tokens
 from reformer import NumericalError, ReformerLM
-from reformer.layers.embedding import Source
-from reformer.layers.sublayer import Context
-from reformer.reversible.autograd import reversible_reference
+from reformer.layers.context import PassContext
+from reformer.layers.embedding import Embedding
+from reformer.reversible.autograd import begin, reversible_reference
 from reformer.reversible.loss import sliced_loss
 
 LENGTH = 211
@@ -26,7 +26,7 @@ class PlainLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx, model: ReformerLM, h: torch.Tensor, targets: torch.Tensor, *parameters: torch.Tensor):
         dh = torch.empty_like(h)
-        slices = model.trunk.slices(*targets.shape)
+        slices = model.sequence.streams.slices(*targets.shape)
         mean, totals = sliced_loss(
             model.head, lambda here: h[:, here].detach(), targets, slices, lambda here, g: dh[:, here].copy_(g)
         )
@@ -41,9 +41,7 @@ class PlainLoss(torch.autograd.Function):
 
 def plain_loss(model: ReformerLM, seed: int | None = None) -> torch.Tensor:
     """The loss under ordinary autograd, which keeps every activation."""
-    context = Context(model.rotary(), documents(), seed)
-    source, concat = model.source(tokens(LENGTH), documents()), model.config.merge == "concat"
-    h = reversible_reference(model.trunk, source, model.table(), context, concat=concat)
+    h = reversible_reference(model.new_pass(tokens(LENGTH), documents(), seed), model.embedding_weight())
     return PlainLoss.apply(model, h, tokens(LENGTH, seed=1), *model.head.parameters())
 
 
@@ -65,14 +63,14 @@ def test_gradients_are_those_of_the_plain_network(variant: str, dtype: torch.dty
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_24_layers_rebuild_bit_for_bit(dtype: torch.dtype) -> None:
     model = small(dtype, n_layers=24)
-    context, trunk = Context(model.rotary()), model.trunk
-    streams = Source(tokens(LENGTH)).begin(trunk, model.table().detach())
+    context, sequence = PassContext(model.rotary()), model.sequence
+    streams = begin(sequence.streams, Embedding(tokens(LENGTH)), model.embedding_weight().detach())
     first = [s.clone() for s in streams]
     with torch.no_grad():
-        routings = trunk.run(streams, context)
+        saved = sequence.run(streams, context)
         assert not torch.equal(streams[0], first[0])
-        gradients = [torch.zeros_like(s, dtype=trunk.dtype) for s in streams]
-        trunk.run_back(streams, gradients, context, routings)
+        gradients = [torch.zeros_like(s, dtype=sequence.streams.dtype) for s in streams]
+        sequence.run_back(streams, gradients, context, saved)
     assert torch.equal(streams[0], first[0])
     assert torch.equal(streams[1], first[1])
 

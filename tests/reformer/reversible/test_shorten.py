@@ -11,11 +11,13 @@ from builders.models import small, tokens
 from reformer import ReformerConfig, ReformerLM
 from reformer.analysis import hash_statistics
 from reformer.backends.native import library
-from reformer.layers.embedding import Source
-from reformer.layers.sublayer import Context
-from reformer.reversible.groups import membership
-from reformer.reversible.sequence import Trunk
-from reformer.reversible.shorten import Kept
+from reformer.layers.context import PassContext
+from reformer.layers.embedding import Embedding
+from reformer.memory import largest_state
+from reformer.reversible.autograd import begin
+from reformer.reversible.groups import index_groups
+from reformer.reversible.sequence import ReversibleSequence
+from reformer.reversible.shorten import Saved
 from torch import Tensor
 
 
@@ -86,7 +88,7 @@ def test_no_gradient_crosses_documents() -> None:
 
 def test_members_of_documents_by_hand() -> None:
     documents = torch.tensor([[0, 0, 1, 1, 1, 1, 1, 2], [0, 0, 0, 0, 0, 0, 0, 0]])
-    m = membership(2, 2, 8, documents)
+    m = index_groups(2, 2, 8, documents)
     assert m.ends is not None
     assert m.served is not None
     assert m.ends.tolist() == [[1, 3, 5, 8], [1, 3, 5, 7]]
@@ -102,24 +104,26 @@ def test_members_of_documents_by_hand() -> None:
 def test_both_levels_rebuild_bit_for_bit(dtype: torch.dtype, packed: bool) -> None:
     model, length = grouped(dtype, n_layers=8, layers_before=3), 211
     documents = (torch.arange(length)[None] // 50).expand(2, -1) if packed else None
-    context, trunk = Context(model.rotary(), documents), model.trunk
-    streams = Source(tokens(length)).begin(trunk, model.table().detach())
+    context, sequence = PassContext(model.rotary(), documents), model.sequence
+    streams = begin(sequence.streams, Embedding(tokens(length)), model.embedding_weight().detach())
     first = [s.clone() for s in streams]
     with torch.no_grad():
-        routings = trunk.run(streams, context)
-        (kept,) = (r for r in routings if isinstance(r, Kept))
-        ends = [s.clone() for s in kept.streams]
-        gradients = [torch.zeros_like(s, dtype=trunk.dtype) for s in streams]
-        trunk.run_back(streams, gradients, context, routings)
+        found = sequence.run(streams, context)
+        (inner,) = (r for r in found if isinstance(r, Saved))
+        ends = [s.clone() for s in inner.pair]
+        gradients = [torch.zeros_like(s, dtype=sequence.streams.dtype) for s in streams]
+        sequence.run_back(streams, gradients, context, found)
     assert all(torch.equal(a, b) for a, b in zip(streams, first, strict=True))
-    assert not torch.equal(ends[0], kept.streams[0])
-    assert torch.equal(*kept.streams)  # both began as the same rows
+    assert not torch.equal(ends[0], inner.pair[0])
+    assert torch.equal(*inner.pair)  # both began as the same rows
 
 
 def test_backward_runs_the_groups_once_more_and_not_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     model, ids, runs = grouped(torch.float32), tokens(60), []
-    run = Trunk.run
-    monkeypatch.setattr(Trunk, "run", lambda self, *a, **k: runs.append(len(self.couplings)) or run(self, *a, **k))
+    run = ReversibleSequence.run
+    monkeypatch.setattr(
+        ReversibleSequence, "run", lambda self, *a, **k: runs.append(len(self.couplings)) or run(self, *a, **k)
+    )
     loss = model.loss(ids, ids)
     parameters = list(model.parameters())
     first = torch.autograd.grad(loss, parameters, retain_graph=True)
@@ -159,8 +163,8 @@ def test_the_layers_step_once_a_group() -> None:
     """A token that completes no group costs the outer layers alone."""
     model, steps, state = grouped(torch.float32, backend="torch"), [], None
     branch = model.layers[1][0]
-    step = branch.step
-    branch.step = lambda x, *rest: steps.append(x.shape[1]) or step(x, *rest)
+    step = branch.decode
+    branch.decode = lambda x, *rest: steps.append(x.shape[1]) or step(x, *rest)
     for part in tokens(20).split(1, 1):
         _, state = model.extend(part, state)
     assert steps == [1] * (20 // 3)
@@ -170,8 +174,6 @@ def test_the_layers_step_once_a_group() -> None:
 
 def test_state_and_what_it_may_take() -> None:
     """What is refused before a long text is begun is what it would have taken."""
-    from reformer.decode.state import largest_state
-
     model = grouped(torch.float32)
     _, state = model.extend(tokens(3000, batch=2))
     assert state.nbytes <= largest_state(model.config, 3000, 2) < 1.5 * state.nbytes
@@ -198,7 +200,7 @@ def test_rows_out_of_step_in_c_and_in_pytorch() -> None:
         logits, state = model.extend(new, state)
         for row, start in enumerate((10, 8, 9)):
             assert (logits[row, 0] - whole[row, start + n]).abs().max() < 2e-5
-    assert state.tape is not None
+    assert state.program is not None
     together = model.extend(ids[:, :10])[1]
     for n in range(10, 40):
         logits, together = model.extend(ids[:, n : n + 1], together)

@@ -63,11 +63,11 @@ def test_a_model_is_told_how_full_lines_are(reformer: Program, text: Path) -> No
     assert found, result.err
     assert lines[-15] <= int(found[1]) < lines[-1]  # of a few that are longer; of 128, none would have been learnt
     run = Run.open(Path("r"))
-    columns, tokenizer = run.load_model().columns, run.tokenizer()
+    columns, tokenizer = run.load_model().line_positions, run.tokenizer()
     assert columns is not None
     a, line = (int(tokenizer.encode(part)[-1]) for part in ("a", ".\n"))
     assert (columns.characters[a], columns.ends[a], columns.ends[line]) == (1, 0, 1)
-    assert float(columns.table.detach()[1:].abs().max()) > 0  # it learns, and not of unknown lines alone
+    assert float(columns.weight.detach()[1:].abs().max()) > 0  # it learns, and not of unknown lines alone
     generated = reformer("generate", "--run", "r", "--prompt", "The cat\n", "--max-tokens", 5, "--seed", 1)
     assert generated.status == 0
 
@@ -83,17 +83,17 @@ def test_a_recipe_counts_columns_as_the_text_has_them(reformer: Program, text: P
     assert wanted is not None
     assert 20 < wanted < 128
     assert reformer("train", "duplicate:15:60", *recipe, "--run", "synthetic").status == 0
-    assert Run.open(Path("synthetic")).load_model().columns is None  # positions would tell what is to be found
+    assert Run.open(Path("synthetic")).load_model().line_positions is None  # positions would tell what is to be found
 
 
 def test_a_run_that_counted_no_columns_can_begin_to(reformer: Program, text: Path) -> None:
     assert reformer("train", text, *TINY, *sets("columns=0"), "--steps", 1, "--run", "none").status == 0
-    assert Run.open(Path("none")).load_model().columns is None
+    assert Run.open(Path("none")).load_model().line_positions is None
     assert reformer("train", text, "--from", "none", *sets("context=32"), "--steps", 1, "--run", "still").status == 0
-    assert Run.open(Path("still")).load_model().columns is None
+    assert Run.open(Path("still")).load_model().line_positions is None
     more = sets("columns=40", "context=32")
     assert reformer("train", text, "--from", "none", *more, "--steps", 1, "--run", "begun").status == 0
-    columns = Run.open(Path("begun")).load_model().columns
+    columns = Run.open(Path("begun")).load_model().line_positions
     assert columns is not None
     assert float(columns.ends.sum()) >= 2  # a line's end, and a document's
 

@@ -95,5 +95,5 @@ def test_a_licence_is_a_name() -> None:
 
 @pytest.mark.parametrize("form", LOAD)
 def test_every_format_says_how_to_load_it(form: str, tmp_path: Path) -> None:
-    """The code of the card is run in tests/cli/test_exchange.py; here, that it is in the card."""
+    """The code of the card is run in tests/end_to_end/test_convert.py; here, that it is in the card."""
     assert LOAD[form] in card(run_at(tmp_path / "run"), form)

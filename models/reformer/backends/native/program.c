@@ -15,7 +15,7 @@ static int omp_get_num_threads(void) { return 1; }
 #endif
 
 enum { PANEL = VECTORS * LANES, PATIENCE = 2000 }; /* outputs of a product that are summed at once; spins before yielding */
-enum { COLUMNS, EMBED, PHASE, NORM, MATMUL, BLEND, HEADS, WINDOW, BUCKETS, GATE, SQUARED_RELU, RELU, GELU, GELU_TANH, SWIGLU, ADD, SOFTCAP };
+enum { LINE_POSITION, EMBED, PHASE, NORM, MATMUL, KEY_CONV, HEADS, WINDOW, BUCKETS, HEAD_GATE, SQUARED_RELU, RELU, GELU, GELU_TANH, SWIGLU, ADD, SOFTCAP };
 
 /* p, n, x: what they are is said at each operation below; decode.py fills them in. */
 typedef struct {
@@ -54,8 +54,8 @@ INLINE void mine(int64_t n, int64_t *from, int64_t *to) {
 }
 
 /* p: index [rows], column [batch], added and ends [vocab]; n: rows of the table, below which count nothing is known.
-   columns.py */
-static void columns(const Program *P, const Operation *o) {
+   layers/line_position.py */
+static void line_position(const Program *P, const Operation *o) {
     int64_t *index = o->p[0], *column = o->p[1], from, to;
     mine(P->batch, &from, &to);
     for (int64_t b = from; b < to; b++)
@@ -67,7 +67,7 @@ static void columns(const Program *P, const Operation *o) {
         }
 }
 
-/* p: table [vocab, d], both streams, a table per axis, up to 3, from p[6] on a table of columns and its rows, or NULL; n: d,
+/* p: table [vocab, d], both streams, a table per axis, up to 3, from p[6] on a weight of line positions and its rows, or NULL; n: d,
    axes, then (size, width) of each axis, the last fastest; x: units */
 static void embed(const Program *P, const Operation *o) {
     int64_t d = o->n[0], axes = o->n[1], from, to;
@@ -161,8 +161,8 @@ static void matmul(const Program *P, const Operation *o) {
 int64_t panel_width(void) { return PANEL; }
 
 /* p: y [rows, 2, heads, d], weights [heads, tokens, d], lengths [heads], before [batch, heads, tokens - 1, d], scratch of
-   every thread [tokens, d]; n: heads, tokens, d. In place: keys made of the last tokens' vectors; attention/blend.py. */
-static void blend(const Program *P, const Operation *o) {
+   every thread [tokens, d]; n: heads, tokens, d. In place: keys made of the last tokens' vectors; ops/key_conv.py. */
+static void key_conv(const Program *P, const Operation *o) {
     int64_t H = o->n[0], tokens = o->n[1], d = o->n[2], kept = (tokens - 1) * d, from, to;
     float *last = (float *)o->p[4] + omp_get_thread_num() * tokens * d; /* the vectors of `tokens` tokens, oldest first */
     mine(P->batch * H, &from, &to);
@@ -261,7 +261,7 @@ static void buckets(const Program *P, const Operation *o) {
 }
 
 /* p: out [rows, heads, d], scores [rows, heads]; n: heads, d. In place: what a head has read times 2 sigmoid(score). */
-static void gate(const Program *P, const Operation *o) {
+static void head_gate(const Program *P, const Operation *o) {
     int64_t d = o->n[1], from, to;
     mine(P->batch * P->new_tokens * o->n[0], &from, &to);
     for (int64_t r = from; r < to; r++) {
@@ -321,16 +321,16 @@ void decode(Program *P) {
     for (int64_t n = 0; n < P->n_operations; n++) {
         const Operation *o = P->operations + n;
         switch (o->kind) {
-            case COLUMNS: columns(P, o); break;
+            case LINE_POSITION: line_position(P, o); break;
             case EMBED: embed(P, o); break;
             case PHASE: phase(P, o); break;
             case NORM: norm(P, o); break;
             case MATMUL: matmul(P, o); break;
-            case BLEND: blend(P, o); break;
+            case KEY_CONV: key_conv(P, o); break;
             case HEADS: heads(P, o); break;
             case WINDOW: window(P, o); break;
             case BUCKETS: buckets(P, o); break;
-            case GATE: gate(P, o); break;
+            case HEAD_GATE: head_gate(P, o); break;
             case ADD: add(P, o); break;
             default: activate(P, o);
         }

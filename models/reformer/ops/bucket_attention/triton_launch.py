@@ -1,4 +1,4 @@
-"""Bucket attention on a GPU by the kernels of kernel.py: both patterns, float32, bfloat16, float16; sums in float32."""
+"""Bucket attention on a GPU by triton_kernels.py: both layouts, float32, bfloat16, float16; sums in float32."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ class Round:
     A row is one more part of the bucket id, so that a single sorted sequence serves every batch and head.
     order: int64 [T], the flat position (token by token, see `sort_rows`) at each sorted place. reach: int32 [T], how
     many sorted places, the own one included, are visible from a place: min(window, place in its bucket); the first one
-    visible never lies before that of an earlier place, which native.py and kernel.py rely on. u: int [T] by
+    visible never lies before that of an earlier place, which native.py and triton_kernels.py rely on. u: int [T] by
     flat position, sorted place + bucket x window, so that 0 <= u_i - u_j < window decides visibility of any pair (only
     made where a later round needs it).
     """

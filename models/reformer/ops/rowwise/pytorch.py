@@ -1,6 +1,6 @@
 """What happens to rows of vectors between the large products: norms, lengths, rotary positions, squared ReLU, streams.
 
-These are the definitions, in PyTorch; native/rows.py and kernels/rows.py have the same functions, each in one pass over
+These are the definitions, in PyTorch; native.py and triton_kernels.py have the same functions, each in one pass over
 memory (`rows_for` says which of the three). low: the type that products are taken in.
 """
 

@@ -72,7 +72,7 @@ def _split(
         tl.store(lengths + (row * (parts - 1) + part) * heads + head, length, mask=row < n)
         wide = wide * (tl.load(scale + part * heads + head) / length)[:, None]
         if TURNED:
-            wide = wide.to(out.dtype.element_ty).to(tl.float32)  # as rows.py rounds in between
+            wide = wide.to(out.dtype.element_ty).to(tl.float32)  # as pytorch.py rounds in between
             wide = _turned(wide, phase, row, m, (row < n)[:, None], D, BLOCK_D, ROWS, 1)
         value = wide.to(out.dtype.element_ty)
     tl.store(out + (row * heads + head)[:, None] * D + column[None, :], value, mask=inside)

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import torch
 from builders.models import VARIANTS, small
-from reformer.decode.snapshot import restore_state, state_tensors
 from torch import Tensor
 
 
@@ -17,7 +16,7 @@ def test_goes_on_as_it_was(changes: dict[str, Any], length: int) -> None:
     model = small(**changes)
     tokens = torch.randint(0, model.config.vocab_size, (2, length + 30), generator=torch.Generator().manual_seed(0))
     _, state = model.extend(tokens[:, :length])
-    again = restore_state(model, state_tensors(state))
+    again = model.load_state(state.tensors())
     for start in range(length, length + 30, 5):
         part = tokens[:, start : start + 5]
         assert torch.equal(model.extend(part, state)[0], model.extend(part, again)[0])
@@ -26,7 +25,7 @@ def test_goes_on_as_it_was(changes: dict[str, Any], length: int) -> None:
 def test_what_is_kept_is_what_is_used() -> None:
     model = small()
     _, state = model.extend(torch.ones(1, 40, dtype=torch.int64))
-    kept = sum(t.nbytes for t in state_tensors(state).values())
+    kept = sum(t.nbytes for t in state.tensors().values())
     assert kept < 2 * state.nbytes
 
 
@@ -57,14 +56,14 @@ def spoil(tensors: dict[str, Tensor], name: str, value: Any) -> str:
         ("keys", None, "keys is missing"),
         ("keys", torch.zeros(3), "keys is torch.float32"),
         ("pairs", torch.zeros(1, 2, 8, dtype=torch.float64), "pairs is torch.float64"),
-        ("starts", torch.zeros(10**6, dtype=torch.int64), "starts has 1000000 rows"),
+        ("seen", torch.zeros(10**6, dtype=torch.int64), "seen has 1000000 rows"),
     ],
 )
 def test_a_tampered_state_is_refused(name: str, value: Any, message: str) -> None:
     """Slots and counts are addresses in C: one beyond its ring would write into foreign memory."""
     model = small()
     _, state = model.extend(torch.ones(1, 40, dtype=torch.int64))
-    tensors = state_tensors(state)
+    tensors = state.tensors()
     spoil(tensors, name, value)
     with pytest.raises(ValueError, match=message):
-        restore_state(model, tensors)
+        model.load_state(tensors)

@@ -1,0 +1,228 @@
+"""Decoding and scoring over a network: slices of any number of tokens, and who computes them.
+
+`extend` is the one primitive of prefill, decoding and scoring. A few tokens on a CPU are computed by the C program of
+the state, one token a row on a GPU by its captured CUDA graph, and all else by PyTorch.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from reformer.backends import choose
+from reformer.backends.compiler import exporting
+from reformer.config import ReformerConfig
+from reformer.decode.cuda_graph import NEVER, WARMUP, Checks, CudaGraph, autocast_now
+from reformer.decode.program import MOST_TOKENS, NativeProgram
+from reformer.decode.state import UNKNOWN, DecodingState
+from reformer.decode.step import DecodeStep
+from reformer.errors import out_of_range
+from reformer.layers.embedding import Embedding
+from reformer.layers.line_position import LinePositions
+from reformer.layers.lm_head import LMHead
+from reformer.ops.rotary import AxialPositions, Rotary, speeds
+from reformer.reversible.autograd import begin
+from reformer.reversible.sequence import ReversibleSequence
+
+EXTEND_AT_ONCE = 4096  # tokens of one slice of a long extend
+
+
+class Network(Protocol):
+    """What decoding needs of a model: embedding, reversible layers, head."""
+
+    config: ReformerConfig
+    axial: AxialPositions | None
+    line_positions: LinePositions | None
+    head: LMHead
+
+    @property
+    def sequence(self) -> ReversibleSequence:
+        """The reversible layers, for the weights as they are now."""
+
+    def embedding_weight(self) -> Tensor:
+        """What tokens start as: [vocab_size, d_model]."""
+
+    def rotary(self, seen: Tensor | None = None) -> Rotary | None:
+        """Rotary positions after so many tokens, int64 [batch]; None: none."""
+
+    def embed(self, tokens: Tensor, documents: Tensor | None = None, state: DecodingState | None = None) -> Embedding:
+        """How these tokens enter the layers, after those that `state` has seen."""
+
+
+def check_tokens(config: ReformerConfig, tokens: Tensor, start: int) -> None:
+    """Raises ValueError for tokens that do not fit after `start` others."""
+    if tokens.dim() != 2:
+        raise ValueError(f"tokens must be [batch, length], not {list(tokens.shape)}")
+    limit, end = config.max_length, start + tokens.shape[1]
+    if limit is not None and end > limit:
+        raise ValueError(f"{end} tokens exceed the {limit} of axial_shape {config.axial_shape}")
+    if tokens.numel() and not exporting():
+        low, high = int(tokens.min()), int(tokens.max())
+        if low < 0 or high >= config.vocab_size:
+            raise ValueError(f"token ids from {low} to {high} do not fit vocab_size {config.vocab_size}")
+
+
+def new_state(network: Network, batch: int) -> DecodingState:
+    """The state before any token."""
+    seen = torch.zeros(batch, dtype=torch.int64, device=network.head.weight.device)
+    lines = torch.full_like(seen, UNKNOWN) if network.line_positions is not None else None
+    return DecodingState(seen, network.sequence.new_caches(batch), lines)
+
+
+def extend(
+    network: Network, tokens: Tensor, state: DecodingState | None, last_only: bool, counts: Tensor | None
+) -> tuple[Tensor, DecodingState]:
+    """See `ReformerLM.extend`."""
+    state = _state_for(network, tokens, state)
+    if tokens.shape[1] == 0:
+        raise ValueError("extend needs at least one token")
+    if counts is None and (logits := _by_program(network, tokens, state)) is None:
+        logits = extend_by_graph(network, tokens, state)
+    if counts is None and logits is not None:
+        return logits[:, -1:] if last_only else logits, state
+    left = counts if counts is not None else torch.full_like(state.seen, tokens.shape[1])
+    found: list[Tensor] = []
+    last = None
+    for part in tokens.split(_slice(tokens), 1):
+        now = left.clamp(0, part.shape[1])
+        h = _advance(network, part, state, now)
+        if last_only:  # of a row that ended in an earlier slice, what it was then
+            index = (now - 1).clamp_min(0)[:, None, None].expand(-1, 1, h.shape[2])
+            newest = h.gather(1, index)
+            last = newest if last is None else torch.where((now > 0)[:, None, None], newest, last)
+        else:
+            found.append(network.head(h))
+        left = left - now
+    return (network.head(last) if last is not None else torch.cat(found, 1)), state
+
+
+def score(
+    network: Network, tokens: Tensor, targets: Tensor, state: DecodingState | None
+) -> tuple[Tensor, DecodingState]:
+    """See `ReformerLM.score`."""
+    state = _state_for(network, tokens, state)
+    found = []
+    for part, aims in zip(tokens.split(_slice(tokens), 1), targets.split(_slice(tokens), 1), strict=True):
+        h = _advance(network, part, state, torch.full_like(state.seen, part.shape[1]))
+        found.append(network.head.nats_of_each(h, aims))
+    return torch.cat(found, 1), state
+
+
+def score_merged(network: Network, h: Tensor, targets: Tensor) -> Tensor:
+    """Nats of each target [batch, n] by the merged streams of a whole pass [batch, n, d], slice by slice."""
+    parts = zip(h.split(_slice(targets), 1), targets.split(_slice(targets), 1), strict=True)
+    return torch.cat([network.head.nats_of_each(part, aims) for part, aims in parts], 1)
+
+
+def _slice(tokens: Tensor) -> int:
+    """Tokens of each row at a time."""
+    return max(1, EXTEND_AT_ONCE // tokens.shape[0])
+
+
+def _state_for(network: Network, tokens: Tensor, state: DecodingState | None) -> DecodingState:
+    state = state if state is not None else new_state(network, tokens.shape[0])
+    check_tokens(network.config, tokens, state.position if network.config.max_length is not None else 0)
+    if tokens.shape[0] != state.batch:
+        raise ValueError(f"the state is for a batch of {state.batch}, the tokens are {tokens.shape[0]} rows")
+    return state
+
+
+def _advance(network: Network, tokens: Tensor, state: DecodingState, new: Tensor) -> Tensor:
+    """Merged streams of new tokens; the state moves on."""
+    sequence = network.sequence
+    h = _advance_unchecked(network, sequence, tokens, state, DecodeStep(network.rotary(state.seen), state.seen, new))
+    sequence.streams.check_range()
+    return h
+
+
+def _advance_unchecked(
+    network: Network, sequence: ReversibleSequence, tokens: Tensor, state: DecodingState, step: DecodeStep
+) -> Tensor:
+    """`_advance` that leaves it to the caller to look at the range. The same fixed-point arithmetic as in training."""
+    embedding = network.embed(tokens, state=state)
+    pair = begin(sequence.streams, embedding, network.embedding_weight())
+    sequence.decode(pair, step, state.caches)
+    state.seen += step.new
+    if state.line_position is not None and embedding.places is not None:
+        newest = embedding.places.gather(1, (step.new - 1).clamp_min(0)[:, None])[:, 0]
+        state.line_position.copy_(torch.where(step.new > 0, newest, state.line_position))
+    return sequence.streams.merge(pair, network.config.merge == "concat")
+
+
+def _by_program(network: Network, tokens: Tensor, state: DecodingState) -> Tensor | None:
+    """Logits of a few tokens from C in one call; None where that cannot be."""
+    if tokens.numel() > MOST_TOKENS:
+        return None
+    if state.program is None and not state.unsupported:
+        state.program = _record(network, state)
+        state.unsupported = state.program is None
+    if state.program is None:
+        return None
+    logits, bad = state.program.run(tokens.contiguous(), tokens.shape[1], state.seen)
+    if bad is not None:
+        raise out_of_range(network.sequence.couplings[bad].name, network.config.stream_bits)
+    state.seen += tokens.shape[1]
+    return logits
+
+
+def _record(network: Network, state: DecodingState) -> NativeProgram | None:
+    """The network as a list of operations in C, over this state's caches."""
+    c, weight = network.config, network.embedding_weight()
+    axial = list(network.axial.tables) if network.axial is not None else []
+    fits = weight.dtype == torch.float32 and state.batch <= MOST_TOKENS and len(axial) <= 3
+    if not fits or choose(c.backend, weight) != "native":
+        return None
+    program = NativeProgram(state.batch, c.d_model, c.stream_bits)
+    lines = None
+    if network.line_positions is not None and state.line_position is not None:
+        lines = network.line_positions.record(program, state.line_position)
+    program.embed(weight.detach().contiguous(), axial, lines)
+    program.rotary = network.rotary()
+    if program.rotary is not None:
+        program.phases = program.phase(speeds(c.d_head, program.rotary.base, weight.device))
+    if not network.sequence.record(program, state.caches):
+        return None
+    network.head.record(program, concat=c.merge == "concat")
+    return program
+
+
+def extend_by_graph(network: Network, tokens: Tensor, state: DecodingState) -> Tensor | None:
+    """Logits of one more token a row from a captured CUDA graph; None where there is none, or none yet."""
+    if tokens.device.type != "cuda" or tokens.shape[1] != 1 or torch.cuda.is_current_stream_capturing():
+        return None
+    if state.graph is None or state.graph.autocast != autocast_now():
+        if not state.fixed_shape:
+            return None
+        state.warmup += 1
+        if state.warmup <= WARMUP:
+            return None
+        try:
+            state.graph, state.warmup = CudaGraph(one_token(network, state), tokens), 0
+        except RuntimeError as error:  # nothing was computed while capturing: the state is as it was
+            state.warmup = NEVER
+            warnings.warn(f"decoding goes on without a CUDA graph, slower: {error}", stacklevel=4)
+            return None
+    logits, failed = state.graph.run(tokens)
+    if failed:
+        streams = network.sequence.streams
+        streams.pending.extend(failed)
+        streams.check_range()
+    return logits
+
+
+def one_token(network: Network, state: DecodingState) -> Callable[[Tensor], tuple[Tensor, Checks]]:
+    """tokens [batch, 1] -> (logits, checks of the range), without once waiting for the GPU; the state moves on."""
+
+    def decode(tokens: Tensor) -> tuple[Tensor, Checks]:
+        sequence = network.sequence
+        step = DecodeStep(network.rotary(state.seen), state.seen, torch.ones_like(state.seen), all_real=True)
+        h = _advance_unchecked(network, sequence, tokens, state, step)
+        checks = list(sequence.streams.pending)
+        sequence.streams.pending.clear()
+        return network.head(h), checks
+
+    return decode
