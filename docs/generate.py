@@ -17,7 +17,14 @@ ROOT = Path(__file__).parents[1]
 COMMANDS = ["", "train", "generate", "evaluate", "evaluate perplexity", "evaluate context", "evaluate recall"]
 COMMANDS += ["evaluate attention", "evaluate harness"]
 COMMANDS += ["report", "plan", "corpus", "config", "config list", "config show", "config validate"]
-COMMANDS += ["tokenize", "tokenize encode", "tokenize decode", "tokenize train", "tokenize inspect", "tokenize import"]
+COMMANDS += [
+    "tokenizer",
+    "tokenizer encode",
+    "tokenizer decode",
+    "tokenizer train",
+    "tokenizer inspect",
+    "tokenizer import",
+]
 COMMANDS += ["import", "export"]
 NOTE = "<!-- Made by `make docs`; do not edit. -->"
 

@@ -24,7 +24,7 @@ app.command("report")(report.report)
 app.command("plan")(plan.plan)
 app.command("corpus")(corpus.corpus)
 app.add_typer(config.app, name="config")
-app.add_typer(tokenizer.app, name="tokenize")
+app.add_typer(tokenizer.app, name="tokenizer")
 app.command("import")(import_.import_)
 app.command("export")(export.export)
 

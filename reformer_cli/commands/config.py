@@ -6,12 +6,9 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="List, print and check configurations.", no_args_is_help=False, rich_markup_mode=None)
+from reformer_cli.commands.options import SetOption
 
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change one setting, such as data.context=4096; repeatable."),
-]
+app = typer.Typer(help="List, print and check configurations.", no_args_is_help=False, rich_markup_mode=None)
 
 
 @app.command("list")

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 RunOption = Annotated[
     Path | None, typer.Option("--run", metavar="DIR", help="Run directory; default: the newest under runs/.")
 ]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change one setting, such as data.context=4096; repeatable."),
+]
 BucketsOption = Annotated[
     int | None,
     typer.Option(

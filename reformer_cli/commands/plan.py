@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reformer_cli.commands.config import SetOption
-from reformer_cli.commands.options import DeviceOption
+from reformer_cli.commands.options import DeviceOption, SetOption
 from reformer_cli.utils.console import say
 from reformer_cli.utils.devices import backend_reason, free_memory, keep_freed_memory, pick_device
 from reformer_cli.utils.errors import UserError

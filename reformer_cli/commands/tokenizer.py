@@ -1,25 +1,19 @@
-"""`reformer tokenize`: text to tokens and back; tokenizers trained, inspected and imported."""
+"""`reformer tokenizer`: train, use, inspect and import tokenizers."""
 
 from __future__ import annotations
 
 import json as json_
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from reformer_cli.commands.options import RunOption
 from reformer_cli.config.schema import SubwordKind
-from reformer_cli.data.text_chunks import read_text
-from reformer_cli.utils.console import say
 from reformer_cli.utils.errors import UserError
-from reformer_cli.utils.files import write_file
 
-if TYPE_CHECKING:
-    from reformer_cli.tokenizers.base import Ids, Tokenizer
-
-app = typer.Typer(help="Text to tokens and back; train, inspect and import tokenizers.", rich_markup_mode=None)
+app = typer.Typer(rich_markup_mode=None)
 
 TokenizerOption = Annotated[
     Path | None,
@@ -31,44 +25,8 @@ OutputOption = Annotated[Path, typer.Option("--output", metavar="FILE", help="Fi
 
 
 @app.callback()
-def tokenize() -> None:
-    """Text to tokens and back; train, inspect and import tokenizers."""
-
-
-@app.command("encode")
-def encode(
-    file: TextArgument = None,
-    text: TextOption = None,
-    run: RunOption = None,
-    tokenizer: TokenizerOption = None,
-    pieces: Annotated[
-        bool, typer.Option("--pieces", help="A token a line: its id and what it stands for, as JSON.")
-    ] = False,
-) -> None:
-    """Print the ids of a text's tokens, separated by spaces."""
-    found = _open(run, tokenizer)
-    given = _text(file, text)
-    ids = found.encode(given)
-    if pieces:
-        for n in ids.tolist():
-            typer.echo(f"{n}\t{json_.dumps(_piece(found, n), ensure_ascii=False)}")
-    else:
-        typer.echo(" ".join(map(str, ids.tolist())))
-    _warn_of_losses(found, given)
-
-
-@app.command("decode")
-def decode(
-    file: Annotated[
-        str, typer.Argument(metavar="[FILE|-]", help="Ids, separated by white space; -: standard input.")
-    ] = "-",
-    run: RunOption = None,
-    tokenizer: TokenizerOption = None,
-) -> None:
-    """Print the text that ids stand for, and nothing else: no line break at its end that is not in it."""
-    found = _open(run, tokenizer)
-    sys.stdout.write(found.decode(_ids(read_text(file), found.vocab_size)))
-    sys.stdout.flush()
+def tokenizer() -> None:
+    """Train tokenizers; text to tokens and back; inspect and import tokenizers."""
 
 
 @app.command("train")
@@ -93,21 +51,53 @@ def train(
     ] = True,
 ) -> None:
     """Train a tokenizer that loses nothing of any text; use it with reformer train --tokenizer FILE."""
-    from reformer_cli.config.load import resolve
-    from reformer_cli.data.dataset import options_of
-    from reformer_cli.data.make_tokenizer import tokenizer_for
-    from reformer_cli.data.scan import scanned
-    from reformer_cli.data.sources import absolute
+    from reformer_cli.workflows.tokenizer import train_tokenizer
 
-    _check_new(output)
-    data = {"corpus": absolute(corpus), "tokenizer": kind, "vocab_size": vocab_size}
-    config = resolve({"data": data | {"encoding": encoding, "val_fraction": val_fraction}}, 320).data
-    with scanned(config.corpus, options_of(config), config.num_workers, say) as scan:
-        scan.check(config.errors)
-        made = tokenizer_for(config, scan, say, case_markers)
-    write_file(output, made.serialise())
-    smaller = " (the text has no more)" if vocab_size and made.vocab_size < vocab_size else ""
-    say(f"{output}: {made.vocab_size:,} tokens{smaller}")
+    train_tokenizer(
+        corpus, output, case_markers=case_markers,
+        tokenizer=kind, vocab_size=vocab_size, encoding=encoding, val_fraction=val_fraction,
+    )  # fmt: skip
+
+
+@app.command("encode")
+def encode(
+    file: TextArgument = None,
+    text: TextOption = None,
+    run: RunOption = None,
+    tokenizer: TokenizerOption = None,
+    pieces: Annotated[
+        bool, typer.Option("--pieces", help="A token a line: its id and what it stands for, as JSON.")
+    ] = False,
+) -> None:
+    """Print the ids of a text's tokens, separated by spaces."""
+    from reformer_cli.workflows.tokenizer import find_tokenizer, note_losses, piece_name
+
+    found = find_tokenizer(run, tokenizer)
+    given = _text(file, text)
+    ids = found.encode(given).tolist()
+    if pieces:
+        for n in ids:
+            typer.echo(f"{n}\t{json_.dumps(piece_name(found, n), ensure_ascii=False)}")
+    else:
+        typer.echo(" ".join(map(str, ids)))
+    note_losses(found, given)
+
+
+@app.command("decode")
+def decode(
+    file: Annotated[
+        str, typer.Argument(metavar="[FILE|-]", help="Ids, separated by white space; -: standard input.")
+    ] = "-",
+    run: RunOption = None,
+    tokenizer: TokenizerOption = None,
+) -> None:
+    """Print the text that ids stand for, and nothing else: no line break at its end that is not in it."""
+    from reformer_cli.data.text_chunks import read_text
+    from reformer_cli.workflows.tokenizer import find_tokenizer, parse_ids
+
+    found = find_tokenizer(run, tokenizer)
+    sys.stdout.write(found.decode(parse_ids(read_text(file), found.vocab_size)))
+    sys.stdout.flush()
 
 
 @app.command("inspect")
@@ -119,29 +109,11 @@ def inspect(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Say what a tokenizer is, and what it makes of a text if one is given."""
-    from reformer_cli.tokenizers.base import digest
+    from reformer_cli.workflows.tokenizer import describe_tokenizer, find_tokenizer
 
-    found = _open(run, tokenizer)
-    lengths = found.byte_lengths()
-    longest = [_piece(found, int(n)) for n in (-lengths).argsort(kind="stable")[:10]]
-    facts: dict[str, object] = {"kind": found.kind, "tokens": found.vocab_size, "lossless": found.lossless}
-    facts |= {"end": found.end, "longest": longest, "sha256": digest(found)}
-    if file is not None or text is not None:
-        facts |= _of_text(found, _text(file, text))
-    if json:
-        typer.echo(json_.dumps(facts, ensure_ascii=False))
-        return
-    for name, value in facts.items():
-        typer.echo(f"{name.replace('_', ' '):16} {_shown(value)}")
-
-
-def _shown(value: object) -> str:
-    """A figure for people."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, (int, float)):
-        return f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
-    return json_.dumps(value, ensure_ascii=False) if isinstance(value, list) else str(value)
+    found = find_tokenizer(run, tokenizer)
+    about = describe_tokenizer(found, None if file is None and text is None else _text(file, text))
+    typer.echo(json_.dumps(about.as_dict(), ensure_ascii=False) if json else str(about))
 
 
 @app.command("import")
@@ -153,29 +125,15 @@ def import_(
     ] = None,
 ) -> None:
     """Make a tokenizer file of another program's sentencepiece model; ids stay what they are there."""
-    from reformer_cli.tokenizers.load import open_tokenizer
-    from reformer_cli.tokenizers.sentencepiece import SentencePieceTokenizer
+    from reformer_cli.workflows.tokenizer import import_tokenizer
 
-    _check_new(output)
-    found = open_tokenizer(model)
-    if not isinstance(found, SentencePieceTokenizer):
-        raise UserError(f"{model} is a tokenizer of this program already ({found.kind})", "use it as it is")
-    found = SentencePieceTokenizer(found.model, str(model), end)
-    write_file(output, found.serialise())
-    say(f"{output}: {found.vocab_size:,} tokens, {found.facts.kind}, token {found.end} separates documents")
-    _warn_of_losses(found, "One line,  two spaces,\na tab\tand «é中»")
-
-
-def _open(run: Path | None, file: Path | None) -> Tokenizer:
-    from reformer_cli.runs.run import Run
-    from reformer_cli.tokenizers.load import open_tokenizer
-
-    if run is not None and file is not None:
-        raise UserError(f"--run {run} and --tokenizer {file} exclude each other", "give one of them")
-    return open_tokenizer(file) if file is not None else Run.open(run).tokenizer()
+    import_tokenizer(model, output, end)
 
 
 def _text(file: str | None, text: str | None) -> str:
+    """The one that is given. Raises UserError for none, both, and what is not UTF-8."""
+    from reformer_cli.data.text_chunks import read_text
+
     if (file is None) == (text is None):
         raise UserError("a text is needed, and one only", "name a file, - for standard input, or --text TEXT")
     if text is None:
@@ -185,59 +143,3 @@ def _text(file: str | None, text: str | None) -> str:
     except UnicodeEncodeError:
         raise UserError("the text is not UTF-8", "put it into a file") from None
     return text
-
-
-def _ids(text: str, vocab_size: int) -> Ids:
-    """Ids from text. Raises UserError for what is none, saying which."""
-    import numpy as np
-
-    found = []
-    for place, word in enumerate(text.split(), 1):
-        n = int(word) if word.isascii() and word.isdigit() and len(word) < 10 else -1
-        if not 0 <= n < vocab_size:
-            raise UserError(f"word {place:,}, {word[:20]!r}, is no token", f"they go from 0 to {vocab_size - 1}")
-        found.append(n)
-    return np.array(found, np.int32)
-
-
-def _piece(tokenizer: Tokenizer, n: int) -> str:
-    """What a token stands for; a part of a character shows as U+FFFD, half of a byte as nothing, a sign by its name."""
-    from reformer_cli.tokenizers.case_markers import name_of
-
-    stream = tokenizer.stream()
-    if n in stream.markers:
-        return name_of(stream.markers[n])
-    return stream.push(n) + stream.finish()
-
-
-def _of_text(tokenizer: Tokenizer, text: str) -> dict[str, object]:
-    """Figures of a text."""
-    from collections import Counter
-
-    from reformer_cli.tokenizers.sentencepiece import losses
-
-    ids = tokenizer.encode(text)
-    n_bytes, counts = len(text.encode()), Counter(ids.tolist())
-    return {
-        "text_characters": len(text),
-        "text_bytes": n_bytes,
-        "text_tokens": len(ids),
-        "bytes_per_token": n_bytes / max(1, len(ids)),
-        "tokens_used": len(counts),
-        "most_frequent": [_piece(tokenizer, n) for n, _ in counts.most_common(10)],
-        "lost": losses(tokenizer, text) or "nothing",
-    }
-
-
-def _warn_of_losses(tokenizer: Tokenizer, text: str) -> None:
-    from reformer_cli.tokenizers.sentencepiece import losses
-
-    if not tokenizer.lossless and (lost := losses(tokenizer, text)):
-        say(f"note: lost from the text: {lost}")
-
-
-def _check_new(path: Path) -> None:
-    if path.exists():
-        raise UserError(f"{path} exists", "name another file")
-    if not path.parent.is_dir():
-        raise UserError(f"no folder {str(path.parent)!r} to write {path.name} into")

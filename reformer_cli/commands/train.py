@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from reformer_cli.commands.config import SetOption
-from reformer_cli.commands.options import DeviceOption, RunOption
+from reformer_cli.commands.options import DeviceOption, RunOption, SetOption
 from reformer_cli.utils.console import say
 from reformer_cli.utils.devices import backend_reason, keep_freed_memory, pick_device
 from reformer_cli.utils.errors import UserError
@@ -49,7 +48,7 @@ def train(
     ] = None,
     tokenizer: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="A tokenizer file (reformer tokenize train, import) instead of a new one."),
+        typer.Option(metavar="FILE", help="A tokenizer file (reformer tokenizer train, import) instead of a new one."),
     ] = None,
     set_: SetOption = None,
     steps: Annotated[int | None, typer.Option(help="Stop after so many steps.")] = None,

@@ -188,5 +188,7 @@ def _read_file(path: Path, mapped: Mapped, notes: list[str]) -> Tokenizer:
         found = SentencePieceTokenizer(found.model, str(path), wanted, size)
     lost = losses(found, "One line,  two spaces,\na tab\tand «é中»")
     if lost:
-        notes.append(f"{path.name} loses what it does not know (of a test text {lost}): reformer tokenize inspect TEXT")
+        notes.append(
+            f"{path.name} loses what it does not know (of a test text {lost}): reformer tokenizer inspect TEXT"
+        )
     return found

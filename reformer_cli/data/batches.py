@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from reformer_cli.data.copy_task import TRAINING, UNSCORED, CopyTask
 from reformer_cli.data.shards import TokenFiles
 from reformer_cli.data.split import Span, ValidationSpan
 from reformer_cli.utils.errors import UserError
@@ -101,6 +102,30 @@ class Batches:
         found = train[start : start + self.context + 1].astype(np.int64)
         missing = self.context + 1 - len(found)
         return np.concatenate([found, train[:missing].astype(np.int64)]) if missing else found
+
+
+class CopyTaskBatches:
+    """As `Batches`: a pure function of seed and step; every sequence is new."""
+
+    def __init__(self, source: CopyTask, context: int, batch: int, seed: int) -> None:
+        if context != source.context:
+            raise UserError(
+                f"{source} makes sequences of {source.context:,} tokens, data.context is {context:,}",
+                f"use --set context={source.context}",
+            )
+        self.source, self.batch, self.seed = source, batch, seed
+
+    def epoch_of(self, step: int) -> float:
+        """How often the text has been read: never twice."""
+        return 0.0
+
+    def batch_at(self, step: int) -> Batch:
+        """The batch of a step, counted from 0."""
+        rows = range(step * self.batch, (step + 1) * self.batch)
+        tokens = torch.from_numpy(np.stack([self.source.sequence(TRAINING, self.seed, n) for n in rows]))
+        targets = torch.full_like(tokens, UNSCORED)
+        targets[:, self.source.length + 1 : -1] = tokens[:, self.source.length + 2 :]
+        return Batch(tokens, targets, None)
 
 
 def _keys(seed: int, epoch: int) -> list[int]:

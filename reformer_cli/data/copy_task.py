@@ -7,9 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from reformer_cli.data.batches import Batch
 from reformer_cli.data.shards import TokenFiles
 from reformer_cli.data.split import Span, ValidationSpan
 from reformer_cli.tokenizers.base import ByteTokenizer
@@ -58,30 +56,6 @@ class CopyTask:
 
     def _span(self, n: int) -> Span:
         return Span(n * self.length, (n + 1) * self.length, self.length, self.length, 1)
-
-
-class CopyTaskBatches:
-    """As `Batches`: a pure function of seed and step; every sequence is new."""
-
-    def __init__(self, source: CopyTask, context: int, batch: int, seed: int) -> None:
-        if context != source.context:
-            raise UserError(
-                f"{source} makes sequences of {source.context:,} tokens, data.context is {context:,}",
-                f"use --set context={source.context}",
-            )
-        self.source, self.batch, self.seed = source, batch, seed
-
-    def epoch_of(self, step: int) -> float:
-        """How often the text has been read: never twice."""
-        return 0.0
-
-    def batch_at(self, step: int) -> Batch:
-        """The batch of a step, counted from 0."""
-        rows = range(step * self.batch, (step + 1) * self.batch)
-        tokens = torch.from_numpy(np.stack([self.source.sequence(TRAINING, self.seed, n) for n in rows]))
-        targets = torch.full_like(tokens, UNSCORED)
-        targets[:, self.source.length + 1 : -1] = tokens[:, self.source.length + 2 :]
-        return Batch(tokens, targets, None)
 
 
 def find(specs: Sequence[str]) -> CopyTask | None:

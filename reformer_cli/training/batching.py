@@ -7,16 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from reformer_cli.config.schema import RunConfig
-    from reformer_cli.data.batches import Batches
-    from reformer_cli.data.copy_task import CopyTaskBatches
+    from reformer_cli.data.batches import Batches, CopyTaskBatches
     from reformer_cli.data.dataset import Dataset
     from reformer_cli.training.dataloader import Reading, Stage
 
 
 def batches_of(config: RunConfig, dataset: Dataset) -> Batches | CopyTaskBatches:
     """What the steps of a run read. Raises UserError for a text that is too short."""
-    from reformer_cli.data.batches import Batches
-    from reformer_cli.data.copy_task import CopyTaskBatches, find
+    from reformer_cli.data.batches import Batches, CopyTaskBatches
+    from reformer_cli.data.copy_task import find
 
     data, train = config.data, config.train
     if (source := find(data.corpus)) is not None:

@@ -168,7 +168,7 @@ def test_text_and_images_are_not_mixed_up(reformer: Program, folder: Path, text:
 def test_it_is_not_exported_as_a_model_of_text(reformer: Program, run: Path, tmp_path: Path) -> None:
     made = reformer("export", run, tmp_path / "out", "--format", "transformers", "--license", "mit")
     assert made.status == 2
-    assert reformer("tokenize", "encode", "--run", run, "--text", "“").error.startswith("error: a tokenizer of images")
+    assert reformer("tokenizer", "encode", "--run", run, "--text", "“").error.startswith("error: a tokenizer of images")
 
 
 def test_another_runs_weights(reformer: Program, run: Path, folder: Path, text: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`reformer tokenize` and `train --tokenizer`, as a user runs them."""
+"""`reformer tokenizer` and `train --tokenizer`, as a user runs them."""
 
 from __future__ import annotations
 
@@ -28,23 +28,25 @@ def spiece(text: Path, tmp_path: Path) -> Path:
 
 def test_text_to_ids_and_back_loses_nothing(reformer: Program, run: Path, tmp_path: Path) -> None:
     (tmp_path / "in.txt").write_text(TEXT, "utf-8")
-    ids = reformer("tokenize", "encode", "in.txt", "--run", run)
+    ids = reformer("tokenizer", "encode", "in.txt", "--run", run)
     assert ids.status == 0, ids.err
     (tmp_path / "ids.txt").write_text(ids.out)
-    assert reformer("tokenize", "decode", "ids.txt", "--run", run).out == TEXT
+    assert reformer("tokenizer", "decode", "ids.txt", "--run", run).out == TEXT
 
 
 def test_pieces_say_what_each_token_stands_for(reformer: Program, run: Path) -> None:
     rows = [
         line.split("\t")
-        for line in reformer("tokenize", "encode", "--text", "the cat", "--pieces", "--run", run).out.splitlines()
+        for line in reformer("tokenizer", "encode", "--text", "the cat", "--pieces", "--run", run).out.splitlines()
     ]
     assert "".join(json.loads(piece) for _, piece in rows) == "the cat"
-    assert " ".join(n for n, _ in rows) == reformer("tokenize", "encode", "--text", "the cat", "--run", run).out.strip()
+    assert (
+        " ".join(n for n, _ in rows) == reformer("tokenizer", "encode", "--text", "the cat", "--run", run).out.strip()
+    )
 
 
 def test_a_tokenizer_is_trained_then_used(reformer: Program, text: Path, tmp_path: Path) -> None:
-    made = reformer("tokenize", "train", text, "--vocab-size", 100, "--output", "t.model")
+    made = reformer("tokenizer", "train", text, "--vocab-size", 100, "--output", "t.model")
     assert made.status == 0, made.err
     done = reformer("train", text, "--tokenizer", "t.model", *TINY, "--steps", 2, "--run", "used")
     assert done.status == 0, done.err
@@ -52,25 +54,25 @@ def test_a_tokenizer_is_trained_then_used(reformer: Program, text: Path, tmp_pat
 
 
 def test_what_a_tokenizer_is(reformer: Program, run: Path, text: Path) -> None:
-    facts = json.loads(reformer("tokenize", "inspect", text, "--run", run, "--json").out)
+    facts = json.loads(reformer("tokenizer", "inspect", text, "--run", run, "--json").out)
     assert facts["kind"] == "bytes"
     assert facts["lossless"] is True
     assert facts["lost"] == "nothing"
     assert facts["text_bytes"] == text.stat().st_size
     assert facts["bytes_per_token"] == facts["text_bytes"] / facts["text_tokens"]
-    plain = reformer("tokenize", "inspect", "--run", run).out
+    plain = reformer("tokenizer", "inspect", "--run", run).out
     assert "lossless         yes" in plain
     assert "text" not in plain
 
 
 def test_a_model_of_another_program_keeps_its_ids(reformer: Program, spiece: Path) -> None:
-    done = reformer("tokenize", "import", spiece, "--output", "t.model")
+    done = reformer("tokenizer", "import", spiece, "--output", "t.model")
     assert done.status == 0
     assert "token 2 separates documents" in done.err
     assert "note: lost from the text: 1 line breaks" in done.err
     wanted = sentencepiece.SentencePieceProcessor(model_proto=spiece.read_bytes()).encode("the cat sat")
     for file in ("t.model", spiece):
-        assert reformer("tokenize", "encode", "--text", "the cat sat", "--tokenizer", file).out.split() == list(
+        assert reformer("tokenizer", "encode", "--text", "the cat sat", "--tokenizer", file).out.split() == list(
             map(str, wanted)
         )
 
@@ -105,13 +107,14 @@ def test_mistakes(arguments: list[str], said: str, reformer: Program, run: Path,
     given = [names.get(a, a) for a in arguments]
     if given[0] in ("encode", "decode") and "--tokenizer" not in given:
         given += ["--run", str(run)]
-    assert said in reformer("tokenize", *given).error
+    assert said in reformer("tokenizer", *given).error
     assert not Path("t.model").exists()
 
 
 def test_a_run_and_a_file_exclude_each_other(reformer: Program, run: Path, spiece: Path) -> None:
     assert (
-        "exclude each other" in reformer("tokenize", "encode", "--text", "a", "--run", run, "--tokenizer", spiece).error
+        "exclude each other"
+        in reformer("tokenizer", "encode", "--text", "a", "--run", run, "--tokenizer", spiece).error
     )
     result = reformer("train", "python-reference", "--from", run, "--tokenizer", spiece, "--run", "x")
     assert "brings its own tokenizer" in result.error

@@ -7,8 +7,8 @@ import torch
 
 from reformer_cli.config.schema import DataConfig
 from reformer_cli.data import sources
-from reformer_cli.data.batches import validation_windows
-from reformer_cli.data.copy_task import MOST_SEQUENCES, UNSCORED, CopyTask, CopyTaskBatches, find
+from reformer_cli.data.batches import CopyTaskBatches, validation_windows
+from reformer_cli.data.copy_task import MOST_SEQUENCES, UNSCORED, CopyTask, find
 from reformer_cli.data.dataset import absolute, open_dataset
 from reformer_cli.utils.errors import UserError
 
