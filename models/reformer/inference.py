@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from reformer.backends import choose
-from reformer.backends.compiler import exporting
+from reformer.backends.compiler import is_exporting
 from reformer.config import ReformerConfig
 from reformer.decode.cuda_graph import NEVER, WARMUP, Checks, CudaGraph, autocast_now
 from reformer.decode.program import MOST_TOKENS, NativeProgram
@@ -60,7 +60,7 @@ def check_tokens(config: ReformerConfig, tokens: Tensor, start: int) -> None:
     limit, end = config.max_length, start + tokens.shape[1]
     if limit is not None and end > limit:
         raise ValueError(f"{end} tokens exceed the {limit} of axial_shape {config.axial_shape}")
-    if tokens.numel() and not exporting():
+    if tokens.numel() and not is_exporting():
         low, high = int(tokens.min()), int(tokens.max())
         if low < 0 or high >= config.vocab_size:
             raise ValueError(f"token ids from {low} to {high} do not fit vocab_size {config.vocab_size}")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from reformer import checkpoint, inference
 from reformer.attention import make_attention
-from reformer.backends.compiler import as_written
+from reformer.backends.compiler import no_compile
 from reformer.config import ReformerConfig
 from reformer.decode.state import DecodingState, saved_batch
 from reformer.layers.context import PassContext
@@ -129,12 +129,12 @@ class ReformerLM(nn.Module):
         logits: Tensor = self.head(self._merged(tokens, documents, dropout_seed))
         return logits
 
-    @as_written
+    @no_compile
     def _merged(self, tokens: Tensor, documents: Tensor | None, dropout_seed: int | None) -> Tensor:
         """The streams at their end, merged."""
         return reversible(self.new_pass(tokens, documents, dropout_seed), self.embedding_weight())
 
-    @as_written
+    @no_compile
     def loss(
         self, tokens: Tensor, targets: Tensor, documents: Tensor | None = None, dropout_seed: int | None = None
     ) -> Tensor:
@@ -145,7 +145,7 @@ class ReformerLM(nn.Module):
             self.new_pass(tokens, documents, dropout_seed), self.embedding_weight(), self.head, targets
         )
 
-    @as_written
+    @no_compile
     @torch.no_grad()
     def extend(
         self, tokens: Tensor, state: DecodingState | None = None, last_only: bool = False, counts: Tensor | None = None
@@ -159,7 +159,7 @@ class ReformerLM(nn.Module):
         """
         return inference.extend(self, tokens, state, last_only, counts)
 
-    @as_written
+    @no_compile
     @torch.no_grad()
     def score(
         self, tokens: Tensor, targets: Tensor, state: DecodingState | None = None

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from reformer.attention.base import Attention
-from reformer.backends.dtypes import wide_dtype
+from reformer.backends.dtypes import upcast_dtype
 from reformer.config import ReformerConfig
 from reformer.decode.bucket_cache import BucketCache
 from reformer.decode.program import NativeProgram
@@ -45,7 +45,7 @@ class PublishedHeads(Attention):
 
     def attended(self, q: Tensor, k: Tensor, v: Tensor, buckets: Tensor, delta: Tensor | None = None) -> Tensor:
         layout = make_published(buckets, self.chunk, self.config.chunk_multiple, itself=not self.shared)
-        lone = layout.own_shares(wide_dtype(q)) if self.shared and self.config.hashes(q.shape[2]) else None
+        lone = layout.own_shares(upcast_dtype(q)) if self.shared and self.config.hashes(q.shape[2]) else None
         return attend(q, k, v, layout, alone=self.shared, delta=delta, lone=lone, backend=self.config.backend)
 
     def attend(

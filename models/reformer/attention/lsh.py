@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from reformer.attention.base import Attention
-from reformer.backends.dtypes import wide
+from reformer.backends.dtypes import upcast
 from reformer.config import ReformerConfig
 from reformer.decode.bucket_cache import BucketCache
 from reformer.decode.program import NativeProgram
@@ -84,7 +84,7 @@ class LSHHeads(Attention):
         if buckets is None:
             buckets = self.buckets(k.detach(), heads)
             if self.training:
-                mean = wide(k.detach()).mean((0, 2)) / self.key_lengths()[heads, None].detach()
+                mean = upcast(k.detach()).mean((0, 2)) / self.key_lengths()[heads, None].detach()
                 self.centre[heads].lerp_(mean.to(self.centre.dtype), CENTRE_RATE)
         sorted_by = buckets
         if context.documents is not None:

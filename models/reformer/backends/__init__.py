@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from reformer.backends import gpu
-from reformer.backends.compiler import exporting
+from reformer.backends.compiler import is_exporting
 from reformer.backends.native import library
 from reformer.config import Backend
 
@@ -17,9 +17,9 @@ NATIVE_DTYPES = (torch.float32, torch.bfloat16)
 
 def choose(backend: Backend, *inputs: Tensor) -> str:
     """torch, native or triton for these inputs. auto: what is fastest there; native, triton: that or ValueError."""
-    if backend == "torch" or (backend == "auto" and exporting()):
+    if backend == "torch" or (backend == "auto" and is_exporting()):
         return "torch"
-    if exporting():
+    if is_exporting():
         raise ValueError(f"backend {backend} cannot be exported: use backend auto or torch")
     devices, dtypes = {x.device for x in inputs}, {x.dtype for x in inputs}
     kinds = {x.type for x in devices}

@@ -12,13 +12,13 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def exporting() -> bool:
+def is_exporting() -> bool:
     """Whether torch.export is tracing: tensors then have shapes but no values, which cannot be checked nor kept."""
     known = getattr(torch.compiler, "is_exporting", None)  # torch 2.7
     return bool(known()) if known is not None else False
 
 
-def as_written(function: Callable[P, T]) -> Callable[P, T]:
+def no_compile(function: Callable[P, T]) -> Callable[P, T]:
     """A function that torch.compile leaves as it is: of the trunk it would compile the forward pass and not what
     backward runs again, which then would not rebuild the same bits."""
 

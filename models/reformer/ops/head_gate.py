@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from reformer.backends.dtypes import wide
+from reformer.backends.dtypes import upcast
 
 
 def gated(out: Tensor, scores: Tensor) -> Tensor:
@@ -27,7 +27,7 @@ class _Gated(torch.autograd.Function):
     # function for what does not fill a vector.
     @staticmethod
     def forward(ctx: Any, out: Tensor, scores: Tensor) -> Tensor:
-        share = wide(scores.contiguous()).sigmoid()  # half the gate
+        share = upcast(scores.contiguous()).sigmoid()  # half the gate
         ctx.save_for_backward(out, share)
         ctx.dtype = scores.dtype
         return out * (2 * share).to(out.dtype)
@@ -36,5 +36,5 @@ class _Gated(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
         out, share = ctx.saved_tensors
-        products = (wide(out) * wide(grad)).contiguous().sum(-1, keepdim=True)
+        products = (upcast(out) * upcast(grad)).contiguous().sum(-1, keepdim=True)
         return grad * (2 * share).to(grad.dtype), (products * 2 * share * (1 - share)).to(ctx.dtype)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from reformer.backends.dtypes import wide
+from reformer.backends.dtypes import upcast
 
 AT_ONCE = 4096  # tokens: what is made in float32 does not grow with the text
 LEAST = 1e-12  # of a squared length: a vector of zeros stays one
@@ -36,7 +36,7 @@ def blend(
 def _shifted(x: Tensor, back: int, here: slice, documents: Tensor | None, before: Tensor | None) -> Tensor:
     """[batch, heads, slice, d_head], wide: what stood `back` places before."""
     start, stop = here.start - back, here.stop - back
-    part = wide(x[:, :, max(0, start) : max(0, stop)]).contiguous()  # sums are in one order, however x lies
+    part = upcast(x[:, :, max(0, start) : max(0, stop)]).contiguous()  # sums are in one order, however x lies
     if documents is not None and back:
         ours, theirs = documents[:, max(here.start, back) : here.stop], documents[:, max(0, start) : max(0, stop)]
         part = part * (ours == theirs)[:, None, :, None]
@@ -44,7 +44,7 @@ def _shifted(x: Tensor, back: int, here: slice, documents: Tensor | None, before
         if before is None:
             return F.pad(part, (0, 0, missing, 0))
         first = before.shape[2] + start
-        part = torch.cat([wide(before[:, :, first : first + missing]), part], 2)
+        part = torch.cat([upcast(before[:, :, first : first + missing]), part], 2)
     return part
 
 
@@ -64,8 +64,8 @@ class _Blend(torch.autograd.Function):
     ) -> Tensor:
         out = torch.empty_like(x)
         for here in _slices(x.shape[2]):
-            u = _sums(x, wide(weight), here, documents, before)
-            out[:, :, here] = u * (wide(lengths)[:, None, None] * _inverse(u))
+            u = _sums(x, upcast(weight), here, documents, before)
+            out[:, :, here] = u * (upcast(lengths)[:, None, None] * _inverse(u))
         ctx.save_for_backward(x, weight, lengths, documents, before)
         return out
 
@@ -74,17 +74,17 @@ class _Blend(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, lengths, documents, before = ctx.saved_tensors
         more, length = weight.shape[1] - 1, x.shape[2]
-        w, d_x = wide(weight), torch.empty_like(x)
-        d_weight, d_lengths = torch.zeros_like(w), torch.zeros_like(wide(lengths))
+        w, d_x = upcast(weight), torch.empty_like(x)
+        d_weight, d_lengths = torch.zeros_like(w), torch.zeros_like(upcast(lengths))
         for here in _slices(length):
             reach = slice(here.start, min(length, here.stop + more))  # x_t is part of so many vectors after it
             u = _sums(x, w, reach, documents, before)
-            inverse, d_out = _inverse(u), wide(grad[:, :, reach]).contiguous()
+            inverse, d_out = _inverse(u), upcast(grad[:, :, reach]).contiguous()
             unit = u.mul_(inverse)
             along = (unit * d_out).sum(-1, keepdim=True)
             n = here.stop - here.start
             d_lengths += along[:, :, :n].sum((0, 2, 3))
-            d_u = (d_out - unit * along).mul_(inverse).mul_(wide(lengths)[:, None, None])
+            d_u = (d_out - unit * along).mul_(inverse).mul_(upcast(lengths)[:, None, None])
             total = torch.zeros_like(d_u[:, :, :n])
             for s in range(more + 1):
                 part = d_u[:, :, s : s + n]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from reformer.backends.dtypes import product_dtype
+from reformer.backends.dtypes import matmul_dtype
 from reformer.config import Backend
 from reformer.ops.rowwise import rows_for
 
@@ -50,12 +50,12 @@ class _Project(torch.autograd.Function):
         ctx: Any, x: Tensor, weight: Tensor, gate: Tensor | None, parts: int, heads: int, scale: Tensor | None,
         phase: Tensor | None, rms: bool, backend: Backend,
     ) -> tuple[Tensor, ...]:  # fmt: skip
-        ctx.low, ctx.passes, ctx.dtype = product_dtype(x), rows_for(backend, x), x.dtype
+        ctx.matmul_dtype, ctx.passes, ctx.dtype = matmul_dtype(x), rows_for(backend, x), x.dtype
         with torch.autocast(x.device.type, enabled=False):
-            y, inverse = ctx.passes.normalise(x, ctx.low) if rms else (x.to(ctx.low), None)
-            raw = torch.mm(y, weight.to(ctx.low).t())
-            outs, lengths = ctx.passes.split(raw, parts, heads, scale, phase)
-            more = [torch.mm(y, gate.to(ctx.low).t())[..., None]] if gate is not None else []
+            y, inverse = ctx.passes.rms_norm(x, ctx.matmul_dtype) if rms else (x.to(ctx.matmul_dtype), None)
+            raw = torch.mm(y, weight.to(ctx.matmul_dtype).t())
+            outs, lengths = ctx.passes.qk_norm_rope(raw, parts, heads, scale, phase)
+            more = [torch.mm(y, gate.to(ctx.matmul_dtype).t())[..., None]] if gate is not None else []
         kept = outs if scale is not None else outs[:1]
         ctx.save_for_backward(y, inverse, weight, gate, scale, phase, lengths, *kept)
         ctx.parts = parts
@@ -67,14 +67,16 @@ class _Project(torch.autograd.Function):
         y, inverse, weight, gate, scale, phase, lengths, *outs = ctx.saved_tensors
         grads, more, d_gate = grads[: ctx.parts], grads[ctx.parts :], None
         with torch.autocast(y.device.type, enabled=False):
-            d_raw, d_scale = ctx.passes.split_back(grads, outs * (ctx.parts // len(outs)), lengths, scale, phase)
+            d_raw, d_scale = ctx.passes.qk_norm_rope_backward(
+                grads, outs * (ctx.parts // len(outs)), lengths, scale, phase
+            )
             d_weight = torch.mm(d_raw.t(), y).to(weight.dtype)
-            dy = torch.mm(d_raw, weight.to(ctx.low))
+            dy = torch.mm(d_raw, weight.to(ctx.matmul_dtype))
             if gate is not None:
                 d_scores = more[0].squeeze(-1).contiguous()  # whatever its layout, a product's bits are the same
                 d_gate = torch.mm(d_scores.t(), y).to(gate.dtype)
-                dy.addmm_(d_scores, gate.to(ctx.low))
-            dx = dy.to(ctx.dtype) if inverse is None else ctx.passes.normalise_back(dy, y, inverse, ctx.dtype)
+                dy.addmm_(d_scores, gate.to(ctx.matmul_dtype))
+            dx = dy.to(ctx.dtype) if inverse is None else ctx.passes.rms_norm_backward(dy, y, inverse, ctx.dtype)
         return dx, d_weight, d_gate, None, None, d_scale, None, None, None
 
 
@@ -82,28 +84,28 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight)
-        ctx.low = product_dtype(x)
+        ctx.matmul_dtype = matmul_dtype(x)
         with torch.autocast(x.device.type, enabled=False):
-            return torch.mm(x.to(ctx.low), weight.to(ctx.low).t())
+            return torch.mm(x.to(ctx.matmul_dtype), weight.to(ctx.matmul_dtype).t())
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
         x, weight = ctx.saved_tensors
         with torch.autocast(x.device.type, enabled=False):
-            dx = torch.mm(grad, weight.to(ctx.low)).to(x.dtype)
-            return dx, torch.mm(grad.t(), x.to(ctx.low)).to(weight.dtype)
+            dx = torch.mm(grad, weight.to(ctx.matmul_dtype)).to(x.dtype)
+            return dx, torch.mm(grad.t(), x.to(ctx.matmul_dtype)).to(weight.dtype)
 
 
 class _SquaredReluMLP(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, widen: Tensor, narrow: Tensor, backend: Backend) -> Tensor:
-        ctx.low, ctx.passes, ctx.dtype = product_dtype(x), rows_for(backend, x), x.dtype
+        ctx.matmul_dtype, ctx.passes, ctx.dtype = matmul_dtype(x), rows_for(backend, x), x.dtype
         with torch.autocast(x.device.type, enabled=False):
-            y, inverse = ctx.passes.normalise(x, ctx.low)
-            hidden = torch.mm(y, widen.to(ctx.low).t())
+            y, inverse = ctx.passes.rms_norm(x, ctx.matmul_dtype)
+            hidden = torch.mm(y, widen.to(ctx.matmul_dtype).t())
             square = ctx.passes.squared_relu_(hidden)
-            out = torch.mm(square, narrow.to(ctx.low).t())
+            out = torch.mm(square, narrow.to(ctx.matmul_dtype).t())
         ctx.save_for_backward(y, inverse, widen, narrow, hidden, square)
         return out
 
@@ -113,7 +115,7 @@ class _SquaredReluMLP(torch.autograd.Function):
         y, inverse, widen, narrow, hidden, square = ctx.saved_tensors
         with torch.autocast(y.device.type, enabled=False):
             d_narrow = torch.mm(grad.t(), square).to(narrow.dtype)
-            d_hidden = ctx.passes.squared_relu_back_(torch.mm(grad, narrow.to(ctx.low)), hidden)
+            d_hidden = ctx.passes.squared_relu_backward_(torch.mm(grad, narrow.to(ctx.matmul_dtype)), hidden)
             d_widen = torch.mm(d_hidden.t(), y).to(widen.dtype)
-            dx = ctx.passes.normalise_back(torch.mm(d_hidden, widen.to(ctx.low)), y, inverse, ctx.dtype)
+            dx = ctx.passes.rms_norm_backward(torch.mm(d_hidden, widen.to(ctx.matmul_dtype)), y, inverse, ctx.dtype)
         return dx, d_widen, d_narrow, None

@@ -8,8 +8,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
-from reformer.backends.compiler import exporting
-from reformer.backends.dtypes import wide
+from reformer.backends.compiler import is_exporting
+from reformer.backends.dtypes import upcast
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Rotary:
         exact = self.dtype == torch.float64
         starts = self.starts if self.starts is not None else torch.zeros(1, dtype=torch.int64, device=self.device)
         first = _turns(starts + here.start, speeds(self.d_head, self.base, self.device))
-        make = _table.__wrapped__ if exporting() else _table  # what an export makes holds no values to keep
+        make = _table.__wrapped__ if is_exporting() else _table  # what an export makes holds no values to keep
         table = make(self.d_head, self.base, here.stop - here.start, self.device, exact)
         return (first.to(table.dtype)[:, None] * table).flatten(0, 1)
 
@@ -58,7 +58,7 @@ def _table(d_head: int, base: float, n: int, device: torch.device, exact: bool) 
 
 def rotate_(x: Tensor, phase: Tensor) -> Tensor:
     """Turn the pairs (2i, 2i + 1) of x [tokens, heads, d_head] by phase [tokens, d_head / 2], in place."""
-    turned = wide(x)
+    turned = upcast(x)
     torch.view_as_complex(turned.unflatten(-1, (-1, 2))).mul_(phase[:, None])
     return x if turned is x else x.copy_(turned)
 

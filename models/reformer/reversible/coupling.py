@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from reformer.attention.base import Attention
-from reformer.backends.dtypes import wide_dtype
+from reformer.backends.dtypes import upcast_dtype
 from reformer.decode.cache import Cache
 from reformer.decode.program import NativeProgram
 from reformer.decode.step import DecodeStep
@@ -181,7 +181,7 @@ class AttentionCoupling(Coupling):
             qkv = [p.requires_grad_() for p in self._project_in(back.streams, back.x, back.context)]
         delta = None
         if self.sublayer.takes_delta and len(graph) != 1:  # the graph of a single slice has the very tensors
-            delta = torch.empty(qkv[0].shape[:3].numel(), dtype=wide_dtype(qkv[0]), device=qkv[0].device)
+            delta = torch.empty(qkv[0].shape[:3].numel(), dtype=upcast_dtype(qkv[0]), device=qkv[0].device)
         with torch.enable_grad():
             out, _ = self.sublayer.attend(tuple(qkv), back.context, self.group, saved, delta)
         d_out = self._project_out_back(back, out.data, delta)  # past the version counter: nothing has kept it

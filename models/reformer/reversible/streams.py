@@ -13,7 +13,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from reformer.backends.compiler import exporting
+from reformer.backends.compiler import is_exporting
 from reformer.errors import out_of_range
 from reformer.layers.context import PassContext
 
@@ -39,7 +39,7 @@ class Streams:
 
     def read(self, stream: Tensor) -> Tensor:
         """A stream, or a slice of it, as floating point numbers."""
-        x: Tensor = self.rows.read(stream, self.bits, self.dtype)
+        x: Tensor = self.rows.from_fixed(stream, self.bits, self.dtype)
         return x
 
     def merge(self, pair: Pair, concat: bool = False) -> Tensor:
@@ -61,7 +61,7 @@ class Streams:
     def add_(self, stream: Tensor, x: Tensor, where: str) -> None:
         """stream += round(x / unit), in place. Raises NumericalError for what is not finite or leaves the range, on
         a GPU when `check_range` is called."""
-        fits = self.rows.add_(stream, x, self.bits, 1, None if exporting() else RANGE_LIMIT)
+        fits = self.rows.add_fixed_(stream, x, self.bits, 1, None if is_exporting() else RANGE_LIMIT)
         if isinstance(fits, Tensor):
             self.pending.append((where, fits))
         elif not fits:
@@ -71,7 +71,7 @@ class Streams:
 
     def subtract_(self, stream: Tensor, x: Tensor) -> None:
         """The inverse of `add_`, bit for bit."""
-        self.rows.add_(stream, x, self.bits, -1, None)
+        self.rows.add_fixed_(stream, x, self.bits, -1, None)
 
     def check_range(self) -> None:
         """Wait for what is pending. Raises NumericalError for the first of it that did not fit."""

@@ -113,32 +113,34 @@ def test_native_streams_are_those_of_torch(dtype: torch.dtype) -> None:
     x[0, 0, :3] = torch.tensor([0.5, 1.5, 2.5]) / 2**20  # halves are rounded to even
     for here in (slice(0, 50), slice(7, 31)):
         compiled = plain.clone()
-        for sign, guard in ((1, 2**30), (-1, None), (1, None)):
-            assert pytorch.add_(plain[:, here], x[:, here], 20, sign, guard)
-            assert native_rows.add_(compiled[:, here], x[:, here], 20, sign, guard)
+        for sign, limit in ((1, 2**30), (-1, None), (1, None)):
+            assert pytorch.add_fixed_(plain[:, here], x[:, here], 20, sign, limit)
+            assert native_rows.add_fixed_(compiled[:, here], x[:, here], 20, sign, limit)
             assert torch.equal(plain, compiled)
-        assert torch.equal(pytorch.read(plain[:, here], 20, dtype), native_rows.read(compiled[:, here], 20, dtype))
+        assert torch.equal(
+            pytorch.from_fixed(plain[:, here], 20, dtype), native_rows.from_fixed(compiled[:, here], 20, dtype)
+        )
 
 
 @pytest.mark.parametrize("passes", [pytorch, pytest.param(native_rows, marks=needs_compiler)])
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1024.0, -1e30])
 def test_guard_sees_one_bad_number(passes: ModuleType, value: float) -> None:
     x = torch.zeros(1, 100, 100)
-    assert passes.add_(torch.zeros_like(x, dtype=torch.int32), x, 20, 1, 2**30)
+    assert passes.add_fixed_(torch.zeros_like(x, dtype=torch.int32), x, 20, 1, 2**30)
     full = torch.full((1, 100, 100), 2**30 - 1, dtype=torch.int32)
     x[0, 99, 98] = 2.0**-20
-    assert not passes.add_(full, x, 20, 1, 2**30)  # the sum leaves the range
+    assert not passes.add_fixed_(full, x, 20, 1, 2**30)  # the sum leaves the range
     x[0, 99, 98] = value
-    assert not passes.add_(torch.zeros_like(x, dtype=torch.int32), x, 20, 1, 2**30)
+    assert not passes.add_fixed_(torch.zeros_like(x, dtype=torch.int32), x, 20, 1, 2**30)
 
 
 @needs_compiler
 def test_bfloat16_is_rounded_as_torch_rounds_it() -> None:
     x = torch.randn(300, 37) * torch.logspace(-30, 30, 37)
     x[0, :5] = torch.tensor([float("nan"), float("inf"), -float("inf"), 0.0, -0.0])
-    outs, _ = native_rows.split(x.bfloat16(), 1, 1, None, None)  # what is one already stays as it is
+    outs, _ = native_rows.qk_norm_rope(x.bfloat16(), 1, 1, None, None)  # what is one already stays as it is
     assert torch.equal(outs[0].nan_to_num(1), x.bfloat16()[:, None].nan_to_num(1))
-    found = native_rows.normalise_back(x, torch.zeros_like(x), torch.ones(300, 1), torch.bfloat16)
+    found = native_rows.rms_norm_backward(x, torch.zeros_like(x), torch.ones(300, 1), torch.bfloat16)
     assert torch.equal(found[1:], x[1:].bfloat16())
     assert found[0].isnan().all()  # its mean is no number
 

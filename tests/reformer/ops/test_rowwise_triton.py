@@ -49,10 +49,10 @@ def assert_same(found, wanted, dtype: torch.dtype) -> None:
 def test_norms(kernels, device: str, dtype: torch.dtype, shape: tuple[int, int]) -> None:
     x, dy = torch.randn(shape, device=device), torch.randn(shape, device=device).to(dtype)
     x[0] = 0  # harmless
-    y, inverse = pytorch.normalise(x, dtype)
-    assert_same(kernels.normalise(x, dtype), (y, inverse), dtype)
-    wanted = pytorch.normalise_back(dy, y, inverse, torch.float32)
-    assert_same([kernels.normalise_back(dy, y, inverse, torch.float32)], [wanted], dtype)
+    y, inverse = pytorch.rms_norm(x, dtype)
+    assert_same(kernels.rms_norm(x, dtype), (y, inverse), dtype)
+    wanted = pytorch.rms_norm_backward(dy, y, inverse, torch.float32)
+    assert_same([kernels.rms_norm_backward(dy, y, inverse, torch.float32)], [wanted], dtype)
 
 
 @devices
@@ -65,12 +65,12 @@ def test_split(kernels, device: str, dtype: torch.dtype, parts: int, how: str) -
         grads = [torch.randn(n, heads, d, device=device).to(dtype) for _ in range(parts)]
         scale = 1 + torch.rand(parts - 1, heads, device=device) if how != "plain" else None
         phase = torch.polar(torch.ones(m, d // 2), torch.rand(m, d // 2)).to(device) if how == "turned" else None
-        outs, lengths = pytorch.split(raw, parts, heads, scale, phase)
-        found, found_lengths = kernels.split(raw, parts, heads, scale, phase)
+        outs, lengths = pytorch.qk_norm_rope(raw, parts, heads, scale, phase)
+        found, found_lengths = kernels.qk_norm_rope(raw, parts, heads, scale, phase)
         assert_same([*found, found_lengths], [*outs, lengths], dtype)
         assert all(x.is_contiguous() for x in found)
         given = (grads, outs, lengths, scale, phase)
-        assert_same(kernels.split_back(*given), pytorch.split_back(*given), dtype)
+        assert_same(kernels.qk_norm_rope_backward(*given), pytorch.qk_norm_rope_backward(*given), dtype)
 
 
 @devices
@@ -82,8 +82,8 @@ def test_squared_relu(kernels, device: str, dtype: torch.dtype) -> None:
     squares = [x.squared_relu_(y).nan_to_num(-1) for x, y in ((kernels, mine), (pytorch, theirs))]
     assert_same(squares[:1], squares[1:], dtype)
     assert torch.equal(mine.nan_to_num(-1), theirs.nan_to_num(-1))
-    wanted = pytorch.squared_relu_back_(d.clone(), theirs.nan_to_num(1))
-    assert_same([kernels.squared_relu_back_(d.clone(), theirs.nan_to_num(1))], [wanted], dtype)
+    wanted = pytorch.squared_relu_backward_(d.clone(), theirs.nan_to_num(1))
+    assert_same([kernels.squared_relu_backward_(d.clone(), theirs.nan_to_num(1))], [wanted], dtype)
 
 
 @devices
@@ -95,11 +95,11 @@ def test_streams_bit_for_bit(kernels, device: str, dtype: torch.dtype) -> None:
     x[0, 0, :3] = torch.tensor([0.5, 1.5, 2.5]) / 2**20  # halves are rounded to even
     for here in (slice(0, 50), slice(7, 31)):
         compiled = plain.clone()
-        for sign, guard in ((1, 2**30), (-1, None), (1, None)):
-            assert pytorch.add_(plain[:, here], x[:, here], 20, sign, guard)
-            assert kernels.add_(compiled[:, here], x[:, here], 20, sign, guard)
+        for sign, limit in ((1, 2**30), (-1, None), (1, None)):
+            assert pytorch.add_fixed_(plain[:, here], x[:, here], 20, sign, limit)
+            assert kernels.add_fixed_(compiled[:, here], x[:, here], 20, sign, limit)
             assert torch.equal(plain, compiled)
-        found, wanted = (r.read(plain[:, here], 20, dtype) for r in (kernels, pytorch))
+        found, wanted = (r.from_fixed(plain[:, here], 20, dtype) for r in (kernels, pytorch))
         if dtype == torch.float32 or device == "cuda":
             assert torch.equal(found, wanted)
         assert torch.allclose(found.float(), wanted.float(), rtol=2**-7, atol=0)
@@ -109,12 +109,12 @@ def test_streams_bit_for_bit(kernels, device: str, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1024.0, -1e30])
 def test_guard_sees_one_bad_number(kernels, device: str, value: float) -> None:
     x = torch.zeros(1, 100, 100, device=device)
-    assert kernels.add_(torch.zeros_like(x, dtype=torch.int32), x, 20, 1, 2**30)
+    assert kernels.add_fixed_(torch.zeros_like(x, dtype=torch.int32), x, 20, 1, 2**30)
     full = torch.full((1, 100, 100), 2**30 - 1, dtype=torch.int32, device=device)
     x[0, 99, 98] = 2.0**-20
-    assert not kernels.add_(full, x, 20, 1, 2**30)  # the sum leaves the range
+    assert not kernels.add_fixed_(full, x, 20, 1, 2**30)  # the sum leaves the range
     x[0, 99, 98] = value
-    assert not kernels.add_(torch.zeros_like(x, dtype=torch.int32), x, 20, 1, 2**30)
+    assert not kernels.add_fixed_(torch.zeros_like(x, dtype=torch.int32), x, 20, 1, 2**30)
 
 
 @devices
@@ -173,7 +173,7 @@ def test_extend_is_forward(kernels, device: str) -> None:
 
 @devices
 def test_overflow_names_the_layer_that_began_it(kernels, device: str) -> None:
-    # On a GPU nobody waits for the guard of every slice: all are looked at when the last layer is done.
+    # On a GPU nobody waits for the limit of every slice: all are looked at when the last layer is done.
     model = small(backend="triton", n_layers=2).to(device)
     with torch.no_grad():
         model.layers[0][1].output.weight.fill_(float("nan"))

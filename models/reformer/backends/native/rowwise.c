@@ -24,7 +24,7 @@ INLINE void put(void *x, int64_t at, int half, float value) {
 }
 
 /* out = x / rms(x); inverse: 1 / rms(x). */
-void rows_normalise(const void *x, void *out, float *inverse, int64_t n, int64_t d, float eps, int64_t half,
+void rows_rms_norm(const void *x, void *out, float *inverse, int64_t n, int64_t d, float eps, int64_t half,
                     int64_t half_out, int64_t threads) {
     ROWS_IN_PARALLEL(n) {
         float buffer[padded(d)];
@@ -37,7 +37,7 @@ void rows_normalise(const void *x, void *out, float *inverse, int64_t n, int64_t
 }
 
 /* dx = (dy - y mean(dy y)) / rms(x), y: normalised x. */
-void rows_normalise_back(const void *dy, const void *y, const float *inverse, void *dx, int64_t n, int64_t d,
+void rows_rms_norm_backward(const void *dy, const void *y, const float *inverse, void *dx, int64_t n, int64_t d,
                          int64_t half, int64_t half_out, int64_t threads) {
     ROWS_IN_PARALLEL(n) {
         float g[padded(d)], at[padded(d)];
@@ -61,7 +61,7 @@ INLINE void rotate(float *x, const float *phase, int64_t d, float sign) {
 /* raw [n, parts, heads, d] -> out[part] [n, heads, d]. Vectors of all parts but the last are brought to the length
    scale [parts - 1, heads] and turned by phase [n_phases, d / 2], where these are given; length [n, parts - 1, heads]:
    what they were. Row i has phase i modulo n_phases. */
-void rows_split(const void *raw, void *const *out, float *length, const float *scale, const float *phase, int64_t n,
+void rows_qk_norm_rope(const void *raw, void *const *out, float *length, const float *scale, const float *phase, int64_t n,
                 int64_t n_phases, int64_t parts, int64_t heads, int64_t d, int64_t half, int64_t threads) {
     ROWS_IN_PARALLEL(n) {
         float x[padded(d)];
@@ -79,8 +79,8 @@ void rows_split(const void *raw, void *const *out, float *length, const float *s
     }
 }
 
-/* The gradients of rows_split: grad[part], out[part] -> d_raw; d_scale [chunks, parts - 1, heads], to be added up. */
-void rows_split_back(void *const *grad, void *const *out, const float *length, const float *scale, const float *phase,
+/* The gradients of rows_qk_norm_rope: grad[part], out[part] -> d_raw; d_scale [chunks, parts - 1, heads], to be added up. */
+void rows_qk_norm_rope_backward(void *const *grad, void *const *out, const float *length, const float *scale, const float *phase,
                      void *d_raw, float *d_scale, int64_t n, int64_t n_phases, int64_t parts, int64_t heads, int64_t d,
                      int64_t half, int64_t threads) {
 #pragma omp parallel for num_threads(threads) schedule(static)
@@ -117,7 +117,7 @@ void rows_squared_relu(void *h, void *square, int64_t n, int64_t half, int64_t t
 }
 
 /* d = 2 h d, of n numbers. */
-void rows_squared_relu_back(void *d, const void *h, int64_t n, int64_t half, int64_t threads) {
+void rows_squared_relu_backward(void *d, const void *h, int64_t n, int64_t half, int64_t threads) {
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t start = 0; start < n; start += 4096)
         for (int64_t at = start; at < least(start + 4096, n); at++)
@@ -125,7 +125,7 @@ void rows_squared_relu_back(void *d, const void *h, int64_t n, int64_t half, int
 }
 
 /* x = stream / units, of n numbers. */
-void rows_read(const int32_t *stream, void *x, int64_t n, float units, int64_t half, int64_t threads) {
+void rows_from_fixed(const int32_t *stream, void *x, int64_t n, float units, int64_t half, int64_t threads) {
     float unit = 1 / units;
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t start = 0; start < n; start += 4096)
@@ -134,7 +134,7 @@ void rows_read(const int32_t *stream, void *x, int64_t n, float units, int64_t h
 
 /* stream += sign * round(x * units), of n numbers. Returns 1 if every |x| is below limit / units and every |stream|
    below limit, else 0: then x may not be a number and the stream is of no use. */
-int rows_add(int32_t *stream, const void *x, int64_t n, float units, int64_t sign, int64_t limit, int64_t half,
+int rows_add_fixed(int32_t *stream, const void *x, int64_t n, float units, int64_t sign, int64_t limit, int64_t half,
              int64_t threads) {
     int bad = 0;
 #pragma omp parallel for num_threads(threads) schedule(static) reduction(| : bad)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from reformer.backends import choose
-from reformer.backends.dtypes import wide
+from reformer.backends.dtypes import upcast
 from reformer.config import Backend
 from reformer.ops.bucket_attention import native, pytorch
 from reformer.ops.bucket_attention.chunks import make_published
@@ -71,7 +71,7 @@ class _BucketAttention(torch.autograd.Function):
             own = values.to(out.dtype)
             out = torch.where((lse == -torch.inf)[:, None], own if lone is None else own * lone[:, None], out)
         if gate is not None:
-            out *= (2 * wide(_flat(gate)).sigmoid()).to(out.dtype)
+            out *= (2 * upcast(_flat(gate)).sigmoid()).to(out.dtype)
         shaped = _shaped(out, v)
         ctx.save_for_backward(q, k, v, lse, sink, gate, *([shaped] if delta is None else []))
         ctx.layout, ctx.shift, ctx.alone, ctx.shared, ctx.passes = layout, shift, alone, q is k, passes
@@ -88,7 +88,7 @@ class _BucketAttention(torch.autograd.Function):
         delta = ctx.delta.to(lse.dtype) if ctx.delta is not None else row_products(_flat(out[0]), d_out)
         d_sink = d_gate = None
         if gate is not None:  # out is o g, g = 2 sigmoid(s). delta, of o g and its gradient, is also that of o and its
-            share = wide(_flat(gate)).sigmoid()
+            share = upcast(_flat(gate)).sigmoid()
             d_gate = _shaped(delta[:, None] * (1 - share), gate)
             factor = (2 * share).to(d_out.dtype)
             d_out = d_out * factor if ctx.delta is None else d_out.mul_(factor)

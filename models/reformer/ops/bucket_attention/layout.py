@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from reformer.backends.dtypes import wide
+from reformer.backends.dtypes import upcast
 
 # Scores worked on together: small enough for the cache of a CPU core, large enough to hide PyTorch's overhead.
 SCORES_AT_ONCE = 2**18
@@ -62,5 +62,5 @@ def fold(x: Tensor, m: int) -> Tensor:
 def row_products(a: Tensor, b: Tensor) -> Tensor:
     """(a * b).sum(-1) of [T, d], wide, in slices."""
     step = max(1, SCORES_AT_ONCE // a.shape[1])
-    parts = [(wide(x) * wide(y)).sum(-1) for x, y in zip(a.split(step), b.split(step), strict=True)]
+    parts = [(upcast(x) * upcast(y)).sum(-1) for x, y in zip(a.split(step), b.split(step), strict=True)]
     return torch.cat(parts)

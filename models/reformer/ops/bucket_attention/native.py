@@ -1,4 +1,4 @@
-"""Bucket attention on a CPU in C (attention.c): pattern `recent`, float32 and bfloat16, sums in float32."""
+"""Bucket attention on a CPU in C (backends/native): layout `Recent`, float32 and bfloat16, sums in float32."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from reformer.backends.dtypes import wide
+from reformer.backends.dtypes import upcast
 from reformer.ops.bucket_attention.layout import Layout, fold, spans
 
 LOWEST = -1e30  # stands for -inf where -inf - -inf would be NaN
@@ -26,9 +26,9 @@ def forward_pass(q: Tensor, k: Tensor, v: Tensor, layout: Layout, shift: int) ->
     for r in range(layout.n_rounds):
         for part in layout.slices(r):
             n, m, span = part.shape
-            rows = wide(k.index_select(0, part.keys))
-            query = (rows[-n * m :] if q is k else wide(q.index_select(0, part.queries))).view(n, m, -1)
-            value = spans(wide(v.index_select(0, (part.keys + shift).clamp_max_(total - 1))), m, span)
+            rows = upcast(k.index_select(0, part.keys))
+            query = (rows[-n * m :] if q is k else upcast(q.index_select(0, part.queries))).view(n, m, -1)
+            value = spans(upcast(v.index_select(0, (part.keys + shift).clamp_max_(total - 1))), m, span)
             scores = torch.bmm(query, spans(rows, m, span).transpose(1, 2))
             scores.masked_fill_(part.hidden, -torch.inf)
             peak = scores.amax(-1, keepdim=True).clamp_min_(LOWEST)
@@ -65,10 +65,10 @@ def backward_pass(
         for part in layout.slices(r):
             n, m, span = part.shape
             read = (part.keys + shift).clamp_max_(total - 1)
-            rows = wide(k.index_select(0, part.keys))
-            key, value = spans(rows, m, span), spans(wide(v.index_select(0, read)), m, span)
-            query = (rows[-n * m :] if q is k else wide(q.index_select(0, part.queries))).view(n, m, -1)
-            grad = wide(d_out.index_select(0, part.queries)).view(n, m, d)
+            rows = upcast(k.index_select(0, part.keys))
+            key, value = spans(rows, m, span), spans(upcast(v.index_select(0, read)), m, span)
+            query = (rows[-n * m :] if q is k else upcast(q.index_select(0, part.queries))).view(n, m, -1)
+            grad = upcast(d_out.index_select(0, part.queries)).view(n, m, d)
             if part.n_queries < n * m:
                 grad.view(n * m, d)[part.n_queries :] = 0
             weights = torch.bmm(query, key.transpose(1, 2)).masked_fill_(part.hidden, -torch.inf)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from reformer.backends.dtypes import wide
+from reformer.backends.dtypes import upcast
 
 IGNORE_INDEX = -100  # a target that is not scored, as everywhere in PyTorch
 
@@ -18,5 +18,5 @@ def softcapped(logits: Tensor, softcap: float) -> Tensor:
 
 def cross_entropy(logits: Tensor, targets: Tensor, softcap: float, reduction: str) -> Tensor:
     """Of logits [n, .., vocab_size], softcapped; targets: int64 [n, ..]. reduction: as in F.cross_entropy."""
-    scores = wide(softcapped(logits, softcap)).movedim(-1, 1)
+    scores = upcast(softcapped(logits, softcap)).movedim(-1, 1)
     return F.cross_entropy(scores, targets, ignore_index=IGNORE_INDEX, reduction=reduction)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from reformer.backends.dtypes import wide
+from reformer.backends.dtypes import upcast
 from reformer.ops.lsh_hash.buckets import bucket_dtype
 
 PROJECTIONS_AT_ONCE = 2**22  # numbers of one slice's projections
@@ -23,7 +23,7 @@ def lsh_hash(x: Tensor, rotations: Tensor, factors: Sequence[int], centre: Tenso
     flat = rotations.to(dtype).reshape(heads, d, rounds * width)
     step = max(1, PROJECTIONS_AT_ONCE // (batch * heads * rounds * width))
     for start in range(0, length, step):
-        part = wide(x[:, :, start : start + step])
+        part = upcast(x[:, :, start : start + step])
         if centre is not None:
             part = part - centre.to(dtype)[:, None]
         with torch.autocast(x.device.type, enabled=False):  # a rounded projection is another bucket

@@ -8,7 +8,7 @@ from types import ModuleType
 from torch import Tensor
 
 from reformer.backends import NATIVE_DTYPES, choose
-from reformer.backends.dtypes import product_dtype
+from reformer.backends.dtypes import matmul_dtype
 from reformer.config import Backend
 from reformer.ops.rowwise import native, pytorch
 
@@ -20,6 +20,6 @@ def rows_for(backend: Backend, x: Tensor) -> ModuleType:
         from reformer.ops.rowwise import triton_kernels
 
         return triton_kernels
-    if backend == "auto" and product_dtype(x) not in NATIVE_DTYPES:
+    if backend == "auto" and matmul_dtype(x) not in NATIVE_DTYPES:
         return pytorch
     return native if name == "native" else pytorch

@@ -13,22 +13,22 @@ from reformer.backends.native.library import library, pointer, threads
 CHUNK = 64  # rows; as in rowwise.c
 
 
-def normalise(x: Tensor, low: torch.dtype) -> tuple[Tensor, Tensor]:
+def rms_norm(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     x = x.contiguous()
     n, d = x.shape
-    out, inverse = torch.empty_like(x, dtype=low), x.new_empty(n, 1, dtype=torch.float32)
+    out, inverse = torch.empty_like(x, dtype=dtype), x.new_empty(n, 1, dtype=torch.float32)
     eps = ctypes.c_float(torch.finfo(x.dtype).eps)
-    _call("rows_normalise", x, out, inverse, n, d, eps, _half(x), _half(out))
+    _call("rows_rms_norm", x, out, inverse, n, d, eps, _half(x), _half(out))
     return out, inverse
 
 
-def normalise_back(dy: Tensor, y: Tensor, inverse: Tensor, dtype: torch.dtype) -> Tensor:
+def rms_norm_backward(dy: Tensor, y: Tensor, inverse: Tensor, dtype: torch.dtype) -> Tensor:
     dx = torch.empty_like(y, dtype=dtype)
-    _call("rows_normalise_back", dy.contiguous(), y, inverse, dx, *y.shape, _half(y), _half(dx))
+    _call("rows_rms_norm_backward", dy.contiguous(), y, inverse, dx, *y.shape, _half(y), _half(dx))
     return dx
 
 
-def split(
+def qk_norm_rope(
     raw: Tensor, parts: int, heads: int, scale: Tensor | None, phase: Tensor | None
 ) -> tuple[list[Tensor], Tensor | None]:
     n, d = len(raw), raw.shape[1] // (parts * heads)
@@ -37,7 +37,7 @@ def split(
     turns, n_phases = _phase(phase, n)
     floats = None if scale is None else scale.float().contiguous()
     _call(
-        "rows_split",
+        "rows_qk_norm_rope",
         raw.contiguous(),
         _pointers(outs),
         lengths,
@@ -53,7 +53,7 @@ def split(
     return outs, lengths
 
 
-def split_back(
+def qk_norm_rope_backward(
     grads: Sequence[Tensor], outs: Sequence[Tensor], lengths: Tensor | None, scale: Tensor | None, phase: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
     (n, heads, d), parts = outs[0].shape, len(outs)
@@ -63,7 +63,7 @@ def split_back(
     floats = None if scale is None else scale.float().contiguous()
     d_scale = outs[0].new_zeros(-(-n // CHUNK), parts - 1, heads, dtype=torch.float32)
     _call(
-        "rows_split_back", _pointers(grads), _pointers(outs), lengths, floats, turns, d_raw, d_scale,
+        "rows_qk_norm_rope_backward", _pointers(grads), _pointers(outs), lengths, floats, turns, d_raw, d_scale,
         n, n_phases, parts, heads, d, _half(d_raw),
     )  # fmt: skip
     return d_raw, None if scale is None else d_scale.sum(0).to(scale.dtype)
@@ -75,24 +75,24 @@ def squared_relu_(h: Tensor) -> Tensor:
     return square
 
 
-def squared_relu_back_(d: Tensor, h: Tensor) -> Tensor:
-    _call("rows_squared_relu_back", d, h, d.numel(), _half(d))
+def squared_relu_backward_(d: Tensor, h: Tensor) -> Tensor:
+    _call("rows_squared_relu_backward", d, h, d.numel(), _half(d))
     return d
 
 
-def read(stream: Tensor, bits: int, dtype: torch.dtype) -> Tensor:
+def from_fixed(stream: Tensor, bits: int, dtype: torch.dtype) -> Tensor:
     x = torch.empty(stream.shape, dtype=dtype)
     for part, out in _contiguous(stream, x):
-        _call("rows_read", part, out, part.numel(), ctypes.c_float(2.0**bits), _half(x))
+        _call("rows_from_fixed", part, out, part.numel(), ctypes.c_float(2.0**bits), _half(x))
     return x
 
 
-def add_(stream: Tensor, x: Tensor, bits: int, sign: int, guard: int | None) -> bool:
-    limit, good = guard if guard is not None else 2**31 - 1, True
+def add_fixed_(stream: Tensor, x: Tensor, bits: int, sign: int, limit: int | None) -> bool:
+    most, good = limit if limit is not None else 2**31 - 1, True
     for part, added in _contiguous(stream, x.contiguous()):
         units = ctypes.c_float(2.0**bits)
-        good &= bool(_call("rows_add", part, added, part.numel(), units, sign, limit, _half(x)))
-    return good or guard is None
+        good &= bool(_call("rows_add_fixed", part, added, part.numel(), units, sign, most, _half(x)))
+    return good or limit is None
 
 
 def _contiguous(stream: Tensor, x: Tensor) -> list[tuple[Tensor, Tensor]]:

@@ -1,7 +1,7 @@
 """What happens to rows of vectors between the large products: norms, lengths, rotary positions, squared ReLU, streams.
 
 These are the definitions, in PyTorch; native.py and triton_kernels.py have the same functions, each in one pass over
-memory (`rows_for` says which of the three). low: the type that products are taken in.
+memory (`rows_for` says which of the three).
 """
 
 from __future__ import annotations
@@ -11,26 +11,26 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from reformer.backends.dtypes import wide
+from reformer.backends.dtypes import upcast
 from reformer.ops.rotary import rotate_
 
 TINY = 1e-12  # what a shorter vector is divided by
 
 
-def normalise(x: Tensor, low: torch.dtype) -> tuple[Tensor, Tensor]:
-    """x [n, d] -> (x / rms(x) in low, 1 / rms(x) [n, 1]): arXiv 1910.07467, without gains."""
-    mean = torch.linalg.vector_norm(wide(x), dim=-1, keepdim=True).square_().div_(x.shape[-1])
+def rms_norm(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """x [n, d] -> (x / rms(x) in dtype, 1 / rms(x) [n, 1]): arXiv 1910.07467, without gains."""
+    mean = torch.linalg.vector_norm(upcast(x), dim=-1, keepdim=True).square_().div_(x.shape[-1])
     inverse = mean.add_(torch.finfo(x.dtype).eps).rsqrt_()
-    return (x * inverse).to(low), inverse
+    return (x * inverse).to(dtype), inverse
 
 
-def normalise_back(dy: Tensor, y: Tensor, inverse: Tensor, dtype: torch.dtype) -> Tensor:
-    """dx = (dy - y mean(dy y)) / rms(x), of what `normalise` returned."""
-    g, at = wide(dy), wide(y)
+def rms_norm_backward(dy: Tensor, y: Tensor, inverse: Tensor, dtype: torch.dtype) -> Tensor:
+    """dx = (dy - y mean(dy y)) / rms(x), of what `rms_norm` returned."""
+    g, at = upcast(dy), upcast(y)
     return (inverse * (g - at * (g * at).mean(-1, keepdim=True))).to(dtype)
 
 
-def split(
+def qk_norm_rope(
     raw: Tensor, parts: int, heads: int, scale: Tensor | None, phase: Tensor | None
 ) -> tuple[list[Tensor], Tensor | None]:
     """raw [n, parts * heads * d] -> parts of [n, heads, d], and the lengths [n, parts - 1, heads] that vectors had.
@@ -41,7 +41,7 @@ def split(
     whole = raw.view(len(raw), parts, heads, -1)
     if scale is None:
         return [part.contiguous() for part in whole.unbind(1)], None
-    lengths = torch.linalg.vector_norm(wide(whole[:, :-1]), dim=-1).clamp_min_(TINY)
+    lengths = torch.linalg.vector_norm(upcast(whole[:, :-1]), dim=-1).clamp_min_(TINY)
     first = (whole[:, :-1] * (scale / lengths)[..., None]).to(raw.dtype)
     outs = [part.contiguous() for part in [*first.unbind(1), whole[:, -1]]]
     if phase is not None:
@@ -51,15 +51,15 @@ def split(
     return outs, lengths
 
 
-def split_back(
+def qk_norm_rope_backward(
     grads: Sequence[Tensor], outs: Sequence[Tensor], lengths: Tensor | None, scale: Tensor | None, phase: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
-    """Gradients of `split`: (d_raw [n, parts * heads * d], d_scale)."""
+    """Gradients of `qk_norm_rope`: (d_raw [n, parts * heads * d], d_scale)."""
     n = len(outs[0])
     if scale is None or lengths is None:
         return torch.stack(list(grads), 1).view(n, -1), None
     # y = s u with u of unit length: d_raw = (s g - y (y . g) / s) / length
-    g, y = torch.stack([wide(x) for x in grads[:-1]], 1), torch.stack([wide(x) for x in outs[:-1]], 1)
+    g, y = torch.stack([upcast(x) for x in grads[:-1]], 1), torch.stack([upcast(x) for x in outs[:-1]], 1)
     along = (g * y).sum(-1)
     d_raw = (g * scale[..., None] - y * (along / scale)[..., None]) / lengths[..., None]
     if phase is not None:
@@ -75,24 +75,24 @@ def squared_relu_(h: Tensor) -> Tensor:
     return h.relu_().square()
 
 
-def squared_relu_back_(d: Tensor, h: Tensor) -> Tensor:
+def squared_relu_backward_(d: Tensor, h: Tensor) -> Tensor:
     """d = 2 h d, in place: from the gradient of relu(x)^2 to that of x, where h is relu(x)."""
     return d.mul_(h).mul_(2)
 
 
-def read(stream: Tensor, bits: int, dtype: torch.dtype) -> Tensor:
+def from_fixed(stream: Tensor, bits: int, dtype: torch.dtype) -> Tensor:
     """A fixed-point stream, int32 in units of 2^-bits, as floating point numbers."""
     return stream.to(dtype).mul_(2.0**-bits)
 
 
-def add_(stream: Tensor, x: Tensor, bits: int, sign: int, guard: int | None) -> bool | Tensor:
-    """stream += sign * round(x * 2^bits), in place. True if all |x| * 2^bits and |stream| stay below `guard`, which
+def add_fixed_(stream: Tensor, x: Tensor, bits: int, sign: int, limit: int | None) -> bool | Tensor:
+    """stream += sign * round(x * 2^bits), in place. True if all |x| * 2^bits and |stream| stay below `limit`, which
     nothing that is no number does; None: not looked at. On a GPU a tensor says so, for which nobody waits yet."""
-    scaled = wide(x) * 2.0**bits
-    if guard is None:
+    scaled = upcast(x) * 2.0**bits
+    if limit is None:
         stream.add_(scaled.round_().to(torch.int32), alpha=sign)
         return True
-    fits = (scaled.abs() < guard).all()
+    fits = (scaled.abs() < limit).all()
     stream.add_(scaled.round_().to(torch.int32), alpha=sign)
-    fits &= (stream.abs() < guard).all()
+    fits &= (stream.abs() < limit).all()
     return fits if fits.is_cuda else bool(fits)

@@ -130,7 +130,7 @@ def _read(stream, out, n, unit, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def _add(stream, x, bad, n, units, sign, guard, BLOCK: tl.constexpr, GUARDED: tl.constexpr):
+def _add(stream, x, bad, n, units, sign, limit, BLOCK: tl.constexpr, GUARDED: tl.constexpr):
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     scaled = tl.load(x + at, mask=at < n, other=0.0).to(tl.float32) * units
     # Halves to even, as torch.round: from 2^23 on every float32 is whole; below, adding that rounds.
@@ -139,7 +139,7 @@ def _add(stream, x, bad, n, units, sign, guard, BLOCK: tl.constexpr, GUARDED: tl
     total = tl.load(stream + at, mask=at < n, other=0) + sign * rounded.to(tl.int32)
     tl.store(stream + at, total, mask=at < n)
     if GUARDED:
-        fits = (tl.abs(scaled) < guard) & (total < guard) & (total > -guard)
+        fits = (tl.abs(scaled) < limit) & (total < limit) & (total > -limit)
         # Every program that finds something writes the same 1: no order, no atomics.
         tl.store(bad, 1, mask=tl.min(fits.to(tl.int32), 0) == 0)
 
@@ -149,28 +149,28 @@ def _of_rows(d: int) -> dict[str, int]:
     return {"D": d, "BLOCK_D": block, "ROWS": max(1, NUMBERS // block)}
 
 
-def normalise(x: Tensor, low: torch.dtype) -> tuple[Tensor, Tensor]:
+def rms_norm(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     n, d = x.shape
     if d > MOST_COLUMNS:
-        return pytorch.normalise(x, low)
+        return pytorch.rms_norm(x, dtype)
     x, sizes = x.contiguous(), _of_rows(d)
-    out, inverse = torch.empty_like(x, dtype=low), x.new_empty(n, 1, dtype=torch.float32)
+    out, inverse = torch.empty_like(x, dtype=dtype), x.new_empty(n, 1, dtype=torch.float32)
     with on(x):
         _normalise[(triton.cdiv(n, sizes["ROWS"]),)](x, out, inverse, n, torch.finfo(x.dtype).eps, **sizes)
     return out, inverse
 
 
-def normalise_back(dy: Tensor, y: Tensor, inverse: Tensor, dtype: torch.dtype) -> Tensor:
+def rms_norm_backward(dy: Tensor, y: Tensor, inverse: Tensor, dtype: torch.dtype) -> Tensor:
     n, d = y.shape
     if d > MOST_COLUMNS:
-        return pytorch.normalise_back(dy, y, inverse, dtype)
+        return pytorch.rms_norm_backward(dy, y, inverse, dtype)
     dx, sizes = torch.empty_like(y, dtype=dtype), _of_rows(d)
     with on(y):
         _normalise_back[(triton.cdiv(n, sizes["ROWS"]),)](dy.contiguous(), y, inverse, dx, n, **sizes)
     return dx
 
 
-def split(
+def qk_norm_rope(
     raw: Tensor, parts: int, heads: int, scale: Tensor | None, phase: Tensor | None
 ) -> tuple[list[Tensor], Tensor | None]:
     n, d = len(raw), raw.shape[1] // (parts * heads)
@@ -188,7 +188,7 @@ def split(
     return outs, lengths
 
 
-def split_back(
+def qk_norm_rope_backward(
     grads: Sequence[Tensor], outs: Sequence[Tensor], lengths: Tensor | None, scale: Tensor | None, phase: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
     (n, heads, d), parts = outs[0].shape, len(outs)
@@ -213,13 +213,13 @@ def squared_relu_(h: Tensor) -> Tensor:
     return square
 
 
-def squared_relu_back_(d: Tensor, h: Tensor) -> Tensor:
+def squared_relu_backward_(d: Tensor, h: Tensor) -> Tensor:
     with on(h):
         _squared_relu_back[(triton.cdiv(h.numel(), FLAT),)](d, h, h.numel(), BLOCK=FLAT)
     return d
 
 
-def read(stream: Tensor, bits: int, dtype: torch.dtype) -> Tensor:
+def from_fixed(stream: Tensor, bits: int, dtype: torch.dtype) -> Tensor:
     x = torch.empty(stream.shape, dtype=dtype, device=stream.device)
     for part, out in _contiguous(stream, x):
         with on(x):
@@ -227,14 +227,14 @@ def read(stream: Tensor, bits: int, dtype: torch.dtype) -> Tensor:
     return x
 
 
-def add_(stream: Tensor, x: Tensor, bits: int, sign: int, guard: int | None) -> Tensor | bool:
-    guarded = guard is not None
+def add_fixed_(stream: Tensor, x: Tensor, bits: int, sign: int, limit: int | None) -> Tensor | bool:
+    guarded = limit is not None
     bad = torch.zeros((), dtype=torch.int32, device=x.device) if guarded else stream
     for part, added in _contiguous(stream, x.contiguous()):
         n = part.numel()
         with on(x):
             _add[(triton.cdiv(n, FLAT),)](
-                part, added, bad, n, 2.0**bits, sign, guard or 0, BLOCK=FLAT, GUARDED=guarded
+                part, added, bad, n, 2.0**bits, sign, limit or 0, BLOCK=FLAT, GUARDED=guarded
             )  # fmt: skip
     return bad == 0 if guarded else True
 
