@@ -39,8 +39,8 @@ def trained(rounds: str, folder: Path, sets: list[str]) -> Path:
 
 def evaluated(run: Path) -> list[float]:
     """Per cent of the second w that is right, in the order of EVALUATED."""
-    options = ["--test", "duplicate", "--longest", "511", "--rounds", ",".join(EVALUATED), "--json"]
-    found = json.loads(reformer("evaluate", "recall", "--run", str(run), *options))["rounds"]
+    options = ["--test", "copy", "--max-distance", "511", "--n-hashes", ",".join(EVALUATED), "--json"]
+    found = json.loads(reformer("evaluate", "recall", "--run", str(run), *options))["n_hashes"]
     lengths = [[o for o in outcomes if o["distance"] == 512] for outcomes in found.values()]
     return [100 * outcomes[0]["share"] for outcomes in lengths]
 

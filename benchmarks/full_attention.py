@@ -24,7 +24,7 @@ import torch
 
 from reformer_cli.data.text_chunks import read_pieces
 from reformer_cli.evaluation.context_curve import Curve
-from reformer_cli.evaluation.likelihood import Limited
+from reformer_cli.evaluation.likelihood import WindowScorer
 from reformer_cli.evaluation.rehash import FULL, Rounds, parse_rounds, with_buckets, with_rounds
 from reformer_cli.runs.run import Run
 from reformer_cli.utils.devices import keep_freed_memory
@@ -47,7 +47,7 @@ def measured(
     model = with_rounds(model, rounds, max(contexts))
     nats, seconds = [], []
     for context in contexts:
-        reader, began = Limited(model, prefix, context, forward=True), time.perf_counter()
+        reader, began = WindowScorer(model, prefix, context, forward=True), time.perf_counter()
         nats.append(torch.cat([reader.score(part) for part in scored.split(reader.at_once)]).numpy())
         seconds.append((time.perf_counter() - began) / len(scored))
     return Curve(contexts, np.stack(nats), lengths, None, (len(prefix), len(prefix) + len(scored))), seconds

@@ -30,7 +30,7 @@ from reformer_cli.evaluation.likelihood import reading_of_images
 from reformer_cli.runs.run import Run
 from reformer_cli.sampling.config import SamplingConfig
 from reformer_cli.sampling.images import complete, sheet, unfinished
-from reformer_cli.sampling.sampler import Texts
+from reformer_cli.sampling.sampler import Sampler
 from reformer_cli.workflows.evaluate_images import scored_images
 
 LEVELS = np.arange(16, 256, 32)  # of a colour channel
@@ -122,7 +122,7 @@ def _sheet(model: ReformerLM, end: int, images: npt.NDArray[np.int64], size: tup
     rows: list[Sequence[tuple[str, Pixels]]] = []
     for whole in images:
         half = whole[: len(whole) // 2].tolist()
-        texts = Texts(model, SamplingConfig(samples=3), end)
+        texts = Sampler(model, SamplingConfig(num_samples=3), end)
         texts.read([end, *half])
         drawn = np.array([*complete(texts, len(whole) - len(half))])
         row = [("given", unfinished(half, [], size))]

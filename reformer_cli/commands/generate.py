@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from reformer import ReformerConfig, ReformerLM
 
     from reformer_cli.commands.output import Writer
-    from reformer_cli.sampling.generate import Made
+    from reformer_cli.sampling.generate import Sample
     from reformer_cli.sampling.history import TextBias
-    from reformer_cli.sampling.sampler import Texts
+    from reformer_cli.sampling.sampler import Sampler
     from reformer_cli.tokenizers.base import Tokenizer
 
 D = SamplingConfig()
@@ -43,8 +43,10 @@ def generate(
     min_p: Annotated[float, typer.Option(help=help_of("min_p"))] = D.min_p,
     repetition_penalty: Annotated[float, typer.Option(help=help_of("repetition_penalty"))] = D.repetition_penalty,
     repetition_window: Annotated[int, typer.Option(help=help_of("repetition_window"))] = D.repetition_window,
-    no_repeat_ngram: Annotated[int, typer.Option(metavar="N", help=help_of("no_repeat_ngram"))] = D.no_repeat_ngram,
-    bias: Annotated[
+    no_repeat_ngram_size: Annotated[
+        int, typer.Option(metavar="N", help=help_of("no_repeat_ngram_size"))
+    ] = D.no_repeat_ngram_size,
+    logit_bias: Annotated[
         list[str] | None,
         typer.Option(
             metavar="TEXT=NUMBER",
@@ -55,8 +57,8 @@ def generate(
         list[str] | None, typer.Option(metavar="TEXT", help="Stop before this text appears; repeatable.")
     ] = None,
     seed: Annotated[int, typer.Option(help=help_of("seed"))] = D.seed,
-    samples: Annotated[int, typer.Option(help=help_of("samples"))] = D.samples,
-    beams: Annotated[int, typer.Option(help=help_of("beams"))] = D.beams,
+    num_samples: Annotated[int, typer.Option(help=help_of("num_samples"))] = D.num_samples,
+    num_beams: Annotated[int, typer.Option(help=help_of("num_beams"))] = D.num_beams,
     output: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Write to a file: text as it is made, or images, with a contact sheet."),
@@ -68,7 +70,7 @@ def generate(
             "--image", metavar="FILE", help="Of a run of images: the upper part of one, whose lower part is drawn."
         ),
     ] = None,
-    rows: Annotated[
+    keep_rows: Annotated[
         int | None,
         typer.Option(metavar="N", help="Take --image for a whole image, cropped as in training, and keep N rows."),
     ] = None,
@@ -79,7 +81,7 @@ def generate(
             help="Keep what is needed to go on in FILE; where it exists, go on from it as if never stopped.",
         ),
     ] = None,
-    buckets: BucketsOption = None,
+    far_buckets: BucketsOption = None,
     json: Annotated[
         bool,
         typer.Option("--json", help="One JSON object a line and sample: text, tokens, log-probabilities, timing."),
@@ -96,7 +98,7 @@ def generate(
         config = SamplingConfig(
             max_tokens=max_tokens, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p,
             repetition_penalty=repetition_penalty, repetition_window=repetition_window,
-            no_repeat_ngram=no_repeat_ngram, seed=seed, samples=samples, beams=beams,
+            no_repeat_ngram_size=no_repeat_ngram_size, seed=seed, num_samples=num_samples, num_beams=num_beams,
         )  # fmt: skip
     except ValidationError as error:
         raise option_faults(error) from None
@@ -106,13 +108,19 @@ def generate(
     if opened.config.data.image_size is not None:
         from reformer_cli.workflows.generate_images import check_options, draw
 
-        texts = {"--prompt": prompt, "--prompt-file": prompt_file, "-": prompt_, "--bias": bias, "--stop": stop}
-        check_options(config, texts | {"--json": json, "--session": session, "--buckets": buckets})
-        draw(opened, image, rows, output, config, device, overwrite)
+        texts = {
+            "--prompt": prompt,
+            "--prompt-file": prompt_file,
+            "-": prompt_,
+            "--logit-bias": logit_bias,
+            "--stop": stop,
+        }
+        check_options(config, texts | {"--json": json, "--session": session, "--far-buckets": far_buckets})
+        draw(opened, image, keep_rows, output, config, device, overwrite)
         return
-    if image is not None or rows is not None:
-        raise UserError(f"{opened.path} was trained on text", "--image and --rows are for runs of images")
-    biases = _biases(bias or [])
+    if image is not None or keep_rows is not None:
+        raise UserError(f"{opened.path} was trained on text", "--image and --keep-rows are for runs of images")
+    biases = _biases(logit_bias or [])
     _check_beams(config, session)
     text = _prompt(prompt_, prompt, prompt_file)
     if output is not None and session is not None and output.resolve() == session.resolve():
@@ -125,19 +133,20 @@ def generate(
     ids = tokenizer.prompt(text, first=session is None or not session.exists()).tolist()
     check_length(1 + len(ids) + max_tokens, 1 + len(ids), opened.config.model.max_length)
     where = pick_device(device)
-    from reformer_cli.evaluation.rehash import far_buckets, with_buckets
+    from reformer_cli.evaluation.rehash import far_buckets as far
+    from reformer_cli.evaluation.rehash import with_buckets
 
-    hashed = opened.config.model if buckets is None else far_buckets(opened.config.model, buckets)
-    check_memory(hashed, 1 + len(ids) + max_tokens, max(samples, beams), free_memory(where))
+    hashed = opened.config.model if far_buckets is None else far(opened.config.model, far_buckets)
+    check_memory(hashed, 1 + len(ids) + max_tokens, max(num_samples, num_beams), free_memory(where))
     model = load_model(opened, where)
-    if buckets is not None:
-        model = with_buckets(model, buckets)
+    if far_buckets is not None:
+        model = with_buckets(model, far_buckets)
     say_rule(opened.config.model)
     from reformer_cli.sampling.history import TextBias
 
     by_text = TextBias(biases, tokenizer) if biases else None
     with Writer(output, json, text, stop or [], tokenizer, go_on=session is not None, overwrite=overwrite) as writer:
-        if beams > 1:
+        if num_beams > 1:
             _search(model, tokenizer, ids, config, by_text, writer)
         else:
             _draw(model, tokenizer, ids, config, by_text, writer, session)
@@ -159,7 +168,7 @@ def check_memory(config: ReformerConfig, tokens: int, samples: int, free: int) -
     if (needed := largest_state(config, tokens, samples)) > free:
         raise UserError(
             f"a text of {tokens:,} tokens needs {as_size(needed)} for {samples} samples, {as_size(free)} are free",
-            "shorten the prompt, or lower --max-tokens, --samples or --beams",
+            "shorten the prompt, or lower --max-tokens, --num-samples or --num-beams",
         )
 
 
@@ -179,20 +188,23 @@ def _biases(given: list[str]) -> list[tuple[str, float]]:
         except ValueError:
             value = float("nan")
         if not text or not abs(value) <= 1e4:
-            faults.append(f"--bias {one!r} is not TEXT=NUMBER with a number from -10000 to 10000")
+            faults.append(f"--logit-bias {one!r} is not TEXT=NUMBER with a number from -10000 to 10000")
         found.append((text, value))
     if faults:
-        raise UserError("; ".join(faults), "for example --bias 'cat=-100'")
+        raise UserError("; ".join(faults), "for example --logit-bias 'cat=-100'")
     return found
 
 
 def _check_beams(config: SamplingConfig, session: Path | None) -> None:
-    if config.beams == 1:
+    if config.num_beams == 1:
         return
-    if config.samples > config.beams:
-        raise UserError(f"--samples {config.samples} exceeds --beams {config.beams}", "the search keeps no more texts")
+    if config.num_samples > config.num_beams:
+        raise UserError(
+            f"--num-samples {config.num_samples} exceeds --num-beams {config.num_beams}",
+            "the search keeps no more texts",
+        )
     if session is not None:
-        raise UserError("--session and --beams exclude each other", "a session goes on from a text that was drawn")
+        raise UserError("--session and --num-beams exclude each other", "a session goes on from a text that was drawn")
 
 
 def _prompt(dash: str | None, text: str | None, file: str | None) -> str:
@@ -220,16 +232,16 @@ def _draw(
     session: Path | None,
 ) -> None:
     """Draw texts and write them; with a session, go on from it and keep it."""
-    from reformer_cli.sampling.generate import make
-    from reformer_cli.sampling.sampler import Texts
+    from reformer_cli.sampling.generate import stream_samples
+    from reformer_cli.sampling.sampler import Sampler
     from reformer_cli.sampling.session import save
 
-    texts = Texts(model, config, tokenizer.end, bias)
+    texts = Sampler(model, config, tokenizer.end, bias)
     made = _started(texts, tokenizer, ids, writer, session)
     began, pressed, stands = time.monotonic(), False, False
     try:
         with writer.working(config.max_tokens) as (advance, interrupted):
-            for pieces in make(texts, made):
+            for pieces in stream_samples(texts, made):
                 writer.pieces(pieces)
                 advance(1)
                 if pressed := interrupted():
@@ -237,8 +249,8 @@ def _draw(
             stands = True
     finally:  # at Ctrl-C too, what there is is kept
         for one in made:
-            if (pressed or not stands) and one.finish is None:
-                one.finish = "interrupted"
+            if (pressed or not stands) and one.finish_reason is None:
+                one.finish_reason = "interrupted"
         writer.finish(made, time.monotonic() - began)
     if session is not None:  # not where a second Ctrl-C fell within a token: its state is of no use
         try:
@@ -249,21 +261,23 @@ def _draw(
         raise KeyboardInterrupt
 
 
-def _started(texts: Texts, tokenizer: Tokenizer, ids: list[int], writer: Writer, session: Path | None) -> list[Made]:
+def _started(
+    texts: Sampler, tokenizer: Tokenizer, ids: list[int], writer: Writer, session: Path | None
+) -> list[Sample]:
     """Texts that have read the prompt, or gone on from a session."""
     from reformer_cli.commands.output import reading
     from reformer_cli.sampling.session import load
 
     goes_on = session is not None and session.exists()
-    made = writer.start(texts.config.samples)
+    made = writer.start(texts.config.num_samples)
     if goes_on:
         assert session is not None
         written = load(session, texts, made)
         if writer.output is not None and (written is None or writer.output.resolve() != written):
             check_free(writer.output, writer.overwrite)
         if ids:
-            made = writer.start(texts.config.samples)
-        elif all(one.finish == "end" for one in made):
+            made = writer.start(texts.config.num_samples)
+        elif all(one.finish_reason == "end" for one in made):
             raise UserError(f"the text in {session} has ended", "give a --prompt that another begins with")
     new = ids if goes_on else [texts.end, *ids]
     limit = texts.model.config.max_length
@@ -290,15 +304,15 @@ def _search(
     from reformer_cli.sampling.beam_search import search
 
     prompt = [tokenizer.end, *ids]
-    made, began = writer.start(config.samples), time.monotonic()
+    made, began = writer.start(config.num_samples), time.monotonic()
     for one in made:
         one.stream.decoder.follow(prompt)
     writer.begin(False)
     with reading(len(prompt)) as on_read, writer.working(config.max_tokens, wait=True) as (on_token, _):
         found = search(model, prompt, config, end=tokenizer.end, bias=bias, on_read=on_read, on_token=on_token)
     for one, best in zip(made, found, strict=False):
-        for token, sure in zip(best.tokens, best.log_probabilities, strict=True):
-            one.push(token, sure, tokenizer.end)
+        for token, logprob in zip(best.tokens, best.logprobs, strict=True):
+            one.push(token, logprob, tokenizer.end)
     made = made[: len(found)]
     writer.pieces([one.text for one in made])
     writer.finish(made, time.monotonic() - began)

@@ -17,7 +17,7 @@ from reformer_cli.utils.progress_bar import Advance, shown
 from reformer_cli.utils.signals import interruptible
 
 if TYPE_CHECKING:
-    from reformer_cli.sampling.generate import Made
+    from reformer_cli.sampling.generate import Sample
     from reformer_cli.tokenizers.base import Tokenizer
 
 LONG = 4096  # tokens of a prompt from which its reading is shown
@@ -48,13 +48,13 @@ class Writer:
         if self.out is not sys.stdout:
             self.out.close()
 
-    def start(self, samples: int) -> list[Made]:
+    def start(self, samples: int) -> list[Sample]:
         """Samples of which nothing is made yet."""
-        from reformer_cli.sampling.generate import Made
+        from reformer_cli.sampling.generate import Sample
         from reformer_cli.sampling.text_stream import TextStream
 
         self.single = samples == 1 and not self.as_json
-        return [Made(TextStream(self.tokenizer.stream(), self.stops)) for _ in range(samples)]
+        return [Sample(TextStream(self.tokenizer.stream(), self.stops)) for _ in range(samples)]
 
     def begin(self, append: bool) -> None:
         """Open the file: nothing of an older one is lost before all that can be refused was. The prompt comes first."""
@@ -86,7 +86,7 @@ class Writer:
         if self.single:
             self._put(new[0])
 
-    def finish(self, made: Sequence[Made], seconds: float) -> None:
+    def finish(self, made: Sequence[Sample], seconds: float) -> None:
         """What is left of each sample; all of it where it was not shown before."""
         rest = [one.close() for one in made]
         new = sum(len(one.tokens) - one.before for one in made)
@@ -100,11 +100,11 @@ class Writer:
                 self._put(f"=== {number} ===\n{self.prompt}{one.text}\n")
         say(f"{new:,} tokens, {new / max(seconds, 1e-9):,.0f} tokens/s")
 
-    def _described(self, number: int, one: Made, seconds: float) -> dict[str, Any]:
+    def _described(self, number: int, one: Sample, seconds: float) -> dict[str, Any]:
         new = one.tokens[one.before :]
         return {
-            "sample": number, "prompt": self.prompt, "text": one.text, "finish": one.finish, "tokens": new,
-            "log_probabilities": one.log_probabilities, "seconds": round(seconds, 4),
+            "sample": number, "prompt": self.prompt, "text": one.text, "tokens": new,
+            "logprobs": one.logprobs, "finish_reason": one.finish_reason, "seconds": round(seconds, 4),
             "tokens_per_second": round(len(new) / max(seconds, 1e-9), 1),
         }  # fmt: skip
 

@@ -13,7 +13,7 @@ from reformer import ReformerLM
 from torch import Tensor
 
 from reformer_cli.evaluation.bootstrap import Blocks, Numbers, interval
-from reformer_cli.evaluation.likelihood import Limited, Unlimited
+from reformer_cli.evaluation.likelihood import FullContextScorer, WindowScorer
 from reformer_cli.evaluation.word_recurrence import NEW, NO_WORD, Recurrence
 
 SHORTEST, FACTOR = 256, 4  # contexts: 256, 1,024, 4,096, ...
@@ -126,9 +126,9 @@ def context_curve(
         place = 0
         for p in passages:
             if context is None:
-                reader: Limited | Unlimited = Unlimited(model, p.prefix, tell)
+                reader: WindowScorer | FullContextScorer = FullContextScorer(model, p.prefix, tell)
             else:
-                reader = Limited(model, p.prefix, context)
+                reader = WindowScorer(model, p.prefix, context)
             for part in p.scored.split(reader.at_once):
                 found[row, place : place + len(part)] = reader.score(part).numpy()
                 place += len(part)

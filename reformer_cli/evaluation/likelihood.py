@@ -83,7 +83,7 @@ class Score:
         return counts | {name: self.figure(name) for name in FIGURES}
 
 
-class Reader(Protocol):
+class Scorer(Protocol):
     """Scores tokens that come in order; at_once: how many at a time are best."""
 
     at_once: int
@@ -92,7 +92,7 @@ class Reader(Protocol):
         """Nats of the next tokens, int64 [n] -> float64 [n], on the CPU."""
 
 
-class Unlimited:
+class FullContextScorer:
     """Every token sees everything before it: through `extend`, in bounded memory."""
 
     def __init__(self, model: ReformerLM, prefix: Tensor, progress: Callable[[int], None] | None = None) -> None:
@@ -116,7 +116,7 @@ class Unlimited:
         return found[0].double().cpu()
 
 
-class Limited:
+class WindowScorer:
     """Every token sees the half of a context before it, and less than the whole: the text is taken in stretches of half
     a context, each read anew after the half before it; at the beginning of a text, there is less to see.
 
@@ -156,18 +156,18 @@ class Limited:
 
 
 @dataclass(frozen=True)
-class Reading:
-    """How texts are read. context: a token sees at least half of it and less than the whole, see `Limited`; None:
+class ContextRule:
+    """How texts are read. context: a token sees at least half of it and less than the whole, see `WindowScorer`; None:
     everything before it. forward: by passes as in training, of which only contexts can be taken."""
 
     context: int | None = None
     forward: bool = False
 
-    def reader(self, model: ReformerLM, prefix: Tensor) -> Reader:
+    def reader(self, model: ReformerLM, prefix: Tensor) -> Scorer:
         """What scores tokens after a prefix [m >= 1]."""
         if self.context is None:
-            return Unlimited(model, prefix)
-        return Limited(model, prefix, self.context, self.forward)
+            return FullContextScorer(model, prefix)
+        return WindowScorer(model, prefix, self.context, self.forward)
 
     def rule(self, config: ReformerConfig, images: bool = False) -> str:
         """What is scored given what, in words."""
@@ -186,27 +186,27 @@ class Reading:
         return text
 
 
-def reading_of(config: ReformerConfig, trained: int, context: int | None, likelihood: str | None) -> Reading:
+def reading_of(config: ReformerConfig, trained: int, context: int | None, likelihood: str | None) -> ContextRule:
     """What is meant by a context and a likelihood (DECODING, FORWARD) that may be left out. trained: tokens that a
     training step reads in one piece.
 
     Loss, decoding and perplexity are one function but for pattern `published`, where training's is preferred.
     """
     forward = (likelihood or (FORWARD if config.pattern == "published" else DECODING)) == FORWARD
-    return Reading(trained if forward and context is None else context, forward)
+    return ContextRule(trained if forward and context is None else context, forward)
 
 
-def reading_of_images(config: ReformerConfig, values: int, likelihood: str | None = None) -> Reading:
+def reading_of_images(config: ReformerConfig, values: int, likelihood: str | None = None) -> ContextRule:
     """Images of so many values: each value sees all before it, also where an image is read by one pass."""
     forward = reading_of(config, values, None, likelihood).forward
-    return Reading(2 * values, True) if forward else Reading()
+    return ContextRule(2 * values, True) if forward else ContextRule()
 
 
 def nats(
     model: ReformerLM,
     prefix: Tensor,
     scored: Tensor,
-    reading: Reading,
+    reading: ContextRule,
     progress: Callable[[int], None] | None = None,
 ) -> float:
     """Total nats of tokens scored [n], given prefix [m >= 1] and each other; in bounded memory."""
@@ -219,7 +219,7 @@ def nats(
     return total
 
 
-class Tally:
+class ScoreSums:
     """What is known of a text as it is scored: sums over blocks, in all and by position. first: the position of the
     first token, which is how many the model has read before it. images: whether it is of images, which have no words.
     """
@@ -262,14 +262,14 @@ def bin_range(n: int) -> tuple[int, int]:
 
 
 def score_pieces(
-    reader: Reader,
+    reader: Scorer,
     pieces: Iterable[tuple[Ids, Facts]],
     first: int = 0,
     progress: Callable[[int], None] | None = None,
-) -> Tally:
+) -> ScoreSums:
     """Score a text that comes in pieces, each with its tokens' facts. The figures do not depend on where it is cut;
     progress: is told of the bytes done."""
-    found = Tally(first)
+    found = ScoreSums(first)
     for ids, facts in regrouped(pieces, reader.at_once):
         found.add(facts, reader.score(torch.from_numpy(ids.astype(np.int64))).numpy())
         if progress is not None:

@@ -15,7 +15,7 @@ from reformer_cli.data.shards import TokenFiles
 from reformer_cli.data.text_chunks import facts_of
 from reformer_cli.evaluation.bootstrap import Blocks, finite
 from reformer_cli.evaluation.context_curve import Passage, choose_contexts, context_curve, verdict
-from reformer_cli.evaluation.likelihood import Reading, pooled, score_pieces
+from reformer_cli.evaluation.likelihood import ContextRule, pooled, score_pieces
 from reformer_cli.evaluation.recall import TESTS, alphabet_of
 from reformer_cli.evaluation.recall_suite import Haystack, end_of_corpus, haystack_of, lengths_of, outcomes
 from reformer_cli.tokenizers.base import Tokenizer
@@ -27,7 +27,7 @@ class Evaluations:
 
     def __init__(
         self, config: EvalConfig, tokenizer: Tokenizer, tokens: TokenFiles, windows: ValidationWindows,
-        reading: Reading, source: CopyTask | None,
+        reading: ContextRule, source: CopyTask | None,
     ) -> None:  # fmt: skip
         self.config, self.tokenizer, self.tokens = config, tokenizer, tokens
         self.reading, self.source = reading, source

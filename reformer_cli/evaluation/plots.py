@@ -101,7 +101,7 @@ def plot_recall(outcomes: Mapping[str, Sequence[Outcome]], chance: float, path: 
             if points:
                 axes[kind].plot(*zip(*points, strict=True), marker="o", label=rounds)
         axes[kind].axhline(chance, color="grey", linestyle=":", label="chance")
-        title = "copy of random symbols" if kind == "duplicate" else "values of keys"
+        title = "copy of random symbols" if kind == "copy" else "values of keys"
         axes[kind].set(title=title, xlabel="tokens back", ylabel="share right", ylim=(-0.03, 1.03))
         _logarithmic(axes[kind], [o.distance for each in outcomes.values() for o in each if o.test == kind])
         axes[kind].legend(fontsize="small")

@@ -1,8 +1,8 @@
 """What a model can still find: three tests made from a seed, for any vocabulary. All questions are greedy and
 teacher-forced: a token is right if it is the likeliest one, the tokens before it being given.
 
-- duplicate: 0 w 0 w with random w (paper, section 5): how much of the second w is right.
-- pairs: a stream of random keys with values; a key comes again, how often is its value right, by distance.
+- copy: 0 w 0 w with random w (paper, section 5): how much of the second w is right.
+- associative: a stream of random keys with values; a key comes again, how often is its value right, by distance.
 - needle: a sentence of random words planted in a text; its beginning comes again at the end, how much of the rest is
   right, by depth and length, and how much without the planted sentence.
 """
@@ -25,7 +25,7 @@ from reformer_cli.data.copy_task import MARK, CopyTask
 from reformer_cli.tokenizers.base import Tokenizer
 from reformer_cli.utils.errors import UserError
 
-TESTS = ("duplicate", "pairs", "needle")
+TESTS = ("copy", "associative", "needle")
 SHORTEST, FACTOR = 64, 4  # distances and lengths grow by fours
 DUPLICATE_TOKENS, MOST_SEQUENCES = 32_768, 64  # read at most for each length
 ROWS, QUESTIONS = 8, 8  # streams of pairs or texts, and questions on each at each distance
@@ -117,7 +117,7 @@ def _judged(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     return logits.argmax(-1) == targets, nats
 
 
-def duplicate(
+def copy(
     model: ReformerLM, alphabet: Alphabet, length: int, seed: int, streamed: bool = True,
     progress: Progress | None = None,
 ) -> Outcome:  # fmt: skip
@@ -135,16 +135,16 @@ def duplicate(
         if progress is not None:
             progress(part.numel())
     asked = count * length
-    return Outcome("duplicate", row, length + 1, None, asked, right, nats / asked)
+    return Outcome("copy", row, length + 1, None, asked, right, nats / asked)
 
 
-def duplicate_tokens(length: int) -> int:
-    """What `duplicate` reads."""
+def copy_tokens(length: int) -> int:
+    """What `copy` reads."""
     return max(1, min(MOST_SEQUENCES, DUPLICATE_TOKENS // (2 * length + 2))) * (2 * length + 2)
 
 
 @torch.inference_mode()
-def pairs(
+def associative(
     model: ReformerLM, alphabet: Alphabet, distances: Sequence[int], seed: int, progress: Progress | None = None
 ) -> list[Outcome]:
     """Keys of several symbols, each with a value of one, then a mark; every key occurs once before it is asked for.
@@ -176,7 +176,7 @@ def pairs(
             a, b = _judged(logits, _on(model, values[:, p : p + 1]))
             right, nats = right + int(a.sum()), nats + float(b.sum())
         total = ROWS * len(asked)
-        found.append(Outcome("pairs", count * unit, distance, None, total, right, nats / total))
+        found.append(Outcome("associative", count * unit, distance, None, total, right, nats / total))
     return found
 
 
@@ -238,7 +238,7 @@ def _planted(text: Tokens, needles: Sequence[Needle], length: int, end: int) -> 
     """`length` tokens: the end-of-text token, the text, and the needles at their depths."""
     room = length - 1 - sum(len(n.planted) for n in needles)
     if room < len(DEPTHS):
-        raise UserError(f"{length:,} tokens are too few for {len(needles)} planted sentences", "raise --longest")
+        raise UserError(f"{length:,} tokens are too few for {len(needles)} planted sentences", "raise --max-distance")
     parts, place = [np.array([end])], 0
     for depth, each in zip(DEPTHS, needles, strict=True):
         at = round(depth * room)

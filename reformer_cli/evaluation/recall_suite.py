@@ -39,11 +39,11 @@ def lengths_of(
     """How far each test goes; trained: the w that a run of copies was trained with. What does not fit is reported."""
     room = limit if limit is not None else 2**60
     found = {}
-    if "duplicate" in wanted:
+    if "copy" in wanted:
         lengths = sorted({n for n in [*steps_to(longest), trained or 64] if n <= max(longest, trained or 0)})
-        found["duplicate"] = [n for n in lengths if 2 * n + 3 <= room]
-    if "pairs" in wanted:
-        found["pairs"] = [n for n in steps_to(longest) if 2 * n + 64 <= room]
+        found["copy"] = [n for n in lengths if 2 * n + 3 <= room]
+    if "associative" in wanted:
+        found["associative"] = [n for n in steps_to(longest) if 2 * n + 64 <= room]
     if "needle" in wanted and haystack is not None:
         most = min(longest, len(haystack[0]) + 1, room - 256)
         found["needle"] = steps_to(most, NEEDLE_SHORTEST) if most >= NEEDLE_SHORTEST else []
@@ -56,9 +56,9 @@ def lengths_of(
 
 def tokens_to_read(lengths: Lengths) -> int:
     """What `outcomes` reads, about."""
-    copies = sum(map(recall.duplicate_tokens, lengths.get("duplicate", [])))
+    copies = sum(map(recall.copy_tokens, lengths.get("copy", [])))
     needles = sum((recall.ROWS + 1) * n for n in lengths.get("needle", []))
-    return copies + needles + recall.ROWS * max(lengths.get("pairs", []), default=0)
+    return copies + needles + recall.ROWS * max(lengths.get("associative", []), default=0)
 
 
 def outcomes(
@@ -74,14 +74,14 @@ def outcomes(
     in_one_pass = not streamed or model.config.pattern == "published"
     if rounds is not None and streamed:
         model = with_rounds(model, rounds)
-    for length in lengths.get("duplicate", []):
+    for length in lengths.get("copy", []):
         if not in_one_pass or 2 * length + 3 <= recall.LONGEST_FORWARD:
             used = model if streamed else with_rounds(model, FULL, 2 * length + 3)
-            yield recall.duplicate(used, alphabet, length, seed, not in_one_pass, progress)
+            yield recall.copy(used, alphabet, length, seed, not in_one_pass, progress)
     if not streamed:
         return
-    if distances := lengths.get("pairs", []):
-        yield from recall.pairs(model, alphabet, distances, seed, progress)
+    if distances := lengths.get("associative", []):
+        yield from recall.associative(model, alphabet, distances, seed, progress)
     for length in lengths.get("needle", []):
         assert haystack is not None
         yield from recall.needle(model, tokenizer, *haystack, length, seed, progress)

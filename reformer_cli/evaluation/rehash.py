@@ -34,11 +34,11 @@ def parse_rounds(text: str) -> list[Rounds]:
         elif word.isascii() and word.isdigit() and 1 <= int(word) <= MOST:
             found.append(int(word))
         else:
-            raise UserError(f"--rounds {word!r} is not a number from 1 to {MOST} or {FULL!r}", "such as 1,2,4,8,full")
+            raise UserError(f"--n-hashes {word!r} is not a number from 1 to {MOST} or {FULL!r}", "such as 1,2,4,8,full")
     return found
 
 
-def check_hashed(config: ReformerConfig, hint: str = "leave --rounds out") -> None:
+def check_hashed(config: ReformerConfig, hint: str = "leave --n-hashes out") -> None:
     """Raises UserError for a model without LSH heads."""
     if not {"mixed", "lsh"} & set(config.layers):
         raise UserError(f"this model has no LSH heads (layers: {', '.join(config.layers)})", hint)
@@ -88,9 +88,9 @@ def with_buckets(model: ReformerLM, buckets: int) -> ReformerLM:
 def far_buckets(config: ReformerConfig, buckets: int) -> ReformerConfig:
     """The config of `with_buckets`. Raises UserError for a model without LSH heads or of pattern published, and for
     what is no even multiple of its other rounds' buckets."""
-    check_hashed(config, "leave --buckets out")
+    check_hashed(config, "leave --far-buckets out")
     if config.pattern == "published":
-        raise UserError("pattern published has no hash round that looks further back", "leave --buckets out")
+        raise UserError("pattern published has no hash round that looks further back", "leave --far-buckets out")
     factors = config.n_buckets[:-1] if config.has_far_round else config.n_buckets
     near = math.prod(factors)
     if buckets == near:
@@ -98,7 +98,7 @@ def far_buckets(config: ReformerConfig, buckets: int) -> ReformerConfig:
     parts, rest = divmod(buckets, near)
     if rest or parts % 2 or not parts:
         raise UserError(
-            f"--buckets {buckets:,} is no even multiple of the {near:,} that the other hash rounds have",
+            f"--far-buckets {buckets:,} is no even multiple of the {near:,} that the other hash rounds have",
             f"such as {8 * near:,}; {near:,} leaves the far round out",
         )
     if config.has_far_round and parts == config.n_buckets[-1]:

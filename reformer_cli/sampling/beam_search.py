@@ -11,9 +11,9 @@ from reformer import ReformerLM
 from torch import Tensor
 
 from reformer_cli.sampling.config import SamplingConfig
-from reformer_cli.sampling.filters import penalised
+from reformer_cli.sampling.filters import apply_penalties
 from reformer_cli.sampling.history import TextBias
-from reformer_cli.sampling.sampler import Texts
+from reformer_cli.sampling.sampler import Sampler
 
 
 @dataclass
@@ -21,16 +21,16 @@ class Found:
     """A text: its new tokens, the nats of each, and whether it came to its end."""
 
     tokens: list[int]
-    log_probabilities: list[float]
+    logprobs: list[float]
     ended: bool
 
     def rank(self) -> float:
         """Lowest is best: minus nats a token, since sums would favour short texts."""
-        return -sum(self.log_probabilities) / max(1, len(self.tokens))
+        return -sum(self.logprobs) / max(1, len(self.tokens))
 
-    def with_token(self, token: int, sure: float, ended: bool) -> Found:
+    def with_token(self, token: int, logprob: float, ended: bool) -> Found:
         """This text and one more token."""
-        return Found([*self.tokens, token], [*self.log_probabilities, sure], ended)
+        return Found([*self.tokens, token], [*self.logprobs, logprob], ended)
 
 
 def search(
@@ -43,33 +43,33 @@ def search(
     on_read: Callable[[int], None] | None = None,
     on_token: Callable[[int], None] | None = None,
 ) -> list[Found]:
-    """The config.samples best texts, best first; what is penalised or biased counts so in the search.
+    """The config.num_samples best texts, best first; what is apply_penalties or biased counts so in the search.
 
     Stops at config.max_tokens, or once as many texts have ended and none that goes on is better than they are.
     """
-    texts = Texts(model, dataclasses.replace(config, samples=1), end, bias)
+    texts = Sampler(model, dataclasses.replace(config, num_samples=1), end, bias)
     texts.read(prompt, on_read)
     live, done = [Found([], [], False)], list[Found]()
     scores = torch.zeros(1, device=texts.pending.device)
     for n in range(config.max_tokens):
         logits = texts.logits()
-        sure, judged = logits.log_softmax(-1), penalised(logits, texts.histories, config).log_softmax(-1)
+        logprob, judged = logits.log_softmax(-1), apply_penalties(logits, texts.histories, config).log_softmax(-1)
         found: list[tuple[int, float, Found]] = []
-        for place, (row, token, score) in enumerate(best(scores, judged, 2 * config.beams)):
-            text = live[row].with_token(token, float(sure[row, token]), token == end)
-            if text.ended and place < config.beams:
-                done = sorted([*done, text], key=Found.rank)[: config.samples]
-            elif not text.ended and len(found) < config.beams:
+        for place, (row, token, score) in enumerate(best(scores, judged, 2 * config.num_beams)):
+            text = live[row].with_token(token, float(logprob[row, token]), token == end)
+            if text.ended and place < config.num_beams:
+                done = sorted([*done, text], key=Found.rank)[: config.num_samples]
+            elif not text.ended and len(found) < config.num_beams:
                 found.append((row, score, text))
         live = [text for _, _, text in found]
         if on_token is not None:
             on_token(1)
-        if not live or (len(done) == config.samples and min(map(Found.rank, live)) >= done[-1].rank()):
+        if not live or (len(done) == config.num_samples and min(map(Found.rank, live)) >= done[-1].rank()):
             break
         if n + 1 < config.max_tokens:
             scores = torch.tensor([score for _, score, _ in found], device=scores.device)
             texts.branch([row for row, _, _ in found], [text.tokens[-1] for text in live])
-    return sorted([*done, *live], key=Found.rank)[: config.samples]
+    return sorted([*done, *live], key=Found.rank)[: config.num_samples]
 
 
 def best(scores: Tensor, judged: Tensor, n: int) -> list[tuple[int, int, float]]:

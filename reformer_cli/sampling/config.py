@@ -8,7 +8,7 @@ from pydantic.dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(allow_inf_nan=False))
 class SamplingConfig:
-    """Filters are applied in this order (after --bias), then one token is drawn."""
+    """Filters are applied in this order (after --logit-bias), then one token is drawn."""
 
     max_tokens: int = Field(default=500, ge=0, description="Most tokens to make; fewer if the text ends before.")
     repetition_penalty: float = Field(
@@ -20,7 +20,7 @@ class SamplingConfig:
     repetition_window: int = Field(
         default=256, ge=1, le=2**20, description="How many tokens back the repetition penalty looks."
     )
-    no_repeat_ngram: int = Field(
+    no_repeat_ngram_size: int = Field(
         default=0, ge=0, le=64, description="Never make a sequence of N tokens a second time, prompt included; 0: off."
     )
     temperature: float = Field(
@@ -43,8 +43,8 @@ class SamplingConfig:
         description="Leave out tokens less likely than this share of the likeliest one; 0: none.",
     )
     seed: int = Field(default=0, ge=0, lt=2**63, description="The same seed draws the same text.")
-    samples: int = Field(default=1, ge=1, le=4096, description="Texts to make, in one batch.")
-    beams: int = Field(
+    num_samples: int = Field(default=1, ge=1, le=4096, description="Texts to make, in one batch.")
+    num_beams: int = Field(
         default=1,
         ge=1,
         le=256,

@@ -59,7 +59,7 @@ def min_p(logits: Tensor, share: float) -> Tensor:
     return logits.masked_fill(probabilities < share * probabilities.amax(-1, keepdim=True), -torch.inf)
 
 
-def penalised(logits: Tensor, histories: Sequence[History], config: SamplingConfig) -> Tensor:
+def apply_penalties(logits: Tensor, histories: Sequence[History], config: SamplingConfig) -> Tensor:
     """What depends on the text so far, in the order of SamplingConfig; one history a row."""
     if any(history.biased for history in histories):
         logits = bias(logits, [history.biases() for history in histories])
@@ -67,12 +67,12 @@ def penalised(logits: Tensor, histories: Sequence[History], config: SamplingConf
         recent = [history.recent(config.repetition_window) for history in histories]
         if recent[0]:
             logits = repetition_penalty(logits, torch.tensor(recent, device=logits.device), config.repetition_penalty)
-    if config.no_repeat_ngram:
+    if config.no_repeat_ngram_size:
         logits = forbid(logits, [history.repeating() for history in histories])
     return logits
 
 
-def narrowed(logits: Tensor, config: SamplingConfig) -> Tensor:
+def apply_filters(logits: Tensor, config: SamplingConfig) -> Tensor:
     """What depends on the logits alone, in the order of SamplingConfig; temperature 0 is left to the caller."""
     if config.temperature not in (0, 1):
         logits = temperature(logits, config.temperature)

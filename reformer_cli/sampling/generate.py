@@ -12,19 +12,19 @@ from reformer_cli.sampling.text_stream import TextStream
 if TYPE_CHECKING:
     from reformer import ReformerLM
 
-    from reformer_cli.sampling.sampler import Texts
+    from reformer_cli.sampling.sampler import Sampler
     from reformer_cli.tokenizers.base import Tokenizer
 
 
 @dataclass
-class Made:
-    """What one sample has so far. finish: why there is no more of it: length, end (of the text) or stop (a string)."""
+class Sample:
+    """What one sample has so far. finish_reason: why there is no more: length, end (of the text) or stop (a string)."""
 
     stream: TextStream
     tokens: list[int] = field(default_factory=list)
-    log_probabilities: list[float] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
     parts: list[str] = field(default_factory=list)
-    finish: str | None = None
+    finish_reason: str | None = None
     before: int = 0  # tokens of an earlier session
 
     @property
@@ -32,22 +32,22 @@ class Made:
         """All of it that may be shown."""
         return "".join(self.parts)
 
-    def push(self, token: int, sure: float, end: int) -> str:
+    def push(self, token: int, logprob: float, end: int) -> str:
         """One more token was drawn; the text that it makes certain."""
-        if self.finish is not None:
+        if self.finish_reason is not None:
             return ""
         self.tokens.append(token)
-        self.log_probabilities.append(sure)
+        self.logprobs.append(logprob)
         self.parts.append(self.stream.push(token))
         if token == end:
-            self.finish = "end"
+            self.finish_reason = "end"
         elif self.stream.ended:
-            self.finish = "stop"
+            self.finish_reason = "stop"
         return self.parts[-1]
 
     def close(self) -> str:
         """No more tokens come; the rest of the text."""
-        self.finish = self.finish or "length"
+        self.finish_reason = self.finish_reason or "length"
         self.parts.append(self.stream.finish())
         return self.parts[-1]
 
@@ -56,17 +56,17 @@ class Made:
         self.stream.decoder.follow(before)
         self.tokens, self.before = list(tokens), len(tokens)
         self.stream.resume(tokens, shown)
-        self.finish = "end" if ended else None
+        self.finish_reason = "end" if ended else None
 
 
-def make(texts: Texts, made: Sequence[Made]) -> Iterator[list[str]]:
+def stream_samples(texts: Sampler, made: Sequence[Sample]) -> Iterator[list[str]]:
     """Up to config.max_tokens more tokens of each text: after each, the new pieces of text, which may be empty."""
     for _ in range(texts.config.max_tokens):
-        if all(one.finish is not None for one in made):
+        if all(one.finish_reason is not None for one in made):
             return
         drawn = texts.draw()
-        each = zip(made, drawn.tokens, drawn.log_probabilities, strict=True)
-        yield [one.push(token, sure, texts.end) for one, token, sure in each]
+        each = zip(made, drawn.tokens, drawn.logprobs, strict=True)
+        yield [one.push(token, logprob, texts.end) for one, token, logprob in each]
 
 
 def generate(
@@ -85,17 +85,17 @@ def generate(
     for settings out of range.
     """
     from reformer_cli.sampling.history import TextBias
-    from reformer_cli.sampling.sampler import Texts
+    from reformer_cli.sampling.sampler import Sampler
 
     config = SamplingConfig(**settings)
-    if config.samples != 1 or config.beams != 1:
+    if config.num_samples != 1 or config.num_beams != 1:
         raise ValueError("generate() makes one text; for several, or beams, use sampling.engine and sampling.beam")
-    texts = Texts(model, config, tokenizer.end, TextBias(bias, tokenizer) if bias else None)
+    texts = Sampler(model, config, tokenizer.end, TextBias(bias, tokenizer) if bias else None)
     known = tokenizer.prompt(prompt).tolist()
     texts.read([tokenizer.end, *known])
-    one = Made(TextStream(tokenizer.stream(), stop))
+    one = Sample(TextStream(tokenizer.stream(), stop))
     one.stream.decoder.follow(known)
-    for (piece,) in make(texts, [one]):
+    for (piece,) in stream_samples(texts, [one]):
         if piece:
             yield piece
     if rest := one.close():

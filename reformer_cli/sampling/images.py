@@ -8,14 +8,14 @@ import numpy as np
 import torch
 
 from reformer_cli.data.formats.images import Pixels
-from reformer_cli.sampling.sampler import Texts, choose
+from reformer_cli.sampling.sampler import Sampler, choose
 
 BYTES = 256  # values that can be drawn; the token beside them begins an image and is never in one
 TILE, GAP, LABEL = 96, 6, 14  # least width of an image on a sheet, space between two, height of a label
 PAPER, MISSING = 255, (128, 160)  # of a sheet: its colour, and the two greys of what was not given
 
 
-def complete(texts: Texts, values: int) -> Iterator[list[int]]:
+def complete(texts: Sampler, values: int) -> Iterator[list[int]]:
     """So many more values of images whose beginning `texts` has read: one of each sample at a time, in raster order."""
     for _ in range(values):
         with torch.inference_mode():

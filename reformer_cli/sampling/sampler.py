@@ -10,23 +10,23 @@ from reformer import DecodingState, ReformerLM
 from torch import Tensor
 
 from reformer_cli.sampling.config import SamplingConfig
-from reformer_cli.sampling.filters import narrowed, penalised
+from reformer_cli.sampling.filters import apply_filters, apply_penalties
 from reformer_cli.sampling.history import History, TextBias
 
 PREFILL_AT_ONCE = 4096  # prompt tokens read at a time
 
 
 @dataclass
-class Drawn:
-    """One more token of every text. log_probabilities: nats, by the model itself, before temperature and filters."""
+class NextTokens:
+    """One more token of every text. logprobs: nats, by the model itself, before temperature and filters."""
 
     tokens: list[int]
-    log_probabilities: list[float]
+    logprobs: list[float]
 
 
 @dataclass
-class Texts:
-    """Texts that are being made, as many as config.samples: where the model is, and what it is about to be told.
+class Sampler:
+    """Texts that are being made, as many as config.num_samples: where the model is, and what it is about to be told.
 
     pending: int64 [samples, n], tokens of the texts that the model has not read yet.
     """
@@ -41,15 +41,17 @@ class Texts:
     generator: torch.Generator = field(init=False)
 
     def __post_init__(self) -> None:
-        device, n = self.model.embedding.device, self.config.samples
+        device, n = self.model.embedding.device, self.config.num_samples
         self.pending = torch.empty(n, 0, dtype=torch.int64, device=device)
-        self.histories = [History(ngram=self.config.no_repeat_ngram, end=self.end, bias=self.bias) for _ in range(n)]
+        self.histories = [
+            History(ngram=self.config.no_repeat_ngram_size, end=self.end, bias=self.bias) for _ in range(n)
+        ]
         self.generator = torch.Generator(device).manual_seed(self.config.seed)
 
     def read(self, tokens: Sequence[int], on_read: Callable[[int], None] | None = None) -> None:
         """The texts go on with these, the same for all. All but the last is read; on_read(n) after each slice of n."""
         new = torch.as_tensor(list(tokens), dtype=torch.int64, device=self.pending.device)
-        self.pending = torch.cat([self.pending, new.expand(self.config.samples, -1)], 1)
+        self.pending = torch.cat([self.pending, new.expand(self.config.num_samples, -1)], 1)
         for history in self.histories:
             history.extend(tokens)
         whole, self.pending = self.pending[:, :-1], self.pending[:, -1:]
@@ -58,14 +60,14 @@ class Texts:
             if on_read is not None:
                 on_read(part.shape[1])
 
-    def draw(self) -> Drawn:
+    def draw(self) -> NextTokens:
         """One more token of each. `read` must have been given at least one."""
         logits = self.logits()
         with torch.inference_mode():
-            tokens = choose(penalised(logits, self.histories, self.config), self.config, self.generator)
+            tokens = choose(apply_penalties(logits, self.histories, self.config), self.config, self.generator)
             self.pending = tokens[:, None]
-            sure = logits.gather(1, self.pending)[:, 0] - logits.logsumexp(1)
-        drawn = Drawn(tokens.tolist(), sure.tolist())
+            logprob = logits.gather(1, self.pending)[:, 0] - logits.logsumexp(1)
+        drawn = NextTokens(tokens.tolist(), logprob.tolist())
         for history, token in zip(self.histories, drawn.tokens, strict=True):
             history.extend([token])
         return drawn
@@ -100,4 +102,4 @@ def choose(logits: Tensor, config: SamplingConfig, generator: torch.Generator) -
     """One token a row: int64 [batch]."""
     if config.temperature == 0:
         return logits.argmax(-1)
-    return torch.multinomial(narrowed(logits, config).softmax(-1), 1, generator=generator)[:, 0]
+    return torch.multinomial(apply_filters(logits, config).softmax(-1), 1, generator=generator)[:, 0]

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from reformer_cli.sampling.generate import Made
+from reformer_cli.sampling.generate import Sample
 from reformer_cli.utils.errors import UserError
 from reformer_cli.utils.files import write_file
 
 if TYPE_CHECKING:
     from reformer import ReformerLM
 
-    from reformer_cli.sampling.sampler import Texts
+    from reformer_cli.sampling.sampler import Sampler
 
 FORMAT = "reformer session 1"
 
@@ -35,7 +35,7 @@ def fingerprint(model: ReformerLM) -> str:
     return found.hexdigest()
 
 
-def save(path: Path, texts: Texts, made: list[Made], output: Path | None) -> None:
+def save(path: Path, texts: Sampler, made: list[Sample], output: Path | None) -> None:
     """Keep everything needed to go on, whole or not at all: an older file stays until this one is complete. output:
     the file that the text is written to, if any."""
     from safetensors.torch import save as to_bytes
@@ -46,14 +46,14 @@ def save(path: Path, texts: Texts, made: list[Made], output: Path | None) -> Non
     tensors["pending"], tensors["generator"] = texts.pending.cpu(), texts.generator.get_state()
     tensors["made"] = torch.tensor([len(m.tokens) for m in made])
     tensors["shown"] = torch.tensor([m.stream.shown for m in made])
-    tensors["ended"] = torch.tensor([m.finish == "end" for m in made])
+    tensors["ended"] = torch.tensor([m.finish_reason == "end" for m in made])
     about = {"format": FORMAT, "model": fingerprint(texts.model), "device": texts.pending.device.type}
     if output is not None:
         about["output"] = str(output.resolve())
     write_file(path, to_bytes(tensors, about))
 
 
-def load(path: Path, texts: Texts, made: list[Made]) -> Path | None:
+def load(path: Path, texts: Sampler, made: list[Sample]) -> Path | None:
     """Stand where `save` was called, and say to which file the text was written: no other one may be added to. Raises
     UserError for what cannot be gone on with."""
     from safetensors import safe_open
@@ -70,7 +70,7 @@ def load(path: Path, texts: Texts, made: list[Made]) -> Path | None:
     if about.get("model") != fingerprint(texts.model):
         raise UserError(
             f"{path} is another model's session",
-            "give the --run and --buckets that it was made with, or another --session",
+            "give the --run and --far-buckets that it was made with, or another --session",
         )
     try:
         _stand(tensors, texts, made, about)
@@ -79,11 +79,13 @@ def load(path: Path, texts: Texts, made: list[Made]) -> Path | None:
     return Path(about["output"]) if "output" in about else None
 
 
-def _stand(tensors: dict[str, Any], texts: Texts, made: list[Made], about: dict[str, Any]) -> None:
+def _stand(tensors: dict[str, Any], texts: Sampler, made: list[Sample], about: dict[str, Any]) -> None:
     tokens, pending, size = tensors["tokens"], tensors["pending"], texts.model.config.vocab_size
     samples = len(texts.histories)
     if tokens.shape[0] != samples:
-        raise UserError(f"the session has {tokens.shape[0]} texts, --samples is {samples}", "give the same --samples")
+        raise UserError(
+            f"the session has {tokens.shape[0]} texts, --num-samples is {samples}", "give the same --num-samples"
+        )
     if tokens.dtype != torch.int32 or pending.dtype != torch.int64 or list(pending.shape) != [samples, 1]:
         raise ValueError("tokens of another kind")
     for ids in (tokens, pending):

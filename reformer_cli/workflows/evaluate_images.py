@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from reformer import ReformerLM
 
     from reformer_cli.data.batches import ValidationWindow
-    from reformer_cli.evaluation.likelihood import Reading, Tally
+    from reformer_cli.evaluation.likelihood import ContextRule, ScoreSums
     from reformer_cli.runs.run import Run
     from reformer_cli.tokenizers.base import Ids, Tokenizer
 
@@ -24,8 +24,8 @@ def scored_images(
     tokenizer: Tokenizer,
     files: list[str],
     windows: Sequence[ValidationWindow],
-    reading: Reading,
-) -> Iterator[tuple[str, Tally]]:
+    reading: ContextRule,
+) -> Iterator[tuple[str, ScoreSums]]:
     """Each file or folder, or all that was held out, with the sums over its images, read as for training."""
     from reformer_cli.data.dataset import options_of
     from reformer_cli.data.scan import reread, scanned
@@ -51,13 +51,15 @@ def scored_images(
         yield f"{len(windows):,} images (held out)", _tally(model, tokenizer, held, len(windows), reading)
 
 
-def _tally(model: ReformerLM, tokenizer: Tokenizer, images: Iterable[Ids], count: int, reading: Reading) -> Tally:
+def _tally(
+    model: ReformerLM, tokenizer: Tokenizer, images: Iterable[Ids], count: int, reading: ContextRule
+) -> ScoreSums:
     import numpy as np
     import torch
 
-    from reformer_cli.evaluation.likelihood import Tally
+    from reformer_cli.evaluation.likelihood import ScoreSums
 
-    tally = Tally(images=True)
+    tally = ScoreSums(images=True)
     with shown("scoring", count, say, lambda n: f"{n:,.0f} images") as advance:
         for ids in images:
             tally.another()

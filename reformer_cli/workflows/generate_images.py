@@ -20,31 +20,31 @@ if TYPE_CHECKING:
     from reformer_cli.runs.run import Run
     from reformer_cli.sampling.config import SamplingConfig
 
-NOT_OF_IMAGES = ("max_tokens", "repetition_penalty", "repetition_window", "no_repeat_ngram", "beams")
+NOT_OF_IMAGES = ("max_tokens", "repetition_penalty", "repetition_window", "no_repeat_ngram_size", "num_beams")
 
 
 def draw(
     run: Run, image: Path | None, rows: int | None, output: Path | None, config: SamplingConfig, device: str,
     overwrite: bool,
 ) -> None:  # fmt: skip
-    """Complete an image as often as config.samples says and write them; image: None starts with nothing."""
+    """Complete an image as often as config.num_samples says and write them; image: None starts with nothing."""
     from reformer_cli.commands.generate import check_memory, say_rule
     from reformer_cli.data.shards import values
     from reformer_cli.sampling.images import complete
-    from reformer_cli.sampling.sampler import Texts
+    from reformer_cli.sampling.sampler import Sampler
 
     size = run.config.data.image_size
     assert size is not None
-    place = _place(output, config.samples, overwrite)
+    place = _place(output, config.num_samples, overwrite)
     given, original = _given(image, rows, size)
     tokenizer, length = run.tokenizer(), run.config.data.context
     where = pick_device(device)
-    check_memory(run.config.model, length, config.samples, free_memory(where))
+    check_memory(run.config.model, length, config.num_samples, free_memory(where))
     model = load_model(run, where)
     say_rule(run.config.model)
     known = given.reshape(-1).tolist()
-    made: list[list[int]] = [[] for _ in range(config.samples)]
-    texts = Texts(model, config, tokenizer.end)
+    made: list[list[int]] = [[] for _ in range(config.num_samples)]
+    texts = Sampler(model, config, tokenizer.end)
     with reading(len(known)) as on_read:
         texts.read([tokenizer.end, *known], on_read)
     with interruptible([signal.SIGINT]) as interrupted, shown("drawing", length - len(known), say, values) as advance:
@@ -69,7 +69,9 @@ def check_options(config: SamplingConfig, text_options: dict[str, object]) -> No
     wrong = [f"--{name.replace('_', '-')}" for name in NOT_OF_IMAGES if getattr(config, name) != getattr(plain, name)]
     wrong += [name for name, value in text_options.items() if value]
     if wrong:
-        raise UserError(f"{', '.join(wrong)} cannot be used with a run of images", "its prompt is --image and --rows")
+        raise UserError(
+            f"{', '.join(wrong)} cannot be used with a run of images", "its prompt is --image and --keep-rows"
+        )
 
 
 def _place(output: Path | None, samples: int, overwrite: bool) -> Path:
@@ -100,10 +102,10 @@ def _given(image: Path | None, rows: int | None, size: tuple[int, int]) -> tuple
     height, width = size
     if image is None:
         if rows:
-            raise UserError(f"--rows {rows} of what?", "say --image FILE")
+            raise UserError(f"--keep-rows {rows} of what?", "say --image FILE")
         return np.zeros((0, width, 3), np.uint8), None
     if rows is not None and not 0 <= rows < height:
-        raise UserError(f"--rows {rows} is not from 0 to {height - 1}", f"this run's images have {height} rows")
+        raise UserError(f"--keep-rows {rows} is not from 0 to {height - 1}", f"this run's images have {height} rows")
     try:
         with open(image, "rb") as file:
             found, notes = (top if rows is None else pixels)(file, str(image), size)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from lm_eval.api.model import LM
 
-from reformer_cli.evaluation.likelihood import Unlimited, encoded, score_pieces
+from reformer_cli.evaluation.likelihood import FullContextScorer, encoded, score_pieces
 from reformer_cli.runs.run import Run
 from reformer_cli.sampling.generate import generate
 
@@ -46,7 +46,7 @@ class ReformerHarness(LM):  # type: ignore[misc]  # the harness has no annotatio
         """Of each (text,): its log-probability, every token given all before it."""
         found = []
         for request in requests:
-            reader = Unlimited(self.model, torch.tensor([self.tokenizer.end]))
+            reader = FullContextScorer(self.model, torch.tensor([self.tokenizer.end]))
             found.append(-score_pieces(reader, encoded(self.tokenizer, [request.args[0]])).score.nats)
         return found
 

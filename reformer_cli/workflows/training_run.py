@@ -14,7 +14,7 @@ from reformer_cli.utils.errors import UserError
 if TYPE_CHECKING:
     from reformer_cli.data.batches import ValidationWindows
     from reformer_cli.data.dataset import Dataset
-    from reformer_cli.evaluation.likelihood import Reading as Seen
+    from reformer_cli.evaluation.likelihood import ContextRule as Seen
     from reformer_cli.evaluation.likelihood import Score
     from reformer_cli.evaluation.periodic import Evaluations
     from reformer_cli.runs.run import Run

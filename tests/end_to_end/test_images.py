@@ -46,7 +46,7 @@ def read(path: Path | str) -> np.ndarray:
 
 def test_given_rows_are_kept_and_the_rest_is_drawn(reformer: Program, run: Path, folder: Path) -> None:
     whole = read(folder / "03.png")
-    asked = ["generate", "--run", run, "--image", folder / "03.png", "--rows", 2, "--samples", 3]
+    asked = ["generate", "--run", run, "--image", folder / "03.png", "--keep-rows", 2, "--num-samples", 3]
     result = reformer(*asked, "--output", "whole.png")
     assert result.status == 0, result.err
     assert result.out == ""
@@ -143,10 +143,10 @@ def test_recipes_plan(reformer: Program) -> None:
         (["--output", "a.png", "--image", "none.png"], "no file 'none.png'"),
         (["--output", "a.png", "--image", "."], "cannot read ."),
         (["--output", "a.png", "--image", "text.png"], "text.png is no image"),
-        (["--output", "a.png", "--rows", "2"], "--rows 2 of what?"),
-        (["--output", "a.png", "--image", "text.png", "--rows", "4"], "--rows 4 is not from 0 to 3"),
+        (["--output", "a.png", "--keep-rows", "2"], "--keep-rows 2 of what?"),
+        (["--output", "a.png", "--image", "text.png", "--keep-rows", "4"], "--keep-rows 4 is not from 0 to 3"),
         (["--output", "a.png", "--prompt", "Once"], "--prompt cannot be used with a run of images"),
-        (["--output", "a.png", "--beams", "2", "--json"], "--beams, --json cannot be used"),
+        (["--output", "a.png", "--num-beams", "2", "--json"], "--num-beams, --json cannot be used"),
     ],
 )
 def test_mistakes_get_one_line(reformer: Program, run: Path, arguments: list[str], message: str) -> None:
@@ -211,7 +211,7 @@ def test_ctrl_c_writes_what_there_is(reformer: Program, run: Path, folder: Path,
             yield drawn
 
     monkeypatch.setattr(images, "complete", pressed)
-    asked = ["generate", "--run", run, "--image", folder / "03.png", "--rows", 2, "--output", "a.png"]
+    asked = ["generate", "--run", run, "--image", folder / "03.png", "--keep-rows", 2, "--output", "a.png"]
     assert reformer(*asked).status == 130
     made = read("a.png").reshape(-1)
     assert np.array_equal(made[:36], read(folder / "03.png").reshape(-1)[:36])

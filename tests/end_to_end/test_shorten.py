@@ -77,7 +77,7 @@ def test_images_in_groups(reformer: Program, tmp_path: Path) -> None:
     given = [x for s in sets for x in ("--set", s)]
     result = reformer("train", folder, *given, "--steps", 2, "--run", "run")
     assert result.status == 0, result.err
-    made = reformer("generate", "--run", "run", "--image", folder / "3.png", "--rows", 2, "--output", "whole.png")
+    made = reformer("generate", "--run", "run", "--image", folder / "3.png", "--keep-rows", 2, "--output", "whole.png")
     assert made.status == 0, made.err
     assert np.asarray(Image.open("whole.png")).shape == (4, 6, 3)
 

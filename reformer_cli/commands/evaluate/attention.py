@@ -40,7 +40,7 @@ def attention(
     token: Annotated[
         int | None, typer.Option(help="List what this one reaches; -1 is the last; default: the last.")
     ] = None,
-    rounds: Annotated[
+    n_hashes: Annotated[
         int | None, typer.Option(min=1, max=64, help="Hash rounds instead of those that the model was trained with.")
     ] = None,
     json: JsonOption = False,
@@ -58,8 +58,8 @@ def attention(
     begin(json, csv, plot)
     opened, tokenizer, model = open_run(run, device)
     check_hashed(model.config, "there is nothing to look at")
-    if rounds is not None:
-        model = with_rounds(model, rounds)
+    if n_hashes is not None:
+        model = with_rounds(model, n_hashes)
     ids = _text(opened, tokenizer, text, min(tokens, model.config.max_length or tokens))
     position = len(ids) - 1 if token is None else token if token >= 0 else len(ids) + token
     if not 0 <= position < len(ids):

@@ -40,7 +40,7 @@ def context(
         typer.Option(metavar="N,N,...", help="Contexts to compare, in tokens; default: 256, 1024, 4096, ..."),
     ] = None,
     tokens: Annotated[int, typer.Option(min=1, help="Tokens to score at each context, at most.")] = TOKENS,
-    buckets: BucketsOption = None,
+    far_buckets: BucketsOption = None,
     json: JsonOption = False,
     csv: CsvOption = False,
     plot: PlotOption = None,
@@ -57,8 +57,8 @@ def context(
     begin(json, csv, plot)
     asked = _parse(contexts) if contexts is not None else []
     opened, tokenizer, model = open_run(run, device)
-    if buckets is not None:
-        model = with_buckets(model, buckets)
+    if far_buckets is not None:
+        model = with_buckets(model, far_buckets)
     names, passages = _passages(opened, tokenizer, files or [], tokens)
     longest = max(len(p.prefix) + len(p.scored) - 1 for p in passages)
     if (limit := model.config.max_length) is not None and longest >= limit:

@@ -18,11 +18,11 @@ from reformer_cli.utils.errors import UserError
 def harness(
     tasks: Annotated[list[str], typer.Argument(metavar="TASK", help="Tasks by name, such as lambada_openai.")],
     run: RunOption = None,
-    tasks_from: Annotated[
+    include_path: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Folder of task files of your own (they may hold code: use what you trust)."),
     ] = None,
-    few_shot: Annotated[int | None, typer.Option(min=0, help="Examples before each question.")] = None,
+    num_fewshot: Annotated[int | None, typer.Option(min=0, help="Examples before each question.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Questions of each task, at most.")] = None,
     json: JsonOption = False,
     csv: CsvOption = False,
@@ -30,18 +30,18 @@ def harness(
 ) -> None:
     """Score a run on tasks of the public evaluation harness, lm-eval (pip install 'reformer-cli[lm-eval]').
 
-    Most of its tasks download their questions; those of --tasks-from need not.
+    Most of its tasks download their questions; those of --include-path need not.
     """
     from importlib.util import find_spec
 
     begin(json, csv, None)
     if find_spec("lm_eval") is None:
         raise UserError("evaluate harness needs lm-eval", "pip install 'reformer-cli[lm-eval]'")
-    if tasks_from is not None and not tasks_from.is_dir():
-        raise UserError(f"no folder {str(tasks_from)!r}")
+    if include_path is not None and not include_path.is_dir():
+        raise UserError(f"no folder {str(include_path)!r}")
     # The harness prints and logs on stdout, which is for results.
     with contextlib.redirect_stdout(sys.stderr):
-        results = _evaluated(run, tasks, tasks_from, few_shot, limit, pick_device(device))
+        results = _evaluated(run, tasks, include_path, num_fewshot, limit, pick_device(device))
     rows = [
         {"task": task, "metric": metric.removesuffix(",none"), "value": value, "stderr": figures.get(_stderr(metric))}
         for task, figures in results.items()
@@ -80,7 +80,7 @@ def _evaluated(
         manager = TaskManager(include_path=str(folder) if folder is not None else None)
     if unknown := [name for name in tasks if name not in manager.all_tasks]:
         raise UserError(
-            f"the harness knows no task {unknown[0]!r}", "`lm-eval ls tasks` lists them; own ones: --tasks-from"
+            f"the harness knows no task {unknown[0]!r}", "`lm-eval ls tasks` lists them; own ones: --include-path"
         )
     try:
         found = simple_evaluate(

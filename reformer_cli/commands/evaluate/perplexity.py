@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from reformer_cli.data.batches import ValidationWindow
     from reformer_cli.data.text_chunks import Facts
-    from reformer_cli.evaluation.likelihood import Reading, Tally
+    from reformer_cli.evaluation.likelihood import ContextRule, ScoreSums
     from reformer_cli.tokenizers.base import Ids, Tokenizer
 
 MOST_TABLES = 3  # texts with a table each; more have a line each
@@ -62,10 +62,10 @@ def perplexity(
         typer.Option(min=2, help="Let each token see fewer than so many before it, at least half; default: all."),
     ] = None,
     by_position: Annotated[bool, typer.Option("--by-position", help="Also the figures by place in the text.")] = False,
-    rounds: Annotated[
+    n_hashes: Annotated[
         int | None, typer.Option(min=1, max=64, help="Hash rounds instead of those that the model was trained with.")
     ] = None,
-    buckets: BucketsOption = None,
+    far_buckets: BucketsOption = None,
     likelihood: Annotated[
         str | None,
         typer.Option(
@@ -92,10 +92,10 @@ def perplexity(
     if likelihood not in (None, DECODING, FORWARD):
         raise UserError(f"--likelihood {likelihood!r} is not known", f"use {DECODING} or {FORWARD}")
     opened, tokenizer, model = open_run(run, device, images=True)
-    if buckets is not None:  # first, as in `evaluate recall`: further rounds are drawn with all of their buckets
-        model = with_buckets(model, buckets)
-    if rounds is not None:
-        model = with_rounds(model, rounds)
+    if far_buckets is not None:  # first, as in `evaluate recall`: further rounds are drawn with all of their buckets
+        model = with_buckets(model, far_buckets)
+    if n_hashes is not None:
+        model = with_rounds(model, n_hashes)
     reading = reading_of(model.config, opened.config.data.context, context, likelihood)
     images = opened.config.data.image_size is not None
     if images and context is None:
@@ -106,10 +106,10 @@ def perplexity(
     if windows and not images:
         say(f"scoring the held-out last part of {len(windows)} {'text' if len(windows) == 1 else 'texts'}")
     show = table if images or len(files or windows) <= MOST_TABLES else line
-    found: dict[str, Tally] = {}
+    found: dict[str, ScoreSums] = {}
     rule = reading.rule(model.config, images)
     settings = {"context": reading.context, "likelihood": FORWARD if reading.forward else DECODING}
-    settings |= {"rounds": rounds, "buckets": buckets}
+    settings |= {"n_hashes": n_hashes, "far_buckets": far_buckets}
     try:
         given = (model, tokenizer, files or [], windows, reading)
         for name, tally in scored_images(opened, *given) if images else _scored(*given):
@@ -133,7 +133,7 @@ def _unlike(name: str, others: Container[str]) -> str:
     return numbered if name in others else name
 
 
-def _print(found: dict[str, Tally], settings: dict[str, Any], by_position: bool, json: bool, csv: bool) -> None:
+def _print(found: dict[str, ScoreSums], settings: dict[str, Any], by_position: bool, json: bool, csv: bool) -> None:
     """All texts together, and what is printed after all of them."""
     everything = list(found.values())
     if json:
@@ -151,7 +151,7 @@ def _print(found: dict[str, Tally], settings: dict[str, Any], by_position: bool,
         typer.echo("\n" + settings["rule"])
 
 
-def line(name: str, tallies: list[Tally]) -> str:
+def line(name: str, tallies: list[ScoreSums]) -> str:
     """The chief figures of one text among many."""
     record = _record(tallies, False)
     interval = span(record["intervals"]["bits_per_byte"])
@@ -159,7 +159,7 @@ def line(name: str, tallies: list[Tally]) -> str:
     return f"{name}: {record['tokens']:,} tokens, {bits}, perplexity {record['perplexity']:,.2f}"
 
 
-def table(name: str, tallies: list[Tally]) -> str:
+def table(name: str, tallies: list[ScoreSums]) -> str:
     """The figures of one text, or of several together, for people."""
     record = _record(tallies, False)
     rows = [["  tokens", f"{record['tokens']:,}", ""], ["  bytes", f"{record['bytes']:,}", ""]]
@@ -169,11 +169,11 @@ def table(name: str, tallies: list[Tally]) -> str:
     return f"{head}\n{aligned(rows)}"
 
 
-def _labels(tallies: list[Tally]) -> dict[str, tuple[str, int]]:
+def _labels(tallies: list[ScoreSums]) -> dict[str, tuple[str, int]]:
     return OF_IMAGES if tallies[0].images else LABELS
 
 
-def _record(tallies: list[Tally], by_position: bool) -> dict[str, Any]:
+def _record(tallies: list[ScoreSums], by_position: bool) -> dict[str, Any]:
     """Figures of texts together by the names that `--json` prints."""
     from reformer_cli.evaluation.likelihood import bin_range, pooled
 
@@ -192,7 +192,7 @@ def _record(tallies: list[Tally], by_position: bool) -> dict[str, Any]:
     return record
 
 
-def _rows(name: str, tallies: list[Tally], by_position: bool) -> list[dict[str, Any]]:
+def _rows(name: str, tallies: list[ScoreSums], by_position: bool) -> list[dict[str, Any]]:
     """As `_record`, for CSV: one row in all, one for each range of positions."""
     record = _record(tallies, by_position)
     rows = []
@@ -206,7 +206,7 @@ def _rows(name: str, tallies: list[Tally], by_position: bool) -> list[dict[str, 
     return rows
 
 
-def _position_table(tallies: list[Tally]) -> str:
+def _position_table(tallies: list[ScoreSums]) -> str:
     rows = [["tokens before it", "tokens", "nats/token", "95 % interval", "bits/byte"]]
     for part in _record(tallies, True)["by_position"]:
         interval = span(part["intervals"]["nats_per_token"])
@@ -216,8 +216,8 @@ def _position_table(tallies: list[Tally]) -> str:
 
 
 def _scored(
-    model: ReformerLM, tokenizer: Tokenizer, files: list[str], windows: Sequence[ValidationWindow], reading: Reading
-) -> Iterator[tuple[str, Tally]]:
+    model: ReformerLM, tokenizer: Tokenizer, files: list[str], windows: Sequence[ValidationWindow], reading: ContextRule
+) -> Iterator[tuple[str, ScoreSums]]:
     """Each text with its sums."""
     import torch
 

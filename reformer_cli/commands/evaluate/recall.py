@@ -29,28 +29,28 @@ if TYPE_CHECKING:
     from reformer_cli.runs.run import Run
     from reformer_cli.tokenizers.base import Tokenizer
 
-LONGEST = 16_384  # tokens back, where --longest is not given
+MAX_DISTANCE = 16_384  # tokens back, where --max-distance is not given
 AS_TRAINED = "as trained"
 
 
 def recall(
     run: RunOption = None,
     test: Annotated[
-        list[str] | None, typer.Option(help="duplicate, pairs or needle; may be repeated; default: all that can be.")
+        list[str] | None, typer.Option(help="copy, associative or needle; may be repeated; default: all that can be.")
     ] = None,
-    longest: Annotated[int, typer.Option(min=64, help="How far back to test, in tokens.")] = LONGEST,
+    max_distance: Annotated[int, typer.Option(min=64, help="How far back to test, in tokens.")] = MAX_DISTANCE,
     text: Annotated[
         str | None,
         typer.Option(metavar="FILE", help="Where to plant sentences; default: the end of the run's own text."),
     ] = None,
-    rounds: Annotated[
+    n_hashes: Annotated[
         str | None,
         typer.Option(
             metavar="N,N,...",
-            help="Hash rounds to compare, such as 1,2,4,8,full; full: attention to everything (duplicate alone).",
+            help="Hash rounds to compare, such as 1,2,4,8,full; full: attention to everything (copy alone).",
         ),
     ] = None,
-    buckets: BucketsOption = None,
+    far_buckets: BucketsOption = None,
     seed: SeedOption = 0,
     json: JsonOption = False,
     csv: CsvOption = False,
@@ -71,21 +71,21 @@ def recall(
     wanted = list(dict.fromkeys(test or TESTS))
     if wrong := [name for name in wanted if name not in TESTS]:
         raise UserError(f"--test {wrong[0]} is not known", f"use {', '.join(TESTS)}")
-    variants = parse_rounds(rounds) if rounds is not None else [None]
+    variants = parse_rounds(n_hashes) if n_hashes is not None else [None]
     opened, tokenizer, model = open_run(run, device)
-    if rounds is not None:
+    if n_hashes is not None:
         check_hashed(model.config)
-    if buckets is not None:
-        model = with_buckets(model, buckets)
+    if far_buckets is not None:
+        model = with_buckets(model, far_buckets)
     source = find(opened.config.data.corpus)
     if source is not None and text is None and "needle" in wanted:
         if test:
             raise UserError(f"a run trained on {source} has no text to plant sentences in", "name one with --text")
         wanted.remove("needle")
     alphabet = alphabet_of(tokenizer, source)
-    haystack = _haystack(opened, tokenizer, text, longest) if "needle" in wanted else None
+    haystack = _haystack(opened, tokenizer, text, max_distance) if "needle" in wanted else None
     trained = source.length if source is not None else None
-    lengths = lengths_of(wanted, longest, trained, model.config.max_length, haystack, say)
+    lengths = lengths_of(wanted, max_distance, trained, model.config.max_length, haystack, say)
     if model.config.pattern == "published":
         say("pattern published: copies are read in one pass, as it was trained; all else by the rule of decoding")
     found: dict[str, list[Outcome]] = {}
@@ -96,9 +96,9 @@ def recall(
     chance = 1 / len(alphabet.symbols)
     if json:
         each = {name: [o.as_dict() for o in outcomes] for name, outcomes in found.items()}
-        print_json({"seed": seed, "symbols": len(alphabet.symbols), "chance": chance, "rounds": each})
+        print_json({"seed": seed, "symbols": len(alphabet.symbols), "chance": chance, "n_hashes": each})
     elif csv:
-        write_csv([{"rounds": name} | o.as_dict() for name, outcomes in found.items() for o in outcomes])
+        write_csv([{"n_hashes": name} | o.as_dict() for name, outcomes in found.items() for o in outcomes])
     else:
         typer.echo(_report(found, chance))
     if plot is not None:
@@ -129,8 +129,8 @@ def _report(found: dict[str, list[Outcome]], chance: float) -> str:
     """Tables for people: one a test, rounds side by side; needles as a map of depth and length."""
     parts = []
     titles = {
-        "duplicate": "copies of random symbols (0 w 0 w): share of the second w that is right",
-        "pairs": "values of keys that come again: share right",
+        "copy": "copies of random symbols (0 w 0 w): share of the second w that is right",
+        "associative": "values of keys that come again: share right",
     }
     for test, title in titles.items():
         distances = sorted({o.distance for each in found.values() for o in each if o.test == test})

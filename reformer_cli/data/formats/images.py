@@ -45,7 +45,7 @@ def top(stream: BinaryIO, name: str, size: tuple[int, int]) -> tuple[Pixels, lis
     rows = round(found.height * width / found.width)
     if not 0 < rows < height:
         what = f"{name} has {rows} rows where it is {width} pixels wide, and a whole image {height}"
-        raise UnreadableText(what, f"say how many are kept, such as --rows {height // 2}")
+        raise UnreadableText(what, f"say how many are kept, such as --keep-rows {height // 2}")
     from PIL import Image
 
     return np.asarray(found.resize((width, rows), Image.Resampling.LANCZOS)), notes

@@ -28,7 +28,7 @@ def test_json_has_the_promised_keys_and_adds_up(reformer: Program, run: Path, te
     Path("b.txt").write_text("The cat sät.\n", "utf-8")
     result = reformer("evaluate", "perplexity", "--run", run, text, "b.txt", "--json")
     found = json.loads(result.out)
-    assert set(found) == KEYS | {"context", "likelihood", "rounds", "buckets", "rule", "files"}
+    assert set(found) == KEYS | {"context", "likelihood", "n_hashes", "far_buckets", "rule", "files"}
     assert "a file's first one, given the end-of-text token" in found["rule"]
     assert found["bytes"] == text.stat().st_size + 14
     parts = found["files"].values()
@@ -147,18 +147,18 @@ def test_many_texts_have_a_line_each(reformer: Program, run: Path) -> None:
 def test_rounds_are_an_override(reformer: Program, run: Path, text: Path) -> None:
     as_trained, same, more = (
         json.loads(reformer("evaluate", "perplexity", "--run", run, text, "--json", *options).out)["bits_per_byte"]
-        for options in ([], ["--rounds", 2], ["--rounds", 6])
+        for options in ([], ["--n-hashes", 2], ["--n-hashes", 6])
     )
     assert as_trained == same != more
 
 
 def test_buckets_are_an_override(reformer: Program, run: Path, text: Path) -> None:
     options = ["evaluate", "perplexity", "--run", run, text, "--json"]
-    as_trained, fewer = (json.loads(reformer(*options, *rest).out) for rest in ([], ["--buckets", 64]))
+    as_trained, fewer = (json.loads(reformer(*options, *rest).out) for rest in ([], ["--far-buckets", 64]))
     assert as_trained["bits_per_byte"] != fewer["bits_per_byte"]
     assert (as_trained["buckets"], fewer["buckets"]) == (None, 64)
     options = ["evaluate", "context", "--run", run, text, "--csv"]
-    assert reformer(*options).out != reformer(*options, "--buckets", 64).out
+    assert reformer(*options).out != reformer(*options, "--far-buckets", 64).out
 
 
 def test_pictures(reformer: Program, run: Path, text: Path) -> None:
@@ -211,8 +211,8 @@ def test_context_limits_what_is_seen(reformer: Program, run: Path, text: Path) -
         (["latin.txt"], "not utf-8: byte 0"),
         (["--context", "1"], "'--context': Input should be greater than or equal to 2"),
         (["--json", "--csv"], "exclude each other"),
-        (["--rounds", "0"], "--rounds"),
-        (["--buckets", "100"], "--buckets 100 is no even multiple of the 64 that"),
+        (["--n-hashes", "0"], "--n-hashes"),
+        (["--far-buckets", "100"], "--far-buckets 100 is no even multiple of the 64 that"),
         ([".."], "cannot read"),
     ],
 )

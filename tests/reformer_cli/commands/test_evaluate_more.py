@@ -64,14 +64,14 @@ def test_evaluations_during_training_and_at_its_end(reformer: Program, text: Pat
     for record in found.values():
         assert record["perplexity"]["tokens"] == 300
         assert set(record["context"]) == {"4", "16", "all"}
-        assert {o["test"] for o in record["recall"]} == {"duplicate", "pairs"}  # there are too few words for needles
+        assert {o["test"] for o in record["recall"]} == {"copy", "associative"}  # there are too few words for needles
         assert "tokens" in record["verdict"]
     # The last weights are the best ones here; the commands say the same of them.
     again = json.loads(
-        reformer("evaluate", "recall", "--run", "curve", "--longest", 64, "--test", "pairs", "--json").out
+        reformer("evaluate", "recall", "--run", "curve", "--max-distance", 64, "--test", "associative", "--json").out
     )
-    best = {json.dumps([o for o in r["recall"] if o["test"] == "pairs"]) for r in found.values()}
-    assert json.dumps(again["rounds"]["as trained"]) in best
+    best = {json.dumps([o for o in r["recall"] if o["test"] == "associative"]) for r in found.values()}
+    assert json.dumps(again["n_hashes"]["as trained"]) in best
 
 
 def test_evaluations_can_begin_with_a_resumed_run(reformer: Program, run: Path) -> None:
@@ -118,7 +118,11 @@ def test_published_runs_say_which_likelihood_they_are_scored_by(reformer: Progra
     assert held_out["bits_per_byte"] == pytest.approx(logged, rel=1e-6)
     for command in ("context", "recall"):
         result = reformer(
-            "evaluate", command, "--run", "p", *(["--longest", 64, "--test", "pairs"] * (command == "recall"))
+            "evaluate",
+            command,
+            "--run",
+            "p",
+            *(["--max-distance", 64, "--test", "associative"] * (command == "recall")),
         )
         assert result.status == 0
         assert "pattern published" in result.err
@@ -127,26 +131,26 @@ def test_published_runs_say_which_likelihood_they_are_scored_by(reformer: Progra
 def test_recall_of_a_text_run(reformer: Program, run: Path, text: Path) -> None:
     words = [f"{a}{b}ing" for a in "bcdfghjklmnp" for b in ("a", "e", "i", "o", "u", "ar", "or")]
     Path("novel.txt").write_text((" ".join(words) + ".\n") * 9, "utf-8")
-    options = ["evaluate", "recall", "--run", run, "--longest", 1024, "--text", "novel.txt"]
+    options = ["evaluate", "recall", "--run", run, "--max-distance", 1024, "--text", "novel.txt"]
     report = reformer(*options, "--plot", "r.png")
     assert report.status == 0, report.err
     for part in ("copies of random symbols", "values of keys", "sentences planted", "depth  1,024 tokens"):
         assert part in report.out
     assert Path("r.png").read_bytes().startswith(b"\x89PNG")
     found = json.loads(reformer(*options, "--json").out)
-    outcomes = found["rounds"]["as trained"]
-    assert {o["test"] for o in outcomes} == {"duplicate", "pairs", "needle"}
-    assert json.loads(reformer(*options, "--json", "--seed", 1).out)["rounds"] != found["rounds"]
+    outcomes = found["n_hashes"]["as trained"]
+    assert {o["test"] for o in outcomes} == {"copy", "associative", "needle"}
+    assert json.loads(reformer(*options, "--json", "--seed", 1).out)["n_hashes"] != found["n_hashes"]
 
 
 def test_recall_of_other_rounds(reformer: Program, duplicate_run: Path) -> None:
-    options = ["evaluate", "recall", "--run", duplicate_run, "--longest", 64, "--rounds", "1,2,full"]
+    options = ["evaluate", "recall", "--run", duplicate_run, "--max-distance", 64, "--n-hashes", "1,2,full"]
     found = json.loads(reformer(*options, "--json").out)
     assert found["symbols"] == 20
-    rounds = found["rounds"]
+    rounds = found["n_hashes"]
     assert list(rounds) == ["1 round", "2 rounds", "full"]
-    assert {o["test"] for o in rounds["2 rounds"]} == {"duplicate", "pairs"}
-    assert {o["test"] for o in rounds["full"]} == {"duplicate"}  # the others are streamed
+    assert {o["test"] for o in rounds["2 rounds"]} == {"copy", "associative"}
+    assert {o["test"] for o in rounds["full"]} == {"copy"}  # the others are streamed
     assert 16 in [o["distance"] for o in rounds["full"]]  # the length that it was trained with
     rows = list(csv.DictReader(io.StringIO(reformer(*options, "--csv").out)))
     assert len(rows) == sum(map(len, rounds.values()))
@@ -154,9 +158,9 @@ def test_recall_of_other_rounds(reformer: Program, duplicate_run: Path) -> None:
 
 def test_recall_mistakes(reformer: Program, run: Path, duplicate_run: Path) -> None:
     options = ["evaluate", "recall", "--run", run]
-    assert "--test nothing is not known; use duplicate, pairs, needle" in reformer(*options, "--test", "nothing").error
-    assert "--rounds '0' is not" in reformer(*options, "--rounds", "0").error
-    assert "--buckets 7 is no even multiple" in reformer(*options, "--buckets", 7).error
+    assert "--test nothing is not known; use copy, associative, needle" in reformer(*options, "--test", "nothing").error
+    assert "--n-hashes '0' is not" in reformer(*options, "--n-hashes", "0").error
+    assert "--far-buckets 7 is no even multiple" in reformer(*options, "--far-buckets", 7).error
     assert "no text to plant" in reformer("evaluate", "recall", "--run", duplicate_run, "--test", "needle").error
     assert "common words, too few" in reformer(*options, "--test", "needle").error
 
@@ -186,7 +190,7 @@ def test_attention_table_picture_and_listing(reformer: Program, run: Path, text:
     assert together["reached"] >= max(layer["reached"] for layer in found["layers"][:-1])
     assert together["top_found"] >= max(layer["top_found"] for layer in found["layers"][:-1])
     assert all(seen["position"] < 50 for seen in found["reached"])
-    more = json.loads(reformer(*options, "--rounds", 8, "--json").out)["layers"][-1]
+    more = json.loads(reformer(*options, "--n-hashes", 8, "--json").out)["layers"][-1]
     assert more["top_found"] > together["top_found"]
     assert reformer("evaluate", "attention", "--run", run).status == 0
 
@@ -196,7 +200,7 @@ def test_attention_mistakes(reformer: Program, run: Path, text: Path) -> None:
     assert "--token 300 is not among the 300 tokens" in reformer(*options, "--token", 300).error
     assert reformer("train", text, *TINY, "--set", "layers=[local]", "--steps", 1, "--run", "local").status == 0
     assert "no LSH heads (layers: local)" in reformer("evaluate", "attention", text, "--run", "local").error
-    assert "no LSH heads" in reformer("evaluate", "recall", "--rounds", 2, "--run", "local").error
+    assert "no LSH heads" in reformer("evaluate", "recall", "--n-hashes", 2, "--run", "local").error
 
 
 TASK = """
@@ -229,13 +233,13 @@ def tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.slow
 def test_the_public_harness_scores_a_run_offline(reformer: Program, run: Path, tasks: Path) -> None:
     pytest.importorskip("lm_eval")
-    options = ["evaluate", "harness", "nursery", "--run", run, "--tasks-from", tasks]
+    options = ["evaluate", "harness", "nursery", "--run", run, "--include-path", tasks]
     found = json.loads(reformer(*options, "--json").out)["tasks"]
     assert [(row["task"], row["metric"]) for row in found] == [("nursery", "acc")]
     assert found[0]["value"] in (0.0, 0.5, 1.0)
     assert "nursery" in reformer(*options).out
     assert "knows no task 'nurseries'" in reformer("evaluate", "harness", "nurseries", "--run", run).error
-    assert "no folder" in reformer("evaluate", "harness", "x", "--run", run, "--tasks-from", "none").error
+    assert "no folder" in reformer("evaluate", "harness", "x", "--run", run, "--include-path", "none").error
 
 
 def test_without_the_harness_its_extra_is_named(reformer: Program, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

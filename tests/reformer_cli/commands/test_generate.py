@@ -41,7 +41,7 @@ def test_greedy_needs_no_seed(reformer: Program, run: Path) -> None:
 
 
 def test_several_samples_in_one_batch(reformer: Program, run: Path) -> None:
-    out = reformer("generate", "--run", run, "--prompt", "A", "--samples", 3, "--max-tokens", 8).out
+    out = reformer("generate", "--run", run, "--prompt", "A", "--num-samples", 3, "--max-tokens", 8).out
     assert out.count("===") == 6
     texts = [part.split("===\n")[1] for part in out.split("=== ")[1:]]
     assert len(set(texts)) > 1
@@ -116,10 +116,10 @@ def test_ctrl_c_keeps_what_there_is(reformer: Program, run: Path, monkeypatch: p
         (["--max-tokens", "x"], "x"),
         (["--no-such-option"], "No such option"),
         (
-            ["--bias", "cat", "--bias", "=3", "--bias", "a=nan"],
-            "--bias 'cat' is not TEXT=NUMBER with a number from -10",
+            ["--logit-bias", "cat", "--logit-bias", "=3", "--logit-bias", "a=nan"],
+            "--logit-bias 'cat' is not TEXT=NUMBER with a number from -10",
         ),
-        (["--beams", "2", "--samples", "3"], "--samples 3 exceeds --beams 2"),
+        (["--num-beams", "2", "--num-samples", "3"], "--num-samples 3 exceeds --num-beams 2"),
         (["--prompt", "\udcff"], "not UTF-8"),
     ],
 )
@@ -179,31 +179,44 @@ def test_sampling_options_reach_the_text(reformer: Program, run: Path) -> None:
 
     plain = made()
     pair = next(plain[i : i + 2] for i in range(8, len(plain)) if plain[i : i + 2].isascii() and plain[i] != "=")
-    assert pair not in made("--bias", f"{pair}=-1000")[len("The cat") :]
+    assert pair not in made("--logit-bias", f"{pair}=-1000")[len("The cat") :]
     greedy = ("--temperature", 0, "--repetition-penalty", 9)
     assert made(*greedy) != made(*greedy, "--repetition-window", 1)
-    assert made("--no-repeat-ngram", 1) != plain
-    assert made("--beams", 3) == made("--beams", 3, "--seed", 9)
-    assert reformer("generate", "--run", run, "--beams", 4, "--samples", 2, "--max-tokens", 9).out.count("===") == 4
+    assert made("--no-repeat-ngram-size", 1) != plain
+    assert made("--num-beams", 3) == made("--num-beams", 3, "--seed", 9)
+    assert (
+        reformer("generate", "--run", run, "--num-beams", 4, "--num-samples", 2, "--max-tokens", 9).out.count("===")
+        == 4
+    )
 
 
 def test_json_says_everything_about_each_sample(reformer: Program, run: Path) -> None:
-    options = ["--run", run, "--prompt", "A", "--samples", 2, "--max-tokens", 8]
+    options = ["--run", run, "--prompt", "A", "--num-samples", 2, "--max-tokens", 8]
     shown = reformer("generate", *options).out
     lines = [json.loads(line) for line in reformer("generate", *options, "--json").out.splitlines()]
     assert [line["sample"] for line in lines] == [1, 2]
     for line in lines:
         assert line["prompt"] + line["text"] in shown
-        assert line["finish"] in ("length", "end")
-        assert len(line["tokens"]) == len(line["log_probabilities"]) <= 8
-        assert all(x <= 0 for x in line["log_probabilities"])
+        assert line["finish_reason"] in ("length", "end")
+        assert len(line["tokens"]) == len(line["logprobs"]) <= 8
+        assert all(x <= 0 for x in line["logprobs"])
         assert line["seconds"] > 0
-    assert json.loads(reformer("generate", *options, "--json", "--beams", 2).out.splitlines()[0])["text"]
+    assert json.loads(reformer("generate", *options, "--json", "--num-beams", 2).out.splitlines()[0])["text"]
 
 
 @pytest.mark.parametrize("samples", [1, 3])
 def test_a_session_goes_on_as_if_never_stopped(reformer: Program, run: Path, samples: int) -> None:
-    options = ["--run", run, "--samples", samples, "--no-repeat-ngram", 4, "--repetition-penalty", 1.2, "--json"]
+    options = [
+        "--run",
+        run,
+        "--num-samples",
+        samples,
+        "--no-repeat-ngram-size",
+        4,
+        "--repetition-penalty",
+        1.2,
+        "--json",
+    ]
 
     def made(*more: object) -> list[dict[str, object]]:
         result = reformer("generate", *options, *more)
@@ -241,11 +254,14 @@ def test_sessions_that_do_not_fit_are_refused(reformer: Program, run: Path, text
     kept = Path("s").read_bytes()
     assert reformer("train", text, *TINY, "--steps", 2, "--run", "other").status == 0
     assert "another model's session" in reformer("generate", "--run", "other", *options).error
-    assert "--buckets that it was made with" in reformer("generate", "--run", run, *options, "--buckets", 64).error
     assert (
-        "the session has 1 texts, --samples is 2" in reformer("generate", "--run", run, *options, "--samples", 2).error
+        "--far-buckets that it was made with" in reformer("generate", "--run", run, *options, "--far-buckets", 64).error
     )
-    assert "exclude each other" in reformer("generate", "--run", run, *options, "--beams", 2).error
+    assert (
+        "the session has 1 texts, --num-samples is 2"
+        in reformer("generate", "--run", run, *options, "--num-samples", 2).error
+    )
+    assert "exclude each other" in reformer("generate", "--run", run, *options, "--num-beams", 2).error
     Path("s").write_bytes(kept[:-9])
     assert "not a session, or damaged" in reformer("generate", "--run", run, *options).error
     Path("s").write_text("hello")
@@ -256,11 +272,11 @@ def test_sessions_that_do_not_fit_are_refused(reformer: Program, run: Path, text
 
 def test_a_session_is_kept_at_ctrl_c(reformer: Program, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first Ctrl-C waits for the token under way: half a token would leave layers at different positions."""
-    from reformer_cli.sampling.sampler import Texts
+    from reformer_cli.sampling.sampler import Sampler
 
-    original, calls = Texts.draw, 0
+    original, calls = Sampler.draw, 0
 
-    def draw(self: Texts):
+    def draw(self: Sampler):
         nonlocal calls
         calls += 1
         if calls == 15:
@@ -269,11 +285,11 @@ def test_a_session_is_kept_at_ctrl_c(reformer: Program, run: Path, monkeypatch: 
 
     options = ["--run", run, "--prompt", "The", "--json"]
     whole = json.loads(reformer("generate", *options, "--max-tokens", 40).out)
-    monkeypatch.setattr(Texts, "draw", draw)
+    monkeypatch.setattr(Sampler, "draw", draw)
     result = reformer("generate", *options, "--session", "s")
     assert result.status == 130
     first = json.loads(result.out)
-    assert first["finish"] == "interrupted"
+    assert first["finish_reason"] == "interrupted"
     assert first["tokens"] == whole["tokens"][:15]
     rest = json.loads(reformer("generate", "--run", run, "--json", "--session", "s", "--max-tokens", 25).out)
     assert first["tokens"] + rest["tokens"] == whole["tokens"]

@@ -16,7 +16,7 @@ from reformer_cli.evaluation.context_curve import (
     tokens_to_read,
     verdict,
 )
-from reformer_cli.evaluation.likelihood import Reading, nats
+from reformer_cli.evaluation.likelihood import ContextRule, nats
 from reformer_cli.evaluation.word_recurrence import NEW, NO_WORD, Recurrence
 
 
@@ -29,7 +29,7 @@ def test_every_context_is_what_perplexity_gives_with_it() -> None:
     contexts = [8, 32, None]
     curve = context_curve(model, passages, contexts, read.append)
     for n, context in enumerate(contexts):
-        wanted = sum(nats(model, p.prefix, p.scored, Reading(context)) for p in passages)
+        wanted = sum(nats(model, p.prefix, p.scored, ContextRule(context)) for p in passages)
         assert curve.nats[n].sum() == pytest.approx(wanted, rel=1e-6)
         assert curve.bits(n)[0] == pytest.approx(wanted / math.log(2) / 220, rel=1e-6)
     assert sum(read) == pytest.approx(tokens_to_read(passages, contexts), abs=len(passages))

@@ -7,7 +7,7 @@ import torch
 from builders.models import small, tokens
 
 from reformer_cli.evaluation import likelihood
-from reformer_cli.evaluation.likelihood import Reading, reading_of
+from reformer_cli.evaluation.likelihood import ContextRule, reading_of
 
 
 def by_hand(model, prefix: torch.Tensor, scored: torch.Tensor, first: int = 0) -> float:
@@ -24,8 +24,10 @@ def test_streaming_is_one_pass(at_once: int, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(likelihood, "AT_ONCE", at_once)
     model = small(torch.float64)
     prefix, scored = tokens(20)[0], tokens(150, seed=1)[0]
-    assert likelihood.nats(model, prefix, scored, Reading()) == pytest.approx(by_hand(model, prefix, scored), rel=1e-12)
-    assert likelihood.nats(model, prefix[:1], scored, Reading()) == pytest.approx(
+    assert likelihood.nats(model, prefix, scored, ContextRule()) == pytest.approx(
+        by_hand(model, prefix, scored), rel=1e-12
+    )
+    assert likelihood.nats(model, prefix[:1], scored, ContextRule()) == pytest.approx(
         by_hand(model, prefix[:1], scored), rel=1e-12
     )
 
@@ -39,20 +41,20 @@ def test_limited_context_by_hand() -> None:
         low = max(0, start - 4)
         part = whole[low : min(start + 4, 51)]
         wanted += by_hand(model, part[: start - low], part[start - low :])
-    assert likelihood.nats(model, prefix, scored, Reading(8)) == pytest.approx(wanted, rel=1e-12)
+    assert likelihood.nats(model, prefix, scored, ContextRule(8)) == pytest.approx(wanted, rel=1e-12)
 
 
 def test_progress_counts_every_scored_token() -> None:
     seen: list[int] = []
-    likelihood.nats(small(), tokens(9)[0], tokens(100, seed=1)[0], Reading(), seen.append)
+    likelihood.nats(small(), tokens(9)[0], tokens(100, seed=1)[0], ContextRule(), seen.append)
     assert sum(seen) == 100
 
 
 def test_two_readings_of_a_causal_pattern_are_one() -> None:
     model = small(torch.float64)
     prefix, scored = tokens(30)[0], tokens(90, seed=1)[0]
-    by_pass = likelihood.nats(model, prefix, scored, Reading(32, forward=True))
-    assert by_pass == pytest.approx(likelihood.nats(model, prefix, scored, Reading(32)), rel=1e-12)
+    by_pass = likelihood.nats(model, prefix, scored, ContextRule(32, forward=True))
+    assert by_pass == pytest.approx(likelihood.nats(model, prefix, scored, ContextRule(32)), rel=1e-12)
 
 
 PUBLISHED = {
@@ -70,13 +72,13 @@ def test_published_runs_are_scored_by_the_forward_pass_unless_decoding_is_asked_
     model = small(torch.float64, **PUBLISHED)
     prefix, scored = tokens(1)[0], tokens(32, seed=1)[0]
     reading = reading_of(model.config, 64, None, None)
-    assert reading == Reading(64, forward=True)
+    assert reading == ContextRule(64, forward=True)
     assert "the forward pass, as trained" in reading.rule(model.config)
     trained = likelihood.nats(model, prefix, scored, reading)
     assert trained == pytest.approx(by_hand(model, prefix, scored), rel=1e-12)
     decoded = reading_of(model.config, 64, None, "decoding")
-    assert decoded == Reading(None)
+    assert decoded == ContextRule(None)
     assert "decoding, which generation follows" in decoded.rule(model.config)
     assert abs(likelihood.nats(model, prefix, scored, decoded) - trained) > 1e-6
-    assert reading_of(small().config, 64, None, None) == Reading(None)
-    assert reading_of(model.config, 64, 16, None) == Reading(16, forward=True)
+    assert reading_of(small().config, 64, None, None) == ContextRule(None)
+    assert reading_of(model.config, 64, 16, None) == ContextRule(16, forward=True)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from reformer_cli.data.copy_task import CopyTask
 from reformer_cli.evaluation import recall
-from reformer_cli.evaluation.recall import Alphabet, alphabet_of, common_words, duplicate, needle, pairs, steps_to
+from reformer_cli.evaluation.recall import Alphabet, alphabet_of, associative, common_words, copy, needle, steps_to
 from reformer_cli.evaluation.rehash import FULL, with_rounds
 from reformer_cli.tokenizers.base import ByteTokenizer
 from reformer_cli.tokenizers.subword import train_subwords
@@ -64,21 +64,21 @@ BYTES = Alphabet(np.arange(1, 128), 0, ())
 
 
 def test_copies_are_found_by_who_remembers_and_not_by_who_does_not() -> None:
-    found = duplicate(oracle(), BYTES, 100, seed=0)
+    found = copy(oracle(), BYTES, 100, seed=0)
     assert found.asked == 100 * 64
     assert found.distance == 101
     # The first two symbols of the copy follow a mark and symbols that stand elsewhere before.
     assert found.share > 0.97
     assert found.nats < 0.3
-    forgetful = duplicate(oracle(reach=50), BYTES, 100, seed=0)
+    forgetful = copy(oracle(reach=50), BYTES, 100, seed=0)
     assert forgetful.share < 0.02
-    assert duplicate(oracle(reach=50), BYTES, 100, seed=0) == forgetful
-    guessing = [duplicate(oracle(n=1), BYTES, 100, seed=seed).nats for seed in (0, 0, 1)]
+    assert copy(oracle(reach=50), BYTES, 100, seed=0) == forgetful
+    guessing = [copy(oracle(n=1), BYTES, 100, seed=seed).nats for seed in (0, 0, 1)]
     assert guessing[0] == guessing[1] != guessing[2]
 
 
-def test_pairs_by_distance() -> None:
-    found = pairs(oracle(n=2, reach=300), BYTES, [64, 256, 1024], seed=0)
+def test_values_of_keys_by_distance() -> None:
+    found = associative(oracle(n=2, reach=300), BYTES, [64, 256, 1024], seed=0)
     assert [o.distance for o in found] == [64, 256, 1024]
     assert [o.asked for o in found] == [64] * 3
     assert min(found[0].share, found[1].share) > 0.95  # a key may also stand where a value ends and a mark begins
@@ -87,8 +87,8 @@ def test_pairs_by_distance() -> None:
 
 def test_keys_have_as_many_symbols_as_they_need_to_differ() -> None:
     few = Alphabet(np.arange(1, 9), 0, ())
-    assert pairs(oracle(n=4), few, [64], seed=0)[0].share == 1.0  # 8 symbols: keys of three and more
-    assert pairs(oracle(n=1), few, [64], seed=0)[0].share < 0.7  # one symbol of a key tells little
+    assert associative(oracle(n=4), few, [64], seed=0)[0].share == 1.0  # 8 symbols: keys of three and more
+    assert associative(oracle(n=1), few, [64], seed=0)[0].share < 0.7  # one symbol of a key tells little
 
 
 def test_needles_are_found_where_planted_and_not_elsewhere() -> None:
@@ -122,10 +122,10 @@ def test_planted_texts_have_the_length_asked_for() -> None:
 
 def test_streamed_and_in_one_pass_agree() -> None:
     model = small(torch.float64, vocab_size=200, n_hashes=2)
-    a = duplicate(model, BYTES, 60, seed=0)
-    b = duplicate(model, BYTES, 60, seed=0, streamed=False)
+    a = copy(model, BYTES, 60, seed=0)
+    b = copy(model, BYTES, 60, seed=0, streamed=False)
     assert (a.right, a.nats) == (b.right, pytest.approx(b.nats, rel=1e-9))
-    assert duplicate(with_rounds(model, FULL, 123), BYTES, 60, seed=0, streamed=False).nats != pytest.approx(a.nats)
+    assert copy(with_rounds(model, FULL, 123), BYTES, 60, seed=0, streamed=False).nats != pytest.approx(a.nats)
 
 
 def test_symbols_are_visible_tokens() -> None:

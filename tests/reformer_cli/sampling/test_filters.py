@@ -11,9 +11,9 @@ from reformer import ReformerLM
 
 from reformer_cli.sampling import filters
 from reformer_cli.sampling.config import SamplingConfig
-from reformer_cli.sampling.generate import Made, generate, make
+from reformer_cli.sampling.generate import Sample, generate, stream_samples
 from reformer_cli.sampling.history import History
-from reformer_cli.sampling.sampler import Texts, choose
+from reformer_cli.sampling.sampler import Sampler, choose
 from reformer_cli.sampling.text_stream import TextStream
 from reformer_cli.tokenizers.base import ByteTokenizer, StreamDecoder
 
@@ -58,14 +58,14 @@ def test_forbidden_tokens_go_and_biased_ones_move() -> None:
 
 def test_temperature_first_then_top_p() -> None:
     # At a high temperature the nucleus is wider: the conventional order.
-    assert len(kept(filters.narrowed(P.log(), SamplingConfig(temperature=10, top_p=0.6)))) == 3
+    assert len(kept(filters.apply_filters(P.log(), SamplingConfig(temperature=10, top_p=0.6)))) == 3
 
 
 def test_the_window_of_the_repetition_penalty() -> None:
     history = History()
     history.extend([0, 1, 2])
     config = SamplingConfig(repetition_penalty=2, repetition_window=2)
-    found = filters.penalised(torch.ones(1, 4), [history], config)
+    found = filters.apply_penalties(torch.ones(1, 4), [history], config)
     assert found.tolist() == [[1, 0.5, 0.5, 1]]
 
 
@@ -84,7 +84,7 @@ def test_draws_follow_what_filters_keep() -> None:
 
 def texts(model: ReformerLM, prompt: list[int], end: int = -1, **settings: Any) -> list[list[int]]:
     """Tokens drawn step by step, one list a step."""
-    made = Texts(model, SamplingConfig(**settings), end)
+    made = Sampler(model, SamplingConfig(**settings), end)
     made.read(prompt)
     return [made.draw().tokens for _ in range(made.config.max_tokens)]
 
@@ -99,16 +99,16 @@ def test_generation_is_what_the_model_says() -> None:
         ids = [*ids, token]
 
 
-def test_log_probabilities_are_the_models_own() -> None:
+def test_logprobs_are_the_models_own() -> None:
     """Not those after temperature and filters: they would say how the text was drawn, not how likely it is."""
     model = small(torch.float64)
-    made = Texts(model, SamplingConfig(temperature=2.0, top_k=3), -1)
+    made = Sampler(model, SamplingConfig(temperature=2.0, top_k=3), -1)
     made.read(range(30))
     drawn = [made.draw() for _ in range(20)]
     ids = torch.tensor([[*range(30), *(d.tokens[0] for d in drawn)]])
     with torch.no_grad():
-        sure = model(ids[:, :-1]).log_softmax(-1).gather(2, ids[:, 1:, None])[0, 29:, 0]
-    assert torch.allclose(torch.tensor([d.log_probabilities[0] for d in drawn]), sure.float(), atol=1e-5)
+        logprob = model(ids[:, :-1]).log_softmax(-1).gather(2, ids[:, 1:, None])[0, 29:, 0]
+    assert torch.allclose(torch.tensor([d.logprobs[0] for d in drawn]), logprob.float(), atol=1e-5)
 
 
 def test_the_limit_and_the_end_are_honoured() -> None:
@@ -116,20 +116,20 @@ def test_the_limit_and_the_end_are_honoured() -> None:
     rows = texts(model, [1], **settings)
     end = rows[4][1]
 
-    def made(end: int, **settings: Any) -> list[Made]:
-        found = [Made(TextStream(StreamDecoder([b"x"] * 300, {}))) for _ in range(settings["samples"])]
-        under_way = Texts(model, SamplingConfig(**settings), end)
+    def made(end: int, **settings: Any) -> list[Sample]:
+        found = [Sample(TextStream(StreamDecoder([b"x"] * 300, {}))) for _ in range(settings["samples"])]
+        under_way = Sampler(model, SamplingConfig(**settings), end)
         under_way.read([1])
-        for _ in make(under_way, found):
+        for _ in stream_samples(under_way, found):
             pass
         for one in found:
             one.close()
         return found
 
     assert [len(one.tokens) for one in made(-1, **settings)] == [17] * 3
-    assert [one.finish for one in made(-1, **settings)] == ["length"] * 3
+    assert [one.finish_reason for one in made(-1, **settings)] == ["length"] * 3
     stopped = made(end, **settings)[1]
-    assert stopped.finish == "end"
+    assert stopped.finish_reason == "end"
     assert stopped.tokens.index(end) == len(stopped.tokens) - 1 <= 4
     assert made(-1, **(settings | {"max_tokens": 0}))[0].tokens == []
 
@@ -144,7 +144,7 @@ def test_the_python_api_streams_the_text_of_the_command() -> None:
     stopped = "".join(generate(model, tokenizer, "A prompt", max_tokens=60, seed=3, stop=[stop]))
     assert stopped == whole[: whole.index(stop)]
     with pytest.raises(ValueError, match="one text"):
-        next(generate(model, tokenizer, samples=2))
+        next(generate(model, tokenizer, num_samples=2))
 
 
 def push_all(text: str, stops: list[str]) -> tuple[list[str], str]:

@@ -9,7 +9,7 @@ from builders.models import small
 from reformer_cli.sampling.config import SamplingConfig
 from reformer_cli.sampling.generate import generate
 from reformer_cli.sampling.history import History, TextBias
-from reformer_cli.sampling.sampler import Texts
+from reformer_cli.sampling.sampler import Sampler
 from reformer_cli.tokenizers.base import ByteTokenizer, StreamDecoder
 from reformer_cli.tokenizers.case_markers import CAPITAL
 from reformer_cli.tokenizers.subword import train_subwords
@@ -28,7 +28,7 @@ class Pieces(ByteTokenizer):
 @pytest.mark.parametrize("n", [1, 2, 3])
 def test_no_ngram_comes_twice(n: int) -> None:
     model = small()
-    texts = Texts(model, SamplingConfig(no_repeat_ngram=n, temperature=0.3, samples=2), end=0)
+    texts = Sampler(model, SamplingConfig(no_repeat_ngram_size=n, temperature=0.3, num_samples=2), end=0)
     texts.read([1, 2, 3, 1, 2])
     rows = [texts.draw().tokens for _ in range(40)]
     for row in range(2):
@@ -112,11 +112,11 @@ def test_a_forbidden_text_never_appears_and_a_wanted_one_does() -> None:
 
 def test_bias_moves_the_distribution_by_its_amount() -> None:
     model = small(vocab_size=257)
-    texts = Texts(model, SamplingConfig(temperature=0), 256, TextBias([("A", 3.0)], ByteTokenizer()))
+    texts = Sampler(model, SamplingConfig(temperature=0), 256, TextBias([("A", 3.0)], ByteTokenizer()))
     texts.read([256, 1])
-    from reformer_cli.sampling.filters import penalised
+    from reformer_cli.sampling.filters import apply_penalties
 
     logits = texts.logits()
-    moved = penalised(logits, texts.histories, texts.config) - logits
+    moved = apply_penalties(logits, texts.histories, texts.config) - logits
     assert moved[0].nonzero().flatten().tolist() == [ord("A")]
     assert torch.isclose(moved[0, ord("A")], torch.tensor(3.0))

@@ -192,7 +192,7 @@ def test_the_upper_part_is_scaled_to_the_width(tmp_path: Path) -> None:
         assert top(file, "large.png", SIZE)[0].shape == (2, 6, 3)
     with (
         open(saved(tmp_path / "whole.png", noise(*SIZE)), "rb") as file,
-        pytest.raises(UserError, match=r"whole.png has 4 rows .* --rows 2"),
+        pytest.raises(UserError, match=r"whole.png has 4 rows .* --keep-rows 2"),
     ):
         top(file, "whole.png", SIZE)
 
