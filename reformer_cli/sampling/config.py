@@ -6,7 +6,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(allow_inf_nan=False))
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(allow_inf_nan=False, extra="forbid"))
 class SamplingConfig:
     """Filters are applied in this order (after --logit-bias), then one token is drawn."""
 

@@ -112,7 +112,7 @@ def test_logprobs_are_the_models_own() -> None:
 
 
 def test_the_limit_and_the_end_are_honoured() -> None:
-    model, settings = small(), {"max_tokens": 17, "samples": 3, "temperature": 2.0, "top_p": 1.0}
+    model, settings = small(), {"max_tokens": 17, "num_samples": 3, "temperature": 2.0, "top_p": 1.0}
     rows = texts(model, [1], **settings)
     end = rows[4][1]
 
