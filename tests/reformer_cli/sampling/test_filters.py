@@ -117,7 +117,7 @@ def test_the_limit_and_the_end_are_honoured() -> None:
     end = rows[4][1]
 
     def made(end: int, **settings: Any) -> list[Sample]:
-        found = [Sample(TextStream(StreamDecoder([b"x"] * 300, {}))) for _ in range(settings["samples"])]
+        found = [Sample(TextStream(StreamDecoder([b"x"] * 300, {}))) for _ in range(settings["num_samples"])]
         under_way = Sampler(model, SamplingConfig(**settings), end)
         under_way.read([1])
         for _ in stream_samples(under_way, found):
