@@ -14,7 +14,8 @@ from typing import BinaryIO
 
 from reformer_cli.data import gutenberg
 from reformer_cli.data.formats import registry
-from reformer_cli.data.formats.registry import IMAGES, READERS, UNPACKERS, Document, format_of
+from reformer_cli.data.formats.base import Document
+from reformer_cli.data.formats.registry import IMAGES, READERS, UNPACKERS, format_of
 from reformer_cli.data.text_decoding import Options, Replacements, UnreadableText
 from reformer_cli.utils.errors import UserError
 from reformer_cli.utils.files import cache_folder

@@ -54,3 +54,9 @@ def _files(scan: Scan) -> list[tuple[Source, Record]]:
 
 def _texts(source: Source, record: Record, options: Options) -> list[tuple[str, str]]:
     return [(name, "".join(pieces)) for _, name, _, pieces in reread(source, record, options)]
+
+
+def only(path: Path, **options: str) -> str:
+    """The text of a file that is one document."""
+    (text,) = read(path, **options).values()
+    return text

@@ -1,27 +1,20 @@
-"""Text of HTML pages and EPUB books. Both may come from anyone: what they unpack to and how they nest is bounded."""
+"""Text of HTML pages, which may come from anyone: how large they are and how they nest is bounded."""
 
 from __future__ import annotations
 
 import codecs
-import posixpath
 import re
-import zipfile
-import zlib
 from collections.abc import Iterator
-from html.parser import HTMLParser
 from typing import Any
-from urllib.parse import unquote
 
 import numpy as np
 
-from reformer_cli.data.formats.registry import Document
+from reformer_cli.data.formats.base import Document
 from reformer_cli.data.text_decoding import OpenFile, UnreadableText, decode_whole
 from reformer_cli.utils.extras import missing_package
 from reformer_cli.utils.format import as_size
 
 LARGEST = 2**26  # bytes of one page; its tree takes some ten times as much memory
-LARGEST_PACKAGE = 2**22  # bytes of what lists a book's pages
-LARGEST_BOOK, MOST_PAGES = 2**29, 50_000  # bytes that a book's pages unpack to, and how many there are
 HARDEST = 2e10  # tags x nesting of a page: the parser's time grows with it
 SILENT = {"script", "style", "head", "template", "noscript", "svg", "math", "iframe", "object", "select", "button"}
 PARAGRAPHS = {
@@ -160,63 +153,3 @@ def _break(waiting: str, tag: str) -> str:
     if tag in LINES:
         return waiting if "\n" in waiting else "\n"
     return "\t" if tag in CELLS and not waiting else waiting
-
-
-def read_epub(file: OpenFile) -> Iterator[Document]:
-    """A book, its pages in reading order."""
-    yield Document(file.name, _book(file))
-
-
-def _book(file: OpenFile) -> Iterator[str]:
-    broken = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, KeyError, RuntimeError, ValueError)
-    try:
-        with zipfile.ZipFile(file.stream) as book:
-            left = LARGEST_BOOK
-            for page in _spine(book, file.name):
-                data = _member(book, page, file.name, min(LARGEST, left))
-                left -= len(data)
-                if text := page_text(data, f"{file.name}: {page}", "utf-8", file).strip("\n"):
-                    yield text + "\n\n"
-    except broken as error:
-        what = "is encrypted" if "encrypted" in str(error) else f"is not a whole EPUB book ({error})"
-        raise UnreadableText(f"{file.name} {what}", "get it without copy protection, or download it again") from None
-
-
-def _member(book: zipfile.ZipFile, path: str, name: str, limit: int) -> bytes:
-    with book.open(path) as file:
-        data = file.read(limit + 1)
-    if len(data) > limit:
-        raise UnreadableText(f"{name}: {path} unpacks to more than {as_size(limit)}", "leave it out")
-    return data
-
-
-def _spine(book: zipfile.ZipFile, name: str) -> list[str]:
-    """Paths of a book's pages inside the archive; they are looked up there, never on the disk."""
-    tags = _tags(_member(book, "META-INF/container.xml", name, LARGEST_PACKAGE))
-    package = next((a["full-path"] for tag, a in tags if tag == "rootfile" and "full-path" in a), None)
-    if package is None:
-        raise UnreadableText(f"{name} names no package file", "download it again")
-    tags = _tags(_member(book, package, name, LARGEST_PACKAGE))
-    items = {a["id"]: a.get("href", "") for tag, a in tags if tag == "item" and "id" in a}
-    order = [items[a["idref"]] for tag, a in tags if tag == "itemref" and a.get("idref") in items]
-    if not order or len(order) > MOST_PAGES:
-        raise UnreadableText(f"{name} has {len(order)} pages", f"1 to {MOST_PAGES} are read")
-    here = posixpath.dirname(package)
-    return [posixpath.normpath(posixpath.join(here, unquote(href.partition("#")[0]))) for href in order]
-
-
-class _Collector(HTMLParser):
-    """Tags and attributes of small XML files; unlike XML parsers it expands no entities of a file's own."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[tuple[str, dict[str, str]]] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found.append((tag.rpartition(":")[2], {key: value or "" for key, value in attrs}))
-
-
-def _tags(data: bytes) -> list[tuple[str, dict[str, str]]]:
-    collector = _Collector()
-    collector.feed(data.decode("utf-8", "replace"))
-    return collector.found

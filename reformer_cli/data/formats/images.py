@@ -1,16 +1,18 @@
-"""Images by Pillow: from a file to RGB bytes of one size, and what is said of those that are not read or changed."""
+"""Images, by Pillow: from a file to RGB bytes of one size, and what is said of those that are not read or changed."""
 
 from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
-from reformer_cli.data.text_decoding import UnreadableText
+from reformer_cli.data.formats.base import Document
+from reformer_cli.data.text_decoding import OpenFile, UnreadableText
 from reformer_cli.utils.errors import UserError
 from reformer_cli.utils.extras import missing_package
 
@@ -19,6 +21,16 @@ if TYPE_CHECKING:
 
 FORMATS = ("PNG", "JPEG", "WEBP")  # Pillow knows dozens, some of them able to start other programs
 Pixels = npt.NDArray[np.uint8]  # [height, width, 3]
+
+
+def read_image(file: OpenFile) -> Iterator[Document]:
+    """One document: its bytes in raster order, each as the character of that number."""
+    size = file.options.image_size
+    assert size is not None
+    found, notes = pixels(file.stream, file.name, size)
+    if notes:
+        file.replaced.note(1, f"{file.name} {', '.join(notes)}")
+    yield Document(file.name, [found.tobytes().decode("latin-1")])
 
 
 def pixels(stream: BinaryIO, name: str, size: tuple[int, int]) -> tuple[Pixels, list[str]]:

@@ -1,4 +1,4 @@
-"""Formats of text and images: a reader is a function here, or in another file here, and a row in READERS or IMAGES.
+"""Formats of text and images by the endings of files: one is a file in this folder and a row in READERS or IMAGES.
 
 A reader turns an open file into documents, in pieces, in bounded memory. What it cannot read is an UnreadableText:
 raised by itself, the rest of the file is lost; raised by a document's pieces, that document is.
@@ -6,167 +6,26 @@ raised by itself, the rest of the file is lost; raised by a document's pieces, t
 
 from __future__ import annotations
 
-import codecs
 import gzip
 import importlib
 import io
-import json
 import os
-import re
 import sys
 import zlib
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
-from reformer_cli.data.gutenberg import cut_licence
-from reformer_cli.data.text_decoding import (
-    BLOCK,
-    OpenFile,
-    Options,
-    Replacements,
-    UnreadableText,
-    decode_whole,
-    decoded,
-)
+from reformer_cli.data.formats.base import Document, Reader
+from reformer_cli.data.formats.epub import read_epub
+from reformer_cli.data.formats.html import read_html
+from reformer_cli.data.formats.images import read_image
+from reformer_cli.data.formats.jsonl import read_jsonl
+from reformer_cli.data.formats.parquet import read_parquet
+from reformer_cli.data.formats.text import read_text
+from reformer_cli.data.text_decoding import BLOCK, OpenFile, Options, Replacements, UnreadableText
 from reformer_cli.utils.extras import missing_package
-from reformer_cli.utils.format import as_size
 
-LONGEST_ROW = 2**28  # bytes of one line of .jsonl
-LARGEST_GROUP = 2**32  # bytes that a part of a .parquet file may unpack to
 BOMB_RATIO, BOMB_SIZE = 250, 2**28  # a compressed file that grows so much, and to more than so many bytes, is refused
-WHICH = "say which: --set data.text_field=NAME"
-SURROGATE = re.compile("[\ud800-\udfff]")
-
-
-@dataclass(frozen=True)
-class Document:
-    """One text, in pieces that are read as they are asked for; documents never see each other."""
-
-    name: str
-    pieces: Iterable[str]
-
-
-Reader = Callable[[OpenFile], Iterator[Document]]
-
-
-def read_text(file: OpenFile) -> Iterator[Document]:
-    """Plain text, Markdown: one document, a Gutenberg one without its licence."""
-    yield Document(file.name, cut_licence(decoded(file)))
-
-
-def read_jsonl(file: OpenFile) -> Iterator[Document]:
-    """A JSON object a line, each a document: its member `field`."""
-    number = 0
-    while line := file.stream.readline(LONGEST_ROW + 1):
-        number += 1
-        name = f"{file.name}:{number}"
-        if len(line) > LONGEST_ROW:
-            raise UnreadableText(
-                f"{name}: a line of more than {as_size(LONGEST_ROW)}", "split the document into several"
-            )
-        line = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
-        if line.strip():
-            yield Document(name, _member(line, name, file))
-
-
-def _member(line: bytes, name: str, file: OpenFile) -> Iterator[str]:
-    field = file.options.text_field
-    text = decode_whole(line, "utf-8", file, lambda error: _not_utf8(error, name, "line"))
-    try:
-        row = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UnreadableText(f"{name} is not JSON ({error})", "a .jsonl file has one object a line") from None
-    if not isinstance(row, dict):
-        raise UnreadableText(f"{name} is no JSON object", "a .jsonl file has one object a line")
-    if field not in row:
-        raise UnreadableText(f"{name} has no field {field!r}, it has {_some(row)}", WHICH)
-    yield _string(row[field], name, file)
-
-
-def _not_utf8(error: UnicodeDecodeError, name: str, part: str) -> UnreadableText:
-    what = f"byte {error.start} of the {part} is 0x{error.object[error.start]:02x}"
-    return UnreadableText(f"{name} is not utf-8: {what}", "mend it, or --set data.errors=replace")
-
-
-def _string(value: Any, name: str, file: OpenFile) -> str:
-    field = file.options.text_field
-    if value is None:
-        return ""
-    if isinstance(value, bytes):
-        value = decode_whole(value, "utf-8", file, lambda error: _not_utf8(error, name, "text"))
-    if not isinstance(value, str):
-        raise UnreadableText(f"{name}: field {field!r} is no text but {type(value).__name__}", WHICH)
-    return SURROGATE.sub("\ufffd", value).replace("\r\n", "\n")
-
-
-def _some(names: Iterable[object]) -> str:
-    found = [repr(name)[:40] for name in names]
-    return ", ".join(found[:8]) + (f" and {len(found) - 8} more" if len(found) > 8 else "") or "none"
-
-
-def read_parquet(file: OpenFile) -> Iterator[Document]:
-    """A row of a table each: its column `field`."""
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        raise missing_package("pyarrow", file.name) from None
-    field, number = file.options.text_field, 0
-    try:
-        table = pyarrow.parquet.ParquetFile(file.stream, pre_buffer=False)
-        names = table.schema_arrow.names
-        if field not in names:
-            raise UnreadableText(f"{file.name} has no column {field!r}, it has {_some(names)}", WHICH)
-        for n in range(table.num_row_groups):
-            size = table.metadata.row_group(n).total_byte_size
-            if size > LARGEST_GROUP:
-                raise UnreadableText(
-                    f"{file.name}: row group {n} has {as_size(size)}, {as_size(LARGEST_GROUP)} are read"
-                )
-        for batch in table.iter_batches(64, columns=[field], use_threads=False):
-            for value in batch.column(0):
-                number += 1
-                name = f"{file.name}:{number}"
-                yield Document(name, _cell(value, name, file))
-    except (pyarrow.ArrowException, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
-        raise UnreadableText(
-            f"{file.name} is not a whole parquet file ({str(error)[:200]})", "download it again"
-        ) from None
-
-
-def _cell(value: Any, name: str, file: OpenFile) -> Iterator[str]:
-    try:
-        found = value.as_py()
-    except UnicodeDecodeError:  # a column of strings may hold any bytes
-        found = value.as_buffer().to_pybytes()
-    yield _string(found, name, file)
-
-
-def _read_html(file: OpenFile) -> Iterator[Document]:
-    from reformer_cli.data.formats.html import read_html
-
-    return read_html(file)
-
-
-def _read_epub(file: OpenFile) -> Iterator[Document]:
-    from reformer_cli.data.formats.html import read_epub
-
-    return read_epub(file)
-
-
-def read_image(file: OpenFile) -> Iterator[Document]:
-    """One document: its bytes in raster order, each as the character of that number."""
-    from reformer_cli.data.formats.images import pixels
-
-    size = file.options.image_size
-    assert size is not None
-    found, notes = pixels(file.stream, file.name, size)
-    if notes:
-        file.replaced.note(1, f"{file.name} {', '.join(notes)}")
-    yield Document(file.name, [found.tobytes().decode("latin-1")])
 
 
 IMAGES: dict[str, Reader] = {".png": read_image, ".jpg": read_image, ".jpeg": read_image, ".webp": read_image}
@@ -175,10 +34,10 @@ READERS: dict[str, Reader] = {
     ".text": read_text,
     ".md": read_text,
     ".markdown": read_text,
-    ".html": _read_html,
-    ".htm": _read_html,
-    ".xhtml": _read_html,
-    ".epub": _read_epub,
+    ".html": read_html,
+    ".htm": read_html,
+    ".xhtml": read_html,
+    ".epub": read_epub,
     ".jsonl": read_jsonl,
     ".ndjson": read_jsonl,
     ".parquet": read_parquet,
