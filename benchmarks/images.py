@@ -23,7 +23,7 @@ import numpy.typing as npt
 import record
 from reformer import ReformerLM
 
-from reformer_cli.data.batches import validation_windows
+from reformer_cli.data.batches import ValidationWindows
 from reformer_cli.data.dataset import open_dataset
 from reformer_cli.data.formats.images import Pixels, as_bytes
 from reformer_cli.evaluation.likelihood import reading_of_images
@@ -99,7 +99,7 @@ def score(path: Path, page: Path | None, count: int) -> None:
     train = np.asarray(tokens.train, np.int64).reshape(-1, stride)[:, 1:]
     test = np.asarray(tokens.held_out, np.int64).reshape(-1, stride - 1)
     model = run.load_model()
-    windows = validation_windows(tokens, stride - 1)
+    windows = ValidationWindows(tokens, stride - 1)
     reading = reading_of_images(model.config, stride - 1)
     ((_, ours),) = scored_images(run, model, tokenizer, [], windows, reading)
     shape = (-1, *size, 3)

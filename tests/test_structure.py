@@ -26,15 +26,15 @@ FOLDERS = [ROOT / name for name in ("models", "reformer_cli", "tests", "benchmar
 
 # name: (today, goal). Lower the first wherever the printed number lies below it; never raise it.
 CEILINGS = {
-    "import circles": (3, 0),
-    "files in the largest circle": (3, 0),
+    "import circles": (2, 0),
+    "files in the largest circle": (2, 0),
     "entries of models/reformer": (16, 17),
-    "entries of reformer_cli": (22, 15),
-    "settings": (93, 60),
-    "Python files over 300 lines": (10, 0),
+    "entries of reformer_cli": (15, 15),
+    "settings": (89, 60),
+    "Python files over 300 lines": (7, 0),
     "functions over 60 lines (Triton 100)": (5, 0),
     "lines of README.md": (335, 150),
-    "citations of what is not in the repository": (10, 0),
+    "citations of what is not in the repository": (7, 0),
     "paths in comments that do not exist": (0, 0),
     "isinstance of a sub-layer or decoding state": (5, 0),
     "imports of the core's insides": (13, 0),

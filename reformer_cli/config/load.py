@@ -178,9 +178,8 @@ def _build(settings: Mapping[str, Mapping[str, Any]], vocab_size: Any, faults: l
     return parts
 
 
-def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: _lists(value) for name, value in values.items()}
-
-
-def _lists(value: Any) -> Any:
-    return [_lists(v) for v in value] if isinstance(value, tuple) else value
+def _plain(value: Any) -> Any:
+    """With lists for tuples, which YAML has no word for."""
+    if isinstance(value, dict):
+        return {name: _plain(v) for name, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, tuple) else value

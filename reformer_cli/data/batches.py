@@ -13,7 +13,7 @@ from torch import Tensor
 
 from reformer_cli.data.copy_task import TRAINING, UNSCORED, CopyTask
 from reformer_cli.data.shards import TokenFiles
-from reformer_cli.data.split import Span, ValidationSpan
+from reformer_cli.data.split import Span
 from reformer_cli.utils.errors import UserError
 
 ROUNDS = 6  # of the shuffle
@@ -162,18 +162,20 @@ def _mixed(x: int) -> int:
 
 
 class ValidationWindows(Sequence[ValidationWindow]):
-    """The part of each document that is for validation, with up to `context` tokens of what comes before it."""
+    """The part of each document that is for validation, with up to `context` tokens of what comes before it; read as it
+    is asked for, since there may be many. places: of the spans, those that are in it; None: all."""
 
-    def __init__(self, tokens: TokenFiles, spans: Sequence[ValidationSpan], context: int) -> None:
-        self._tokens, self._spans, self._context = tokens, spans, context
+    def __init__(self, tokens: TokenFiles, context: int, places: range | None = None) -> None:
+        self._tokens, self._context = tokens, context
+        self._places = range(len(tokens.spans)) if places is None else places
 
     def __len__(self) -> int:
-        return len(self._spans)
+        return len(self._places)
 
     def __getitem__(self, n: Any) -> Any:
         if isinstance(n, slice):
-            return ValidationWindows(self._tokens, _Slice(self._spans, range(len(self))[n]), self._context)
-        held: ValidationSpan = self._spans[n]
+            return ValidationWindows(self._tokens, self._context, self._places[n])
+        held = self._tokens.spans[self._places[n]]
         span, stop = held.span, held.context_stop
         prefix = self._tokens.train[max(held.context_start, stop - self._context) : stop].astype(np.int64)
         if not len(prefix):  # a document that is held out whole
@@ -186,19 +188,3 @@ class ValidationWindows(Sequence[ValidationWindow]):
         wanted = max(1, tokens // least)
         stride = -(-len(self) // wanted)
         return self[stride // 2 :: stride] if stride > 1 else self
-
-
-class _Slice(Sequence[ValidationSpan]):
-    def __init__(self, spans: Sequence[ValidationSpan], places: range) -> None:
-        self._spans, self._places = spans, places
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    def __getitem__(self, n: Any) -> Any:
-        return self._spans[self._places[n]]
-
-
-def validation_windows(tokens: TokenFiles, context: int) -> ValidationWindows:
-    """What to validate on; read as it is asked for, since there may be many."""
-    return ValidationWindows(tokens, tokens.spans, context)

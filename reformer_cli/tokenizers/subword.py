@@ -9,6 +9,7 @@ with markers for capitals is of marked text (case_markers.py).
 
 from __future__ import annotations
 
+import io
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Set
@@ -231,8 +232,6 @@ def _markers_for(sample: list[str], vocab_size: int) -> tuple[list[str], frozens
 
 
 def _train(lines: list[str], vocab_size: int, markers: list[str], kind: SubwordKind) -> bytes:
-    import io
-
     out = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(lines),

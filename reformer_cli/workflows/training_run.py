@@ -37,14 +37,14 @@ class Session:
     def __init__(self, world: World, run: Run, dataset: Dataset, checkpoint: Path | None) -> None:
         from reformer import ReformerLM
 
-        from reformer_cli.data.batches import LEAST_SCORED, validation_windows
+        from reformer_cli.data.batches import LEAST_SCORED, ValidationWindows
         from reformer_cli.runs.background_save import Writer
 
         self.world, self.run, self.dataset, self.checkpoint = world, run, dataset, checkpoint
         self.config, self.unit = run.config, f"bits/{run.config.data.unit}"
         self.reading = reading_for(run.config, dataset)
         self.writer = Writer(run.config.train.background_saves, self._warn)
-        self.windows = validation_windows(dataset.tokens, run.config.data.context)
+        self.windows = ValidationWindows(dataset.tokens, run.config.data.context)
         least = run.config.data.context if run.config.data.image_size is not None else LEAST_SCORED
         self.probes = self.windows.some(run.config.train.eval_tokens, least)  # what a validation during the run scores
         self.model = ReformerLM(run.config.model).to(world.device)

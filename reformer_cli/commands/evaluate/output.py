@@ -79,10 +79,10 @@ def prepared_text(run: Run, tokenizer: Tokenizer) -> Dataset:
 
 def held_out(run: Run, tokenizer: Tokenizer, context: int | None) -> ValidationWindows:
     """What a run never trained on, each part after up to `context` tokens of its document (None: all of them)."""
-    from reformer_cli.data.batches import validation_windows
+    from reformer_cli.data.batches import ValidationWindows
 
     dataset = prepared_text(run, tokenizer)
-    windows = validation_windows(dataset.tokens, len(dataset.tokens.train) if context is None else context)
+    windows = ValidationWindows(dataset.tokens, len(dataset.tokens.train) if context is None else context)
     if not windows:
         raise UserError("the run held nothing out (data.val_fraction is 0)", "name the files to score")
     return windows

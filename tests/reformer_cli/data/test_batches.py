@@ -11,7 +11,7 @@ import torch
 from builders.reading import tokens_of
 from reformer import ReformerConfig, ReformerLM
 
-from reformer_cli.data.batches import Batches, shuffled, validation_windows
+from reformer_cli.data.batches import Batches, ValidationWindows, shuffled
 from reformer_cli.data.shards import TokenFiles, ValidationSpans
 from reformer_cli.data.tokenize import SPAN_ROW
 from reformer_cli.tokenizers.base import ByteTokenizer
@@ -135,7 +135,7 @@ def test_a_short_corpus_is_refused_with_numbers(tokens: TokenFiles) -> None:
 
 
 def test_held_out_windows_follow_their_own_document(folder: Path, tokens: TokenFiles) -> None:
-    windows = list(validation_windows(tokens, 24))
+    windows = list(ValidationWindows(tokens, 24))
     assert [Path(w.name).stem for w in windows] == ["a", "b"]
     for window, text in zip(windows, TEXTS.values(), strict=False):
         found = TOKENIZER.decode(window.prefix.numpy()) + TOKENIZER.decode(window.scored.numpy())
@@ -147,7 +147,7 @@ def test_a_validation_looks_at_some_windows_spread_evenly(tmp_path: Path) -> Non
     """Sixteen tokens of each of a thousand documents would say little; and all of them would take hours."""
     rows = [json.dumps({"text": f"{n:04} " * 100}) for n in range(3000)]
     (tmp_path / "rows.jsonl").write_text("\n".join(rows))
-    windows = validation_windows(tokens_of([tmp_path / "rows.jsonl"], TOKENIZER, tmp_path / "t"), 64)
+    windows = ValidationWindows(tokens_of([tmp_path / "rows.jsonl"], TOKENIZER, tmp_path / "t"), 64)
     assert len(windows) == 300
     some = windows.some(16_384)
     assert 16 <= len(some) <= 32

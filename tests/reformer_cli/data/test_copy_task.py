@@ -7,7 +7,7 @@ import torch
 
 from reformer_cli.config.schema import DataConfig
 from reformer_cli.data import sources
-from reformer_cli.data.batches import CopyTaskBatches, validation_windows
+from reformer_cli.data.batches import CopyTaskBatches, ValidationWindows
 from reformer_cli.data.copy_task import MOST_SEQUENCES, UNSCORED, CopyTask, find
 from reformer_cli.data.dataset import absolute, open_dataset
 from reformer_cli.utils.errors import UserError
@@ -36,7 +36,7 @@ def test_steps_repeat_and_differ_and_rows_do_not_depend_on_the_batch() -> None:
 
 
 def test_held_out_windows_score_the_second_w() -> None:
-    windows = list(validation_windows(SOURCE.token_files(), 12))
+    windows = list(ValidationWindows(SOURCE.token_files(), 12))
     assert len(windows) == MOST_SEQUENCES
     for n, window in enumerate(windows):
         row = SOURCE.validation(n).tolist()

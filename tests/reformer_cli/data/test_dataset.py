@@ -9,7 +9,7 @@ import pytest
 from builders.reading import silent
 
 from reformer_cli.config.schema import DataConfig
-from reformer_cli.data.batches import validation_windows
+from reformer_cli.data.batches import ValidationWindows
 from reformer_cli.data.dataset import open_dataset, reopen_dataset
 from reformer_cli.utils.errors import UserError
 
@@ -41,7 +41,7 @@ def test_texts_to_validate_on_are_held_out_and_nothing_else(folder: Path, tmp_pa
     found = open_dataset(data, silent)
     trained = found.tokenizer.decode(np.asarray(found.tokens.train, np.int32))
     assert trained == "".join(TEXTS.values())
-    (window,) = validation_windows(found.tokens, 16)
+    (window,) = ValidationWindows(found.tokens, 16)
     assert window.name == str(tmp_path / "v.txt")
     assert window.prefix.tolist() == [found.tokenizer.end]
     assert found.tokenizer.decode(window.scored.numpy()) == "validate on this\n"

@@ -15,7 +15,7 @@ from builders.reading import silent
 from PIL import Image
 
 from reformer_cli.config.schema import DataConfig
-from reformer_cli.data.batches import Batches, validation_windows
+from reformer_cli.data.batches import Batches, ValidationWindows
 from reformer_cli.data.dataset import open_dataset
 from reformer_cli.data.formats.images import as_bytes, pixels, top
 from reformer_cli.data.scan import reread, scanned
@@ -246,7 +246,7 @@ def test_whole_images_are_held_out_and_each_context_is_one(folder: Path) -> None
         assert (batch.tokens[:, 0] == 256).all()
         assert (batch.tokens[:, 1:] == batch.targets[:, :-1]).all()
         seen |= {row.numpy().astype(np.uint8).tobytes() for row in batch.targets}
-    windows = validation_windows(tokens, 72)
+    windows = ValidationWindows(tokens, 72)
     held_out = {w.scored.numpy().astype(np.uint8).tobytes() for w in windows}
     assert [len(w.prefix) for w in windows] == [1] * 4
     assert [w.text.bytes for w in windows] == [72] * 4
