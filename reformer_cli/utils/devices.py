@@ -59,23 +59,9 @@ def keep_freed_memory() -> None:
 def backend_reason(config: ReformerConfig, device: str) -> tuple[str, str]:
     """(what computes this model there, why). Raises UserError for a backend that cannot be had."""
     import torch
-    from reformer.backends import gpu
-    from reformer.backends.native import library
+    from reformer.backends import explain
 
-    if config.backend == "torch":
-        return "torch", "as the config asks"
-    if config.backend == "triton" or (config.backend == "auto" and not device.startswith("cpu")):
-        why = gpu.problem(torch.device(device))
-        if not why:
-            return "triton", "kernels compiled for this GPU"
-        if config.backend == "triton":
-            raise UserError(
-                f"backend triton cannot be used: {why}", "set model.backend to auto, in a run's config.yaml"
-            )
-        return "torch", why
-    if device.startswith("cpu") and library.library() is not None:
-        return "native", "C compiled for this CPU"
-    why = library.problem() if device.startswith("cpu") else "this is a GPU"
-    if config.backend == "native":
-        raise UserError(f"backend native cannot be used: {why}", "set model.backend to auto, in a run's config.yaml")
-    return "torch", why
+    try:
+        return explain(config.backend, torch.device(device))
+    except ValueError as error:
+        raise UserError(str(error), "set model.backend to auto, in a run's config.yaml") from None

@@ -42,5 +42,22 @@ def choose(backend: Backend, *inputs: Tensor) -> str:
     return "torch"
 
 
+def explain(backend: Backend, device: torch.device) -> tuple[str, str]:
+    """(what computes a float32 model on a device, why). ValueError for a backend that cannot be had there."""
+    if backend == "torch":
+        return "torch", "as the config asks"
+    if backend == "triton" or (backend == "auto" and device.type != "cpu"):
+        why = gpu.problem(device)
+        if not why:
+            return "triton", "kernels compiled for this GPU"
+    else:
+        why = library.problem() if device.type == "cpu" else "this is a GPU"
+        if not why:
+            return "native", "C compiled for this CPU"
+    if backend != "auto":
+        raise ValueError(f"backend {backend} cannot be used: {why}")
+    return "torch", why
+
+
 def _listed(things: Iterable[object]) -> str:
     return " and ".join(sorted(map(str, things)))

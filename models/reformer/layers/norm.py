@@ -22,10 +22,11 @@ def make_norm(config: ReformerConfig, width: int) -> Callable[[Tensor], Tensor]:
 def record_norm(
     norm: Callable[[Tensor], Tensor], program: NativeProgram, *streams: int, concat: bool = False
 ) -> Tensor:
-    """What `make_norm` made, of one stream, or of both as their sum or side by side."""
-    if isinstance(norm, nn.LayerNorm):
-        return program.norm(streams, norm.weight, norm.bias, norm.eps, concat=concat)
-    return program.norm(streams, None, None, torch.finfo(torch.float32).eps, concat=concat)
+    """What `make_norm` made, of one stream, or of both as their sum or side by side. RMSNorm has no parameters, nor has
+    the Identity that stands for it where the projection after it norms by itself."""
+    weight, bias = getattr(norm, "weight", None), getattr(norm, "bias", None)
+    eps = getattr(norm, "eps", torch.finfo(torch.float32).eps)
+    return program.norm(streams, weight, bias, eps, concat=concat)
 
 
 class _RMSNorm(nn.Module):
