@@ -16,20 +16,32 @@ from pathlib import Path
 
 import record
 
-SETTINGS = ["vocab_size=4096", "context=512", "batch=4", "eval_every=1000000", "val_fraction=0", "precision=bfloat16"]
+SETTINGS = ["vocab_size=4096", "context=512", "batch_size=4", "eval.every=1000000"]
+SETTINGS += ["val_fraction=0", "precision=bfloat16"]
 CASES = {
     "small, 0.7 M parameters": (["d_model=128", "n_layers=3", "n_heads=4", "d_head=32"], 200, 0.05),
     "large, 28 M parameters": (["d_model=512", "n_layers=8", "n_heads=8", "d_head=64"], 16, 0.05),
 }
 
+DRIVER = """
+import sys
+from reformer_cli.__main__ import main
+from reformer_cli.training import trainer
+from reformer_cli.workflows import choose
+trainer.SAVE_EVERY_MINUTES = {minutes}
+choose.copy_fits = lambda *_: {background}
+sys.exit(main(sys.argv[1:]))
+"""
+
 
 def measured(case: str, background: bool) -> dict[str, float]:
     """Shares in percent, seconds between steps, size of a checkpoint in bytes."""
     sets, steps, minutes = CASES[case]
-    sets = [*sets, *SETTINGS, f"background_saves={str(background).lower()}", f"save_every_minutes={minutes}"]
+    sets = [*sets, *SETTINGS]
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
-        command = [sys.executable, "-m", "reformer_cli", "train", "python-reference", "--steps", str(steps)]
+        driver = DRIVER.format(minutes=minutes, background=background)
+        command = [sys.executable, "-c", driver, "train", "python-reference", "--steps", str(steps)]
         command += ["--run", str(run), *(part for s in sets for part in ("--set", s))]
         subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
         records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]

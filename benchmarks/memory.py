@@ -17,9 +17,9 @@ import record
 MIB = 2**20
 NOVEL = {
     "vocab_size": 320, "d_model": 256, "n_layers": 6, "n_heads": 2, "d_head": 64, "d_ff": 512, "local_window": 64,
-    "n_hashes": 1, "far_round": False, "batch": 1,
+    "n_hashes": 1, "far_round": False, "batch_size": 1,
 }  # fmt: skip
-WIDE = {"vocab_size": 1024, "context": 32768, "batch": 1, "d_model": 1024, "n_heads": 16, "n_layers": 2}
+WIDE = {"vocab_size": 1024, "context": 32768, "batch_size": 1, "d_model": 1024, "n_heads": 16, "n_layers": 2}
 # name -> (recipe, settings)
 CASES: dict[str, tuple[str | None, dict[str, object]]] = {
     "novel, 65,536": (None, NOVEL | {"context": 65536, "n_buckets": [32, 32]}),
@@ -28,15 +28,15 @@ CASES: dict[str, tuple[str | None, dict[str, object]]] = {
     "novel, 262,144, half gradients": (
         None, NOVEL | {"context": 262144, "n_buckets": [64, 64], "gradient_streams": "bfloat16"},
     ),
-    "defaults, 8 x 2,048": (None, {"vocab_size": 4096, "context": 2048, "batch": 8}),
+    "defaults, 8 x 2,048": (None, {"vocab_size": 4096, "context": 2048, "batch_size": 8}),
     "d_model 512, 32,768": (
-        None, {"vocab_size": 1024, "context": 32768, "batch": 1, "d_model": 512, "n_heads": 8, "n_layers": 4},
+        None, {"vocab_size": 1024, "context": 32768, "batch_size": 1, "d_model": 512, "n_heads": 8, "n_layers": 4},
     ),
     "four rounds of LSH alone, 65,536": (
         None,
-        {"vocab_size": 1024, "context": 65536, "batch": 1, "n_hashes": 4, "layers": ["lsh"], "n_layers": 3},
+        {"vocab_size": 1024, "context": 65536, "batch_size": 1, "n_hashes": 4, "layers": ["lsh"], "n_layers": 3},
     ),
-    "full attention, 8,192": (None, {"vocab_size": 320, "context": 8192, "batch": 1, "layers": ["full"]}),
+    "full attention, 8,192": (None, {"vocab_size": 320, "context": 8192, "batch_size": 1, "layers": ["full"]}),
     "published, 65,536": ("crime-and-punishment", {"context": 65536, "axial_shape": [256, 256]}),
     "d_model 1,024, 32,768": (None, WIDE),
     "the same, 2 heads at a time": (None, WIDE | {"head_group": 2}),

@@ -52,9 +52,9 @@ def step(sets: list[str], length: int, seconds: float) -> Found:
     from reformer_cli.utils.devices import keep_freed_memory
 
     keep_freed_memory()
-    config = resolve(load_config(None, ["batch=1", *sets, f"context={length}"]), 320)
+    config = resolve(load_config(None, ["batch_size=1", *sets, f"context={length}"]), 320)
     model, precision, times = ReformerLM(config.model), pick_precision("cpu")[0], [0.0]
-    optimizers, batch = make_optimizers(model, config.train), config.train.batch
+    optimizers, batch = make_optimizers(model, config.train), config.train.batch_size
     text = torch.randint(320, (batch, length + 1), generator=torch.Generator().manual_seed(0))
     while len(times) < 3 or (sum(times) < seconds and len(times) < 200):
         began = time.process_time()

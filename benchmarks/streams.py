@@ -23,7 +23,7 @@ from reformer.reversible.sequence import ReversibleSequence
 from reformer.reversible.streams import Streams
 from torch import Tensor
 
-from reformer_cli.config.schema import DataConfig, TrainConfig
+from reformer_cli.config.schema import GRADIENT_CLIP, DataConfig, TrainConfig
 from reformer_cli.data.batches import Batches
 from reformer_cli.data.dataset import open_dataset
 from reformer_cli.training.optimizers import make_optimizers
@@ -79,7 +79,7 @@ def train(kind: type[ReformerLM], config: ReformerConfig, batches: Batches, step
             loss = model.loss(batch.tokens, batch.targets, batch.documents)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), settings.gradient_clip)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), GRADIENT_CLIP)
         optimizer.step()
         seconds.append(time.perf_counter() - began)
     return model.eval(), sorted(seconds)[len(seconds) // 2]

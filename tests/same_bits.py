@@ -26,7 +26,11 @@ import yaml
 ROOT = Path(__file__).parents[1]
 
 # What has a new name, or none: extended by whoever renames. The first name that a revision knows is taken.
-SETTINGS: dict[str, str] = {}  # "section.old": "section.new", or both with =value; "" is for what is gone
+SETTINGS: dict[str, str] = {
+    "train.batch": "train.batch_size",
+    "train.eval_every": "eval.every",
+    "train.eval_tokens": "eval.tokens",
+}  # "section.old": "section.new", or both with =value; "" is for what is gone
 OPTIONS: dict[str, str] = {"--samples": "--num-samples"}
 # regular expression, replacement: old names of tensors become new ones
 TENSORS: list[tuple[str, str]] = [(r"^columns\.table$", "line_positions.weight"), (r"^columns\.", "line_positions.")]

@@ -8,8 +8,9 @@ import typer
 
 from reformer_cli.commands.options import DeviceOption, SetOption
 from reformer_cli.utils.console import say
-from reformer_cli.utils.devices import backend_reason, free_memory, keep_freed_memory, pick_device
+from reformer_cli.utils.devices import free_memory, keep_freed_memory, pick_device
 from reformer_cli.utils.errors import UserError
+from reformer_cli.workflows.choose import step_of
 
 if TYPE_CHECKING:
     from reformer_cli.config.schema import RunConfig
@@ -43,7 +44,7 @@ def plan(
     """Forecast a training step's memory, item by item, and the largest context and depth that fit."""
     from reformer_cli.config.load import load_config, resolve
     from reformer_cli.tokenizers.base import ByteTokenizer, PixelTokenizer
-    from reformer_cli.training.auto_config import remedies
+    from reformer_cli.training.auto_config import memory_hints
     from reformer_cli.training.memory import forecast, largest_context, largest_depth
     from reformer_cli.utils.format import as_size
 
@@ -70,27 +71,11 @@ def plan(
         f"largest context {largest_context(step, limit):,} tokens, largest depth {largest_depth(step, limit):,} layers"
     )
     if step.total > limit:
-        for what in remedies(step, limit):
+        for what in memory_hints(step, limit):
             typer.echo(f"fits with --set {what}")
     if measure:
         found = measured(resolved, where, step)
         typer.echo(f"measured {as_size(found)}: {found / step.total:.2f} x the forecast")
-
-
-def step_of(config: RunConfig, device: str) -> Step:
-    """The step that a run's configuration leads to, on this machine."""
-    from reformer_cli.training.display import peak_memory
-    from reformer_cli.training.memory import Step
-    from reformer_cli.training.mixed_precision import pick_precision
-
-    precision = config.train.precision if config.train.precision != "auto" else pick_precision(device)[0]
-    native = backend_reason(config.model, device)[0] == "native" and config.model.pattern == "recent"
-    train = config.train
-    return Step(
-        config.model, train.batch, config.data.context, precision, peak_memory(device), native,
-        optimizer=train.optimizer, averaged=bool(train.ema_decay),
-        copied=train.background_saves and device.startswith("cpu"), accumulate=train.accumulate,
-    )  # fmt: skip
 
 
 def measured(config: RunConfig, device: str, step: Step) -> int:
@@ -98,7 +83,6 @@ def measured(config: RunConfig, device: str, step: Step) -> int:
     import torch
     from reformer import ReformerLM
 
-    from reformer_cli.training.average import Average
     from reformer_cli.training.display import peak_memory
     from reformer_cli.training.mixed_precision import products_in
     from reformer_cli.training.optimizers import make_optimizers, optimizer_tensors, prime
@@ -112,8 +96,6 @@ def measured(config: RunConfig, device: str, step: Step) -> int:
     optimizers = make_optimizers(model, config.train)
     prime(optimizers)
     held = dict(model.state_dict())
-    if step.averaged:
-        held |= {f"average.{n}": t for n, t in Average(held, config.train.ema_decay).mean.items()}
     held |= optimizer_tensors(model, optimizers)
     copy = [t.clone() for t in held.values()] if step.copied else []  # as while a checkpoint is written
     text = torch.randint(config.model.vocab_size, (step.rows, step.context + 1), device=device)

@@ -72,7 +72,7 @@ def train(
     keep_freed_memory()
     if steps is not None and minutes is not None:
         raise UserError(f"--steps {steps} and --minutes {minutes:g} exclude each other", "give one of them")
-    given: dict[str, Any] = {"train.steps": steps, "train.minutes": minutes, "train.seed": seed, "model.seed": seed}
+    given: dict[str, Any] = {"train.steps": steps, "train.minutes": minutes, "model.seed": seed}
     given |= {"data.encoding": encoding, "data.corpus": corpus or None, "data.validation": validation or None}
     sets = [*(set_ or ()), *(f"{key}={as_yaml(value)}" for key, value in given.items() if value is not None)]
     if not resume:  # the option wins over what a recipe says of the other
@@ -225,16 +225,17 @@ def _asked(
 
 def check_world(config: RunConfig, world: World) -> None:
     """Whether so many processes can share the work."""
-    parts = world.size * config.train.accumulate
-    if config.train.batch % parts:
-        each = f" in {config.train.accumulate} parts each" if config.train.accumulate > 1 else ""
+    parts = world.size * config.train.accumulation_steps
+    if config.train.batch_size % parts:
+        size, steps = config.train.batch_size, config.train.accumulation_steps
+        each = f" in {steps} parts each" if steps > 1 else ""
         raise UserError(
-            f"train.batch {config.train.batch} contexts a step cannot be shared by {world.size} processes{each}",
+            f"train.batch_size {size} contexts a step cannot be shared by {world.size} processes{each}",
             f"set it to a multiple of {parts}",
         )
-    if config.train.shard and world.size > 1 and config.train.optimizer != "adamw":
+    if config.train.fsdp and world.size > 1 and config.train.optimizer != "adamw":
         raise UserError(
-            f"train.shard does not go with train.optimizer {config.train.optimizer}", "use adamw, or no train.shard"
+            f"train.fsdp does not go with train.optimizer {config.train.optimizer}", "use adamw, or no train.fsdp"
         )
-    if world.size == 1 and config.train.shard:
-        say("warning: train.shard has no effect on one process; start it with torchrun")
+    if world.size == 1 and config.train.fsdp:
+        say("warning: train.fsdp has no effect on one process; start it with torchrun")

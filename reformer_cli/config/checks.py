@@ -7,6 +7,7 @@ from typing import Any
 
 LARGEST_BATCH = 2**20
 LARGEST_SIDE = 4096  # pixels of an image
+WSD_DECAY = 0.2  # share of a run, at its end, in which the step size falls
 VALUES_PER_PIXEL = 3  # red, green, blue
 
 
@@ -26,12 +27,13 @@ def conflicts(parts: Mapping[str, Any]) -> list[str]:
     if train is not None:
         faults += _of_training(train)
     if data is not None and train is not None:
-        faults += _of_contexts(train.context_schedule, data.context, train.batch)
-    if data is not None and train is not None and train.noise and any(c.startswith("duplicate:") for c in data.corpus):
-        faults.append(f"train.noise {train.noise:g} is for texts, not for a duplicate: corpus; leave it out")
+        faults += _of_contexts(train.context_schedule, data.context, train.batch_size)
     if data is not None and data.image_size is not None:
         measured = parts.get("eval")
-        given = {"train.context_schedule": train and train.context_schedule, "eval.every": measured and measured.every}
+        given = {
+            "train.context_schedule": train and train.context_schedule,
+            "eval.tests_every": measured and measured.tests_every,
+        }
         faults += [f"{n} is for text, data.image_size for images; leave one out" for n, value in given.items() if value]
     return faults
 
@@ -40,14 +42,13 @@ def _of_training(train: Any) -> list[str]:
     faults = []
     if train.steps and train.minutes:
         faults.append(f"train.steps {train.steps} and train.minutes {train.minutes:g} exclude each other; give one")
-    if train.batch % train.accumulate:
+    if train.batch_size % train.accumulation_steps:
         faults.append(
-            f"train.batch {train.batch} cannot be cut into train.accumulate {train.accumulate} parts of the same size"
+            f"train.batch_size {train.batch_size} cannot be cut into train.accumulation_steps "
+            f"{train.accumulation_steps} parts of the same size"
         )
-    if train.schedule == "wsd" and train.warmup + train.decay > 1:
-        faults.append(
-            f"train.warmup {train.warmup:g} and train.decay {train.decay:g} together are more than the whole run"
-        )
+    if train.schedule == "wsd" and train.warmup + WSD_DECAY > 1:
+        faults.append(f"train.warmup {train.warmup:g} leaves less than the {WSD_DECAY:g} in which schedule wsd falls")
     return faults
 
 

@@ -10,9 +10,11 @@ from reformer import ReformerConfig
 
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
+GRADIENT_CLIP = 1.0  # largest norm of a step's gradient
 SubwordKind = Literal["unigram", "bpe"]  # vocabularies that are trained here
 Context = Annotated[int, Field(ge=2, le=2**27)]
 Share = Annotated[float, Field(gt=0, lt=1)]
+Share0 = Annotated[float, Field(ge=0, lt=1)]
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -74,14 +76,14 @@ class TrainConfig:
 
     steps: int | None = Field(default=None, ge=1, description="stop after so many steps")
     minutes: float | None = Field(default=None, gt=0, description="stop after so much training time")
-    readings: float | None = Field(
+    max_epochs: float | None = Field(
         default=None,
         gt=0,
-        description="stop once the text was read so often, even with steps or minutes left: more would learn it by "
-        "heart; null: chosen by train where minutes are given and no config, else never",
+        description="stop once the text was read so often, even with steps or minutes left: more would overfit; "
+        "null: chosen by train where minutes are given and no config, else never",
     )
-    batch: int = Field(default=8, ge=1, le=2**20, description="contexts a step")
-    accumulate: int = Field(
+    batch_size: int = Field(default=8, ge=1, le=2**20, description="contexts a step")
+    accumulation_steps: int = Field(
         default=1, ge=1, le=2**20, description="parts of a batch worked on one after the other: the memory of one part"
     )
     context_schedule: tuple[tuple[Context, Share], ...] = Field(
@@ -94,87 +96,47 @@ class TrainConfig:
         default="adamw", description="adamw; muon for the layers' matrices with AdamW for the rest; or adafactor"
     )
     learning_rate: float = Field(default=2e-3, gt=0, le=10, description="highest step size")
-    schedule: Literal["cosine", "wsd", "published"] = Field(
+    schedule: Literal["cosine", "wsd", "rsqrt"] = Field(
         default="wsd",
         description="how the step size goes on after the warm-up: wsd stays, then falls at the end; cosine falls at "
-        "once; published: by the inverse square root, to no set end",
+        "once; rsqrt: by the inverse square root, to no set end",
     )
     warmup: float = Field(default=0.05, ge=0, lt=1, description="share of the run over which the step size rises")
-    final_learning_rate: float = Field(
-        default=0.05, ge=0, le=1, description="step size at the end, as a share of the highest"
-    )
-    decay: float = Field(
-        default=0.2,
-        gt=0,
-        le=1,
-        description="schedule wsd: share of the run, at its end, in which the step size falls",
-    )
-    noise: float = Field(
-        default=0.0,
-        ge=0,
-        lt=1,
-        description="share of the tokens read in training that others from anywhere in the text replace; those to be "
-        "predicted stay. Against learning a short text by heart",
-    )
     weight_decay: float = Field(default=0.1, ge=0, le=10, description="decay of matrices")
-    beta1: float = Field(default=0.9, ge=0, lt=1, description="AdamW's decay of the mean gradient")
-    beta2: float = Field(default=0.95, ge=0, lt=1, description="AdamW's decay of the mean squared gradient")
-    gradient_clip: float = Field(default=1.0, gt=0, description="largest norm of the gradient")
-    ema_decay: float = Field(
-        default=0.0,
-        ge=0,
-        lt=1,
-        description="decay of a running mean of the weights, such as 0.999, that is validated and kept as the run's "
-        "result in their place; 0: none",
-    )
-    bad_steps: int = Field(
-        default=5, ge=1, description="steps in a row without a finite loss and gradient, after which a run stops"
-    )
-    spike: float = Field(
-        default=6.0, ge=0, description="deviations above the recent loss from which it is reported as a spike; 0: never"
+    betas: tuple[Share0, Share0] = Field(
+        default=(0.9, 0.95), description="AdamW's decays of the mean gradient and of its mean square"
     )
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         default="auto",
         description="of products while training; auto: bfloat16 where it measures faster, float16 with a scaled loss "
         "on GPUs without it",
     )
-    shard: bool = Field(
+    fsdp: bool = Field(
         default=False, description="under torchrun: every process keeps a part of parameters and optimiser (FSDP2)"
-    )
-    seed: int = Field(default=0, ge=0, lt=2**63, description="of the order of the text, and of dropout")
-    eval_every: int | None = Field(
-        default=None, ge=1, description="steps between validations; null: about ten over the run"
-    )
-    eval_tokens: int = Field(
-        default=16_384, ge=1, description="held-out tokens a validation during the run scores at most"
     )
     patience: int | None = Field(
         default=None, ge=1, description="validations in a row without a new best, after which a run stops; null: none"
     )
-    save_every_minutes: float = Field(default=5.0, gt=0, description="minutes between checkpoints")
-    background_saves: bool = Field(
-        default=True,
-        description="write checkpoints while training goes on, from a copy in main memory of weights and optimiser",
-    )
-    keep: int = Field(default=2, ge=1, description="newest checkpoints kept; the one of the best validation stays too")
-    sample_tokens: int = Field(
-        default=100, ge=0, le=2**20, description="tokens of a text printed and logged at each validation; 0: none"
+    keep_checkpoints: int = Field(
+        default=2, ge=1, description="newest checkpoints kept; the one of the best validation stays too"
     )
     tensorboard: bool = Field(default=False, description="also write what is logged for TensorBoard, to tensorboard/")
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class EvalConfig:
-    """What is measured while training, beside validations; see docs/evaluation.md."""
+    """How often a model is looked at while it trains, and how closely; see docs/evaluation.md."""
 
-    every: int | None = Field(
-        default=None, ge=1, description="steps between evaluations, whose figures go to metrics.jsonl; null: none"
+    every: int | None = Field(default=None, ge=1, description="steps between validations; null: about ten over the run")
+    tokens: int = Field(
+        default=16_384, ge=1, description="held-out tokens that a validation, or a test of tests_every, scores at most"
     )
-    tests: tuple[Literal["perplexity", "context", "recall"], ...] = Field(
-        default=("perplexity", "context", "recall"), min_length=1, description="the evaluate commands to run"
+    tests_every: int | None = Field(
+        default=None,
+        ge=1,
+        description="steps between the tests of `reformer evaluate` (perplexity, context, recall), whose figures go to "
+        "metrics.jsonl; null: none",
     )
-    tokens: int = Field(default=16_384, ge=1, description="held-out tokens that perplexity and context score at most")
-    longest: int = Field(default=4096, ge=64, le=2**27, description="how far back recall is tested, in tokens")
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)

@@ -48,15 +48,10 @@ class Batches:
     `documents`. Whatever the size of the corpus, a batch takes the memory of its own tokens.
 
     whole: every document is `end` and a context of tokens, as images are; each is one context, and nothing is cut.
-    noise: share of the tokens read, but not of those to be predicted, that others from anywhere in the text replace:
-    what came before cannot be learnt by heart (arXiv 1703.02573, unigram noising).
     """
 
-    def __init__(
-        self, tokens: TokenFiles, end: int, context: int, batch: int, seed: int, whole: bool = False, noise: float = 0.0
-    ) -> None:
+    def __init__(self, tokens: TokenFiles, end: int, context: int, batch: int, seed: int, whole: bool = False) -> None:
         self.tokens, self.end, self.context, self.batch, self.seed = tokens, end, context, batch, seed
-        self.noise = noise
         n_tokens = len(tokens.train)
         self.stride = context + 1 if whole else context
         if whole and n_tokens < self.stride:
@@ -80,17 +75,7 @@ class Batches:
         inputs = tokens[:, :-1].contiguous()
         documents = (inputs == self.end).cumsum(1)
         documents -= documents[:, :1].clone()
-        if self.noise:
-            inputs = torch.from_numpy(self._disturbed(rows[:, :-1], step))
         return Batch(inputs, tokens[:, 1:].contiguous(), documents if bool(documents.any()) else None)
-
-    def _disturbed(self, inputs: Rows, step: int) -> Rows:
-        """With some tokens replaced, of which no document ends."""
-        (key,) = _keys(self.seed, step)[:1]
-        drawn = _mixed_all(np.arange(2 * inputs.size, dtype=np.uint64) + np.uint64(key)).reshape(2, *inputs.shape)
-        others = self.tokens.train[(drawn[0] % np.uint64(len(self.tokens.train))).astype(np.int64)].astype(np.int64)
-        hit = (drawn[1] < np.uint64(int(self.noise * WORD))) & (inputs != self.end) & (others != self.end)
-        return np.where(hit, others, inputs)
 
     def _context(self, n: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
         epoch, place = divmod(n, self.per_epoch)

@@ -1,4 +1,4 @@
-"""What is measured at intervals while a model trains (`eval.every`); docs/evaluation.md describes the record."""
+"""What is measured at intervals while a model trains (`eval.tests_every`); docs/evaluation.md describes the record."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ from reformer_cli.evaluation.recall_suite import Haystack, end_of_corpus, haysta
 from reformer_cli.tokenizers.base import Tokenizer
 from reformer_cli.utils.errors import UserError
 
+LONGEST = 4096  # tokens, how far back recall is tested
+
 
 class Evaluations:
     """One run's text and settings; windows: what was held out, after as much as a training step reads. `of` a model."""
@@ -38,12 +40,10 @@ class Evaluations:
     def of(self, model: ReformerLM) -> dict[str, Any]:
         """The record; without held-out text, recall alone."""
         found: dict[str, Any] = {}
-        if "perplexity" in self.config.tests and self.windows:
+        if self.windows:
             found["perplexity"] = self._perplexity(model)
-        if "context" in self.config.tests and self.windows:
             found |= self._context(model)
-        if "recall" in self.config.tests:
-            found |= self._recall(model)
+        found |= self._recall(model)
         record: dict[str, Any] = finite(found)
         return record
 
@@ -69,7 +69,7 @@ class Evaluations:
         return {"context": bits, "verdict": verdict(curve)}
 
     def _recall(self, model: ReformerLM) -> dict[str, Any]:
-        alphabet, haystack, longest = alphabet_of(self.tokenizer, self.source), self._haystack(), self.config.longest
+        alphabet, haystack, longest = alphabet_of(self.tokenizer, self.source), self._haystack(), LONGEST
         trained = self.source.length if self.source is not None else None
         lengths = lengths_of(TESTS, longest, trained, model.config.max_length, haystack, lambda line: None)
         each = [o.as_dict() for o in outcomes(model, None, self.tokenizer, alphabet, haystack, lengths, seed=0)]
@@ -80,6 +80,6 @@ class Evaluations:
         if self.source is not None:
             return None
         try:
-            return haystack_of(end_of_corpus(self.tokens, self.config.longest), self.tokenizer)
+            return haystack_of(end_of_corpus(self.tokens, LONGEST), self.tokenizer)
         except UserError:
             return None

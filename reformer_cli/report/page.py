@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from reformer_cli.config.load import describe
-from reformer_cli.config.schema import SECTIONS, RunConfig
+from reformer_cli.config.schema import GRADIENT_CLIP, SECTIONS, RunConfig
 from reformer_cli.report.axes import count, plain
 from reformer_cli.report.chart import Chart, Line, figure
 from reformer_cli.report.records import Records, Series, number
@@ -63,8 +63,7 @@ def charts(config: RunConfig, records: Records) -> Iterable[Chart]:
     peak = _named(records.of("peak_bytes").thin(), "peak so far")
     yield Chart("Memory", [Line(peak, 1)], "bytes", True)
     norm = _with_mean(records.of("gradient_norm"), "gradient norm")
-    clip = config.train.gradient_clip
-    yield Chart("Gradient norm", norm, from_zero=True, note=f"Before clipping; steps are cut to {clip:g}.")
+    yield Chart("Gradient norm", norm, from_zero=True, note=f"Before clipping; steps are cut to {GRADIENT_CLIP:g}.")
     layers = [Line(s, 1 + n, dots=True) for n, s in enumerate(_few(records.layers))]
     buckets = config.model.round_buckets
     most = sum(buckets) // len(buckets)

@@ -36,7 +36,7 @@ class Run:
 
     @property
     def checkpoints(self) -> Checkpoints:
-        return Checkpoints(self.path, self.config.train.keep)
+        return Checkpoints(self.path, self.config.train.keep_checkpoints)
 
     def __init__(self, path: Path, config: RunConfig) -> None:
         self.path, self.config = path, config

@@ -23,8 +23,8 @@ class Choice:
 
 @dataclass(frozen=True)
 class Size:
-    """A model that fits a time budget. minutes: of a machine that trains UNIT at TOKENS_PER_MINUTE, up to which it is
-    the one; None: beyond all."""
+    """A model that fits a time budget. minutes: of a machine that trains BASE_SIZE at TOKENS_PER_MINUTE, up to which
+    it is the one; None: beyond all."""
 
     minutes: float | None
     d_model: int
@@ -43,13 +43,13 @@ SIZES = (
     Size(100, 256, 6, 4, 1024, 3e-3),
     Size(None, 384, 8, 6, 2048, 1e-3),
 )
-UNIT = SIZES[1]
-TOKENS_PER_MINUTE = 700_000  # of UNIT on the two cores that this was measured on; other machines: throughput.py
+BASE_SIZE = SIZES[1]
+TOKENS_PER_MINUTE = 700_000  # of BASE_SIZE on the two cores that this was measured on; other machines: throughput.py
 LINEAR = 192  # width at which half of the time goes into what grows with it and not with its square
-# From how many readings of the text, and numbers of the model for each of its tokens, on what is done against learning
-# it by heart (after three, or with a small model, more decay does harm); after how many that does not help, unless they
+# From how many readings of the text, and numbers of the model for each of its tokens, on what is done against
+# overfitting (after three, or with a small model, more decay does harm); after how many that does not help, unless they
 # are few steps; numbers of a model that a token is worth (LOG.md).
-AGAINST_HEART: tuple[tuple[float, float, dict[str, float]], ...] = (
+REGULARISATION: tuple[tuple[float, float, dict[str, float]], ...] = (
     (7.0, 3.0, {"model.dropout": 0.2, "train.weight_decay": 0.5}),
     (3.0, 0.0, {"model.dropout": 0.1}),
 )
@@ -66,8 +66,8 @@ def choose(
 ) -> list[Choice]:  # fmt: skip
     """Settings for a corpus of n_tokens training tokens; memory: bytes free on the device; one of minutes, steps.
 
-    speed: tokens of UNIT that the machine trains on in a minute, where it was measured. optimizer: other than adamw
-    decays by another measure, so that for it none is chosen.
+    speed: tokens of BASE_SIZE that the machine trains on in a minute, where it was measured. optimizer: other than
+    adamw decays by another measure, so that for it none is chosen.
     """
     budget = f"{steps:,} steps" if minutes is None else f"{minutes:g} minutes"
     on = "a GPU" if device != "cpu" else "this CPU"
@@ -101,7 +101,9 @@ def choose(
         Choice("model.d_head", size.d_model // size.n_heads, "the heads together are as wide as the model"),
         Choice("data.context", context, f"long enough to learn to look back{shorter}"),
         Choice(
-            "train.batch", batch, f"about {TOKENS_PER_STEP:,} tokens a step: many short steps learn most in little time"
+            "train.batch_size",
+            batch,
+            f"about {TOKENS_PER_STEP:,} tokens a step: many short steps learn most in little time",
         ),
         *_readings(seen / max(1, n_tokens), most, _numbers(size) / max(1, n_tokens)),
         Choice("train.learning_rate", size.learning_rate, "the smaller the model, the larger the step"),
@@ -110,8 +112,8 @@ def choose(
 
 
 def _work(size: Size) -> float:
-    """What a token costs, UNIT's being 1; a part of it does not grow with the square of the width."""
-    cost, unit = (s.n_layers * s.d_model * (s.d_model + LINEAR) for s in (size, UNIT))
+    """What a token costs, BASE_SIZE's being 1; a part of it does not grow with the square of the width."""
+    cost, unit = (s.n_layers * s.d_model * (s.d_model + LINEAR) for s in (size, BASE_SIZE))
     return cost / unit
 
 
@@ -127,8 +129,8 @@ def _rounded(n: float) -> int:
 
 
 def _larger(sizes: list[Size], tokens: float, n_tokens: int) -> Size:
-    """The largest of the sizes that reads a text often enough in the time of so many tokens of UNIT, and is not too
-    large for it; the first where none is."""
+    """The largest of the sizes that reads a text often enough in the time of so many tokens of BASE_SIZE, and is not
+    too large for it; the first where none is."""
     size = sizes[0]
     for larger in sizes[1:]:
         if tokens / _work(larger) < MOST_READINGS * n_tokens or _numbers(larger) > WORTH * n_tokens:
@@ -142,16 +144,16 @@ def _readings(readings: float, most: float, numbers: float) -> list[Choice]:
     of the text's tokens."""
     found = []
     if readings > most / 2:  # the speed is a guess, by as much at most
-        reason = "more would learn the text by heart; where the time is longer, the run ends before it"
-        found = [Choice("train.readings", round(most), reason)]
+        reason = "more would overfit; where the time is longer, the run ends before it"
+        found = [Choice("train.max_epochs", round(most), reason)]
     readings = min(readings, most)
-    reason = f"the text will be read about {readings:,.0f} times, and is not to be learnt by heart"
-    suited = (settings for often, large, settings in AGAINST_HEART if readings >= often and numbers >= large)
+    reason = f"the text will be read about {readings:,.0f} times, enough to overfit"
+    suited = (settings for often, large, settings in REGULARISATION if readings >= often and numbers >= large)
     settings = next(suited, {})
     return found + [Choice(key, value, reason) for key, value in settings.items()]
 
 
-def thrift(step: Step, memory: int, given: set[str]) -> list[Choice]:
+def reduce_memory(step: Step, memory: int, given: set[str]) -> list[Choice]:
     """Settings, none of them `given`, that make a step fit without another result than rounding; none if none do."""
     reason = f"the step would not fit in {as_size(memory)} otherwise; a little slower"
     found: list[Choice] = []
@@ -164,15 +166,13 @@ def thrift(step: Step, memory: int, given: set[str]) -> list[Choice]:
     return []
 
 
-def remedies(step: Step, memory: int) -> list[str]:
+def memory_hints(step: Step, memory: int) -> list[str]:
     """What a user may change so that a step fits, as `key=value` with what it then needs; the mildest first."""
     found = [("head_group=1", _with(step, "head_group", 1))]
     found.append(("gradient_streams=bfloat16", _with(step, "gradient_streams", "bfloat16")))
     found.append(("head_group=1 --set gradient_streams=bfloat16", _with(found[-1][1], "head_group", 1)))
-    if step.copied:
-        found.append(("background_saves=false", replace(step, copied=False)))
     if step.rows > 1:
-        found.append((f"accumulate={step.batch}", replace(step, accumulate=step.batch)))
+        found.append((f"accumulation_steps={step.batch}", replace(step, accumulate=step.batch)))
     if (context := largest_context(replace(step, batch=1), memory)) and context < step.context:
         found.append((f"context={context}", replace(step, batch=1, context=context)))
     return [f"{setting} ({as_size(s.total)})" for setting, s in found if s.total <= memory]

@@ -19,10 +19,10 @@ def batches_of(config: RunConfig, dataset: Dataset) -> Batches | CopyTaskBatches
 
     data, train = config.data, config.train
     if (source := find(data.corpus)) is not None:
-        return CopyTaskBatches(source, data.context, train.batch, train.seed)
+        return CopyTaskBatches(source, data.context, train.batch_size, config.model.seed)
     return Batches(
-        dataset.tokens, dataset.tokenizer.end, data.context, train.batch, train.seed,
-        whole=data.image_size is not None, noise=train.noise,
+        dataset.tokens, dataset.tokenizer.end, data.context, train.batch_size, config.model.seed,
+        whole=data.image_size is not None,
     )  # fmt: skip
 
 
@@ -35,11 +35,12 @@ def reading_for(config: RunConfig, dataset: Dataset) -> Reading:
 
     def make(stage: Stage, n: int) -> Batches | CopyTaskBatches:
         # Another order in each stage: with the same one a later stage would begin with what an earlier one began with.
-        own: dict[str, Any] = {"batch": stage.batch, "seed": (train.seed + n) % 2**63, "context_schedule": ()}
+        own: dict[str, Any] = {"batch_size": stage.batch, "context_schedule": ()}
         return batches_of(
             dataclasses.replace(
                 config,
                 data=dataclasses.replace(data, context=stage.context),
+                model=dataclasses.replace(config.model, seed=(config.model.seed + n) % 2**63),
                 train=dataclasses.replace(train, **own),
             ),
             dataset,

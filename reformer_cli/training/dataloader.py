@@ -47,9 +47,9 @@ def stages_of(data: DataConfig, train: TrainConfig) -> list[Stage]:
     """In order; the last has the full context. Every step has the same number of tokens."""
     found, start = [], 0.0
     for context, share in train.context_schedule:
-        found.append(Stage(start, context, train.batch * data.context // context))
+        found.append(Stage(start, context, train.batch_size * data.context // context))
         start = math.fsum((start, share))
-    return [*found, Stage(start, data.context, train.batch)]
+    return [*found, Stage(start, data.context, train.batch_size)]
 
 
 class Reading:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from reformer_cli.training.state import Progress
 
+SPIKE = 6.0  # deviations above the recent loss, from which it is reported
 RATE = 0.03  # of the running mean and spread of the loss
 LEAST_WATCHED = 50  # steps before a jump can be told from the start
 LEAST_SPREAD = 0.02  # of the recent loss: a very steady one may wobble
@@ -22,14 +23,14 @@ class DivergedError(Exception):
         self.step, self.what = step, what
 
 
-def is_spike(progress: Progress, loss: float, deviations: float) -> bool:
-    """Whether a loss lies so many deviations above what the last steps had; progress keeps what they had.
+def is_spike(progress: Progress, loss: float) -> bool:
+    """Whether a loss lies SPIKE deviations above what the last steps had; progress keeps what they had.
 
     A spike enters the mean as if it stood at the limit, so that one does not hide the next.
     """
     spread = max(math.sqrt(progress.spread), LEAST_SPREAD * abs(progress.recent))
-    limit = progress.recent + deviations * spread
-    found = bool(deviations) and progress.watched >= LEAST_WATCHED and loss > limit
+    limit = progress.recent + SPIKE * spread
+    found = progress.watched >= LEAST_WATCHED and loss > limit
     value = limit if found else loss
     if progress.watched:
         away = value - progress.recent

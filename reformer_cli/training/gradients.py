@@ -10,7 +10,7 @@ import torch
 from reformer import NumericalError, ReformerLM
 from torch import Tensor, nn
 
-from reformer_cli.config.schema import TrainConfig
+from reformer_cli.config.schema import GRADIENT_CLIP, TrainConfig
 from reformer_cli.training.dataloader import Batch
 from reformer_cli.training.distributed import World, whole
 from reformer_cli.training.mixed_precision import products_in, rescaled, unscale_
@@ -44,7 +44,8 @@ class Gradients:
 
     def __init__(self, model: ReformerLM, config: TrainConfig, world: World) -> None:
         self.model, self.config, self.world = model, config, world
-        self.loss = world.wrapped(Loss(model), config.shard)
+        self.seed = model.config.seed  # of dropout
+        self.loss = world.wrapped(Loss(model), config.fsdp)
         self.device = torch.device(world.device)
         self.centres = [b for name, b in model.named_buffers() if name.endswith("centre")]
 
@@ -61,7 +62,7 @@ class Gradients:
         return loss, norm, problem
 
     def _in_parts(self, read: Read, progress: Progress) -> tuple[float, float, str]:
-        size = self.config.accumulate
+        size = self.config.accumulation_steps
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         rows = [
             [None] * size if x is None else list(self.world.share(x).chunk(size))
@@ -79,7 +80,7 @@ class Gradients:
                     s += centre / size
                     centre.copy_(s if n == size - 1 else old)
         unscale_(self.model.parameters(), self._scale(progress))
-        length = whole(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip))
+        length = whole(torch.nn.utils.clip_grad_norm_(self.model.parameters(), GRADIENT_CLIP))
         self.world.average_(self.centres)
         mean, norm = torch.stack([total, length.double()]).tolist()  # the device is waited for once
         problem = "" if math.isfinite(norm) else f"gradient norm {norm}"
@@ -93,14 +94,14 @@ class Gradients:
     ) -> tuple[Tensor | float, str]:
         """Add a part's gradient; (what it adds to the batch's mean loss, what is wrong with it, if anything)."""
         problem, mean = "", None
-        of_step = (self.config.seed * 1_000_003 + progress.step) * self.world.size + self.world.rank
+        of_step = (self.seed * 1_000_003 + progress.step) * self.world.size + self.world.rank
         tokens, targets, documents = (x.to(self.device, non_blocking=True) if x is not None else None for x in rows)
         assert targets is not None
         # The share of the batch's targets that are this part's; processes' gradients are averaged, hence their number.
         weight = self.world.size * int((rows[1] != UNSCORED).sum()) / max(1, scored)  # type: ignore[union-attr]
         try:
             with products_in(self.config.precision, self.device.type):
-                mean = self.loss(tokens, targets, documents, of_step * self.config.accumulate + n) * weight
+                mean = self.loss(tokens, targets, documents, of_step * self.config.accumulation_steps + n) * weight
         except NumericalError as error:
             problem = str(error)
         loss: Tensor | float = mean.detach() if mean is not None else math.nan

@@ -33,9 +33,8 @@ class Item:
 @dataclass(frozen=True)
 class Step:
     """A training step. precision: of products, as in TrainConfig; program: bytes held before anything is made; native:
-    whether C does what lies between the products; optimizer: as in TrainConfig; averaged: whether a running mean of the
-    weights is kept; copied: whether checkpoints are written from a copy of what they hold;
-    accumulate: parts of the batch."""
+    whether C does what lies between the products; optimizer: as in TrainConfig; copied: whether checkpoints are written
+    from a copy of what they hold; accumulate: parts of the batch."""
 
     model: ReformerConfig
     batch: int
@@ -44,7 +43,6 @@ class Step:
     program: int
     native: bool
     optimizer: str = "adamw"
-    averaged: bool = False
     copied: bool = False
     accumulate: int = 1
 
@@ -96,10 +94,8 @@ def forecast(step: Step) -> list[Item]:
         asked.append(Item("groups", 8 * groups * c.d_model, f"their 2 streams: 1 / {c.shorten} of the tokens'"))
     if kept := kept_bytes(step):
         asked.append(Item("activations", kept, "of all layers, kept for backward: model.kept_activations"))
-    if step.averaged:
-        asked.append(Item("running mean", 4 * weights, "of the parameters, in float32"))
     if step.copied:
-        size = (4 + 4 * step.averaged) * weights + state
+        size = 4 * weights + state
         asked.append(Item("checkpoint", size, "a copy, while it is written in the background"))
     fragments = min(MOST_FRAGMENTS, int(FRAGMENTS * sum(item.size for item in asked)))
     return [

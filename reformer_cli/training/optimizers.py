@@ -24,8 +24,7 @@ def _adamw(model: nn.Module, config: TrainConfig) -> Optimizers:
 
 
 def _adamw_of(parameters: Sequence[nn.Parameter], config: TrainConfig) -> torch.optim.Optimizer:
-    betas = (config.beta1, config.beta2)
-    return torch.optim.AdamW(_groups(parameters, config), lr=config.learning_rate, betas=betas, fused=True)
+    return torch.optim.AdamW(_groups(parameters, config), lr=config.learning_rate, betas=config.betas, fused=True)
 
 
 def _muon(model: nn.Module, config: TrainConfig) -> Optimizers:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from reformer_cli.config.checks import WSD_DECAY
 from reformer_cli.config.schema import TrainConfig
+
+FINAL_SHARE = 0.05  # of the highest step size, at the end
 
 
 def learning_rate(progress: float, config: TrainConfig) -> float:
@@ -20,16 +23,16 @@ def learning_rate(progress: float, config: TrainConfig) -> float:
 def cosine(progress: float, config: TrainConfig) -> float:
     """Half a cosine down to the final share (SGDR, arXiv 1608.03983)."""
     along = (progress - config.warmup) / (1 - config.warmup)
-    return _between(config, (1 + math.cos(math.pi * along)) / 2)
+    return _between((1 + math.cos(math.pi * along)) / 2)
 
 
 def stable(progress: float, config: TrainConfig) -> float:
     """Warm-up, stable, decay; the fall is 1 - sqrt (arXiv 2405.18392)."""
     left = 1 - progress
-    return 1.0 if left >= config.decay else _between(config, 1 - math.sqrt(1 - left / config.decay))
+    return 1.0 if left >= WSD_DECAY else _between(1 - math.sqrt(1 - left / WSD_DECAY))
 
 
-def published(progress: float, config: TrainConfig) -> float:
+def rsqrt(progress: float, config: TrainConfig) -> float:
     """The inverse square root of the steps since the start, 1 at the end of the warm-up: trax's rsqrt_decay, with which
     the released enwik8 model was trained."""
     begin = max(config.warmup, 1e-3)
@@ -39,9 +42,9 @@ def published(progress: float, config: TrainConfig) -> float:
 SCHEDULES: dict[str, Callable[[float, TrainConfig], float]] = {
     "cosine": cosine,
     "wsd": stable,
-    "published": published,
+    "rsqrt": rsqrt,
 }
 
 
-def _between(config: TrainConfig, share: float) -> float:
-    return config.final_learning_rate + (1 - config.final_learning_rate) * share
+def _between(share: float) -> float:
+    return FINAL_SHARE + (1 - FINAL_SHARE) * share

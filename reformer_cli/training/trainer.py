@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,7 +13,6 @@ from reformer import ReformerLM
 from torch import Tensor
 
 from reformer_cli.config.schema import TrainConfig
-from reformer_cli.training.average import Average
 from reformer_cli.training.dataloader import Ahead, Reading
 from reformer_cli.training.distributed import World, whole
 from reformer_cli.training.divergence import DivergedError, is_spike
@@ -24,7 +23,9 @@ from reformer_cli.training.state import Progress, plain, progress_of, random_sta
 from reformer_cli.utils.errors import UserError
 from reformer_cli.utils.signals import interruptible
 
-VALIDATIONS = 10  # of a run where eval_every is not given
+VALIDATIONS = 10  # of a run where eval.every is not given
+BAD_STEPS = 5  # in a row without a finite loss and gradient, after which a run stops
+SAVE_EVERY_MINUTES = 5.0
 
 Ending = Literal["finished", "interrupted", "patience"]
 
@@ -44,6 +45,7 @@ class Hooks:
     warn: Callable[[str], None]
     byte_lengths: Tensor
     evaluate: Callable[[], None]
+    validate_every: int | None = None  # None: VALIDATIONS over the run
     evaluate_every: int | None = None
 
 
@@ -55,7 +57,6 @@ class Trainer:
         self.gradients = Gradients(model, config, world)
         self.optimizers = make_optimizers(model, config)
         self.progress = Progress()
-        self.average = Average(self.model.state_dict(), config.ema_decay) if config.ema_decay else None
         self.ahead = Ahead(self._read)
 
     @property
@@ -66,27 +67,24 @@ class Trainer:
         else:
             assert self.config.minutes
             done = self.progress.seconds / (60 * self.config.minutes)
-        if self.config.readings:
-            done = max(done, self.reading.epochs(self.progress.step, self.progress.stages) / self.config.readings)
+        if self.config.max_epochs:
+            done = max(done, self.reading.epochs(self.progress.step, self.progress.stages) / self.config.max_epochs)
         return min(1.0, done)
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything a checkpoint holds; of a job that shards, this process's parts."""
         found = {f"model.{name}": t.detach() for name, t in self.model.state_dict().items()}
-        if self.average is not None:
-            found |= {f"average.{name}": t for name, t in self.average.mean.items()}
         return found | optimizer_tensors(self.model, self.optimizers)
 
     def weights(self) -> dict[str, Tensor]:
-        """The model's tensors by name as the run's result, each in one piece: the running mean where there is one."""
-        mean = self.average.mean if self.average is not None else {}
-        return {name: whole(mean.get(name, t).detach()) for name, t in self.model.state_dict().items()}
+        """The model's tensors by name as the run's result, each in one piece."""
+        return {name: whole(t.detach()) for name, t in self.model.state_dict().items()}
 
     @contextmanager
     def gathered(self) -> Iterator[None]:
         """While the model is used outside a step, its parameters are in one piece."""
         parts: Any = self.gradients.loss
-        if self.world.size == 1 or not self.config.shard:
+        if self.world.size == 1 or not self.config.fsdp:
             yield
             return
         parts.unshard()
@@ -95,16 +93,12 @@ class Trainer:
         finally:
             parts.reshard()
 
-    def restore(self, read: Callable[[dict[str, Tensor]], None], names: set[str], meta: dict[str, Any]) -> None:
+    def restore(self, read: Callable[[dict[str, Tensor]], None], meta: dict[str, Any]) -> None:
         """Go on from a checkpoint, which `read` fills tensors from by name. UserError if it is another model's."""
         prime(self.optimizers)
         try:
             self.progress = progress_of(meta["progress"])
-            wanted = self.tensors()
-            averaged = any(name.startswith("average.") for name in names)
-            read({n: t for n, t in wanted.items() if averaged or not n.startswith("average.")})
-            if self.average is not None and not averaged:
-                self.average.reset()
+            read(self.tensors())
             restore_random_states(meta["random"])
         except (RuntimeError, KeyError, ValueError, TypeError) as error:
             raise UserError(
@@ -122,7 +116,7 @@ class Trainer:
                 best = self._validation_due() and self._validate()
                 if (every := self.hooks.evaluate_every) and self.progress.step % every == 0 and self.share < 1.0:
                     self._evaluate()
-                due = time.monotonic() - saved > 60 * self.config.save_every_minutes and not self.hooks.busy()
+                due = time.monotonic() - saved > 60 * SAVE_EVERY_MINUTES and not self.hooks.busy()
                 before, marked = marked, time.monotonic()  # from here to here, so that what saving takes counts too
                 self.progress.seconds, due = self._agreed(self.progress.seconds + marked - before, due)
                 if (due or best) and self.share < 1.0:
@@ -176,9 +170,7 @@ class Trainer:
         computed = time.perf_counter() - before
         progress.step += 1
         progress.tokens += read.batch.tokens.numel()
-        if self.average is not None and not problem:
-            self.average.update(progress.step)
-        spike = math.isfinite(loss) and is_spike(progress, loss, self.config.spike)
+        spike = math.isfinite(loss) and is_spike(progress, loss)
         if spike:
             self.hooks.warn(f"step {progress.step:,}: loss {loss:.3f} jumps from about {progress.recent:.3f}")
         seconds = time.perf_counter() - began
@@ -205,12 +197,12 @@ class Trainer:
         self.progress.bad += not overflow
         self.progress.skipped += 1
         self.hooks.warn(f"step {self.progress.step + 1:,} left out: {problem} ({self.progress.skipped} so far)")
-        if self.progress.bad >= self.config.bad_steps:
-            raise DivergedError(self.progress.step + 1, f"{problem}; {self.config.bad_steps} times in a row")
+        if self.progress.bad >= BAD_STEPS:
+            raise DivergedError(self.progress.step + 1, f"{problem}; {BAD_STEPS} times in a row")
 
     def _validation_due(self) -> bool:
-        if self.config.eval_every:
-            return self.progress.step % self.config.eval_every == 0 and self.share < 1.0
+        if every := self.hooks.validate_every:
+            return self.progress.step % every == 0 and self.share < 1.0
         return int(self.share * VALIDATIONS) > self.progress.validated and self.share < 1.0
 
     def _validate(self) -> bool:
@@ -218,8 +210,7 @@ class Trainer:
         progress = self.progress
         progress.validated = max(progress.validated + 1, int(self.share * VALIDATIONS))
         self.model.eval()
-        with self.average.in_place() if self.average is not None else nullcontext():
-            found = self.hooks.validate()
+        found = self.hooks.validate()
         good = found is None or math.isfinite(found)
         better = good and (found is None or progress.best is None or found < progress.best)
         if better:
@@ -229,8 +220,7 @@ class Trainer:
 
     def _evaluate(self) -> None:
         self.model.eval()
-        with self.average.in_place() if self.average is not None else nullcontext():
-            self.hooks.evaluate()
+        self.hooks.evaluate()
 
     def _save(self, best: bool) -> None:
         self.hooks.save(self.tensors(), {"progress": plain(self.progress), "random": random_states()}, best)

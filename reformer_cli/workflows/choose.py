@@ -6,7 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from reformer_cli.utils.console import say
-from reformer_cli.utils.devices import free_memory
+from reformer_cli.utils.devices import backend_reason, free_memory
 
 if TYPE_CHECKING:
     from reformer.config import Backend
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from reformer_cli.config.schema import RunConfig, Settings
     from reformer_cli.data.dataset import Dataset
     from reformer_cli.training.distributed import World
+    from reformer_cli.training.memory import Step
     from reformer_cli.workflows.init_from import Start
 
 SAMPLE = 1_000_000  # tokens whose lines are measured
@@ -57,28 +58,50 @@ def count_columns(model: dict[str, Any], dataset: Dataset) -> None:
 
 def fitted(settings: Settings, config: RunConfig, world: World) -> RunConfig:
     """The configuration, with less at once where a step would not fit; a warning where that does not help."""
-    from reformer_cli.commands.plan import step_of
     from reformer_cli.config.load import resolve
-    from reformer_cli.training.auto_config import remedies, thrift
+    from reformer_cli.training.auto_config import memory_hints, reduce_memory
     from reformer_cli.utils.format import as_size
 
-    step = step_of(config, world.device)
+    step = dataclasses.replace(step_of(config, world.device), copied=False)  # if need be it saves without a copy
     step = dataclasses.replace(step, batch=-(-step.batch // world.size))
     memory = free_memory(world.device) + step.program  # what the program holds is no longer free
     if step.total <= memory:
         return config
-    if choices := thrift(step, memory, set(settings["model"])):
+    if choices := reduce_memory(step, memory, set(settings["model"])):
         for c in choices:
             settings["model"][c.key.removeprefix("model.")] = c.value
             say_choice(c.key, c.value, c.reason)
         return resolve(settings, config.model.vocab_size, config.corpus_digest)
-    helps = " or ".join(f"--set {x}" for x in remedies(step, memory))
+    helps = " or ".join(f"--set {x}" for x in memory_hints(step, memory))
     say(
         f"warning: a step needs about {as_size(step.total - step.program)}, {as_size(memory - step.program)} are free; "
         + (helps or f"lower data.context {config.data.context:,} or model.d_model {config.model.d_model}")
         + " (`reformer plan` says what takes it)"
     )
     return config
+
+
+def step_of(config: RunConfig, device: str) -> Step:
+    """The step that a run's configuration leads to, on this machine."""
+    from reformer_cli.training.display import peak_memory
+    from reformer_cli.training.memory import Step
+    from reformer_cli.training.mixed_precision import pick_precision
+
+    precision = config.train.precision if config.train.precision != "auto" else pick_precision(device)[0]
+    native = backend_reason(config.model, device)[0] == "native" and config.model.pattern == "recent"
+    train = config.train
+    return Step(
+        config.model, train.batch_size, config.data.context, precision, peak_memory(device), native,
+        optimizer=train.optimizer, copied=device.startswith("cpu"), accumulate=train.accumulation_steps,
+    )  # fmt: skip
+
+
+def copy_fits(config: RunConfig, device: str) -> bool:
+    """Whether a checkpoint's tensors can be copied, to be written while training goes on."""
+    if not device.startswith("cpu"):
+        return True  # the copy is in main memory, which is the larger one
+    step = step_of(config, device)
+    return step.total <= free_memory(device) + step.program
 
 
 def warn_of_reach(config: RunConfig) -> None:

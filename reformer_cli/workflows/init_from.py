@@ -73,7 +73,7 @@ class Start:
             elif c.key == "data.context" and limit is not None and c.value > limit:
                 shorter = c.value // limit
                 c = dataclasses.replace(c, value=limit, reason="all that the model's positions can number")
-            elif c.key == "train.batch":
+            elif c.key == "train.batch_size":
                 c = dataclasses.replace(c, value=c.value * shorter)
             found.append(c)
         return found

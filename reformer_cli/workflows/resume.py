@@ -67,10 +67,9 @@ def _gone_on(run: Run, sets: list[str], world: World) -> tuple[Run, Dataset, Pat
 
 # Settings of training that a run keeps: others would read other text, or have another state.
 KEPT = {
-    "batch": "train.accumulate takes less memory with the same batch",
+    "batch_size": "train.accumulation_steps takes less memory with the same batch",
     "context_schedule": "start a new run",
     "optimizer": "start a new run",
-    "seed": "start a new run",
 }
 
 

@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from reformer_cli.training.divergence import DivergedError
     from reformer_cli.training.trainer import Ending, Hooks
 
+SAMPLE_TOKENS = 100  # of a text printed and logged at each validation
 STATISTICS_TOKENS, STATISTICS_NEAREST = 4096, 16  # of the hash, at each validation
 
 
 def result_of(tensors: Mapping[str, Any]) -> dict[str, Any]:
-    """A run's result, from what its checkpoint holds: the running mean where there is one, else the last weights."""
-    own = {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
-    return own | {name.removeprefix("average."): t for name, t in tensors.items() if name.startswith("average.")}
+    """A run's result, from what its checkpoint holds."""
+    return {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
 
 
 class Session:
@@ -39,14 +39,15 @@ class Session:
 
         from reformer_cli.data.batches import LEAST_SCORED, ValidationWindows
         from reformer_cli.runs.background_save import Writer
+        from reformer_cli.workflows.choose import copy_fits
 
         self.world, self.run, self.dataset, self.checkpoint = world, run, dataset, checkpoint
         self.config, self.unit = run.config, f"bits/{run.config.data.unit}"
         self.reading = reading_for(run.config, dataset)
-        self.writer = Writer(run.config.train.background_saves, self._warn)
+        self.writer = Writer(copy_fits(run.config, world.device), self._warn)
         self.windows = ValidationWindows(dataset.tokens, run.config.data.context)
         least = run.config.data.context if run.config.data.image_size is not None else LEAST_SCORED
-        self.probes = self.windows.some(run.config.train.eval_tokens, least)  # what a validation during the run scores
+        self.probes = self.windows.some(run.config.eval.tokens, least)  # what a validation during the run scores
         self.model = ReformerLM(run.config.model).to(world.device)
 
     def train(self) -> None:
@@ -68,7 +69,7 @@ class Session:
             if self.checkpoint is not None:
                 self._restore(self.checkpoint)
             else:
-                seed_generators(self.config.train.seed)
+                seed_generators(self.config.model.seed)
             try:
                 ending = self.trainer.run()
             except DivergedError as error:
@@ -76,10 +77,10 @@ class Session:
             self._say(ending)
 
     def _restore(self, folder: Path) -> None:
-        from reformer_cli.runs.checkpoints import read_meta, read_tensors, tensor_names
+        from reformer_cli.runs.checkpoints import read_meta, read_tensors
 
-        together, names = self.world.size > 1, tensor_names(folder)
-        self.trainer.restore(lambda tensors: read_tensors(folder, tensors, together), names, read_meta(folder))
+        together = self.world.size > 1
+        self.trainer.restore(lambda tensors: read_tensors(folder, tensors, together), read_meta(folder))
 
     def _diverged(self, error: DivergedError) -> UserError:
         """With what is still good."""
@@ -115,9 +116,9 @@ class Session:
             self.display.say(f"stopped after {done}: {progress.stale} validations without a better one than {best}")
         else:
             self.display.say(f"finished: {done}")
-            readings = self.config.train.readings
-            if readings and epochs >= readings:
-                self.display.say(f"read {readings:g} times, as train.readings says: after more it is known by heart")
+            most = self.config.train.max_epochs
+            if most and epochs >= most:
+                self.display.say(f"read {most:g} times, as train.max_epochs says: more would overfit")
         if self.world.chief:
             self._conclude()
 
@@ -158,7 +159,7 @@ class Session:
             return None
         with self.trainer.gathered():
             mine = self.probes[self.world.rank :: self.world.size]
-            part = self._score(self.model, mine, self.config.train.eval_tokens)
+            part = self._score(self.model, mine, self.config.eval.tokens)
             tokens, n_bytes, nats = self.world.sum([part.tokens, part.bytes, part.nats])
             buckets = self._effective_buckets()
         score = Score(int(tokens), n_bytes, 0, 0, nats)
@@ -175,7 +176,7 @@ class Session:
         return score.bits_per_byte
 
     def _show_sample(self) -> None:
-        if not self.config.train.sample_tokens or self.config.data.image_size is not None:
+        if not SAMPLE_TOKENS or self.config.data.image_size is not None:
             return
         with self.trainer.gathered():
             sample = self._sampled() if self.world.chief else ""
@@ -209,15 +210,14 @@ class Session:
         run, progress = self.run, self.trainer.progress
         step, best_step = progress.step, progress.best_step
         meta = meta | {"metrics": run.metrics_size()}
-        if self.world.size > 1 and self.config.train.shard:
+        if self.world.size > 1 and self.config.train.fsdp:
             weights = self.trainer.weights() if best else {}
             check_finite(step, tensors)
             if best and self.world.chief:
                 run.save_weights(weights)
             run.checkpoints.save_together(step, tensors, meta, best_step, self.world.chief, self.world.wait)
         elif self.world.chief:
-            background = self.config.train.background_saves
-            copy = {name: t.detach().to("cpu", copy=background) for name, t in tensors.items()}
+            copy = {name: t.detach().to("cpu", copy=self.writer.background) for name, t in tensors.items()}
 
             def write() -> None:
                 check_finite(step, copy)
@@ -241,7 +241,8 @@ class Session:
             warn=self._warn,
             byte_lengths=torch.from_numpy(self.dataset.tokenizer.byte_lengths()),
             evaluate=self._evaluate,
-            evaluate_every=self.config.eval.every,
+            validate_every=self.config.eval.every,
+            evaluate_every=self.config.eval.tests_every,
         )
 
     def _effective_buckets(self) -> list[float]:
@@ -257,7 +258,7 @@ class Session:
         return [round(float(s.effective_buckets.mean()), 1) for s in found]
 
     def _evaluate(self) -> None:
-        """What `eval.every` asks for; the other processes wait."""
+        """What `eval.tests_every` asks for; the other processes wait."""
         began = time.monotonic()
         with self.trainer.gathered():
             found = self._evaluations().of(self.model) if self.world.chief else {}
@@ -298,5 +299,5 @@ class Session:
     def _sample(self) -> str:
         from reformer_cli.sampling.generate import generate
 
-        wanted, most = self.config.train.sample_tokens, self.model.config.max_length
+        wanted, most = SAMPLE_TOKENS, self.model.config.max_length
         return "".join(generate(self.model, self.dataset.tokenizer, max_tokens=min(wanted, most or wanted)))

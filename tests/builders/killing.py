@@ -19,13 +19,15 @@ import torch._dynamo  # noqa: F401  (what the first optimiser step imports)
 from safetensors.torch import load_file, save
 
 from reformer_cli.__main__ import main
+from reformer_cli.training import trainer
+from reformer_cli.workflows import training_run
 
 STEPS = 24
 SETTINGS = {
-    "d_model": 16, "n_layers": 1, "d_head": 8, "context": 32, "batch": 2, "accumulate": 2, "dropout": 0.1,
-    "precision": "float32", "ema_decay": 0.9, "save_every_minutes": 1e-6, "eval_every": 5, "eval_tokens": 64,
-    "sample_tokens": 4, "context_schedule": [[16, 0.5]],
+    "d_model": 16, "n_layers": 1, "d_head": 8, "context": 32, "batch_size": 2, "accumulation_steps": 2, "dropout": 0.1,
+    "precision": "float32", "eval.every": 5, "eval.tokens": 64, "context_schedule": [[16, 0.5]],
 }  # fmt: skip
+trainer.SAVE_EVERY_MINUTES, training_run.SAMPLE_TOKENS = 1e-6, 4
 TIMED = ("seconds", "tokens_per_second", "model_seconds", "wait_seconds", "peak_bytes")
 
 

@@ -12,8 +12,18 @@ import pytest
 from reformer_cli.__main__ import main
 
 WORDS = ["the", "cat", "sat", "on", "a", "mat", "while", "rain", "fell", "and", "all", "was", "calm", "until", "noon"]
-TINY = ["--set", "d_model=16", "--set", "n_layers=1", "--set", "d_head=8", "--set", "context=32", "--set", "batch=2"]
-TINY += ["--set", "sample_tokens=0"]
+TINY = [
+    "--set",
+    "d_model=16",
+    "--set",
+    "n_layers=1",
+    "--set",
+    "d_head=8",
+    "--set",
+    "context=32",
+    "--set",
+    "batch_size=2",
+]
 
 
 @dataclass
@@ -37,8 +47,9 @@ Program = Callable[..., Result]
 
 @pytest.fixture
 def reformer(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Program:
-    """reformer("train", ...) in an empty working directory."""
+    """reformer("train", ...) in an empty working directory; no samples are drawn while training."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("reformer_cli.workflows.training_run.SAMPLE_TOKENS", 0)
 
     def call(*arguments: object) -> Result:
         capsys.readouterr()

@@ -103,7 +103,18 @@ def test_export_says_all_that_stands_against_it(reformer: Program, run: Path) ->
 def test_fine_tuning_an_import(reformer: Program, imported: Path, text: Path) -> None:
     """It begins with those weights and tokenizer, at a quarter of the step size, and the loss falls from there."""
     result = reformer(
-        "train", text, "--from", imported, "--steps", 70, "--run", "tuned", "--set", "context=64", "--set", "batch=2"
+        "train",
+        text,
+        "--from",
+        imported,
+        "--steps",
+        70,
+        "--run",
+        "tuned",
+        "--set",
+        "context=64",
+        "--set",
+        "batch_size=2",
     )
     assert result.status == 0, result.err
     assert "keep what" in result.err
@@ -126,7 +137,7 @@ def test_fine_tuning_an_import(reformer: Program, imported: Path, text: Path) ->
         "--set",
         "context=64",
         "--set",
-        "batch=1",
+        "batch_size=1",
     )
     assert begun.status == 0
     old, new = (load_file(r / "model.safetensors") for r in (imported, Path("same")))
@@ -137,7 +148,7 @@ def test_fine_tuning_an_import(reformer: Program, imported: Path, text: Path) ->
 
 def test_fine_tuning_with_pattern_recent_and_a_longer_context(reformer: Program, imported: Path, text: Path) -> None:
     """Bug guarded against: heads whose scores are ten times as large or small as the weights were made for."""
-    sets = ["--set", "pattern=recent", "--set", "axial_shape=[32,16]", "--set", "context=512", "--set", "batch=1"]
+    sets = ["--set", "pattern=recent", "--set", "axial_shape=[32,16]", "--set", "context=512", "--set", "batch_size=1"]
     result = reformer("train", text, "--from", imported, "--steps", 4, "--run", "longer", *sets)
     assert result.status == 0, result.err
     assert "pattern: recent" in Path("longer/config.yaml").read_text()
@@ -147,7 +158,7 @@ def test_fine_tuning_with_pattern_recent_and_a_longer_context(reformer: Program,
     assert new["axial.tables.0"].shape == (32, 8)
     assert torch.equal(new["axial.tables.0"][:8] != 0, old["axial.tables.0"] != 0)
     # without positions there is no limit at all
-    sets = ["--set", "pattern=recent", "--set", "positions=none", "--set", "context=1024", "--set", "batch=1"]
+    sets = ["--set", "pattern=recent", "--set", "positions=none", "--set", "context=1024", "--set", "batch_size=1"]
     assert reformer("train", text, "--from", imported, "--steps", 2, "--run", "free", *sets).status == 0
 
 
@@ -157,7 +168,7 @@ def test_keys_of_more_tokens_begin_as_they_were(reformer: Program, text: Path) -
         "--set",
         "context=64",
         "--set",
-        "batch=1",
+        "batch_size=1",
         "--set",
         "d_model=16",
         "--set",
@@ -166,7 +177,7 @@ def test_keys_of_more_tokens_begin_as_they_were(reformer: Program, text: Path) -
         "d_head=8",
     ]
     assert reformer("train", text, *sets, "--set", "key_tokens=1", "--steps", 3, "--run", "one").status == 0
-    still = ["--set", "learning_rate=1e-9", "--set", "context=64", "--set", "batch=1", "--set", "optimizer=adamw"]
+    still = ["--set", "learning_rate=1e-9", "--set", "context=64", "--set", "batch_size=1", "--set", "optimizer=adamw"]
     result = reformer("train", text, "--from", "one", *still, "--set", "key_tokens=3", "--steps", 1, "--run", "three")
     assert result.status == 0, result.err
     models = [Run.open(Path(name)).load_model() for name in ("one", "three")]
@@ -181,7 +192,7 @@ def test_keys_of_more_tokens_begin_as_they_were(reformer: Program, text: Path) -
 
 def test_a_run_with_a_sink_goes_on_without_where_there_can_be_none(reformer: Program, run: Path, text: Path) -> None:
     """`values=same` was refused for a tensor that such heads have no place for."""
-    more = ["--set", "values=same", "--set", "context=64", "--set", "batch=1"]
+    more = ["--set", "values=same", "--set", "context=64", "--set", "batch_size=1"]
     result = reformer("train", text, "--from", run, "--steps", 1, "--run", "same", *more)
     assert result.status == 0, result.err
     assert not any(name.endswith("sink") for name in Run.open(Path("same")).load_model().state_dict())
@@ -190,7 +201,7 @@ def test_a_run_with_a_sink_goes_on_without_where_there_can_be_none(reformer: Pro
 
 def test_a_run_of_ours_goes_on_with_another_text(reformer: Program, run: Path, text: Path) -> None:
     result = reformer(
-        "train", text, "--from", run, "--steps", 2, "--run", "other", "--set", "context=64", "--set", "batch=1"
+        "train", text, "--from", run, "--steps", 2, "--run", "other", "--set", "context=64", "--set", "batch_size=1"
     )
     assert result.status == 0, result.err
 

@@ -48,10 +48,10 @@ def losses(run: Path) -> list[float]:
 @pytest.mark.parametrize("shard", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["DDP", "FSDP2"])
 def test_two_processes_take_the_steps_of_one(text: Path, tmp_path: Path, shard: bool) -> None:
     """And either goes on from the other's checkpoint. Peers fail under DDP with either of its settings."""
-    more = [*TINY, *MORE, "--set", "batch=8", "--set", "ema_decay=0.5", "--set", f"shard={str(shard).lower()}"]
+    more = [*TINY, *MORE, "--set", "batch_size=8", "--set", f"fsdp={str(shard).lower()}"]
     done = train(tmp_path, 1, text, *more, "--steps", 6, "--run", "one")
     assert done.returncode == 0, done.stderr
-    done = train(tmp_path, 2, text, *more, "--set", "accumulate=2", "--steps", 6, "--run", "two")
+    done = train(tmp_path, 2, text, *more, "--set", "accumulation_steps=2", "--steps", 6, "--run", "two")
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("finished: 6 steps") == 1  # one of them speaks
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=2e-5)
@@ -66,17 +66,23 @@ def test_two_processes_take_the_steps_of_one(text: Path, tmp_path: Path, shard: 
 
 
 def test_mistakes_are_said_once(text: Path, tmp_path: Path) -> None:
-    done = train(tmp_path, 2, text, *TINY, "--set", "batch=3", "--steps", 2, "--run", "r")
+    done = train(tmp_path, 2, text, *TINY, "--set", "batch_size=3", "--steps", 2, "--run", "r")
     assert done.returncode != 0
-    assert done.stderr.count("error: train.batch 3 contexts a step cannot be shared by 2 processes") == 1
+    assert done.stderr.count("error: train.batch_size 3 contexts a step cannot be shared by 2 processes") == 1
     assert not (tmp_path / "r").exists()
 
 
 @pytest.mark.slow
 def test_a_killed_process_ends_the_job_and_the_run_goes_on(text: Path, tmp_path: Path) -> None:
-    more = [*TINY, *MORE, "--set", "save_every_minutes=0.0001", "--run", "r"]
+    more = [*TINY, *MORE, "--run", "r"]
+    often = tmp_path / "often.py"
+    often.write_text(
+        "import sys\nfrom reformer_cli.__main__ import main\nfrom reformer_cli.training import trainer\n"
+        "trainer.SAVE_EVERY_MINUTES = 0.0001\nsys.exit(main(sys.argv[1:]))\n"
+    )
     with open(tmp_path / "err", "w") as err:
-        job = subprocess.Popen(command(2, "train", text, *more, "--minutes", 5), cwd=tmp_path, stderr=err)
+        start = [*command(2)[:-3], often, "train", text, *more, "--minutes", 5]
+        job = subprocess.Popen(list(map(str, start)), cwd=tmp_path, stderr=err)
         checkpoints, deadline = tmp_path / "r" / "checkpoints", time.monotonic() + 90
         while not (checkpoints.exists() and len(list(checkpoints.glob("step-*"))) > 1):
             assert time.monotonic() < deadline

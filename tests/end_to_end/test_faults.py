@@ -24,11 +24,16 @@ from safetensors.torch import load_file
 from reformer_cli.runs import checkpoints
 from reformer_cli.runs.checkpoints import META, TENSORS, Checkpoints, read_meta
 from reformer_cli.runs.run import Run
+from reformer_cli.training import trainer
 from reformer_cli.training.gradients import Gradients, Read
 from reformer_cli.training.state import Progress
 from reformer_cli.training.trainer import Trainer
 
-OFTEN = ["--set", "save_every_minutes=0.0000001"]
+
+@pytest.fixture
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint after every step."""
+    monkeypatch.setattr(trainer, "SAVE_EVERY_MINUTES", 1e-7)
 
 
 def kill(folder: Path, text: Path, kills: int, seed: int) -> dict:
@@ -90,6 +95,7 @@ def test_a_disk_that_fills_up_loses_nothing(reformer: Program, run: Path) -> Non
     assert steps == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.usefixtures("often")
 def test_a_disk_that_is_full_for_a_while_ends_no_run(
     reformer: Program, text: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -103,7 +109,8 @@ def test_a_disk_that_is_full_for_a_while_ends_no_run(
         original(path, fill)
 
     monkeypatch.setattr(checkpoints, "write_folder", sometimes)
-    result = reformer("train", text, *TINY, *OFTEN, "--set", "background_saves=false", "--steps", 6, "--run", "r")
+    monkeypatch.setattr("reformer_cli.workflows.choose.copy_fits", lambda *_: False)  # at once, not in the background
+    result = reformer("train", text, *TINY, "--steps", 6, "--run", "r")
     assert result.status == 0, result.err
     assert result.err.count("training goes on, and the next is tried as usual") == 2
     assert newest(Path("r")).name == "step-00000006"
@@ -245,6 +252,7 @@ def test_killed_before_the_first_checkpoint(reformer: Program, run: Path) -> Non
     assert len([x for x in (run / "metrics.jsonl").read_text().splitlines() if "loss" in x]) == 6
 
 
+@pytest.mark.usefixtures("often")
 def test_a_clock_that_goes_backwards(reformer: Program, text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [2_000_000_000.0]
 
@@ -253,7 +261,7 @@ def test_a_clock_that_goes_backwards(reformer: Program, text: Path, monkeypatch:
         return now[0]
 
     monkeypatch.setattr(time, "time", back)
-    assert reformer("train", text, *TINY, *OFTEN, "--minutes", 0.01, "--run", "r").status == 0
+    assert reformer("train", text, *TINY, "--minutes", 0.01, "--run", "r").status == 0
     seconds = [json.loads(x)["seconds"] for x in Path("r/metrics.jsonl").read_text().splitlines() if "loss" in x]
     assert seconds == sorted(seconds)
     assert 0.5 < seconds[-1] < 30
@@ -297,6 +305,7 @@ def _hung_up(original):
     return gradients
 
 
+@pytest.mark.usefixtures("often")
 def test_a_second_ctrl_c_stops_at_once(reformer: Program, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the middle of a step and of writing: the last checkpoint is whole and the run goes on from it."""
     before, original = tensors(run), Gradients._in_parts
@@ -318,7 +327,7 @@ def test_a_second_ctrl_c_stops_at_once(reformer: Program, run: Path, monkeypatch
     monkeypatch.setattr(checkpoints, "write_folder", slow)
     monkeypatch.setattr(Gradients, "_in_parts", twice)
     began = time.monotonic()
-    result = reformer("train", "--resume", "--run", run, "--steps", 40, *OFTEN)
+    result = reformer("train", "--resume", "--run", run, "--steps", 40)
     assert result.status == 130
     assert time.monotonic() - began < 25  # it did not wait for the write
     assert newest(run).name == "step-00000006"
@@ -338,6 +347,7 @@ def test_a_terminal_that_closes_loses_nothing(text: Path, tmp_path: Path) -> Non
     assert newest(tmp_path / "r").name == "step-00000030"
 
 
+@pytest.mark.usefixtures("often")
 def test_weights_that_are_no_numbers_are_never_written(
     reformer: Program, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -351,7 +361,7 @@ def test_weights_that_are_no_numbers_are_never_written(
                 next(self.model.parameters())[0, 0] = torch.nan
 
     monkeypatch.setattr(Trainer, "_step", poisoned)
-    error = reformer("train", "--resume", "--run", run, "--steps", 40, *OFTEN).error
+    error = reformer("train", "--resume", "--run", run, "--steps", 40).error
     assert "training diverged at step" in error
     assert "the last good checkpoint is" in error
     assert all(bool(t.isfinite().all()) for t in tensors(run).values() if t.is_floating_point())

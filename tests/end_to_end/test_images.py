@@ -13,7 +13,7 @@ import pytest
 from builders.programs import Program
 from PIL import Image
 
-SMALL = ["--set", "d_model=16", "--set", "n_layers=1", "--set", "d_head=8", "--set", "batch=2"]
+SMALL = ["--set", "d_model=16", "--set", "n_layers=1", "--set", "d_head=8", "--set", "batch_size=2"]
 SMALL += ["--set", "image_size=[4, 6]"]
 
 
@@ -187,7 +187,7 @@ def test_another_runs_weights(reformer: Program, run: Path, folder: Path, text: 
         ("context=100", "data.context 100 is not 72"),
         ("tokenizer=bpe", "data.tokenizer bpe is for text"),
         ("vocab_size=256", "data.vocab_size 256: images have"),
-        ("eval.every=5", "eval.every is for text"),
+        ("eval.tests_every=5", "eval.tests_every is for text"),
         ("context_schedule=[[36, 0.5]]", "train.context_schedule is for text"),
         ("image_size=[0, 5]", "both from 1 to 4,096"),
         ("image_size=64", "data.image_size"),

@@ -73,7 +73,7 @@ def test_images_in_groups(reformer: Program, tmp_path: Path) -> None:
     for n in range(12):
         Image.fromarray(draw.integers(0, 256, (4, 6, 3), dtype=np.uint8)).save(folder / f"{n}.png")
     sets = ["image_size=[4, 6]", "positions=axial", "axial_shape=[4, 6, 3]", "axial_dims=[4, 8, 4]", "shorten=5"]
-    sets += ["d_model=16", "d_head=8", "n_layers=3", "batch=2"]  # 72 values: 14 groups, and 2 that fill none
+    sets += ["d_model=16", "d_head=8", "n_layers=3", "batch_size=2"]  # 72 values: 14 groups, and 2 that fill none
     given = [x for s in sets for x in ("--set", s)]
     result = reformer("train", folder, *given, "--steps", 2, "--run", "run")
     assert result.status == 0, result.err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from builders.programs import Program
 from reformer import ReformerConfig, ReformerLM
 
 from reformer_cli.config.load import load_config, resolve
-from reformer_cli.training.auto_config import remedies, thrift
+from reformer_cli.training.auto_config import memory_hints, reduce_memory
 from reformer_cli.training.memory import Step, count_parameters, forecast, largest_context, largest_depth
 
 SIZES = ["--set", "vocab_size=320", "--set", "d_model=64", "--set", "n_layers=2", "--set", "d_head=16"]
@@ -19,7 +20,7 @@ SIZES = ["--set", "vocab_size=320", "--set", "d_model=64", "--set", "n_layers=2"
 
 def test_items_add_up_and_the_verdict_follows(reformer: Program) -> None:
     result = reformer(
-        "plan", *SIZES, "--set", "context=4096", "--set", "batch=1", "--memory", "16GiB", "--device", "cpu"
+        "plan", *SIZES, "--set", "context=4096", "--set", "batch_size=1", "--memory", "16GiB", "--device", "cpu"
     )
     assert result.status == 0, result.err
     assert "fits in 16.0 GiB" in result.out
@@ -78,7 +79,7 @@ def test_sizes_that_are_none(reformer: Program, memory: str) -> None:
 
 def test_measured_step(reformer: Program) -> None:
     """In this process other tests have left their memory: only that it runs and says a ratio."""
-    out = reformer("plan", *SIZES, "--set", "context=2048", "--set", "batch=1", "--device", "cpu", "--measure").out
+    out = reformer("plan", *SIZES, "--set", "context=2048", "--set", "batch_size=1", "--device", "cpu", "--measure").out
     assert re.search(r"measured .* \d\.\d\d x the forecast", out)
 
 
@@ -93,11 +94,11 @@ def test_train_warns_of_what_will_not_fit(reformer: Program, text, monkeypatch: 
 
 
 def test_train_works_on_less_at_once_where_that_makes_it_fit(reformer: Program, text, monkeypatch) -> None:
-    from reformer_cli.commands import plan
     from reformer_cli.workflows import choose
 
-    sets = ["context=4096", "batch=1", "d_model=64", "n_heads=16", "d_head=32", "n_layers=1", "precision=float32"]
-    whole = plan.step_of(resolve(load_config(None, sets), 257), "cpu")
+    sets = ["context=4096", "batch_size=1", "d_model=64", "n_heads=16", "d_head=32", "n_layers=1", "precision=float32"]
+    whole = choose.step_of(resolve(load_config(None, sets), 257), "cpu")
+    whole = dataclasses.replace(whole, copied=False)
     monkeypatch.setattr(choose, "free_memory", lambda device: whole.total - whole.program - 1000)
     result = reformer("train", text, "--steps", 1, *(x for s in sets for x in ("--set", s)), "--run", "r")
     assert result.status == 0, result.err
@@ -108,8 +109,8 @@ def test_train_works_on_less_at_once_where_that_makes_it_fit(reformer: Program, 
 def test_remedies_fit() -> None:
     whole = step(context=262144)
     memory = whole.total - 2**27
-    assert thrift(whole, memory, set()) == []  # one head a branch: nothing to split
-    named = remedies(whole, memory)
+    assert reduce_memory(whole, memory, set()) == []  # one head a branch: nothing to split
+    named = memory_hints(whole, memory)
     assert named[0].startswith("gradient_streams=bfloat16 (")
     context = int(named[-1].split("=")[1].split()[0])
     assert step(context=context).total <= memory < step(context=context + 1024).total

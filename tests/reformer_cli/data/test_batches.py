@@ -52,20 +52,6 @@ def test_batches_are_a_pure_function_of_seed_and_step(tokens: TokenFiles) -> Non
     assert batch.tokens[:, 1:].equal(batch.targets[:, :-1])
 
 
-def test_noise_replaces_what_is_read_and_not_what_is_predicted(tokens: TokenFiles) -> None:
-    plain, noisy = (Batches(tokens, TOKENIZER.end, 40, 50, seed=1, noise=share) for share in (0.0, 0.3))
-    a, b, again = plain.batch_at(2), noisy.batch_at(2), noisy.batch_at(2)
-    assert b.targets.equal(a.targets)
-    assert b.tokens.equal(again.tokens)
-    assert not b.tokens.equal(noisy.batch_at(3).tokens)
-    ends = a.tokens == TOKENIZER.end
-    assert b.tokens[ends].equal(a.tokens[ends])  # else documents would run into each other
-    assert not (b.tokens[~ends] == TOKENIZER.end).any()
-    share = (a.tokens != b.tokens).float().mean()  # some are replaced by their like
-    assert 0.2 < share < 0.3
-    assert set(b.tokens.unique().tolist()) <= set(np.unique(tokens.train).tolist())
-
-
 def test_what_a_seed_reads_stays_the_same_for_ever() -> None:
     """A version of numpy or of this program that shuffles otherwise would resume runs elsewhere in the text."""
     batches = Batches(made_of([100]), 0, 10, 4, seed=7)

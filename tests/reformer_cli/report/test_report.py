@@ -23,9 +23,10 @@ TITLES = (
 
 
 @pytest.fixture
-def watched(reformer: Program, text: Path, tmp_path: Path) -> Path:
+def watched(reformer: Program, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run of twelve steps with samples."""
-    more = ["--set", "sample_tokens=5", "--set", "eval_every=4", "--set", "context_schedule=[[16,0.5]]"]
+    monkeypatch.setattr("reformer_cli.workflows.training_run.SAMPLE_TOKENS", 5)
+    more = ["--set", "eval.every=4", "--set", "context_schedule=[[16,0.5]]"]
     result = reformer("train", text, *TINY, *more, "--steps", 12, "--run", tmp_path / "run")
     assert result.status == 0, result.err
     return tmp_path / "run"

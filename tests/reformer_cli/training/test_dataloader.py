@@ -25,11 +25,11 @@ class Counted:
 
 
 def test_contexts_grow_and_steps_keep_their_tokens() -> None:
-    train = TrainConfig(batch=2, context_schedule=((64, 0.25), (128, 0.25)))
+    train = TrainConfig(batch_size=2, context_schedule=((64, 0.25), (128, 0.25)))
     stages = stages_of(DataConfig(context=512), train)
     assert [(s.start, s.context) for s in stages] == [(0.0, 64), (0.25, 128), (0.5, 512)]
     assert {s.context * s.batch for s in stages} == {1024}
-    assert stages_of(DataConfig(context=512), TrainConfig(batch=2)) == [Stage(0.0, 512, 2)]
+    assert stages_of(DataConfig(context=512), TrainConfig(batch_size=2)) == [Stage(0.0, 512, 2)]
 
 
 def test_each_stage_reads_from_its_own_beginning() -> None:

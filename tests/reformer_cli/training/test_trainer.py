@@ -17,17 +17,17 @@ from reformer_cli.training.auto_config import MOST_READINGS, TOKENS_PER_MINUTE, 
 from reformer_cli.training.display import printable
 from reformer_cli.training.mixed_precision import LARGEST_SCALE, STEADY, products_in, rescaled, unscale_
 from reformer_cli.training.optimizers import OPTIMIZERS, make_optimizers, optimizer_tensors, prime
-from reformer_cli.training.schedules import learning_rate
+from reformer_cli.training.schedules import FINAL_SHARE, learning_rate
 from reformer_cli.training.throughput import tokens_per_minute
 from reformer_cli.utils.format import as_time
 
 
 def test_schedule_rises_then_falls() -> None:
-    config = TrainConfig(learning_rate=1.0, warmup=0.1, final_learning_rate=0.2)
+    config = TrainConfig(learning_rate=1.0, warmup=0.1)
     rates = [learning_rate(x / 100, config) for x in range(101)]
     assert rates[0] > 0
     assert rates[10] == pytest.approx(1.0)
-    assert rates[-1] == pytest.approx(0.2)
+    assert rates[-1] == pytest.approx(FINAL_SHARE)
     assert rates[:11] == sorted(rates[:11])
     assert rates[10:] == sorted(rates[10:], reverse=True)
     assert learning_rate(0.0, TrainConfig(learning_rate=1.0, warmup=0.0)) == 1.0
@@ -128,7 +128,7 @@ def test_a_text_is_read_only_so_often() -> None:
     """The bug it guards against: a novel was learnt by heart in twenty minutes and scored worse than after five."""
 
     def most(n_tokens: int, minutes: float | None, steps: int | None = None) -> float | None:
-        return {c.key: c.value for c in choose(n_tokens, "cpu", 2**34, minutes, steps)}.get("train.readings")
+        return {c.key: c.value for c in choose(n_tokens, "cpu", 2**34, minutes, steps)}.get("train.max_epochs")
 
     assert most(400_000, 20.0) == MOST_READINGS
     assert most(10**8, 20.0) is None
