@@ -11,18 +11,12 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import IO
 
-import numpy as np
-import numpy.typing as npt
-
 from reformer_cli.data.text_decoding import OpenFile, Options, Replacements, UnreadableText, decoded
-from reformer_cli.tokenizers.base import Ids
 from reformer_cli.utils.errors import UserError
 
 SIZE = 2**20  # characters of a piece, or a word more
-WORD = re.compile(r"\S+")
 # Of every tokenizer, text up to here has the same tokens whatever comes after, as `base.CUTS` says.
 SAFE = re.compile(r"\n(?=[ \n\x21-\x40])|[^ \t\r\n](?= )")
-Facts = npt.NDArray[np.float64]  # [tokens, 3]: bytes, characters and words that begin in each
 
 
 def read_pieces(name: str, size: int = SIZE) -> Iterator[str]:
@@ -85,28 +79,3 @@ def size_of(name: str) -> int | None:
     """Bytes that `read_pieces` will read, for a progress bar; None where that is not known before."""
     path = Path(name)
     return path.stat().st_size if name != "-" and path.suffix != ".gz" and path.is_file() else None
-
-
-def starts(ids: Ids, byte_lengths: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """The byte of the text at which each token begins, and the text's length: [tokens + 1]. A nibble is half a byte."""
-    return np.concatenate([[0.0], np.cumsum(byte_lengths[ids])])
-
-
-def character_bytes(text: str) -> npt.NDArray[np.int64]:
-    """The UTF-8 byte at which each character begins, and the length in bytes: [characters + 1]."""
-    points = np.frombuffer(text.encode("utf-32-le"), np.uint32)
-    widths = 1 + (points >= 0x80).astype(np.int64) + (points >= 0x800) + (points >= 0x10000)
-    return np.concatenate([[0], np.cumsum(widths)])
-
-
-def facts_of(text: str, ids: Ids, byte_lengths: npt.NDArray[np.float64]) -> Facts:
-    """What each token of a text holds: bytes, characters that begin in it, words (runs of visible characters) too."""
-    if len(ids) == 0:
-        return np.zeros((0, 3))
-    begins, characters = starts(ids, byte_lengths)[:-1], character_bytes(text)
-    words = characters[[m.start() for m in WORD.finditer(text)]]
-    columns = [byte_lengths[ids]]
-    for places in (characters[:-1], words):
-        owner = np.searchsorted(begins, places, side="right") - 1
-        columns.append(np.bincount(owner, minlength=len(ids)).astype(np.float64))
-    return np.stack(columns, 1)

@@ -13,8 +13,8 @@ import torch
 from reformer import DecodingState, ReformerConfig, ReformerLM
 from torch import Tensor
 
-from reformer_cli.data.text_chunks import Facts, facts_of
 from reformer_cli.evaluation.bootstrap import Blocks, Numbers, interval
+from reformer_cli.evaluation.token_facts import Facts, facts_of
 from reformer_cli.tokenizers.base import Ids, Tokenizer
 
 AT_ONCE = 4096  # tokens scored at a time

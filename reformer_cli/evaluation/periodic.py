@@ -12,12 +12,12 @@ from reformer_cli.config.schema import EvalConfig
 from reformer_cli.data.batches import ValidationWindows
 from reformer_cli.data.copy_task import CopyTask
 from reformer_cli.data.shards import TokenFiles
-from reformer_cli.data.text_chunks import facts_of
 from reformer_cli.evaluation.bootstrap import Blocks, finite
 from reformer_cli.evaluation.context_curve import Passage, choose_contexts, context_curve, verdict
 from reformer_cli.evaluation.likelihood import ContextRule, pooled, score_pieces
 from reformer_cli.evaluation.recall import TESTS, alphabet_of
 from reformer_cli.evaluation.recall_suite import Haystack, end_of_corpus, haystack_of, lengths_of, outcomes
+from reformer_cli.evaluation.token_facts import facts_of
 from reformer_cli.tokenizers.base import Tokenizer
 from reformer_cli.utils.errors import UserError
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from reformer_cli.data.text_chunks import character_bytes, starts
+from reformer_cli.evaluation.token_facts import character_bytes, starts
 from reformer_cli.tokenizers.base import Ids
 
 WORD = re.compile(r"[^\W_]+(?:['’\-][^\W_]+)*")  # letters and digits, inner apostrophes and hyphens

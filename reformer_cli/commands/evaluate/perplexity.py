@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from reformer import ReformerLM
 
     from reformer_cli.data.batches import ValidationWindow
-    from reformer_cli.data.text_chunks import Facts
     from reformer_cli.evaluation.likelihood import ContextRule, ScoreSums
+    from reformer_cli.evaluation.token_facts import Facts
     from reformer_cli.tokenizers.base import Ids, Tokenizer
 
 MOST_TABLES = 3  # texts with a table each; more have a line each
@@ -221,8 +221,9 @@ def _scored(
     """Each text with its sums."""
     import torch
 
-    from reformer_cli.data.text_chunks import check_readable, facts_of, read_pieces, size_of
+    from reformer_cli.data.text_chunks import check_readable, read_pieces, size_of
     from reformer_cli.evaluation.likelihood import encoded, score_pieces
+    from reformer_cli.evaluation.token_facts import facts_of
 
     limit, context = model.config.max_length, reading.context
     if limit is not None and (context or 0) > limit:

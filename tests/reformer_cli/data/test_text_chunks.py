@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reformer_cli.data.text_chunks import facts_of, read_pieces, size_of
+from reformer_cli.data.text_chunks import read_pieces, size_of
+from reformer_cli.evaluation.token_facts import facts_of
 from reformer_cli.tokenizers.base import ByteTokenizer
 from reformer_cli.tokenizers.subword import train_subwords
 from reformer_cli.utils.errors import UserError
@@ -35,12 +36,6 @@ def test_pieces_have_the_tokens_of_the_whole(tmp_path_factory: pytest.TempPathFa
         facts = [facts_of(p, ids, tokenizer.byte_lengths()) for p, ids in zip(pieces, parts, strict=True)]
         total = np.concatenate([np.zeros((0, 3)), *facts]).sum(0)
         assert total.tolist() == [len(whole.encode()), len(whole), len(whole.split())]
-
-
-def test_facts_are_of_the_token_in_which_a_thing_begins() -> None:
-    text = "é ab"
-    found = facts_of(text, ByteTokenizer().encode(text), ByteTokenizer().byte_lengths())
-    assert found.tolist() == [[1, 1, 1], [1, 0, 0], [1, 1, 0], [1, 1, 1], [1, 1, 0]]
 
 
 def test_a_line_longer_than_a_piece_is_cut_before_a_space(tmp_path: Path) -> None:
