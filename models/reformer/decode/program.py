@@ -1,4 +1,4 @@
-"""Decoding in C: a list of operations that takes a few tokens through the whole model (backends/native/program.c)."""
+"""Decoding in C: a list of operations that takes a few tokens through the whole model (native/program_run.c)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from reformer.decode.bucket_cache import BucketCache
 from reformer.decode.window_cache import WindowCache
 from reformer.ops.rotary import Rotary
 
-# As in program.c.
+# As in program.h.
 KINDS = [
     "line_position",
     "embed",

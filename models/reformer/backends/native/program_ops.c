@@ -1,51 +1,8 @@
-/* A few new tokens through the whole model in one call: decode.py makes the list of operations, this file carries it
-   out. Rows are batch x new tokens, token by token within a batch row; attention takes its tokens one after the other.
+/* The operations of a program (program.h). What p, n and x of an operation are is said at each. */
 
-   All threads go through the list together and meet after every operation, since an operation takes microseconds. */
+#include "program.h"
 
-#include <sched.h>
-
-#include "caches.h"
-
-#ifdef _OPENMP
-#include <omp.h>
-#else
-static int omp_get_thread_num(void) { return 0; }
-static int omp_get_num_threads(void) { return 1; }
-#endif
-
-enum { PANEL = VECTORS * LANES, PATIENCE = 2000 }; /* outputs of a product that are summed at once; spins before yielding */
-enum { LINE_POSITION, EMBED, PHASE, NORM, MATMUL, KEY_CONV, HEADS, WINDOW, BUCKETS, HEAD_GATE, SQUARED_RELU, RELU, GELU, GELU_TANH, SWIGLU, ADD, SOFTCAP };
-
-/* p, n, x: what they are is said at each operation below; decode.py fills them in. */
-typedef struct {
-    int64_t kind;
-    void *p[8];
-    int64_t n[8];
-    float x[4];
-} Operation;
-
-typedef struct {
-    const Operation *operations;
-    int64_t n_operations, batch, new_tokens, threads;
-    const int64_t *tokens;    /* [batch, new] */
-    const int64_t *positions; /* [batch]: tokens before these */
-    int64_t bad;              /* set to 1 + the number of an operation whose sum left the streams' range */
-} Program;
-
-/* Where all threads meet. OpenMP's own barrier spins for milliseconds while a thread that other programs have displaced
-   cannot come; this one lets them, and it, run. */
-static void meet(int64_t *arrived, int64_t *round) {
-    int64_t threads = omp_get_num_threads(), now = __atomic_load_n(round, __ATOMIC_ACQUIRE);
-    if (threads == 1) return;
-    if (__atomic_add_fetch(arrived, 1, __ATOMIC_ACQ_REL) == threads) {
-        __atomic_store_n(arrived, 0, __ATOMIC_RELAXED);
-        __atomic_store_n(round, now + 1, __ATOMIC_RELEASE);
-        return;
-    }
-    for (int64_t spins = 0; __atomic_load_n(round, __ATOMIC_ACQUIRE) == now; spins++)
-        if (spins > PATIENCE) sched_yield();
-}
+enum { PANEL = VECTORS * LANES }; /* outputs of a product that are summed at once */
 
 /* Rows [from, to) of n are this thread's. */
 INLINE void mine(int64_t n, int64_t *from, int64_t *to) {
@@ -55,7 +12,7 @@ INLINE void mine(int64_t n, int64_t *from, int64_t *to) {
 
 /* p: index [rows], column [batch], added and ends [vocab]; n: rows of the table, below which count nothing is known.
    layers/line_position.py */
-static void line_position(const Program *P, const Operation *o) {
+void op_line_position(const Program *P, const Operation *o) {
     int64_t *index = o->p[0], *column = o->p[1], from, to;
     mine(P->batch, &from, &to);
     for (int64_t b = from; b < to; b++)
@@ -67,9 +24,9 @@ static void line_position(const Program *P, const Operation *o) {
         }
 }
 
-/* p: table [vocab, d], both streams, a table per axis, up to 3, from p[6] on a weight of line positions and its rows, or NULL; n: d,
-   axes, then (size, width) of each axis, the last fastest; x: units */
-static void embed(const Program *P, const Operation *o) {
+/* p: table [vocab, d], both streams, a table per axis, up to 3, from p[6] on a weight of line positions and its rows, or
+   NULL; n: d, axes, then (size, width) of each axis, the last fastest; x: units */
+void op_embed(const Program *P, const Operation *o) {
     int64_t d = o->n[0], axes = o->n[1], from, to;
     mine(P->batch * P->new_tokens, &from, &to);
     for (int64_t row = from; row < to; row++) {
@@ -92,7 +49,7 @@ static void embed(const Program *P, const Operation *o) {
 }
 
 /* p: out [rows, d] of (cos, sin), speed [d / 2] (double); n: d */
-static void phase(const Program *P, const Operation *o) {
+void op_phase(const Program *P, const Operation *o) {
     int64_t d = o->n[0], from, to;
     mine(P->batch * P->new_tokens, &from, &to);
     for (int64_t row = from; row < to; row++) {
@@ -107,7 +64,7 @@ static void phase(const Program *P, const Operation *o) {
 
 /* p: a stream, out, another stream or NULL, weight and bias or NULL; n: d, whether the two lie side by side, else their
    sum is taken; x: units, eps. Without weights to unit mean square, with them as LayerNorm does. */
-static void norm(const Program *P, const Operation *o) {
+void op_norm(const Program *P, const Operation *o) {
     int64_t d = o->n[0], wide = o->n[1] ? 2 * d : d, from, to;
     const float *weight = o->p[3], *bias = o->p[4];
     mine(P->batch * P->new_tokens, &from, &to);
@@ -140,7 +97,7 @@ INLINE void panel(const float *x, const float *weight, float *y, const float *bi
 }
 
 /* p: x, weight [panels, in, PANEL], y, bias or NULL; n: in, out. Threads share the panels. */
-static void matmul(const Program *P, const Operation *o) {
+void op_matmul(const Program *P, const Operation *o) {
     int64_t in = o->n[0], out = o->n[1], rows = P->batch * P->new_tokens, from, to;
     mine((out + PANEL - 1) / PANEL, &from, &to);
     for (int64_t n = from; n < to; n++)
@@ -162,7 +119,7 @@ int64_t panel_width(void) { return PANEL; }
 
 /* p: y [rows, 2, heads, d], weights [heads, tokens, d], lengths [heads], before [batch, heads, tokens - 1, d], scratch of
    every thread [tokens, d]; n: heads, tokens, d. In place: keys made of the last tokens' vectors; ops/key_conv.py. */
-static void key_conv(const Program *P, const Operation *o) {
+void op_key_conv(const Program *P, const Operation *o) {
     int64_t H = o->n[0], tokens = o->n[1], d = o->n[2], kept = (tokens - 1) * d, from, to;
     float *last = (float *)o->p[4] + omp_get_thread_num() * tokens * d; /* the vectors of `tokens` tokens, oldest first */
     mine(P->batch * H, &from, &to);
@@ -185,7 +142,7 @@ static void key_conv(const Program *P, const Operation *o) {
 
 /* p: y [rows, parts, heads, d], lengths [parts - 1, heads], phase [rows, d] or NULL; n: parts, heads, d. In place: vectors
    of all parts but the last are brought to their length, then turned. */
-static void heads(const Program *P, const Operation *o) {
+void op_heads(const Program *P, const Operation *o) {
     int64_t parts = o->n[0], n_heads = o->n[1], d = o->n[2], from, to;
     mine(P->batch * P->new_tokens * (parts - 1) * n_heads, &from, &to);
     for (int64_t at = from; at < to; at++) {
@@ -202,7 +159,7 @@ static void heads(const Program *P, const Operation *o) {
 }
 
 /* p: y [rows, 3, heads, d], out [rows, heads, d], Window, scratch of every thread; n: numbers of scratch each */
-static void window(const Program *P, const Operation *o) {
+void op_window(const Program *P, const Operation *o) {
     const Window *S = o->p[2];
     int64_t d = S->d, H = S->heads, from, to;
     mine(P->batch * H, &from, &to);
@@ -238,7 +195,7 @@ INLINE void hash(const float *x, const float *centre, const float *rotations, in
 /* p: y [rows, 2, heads, d], out, Buckets, scratch of every thread, rotations [heads, d, rounds, width], centre [heads, d] or
    NULL, factors; n: numbers of scratch each, hashed rounds, width, factors, whether round 0 is the local one, whether keys
    are queries brought to unit length. */
-static void buckets(const Program *P, const Operation *o) {
+void op_buckets(const Program *P, const Operation *o) {
     const Buckets *S = o->p[2];
     int64_t d = S->d, H = S->heads, rounds = o->n[1], width = o->n[2], from, to;
     float *scratch = (float *)o->p[3] + omp_get_thread_num() * o->n[0], *unit = scratch + rounds * width, *rest = unit + d;
@@ -261,7 +218,7 @@ static void buckets(const Program *P, const Operation *o) {
 }
 
 /* p: out [rows, heads, d], scores [rows, heads]; n: heads, d. In place: what a head has read times 2 sigmoid(score). */
-static void head_gate(const Program *P, const Operation *o) {
+void op_head_gate(const Program *P, const Operation *o) {
     int64_t d = o->n[1], from, to;
     mine(P->batch * P->new_tokens * o->n[0], &from, &to);
     for (int64_t r = from; r < to; r++) {
@@ -284,7 +241,7 @@ INLINE vec activated(int64_t kind, vec x, vec gate, float limit) {
 }
 
 /* p: h [rows, n], out [rows, n]; of SWIGLU h is [rows, 2 n], and its second half is multiplied with; n: n; x: limit */
-static void activate(const Program *P, const Operation *o) {
+void op_activate(const Program *P, const Operation *o) {
     int64_t n = o->n[0], wide = o->kind == SWIGLU ? 2 * n : n, from, to;
     mine((n + LANES - 1) / LANES, &from, &to);
     for (int64_t row = 0; row < P->batch * P->new_tokens; row++)
@@ -300,7 +257,7 @@ static void activate(const Program *P, const Operation *o) {
 }
 
 /* p: stream, x; n: d, number of the coupling; x: units, guard */
-static void add(Program *P, const Operation *o) {
+void op_add(Program *P, const Operation *o) {
     int64_t from, to;
     int32_t *stream = o->p[0], guard = (int32_t)o->x[1];
     mine(P->batch * P->new_tokens * o->n[0], &from, &to);
@@ -312,28 +269,5 @@ static void add(Program *P, const Operation *o) {
 #pragma omp atomic write
             P->bad = 1 + o->n[1];
         }
-    }
-}
-
-void decode(Program *P) {
-    int64_t arrived = 0, round = 0;
-#pragma omp parallel num_threads(P->threads)
-    for (int64_t n = 0; n < P->n_operations; n++) {
-        const Operation *o = P->operations + n;
-        switch (o->kind) {
-            case LINE_POSITION: line_position(P, o); break;
-            case EMBED: embed(P, o); break;
-            case PHASE: phase(P, o); break;
-            case NORM: norm(P, o); break;
-            case MATMUL: matmul(P, o); break;
-            case KEY_CONV: key_conv(P, o); break;
-            case HEADS: heads(P, o); break;
-            case WINDOW: window(P, o); break;
-            case BUCKETS: buckets(P, o); break;
-            case HEAD_GATE: head_gate(P, o); break;
-            case ADD: add(P, o); break;
-            default: activate(P, o);
-        }
-        meet(&arrived, &round);
     }
 }
