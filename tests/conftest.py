@@ -46,7 +46,23 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
 @pytest.fixture
 def novel() -> Path:
     """Crime and Punishment, where it lies beside the checkout."""
-    path = Path(__file__).parents[2] / "shared" / "corpora" / "crime-and-punishment.txt"
+    return _beside("corpora/crime-and-punishment.txt")
+
+
+@pytest.fixture
+def library() -> Path:
+    """100 novels of Project Gutenberg, where they lie beside the checkout."""
+    return _beside("corpora/library")
+
+
+@pytest.fixture
+def cases() -> Path:
+    """Small files that other programs read wrongly, where they lie beside the checkout."""
+    return _beside("cases")
+
+
+def _beside(name: str) -> Path:
+    path = Path(__file__).parents[2] / "shared" / name
     if not path.exists():
-        pytest.skip("../shared/corpora is not here")
+        pytest.skip(f"shared/{name} is not beside the checkout")
     return path

@@ -19,8 +19,8 @@ from reformer_cli.data.sources import Source
 from reformer_cli.data.text_decoding import Options
 from reformer_cli.utils.errors import UserError
 
-VERSION = 1  # of the readers: a change makes files be read again
-COLUMNS = "digest, bytes, words, lengths, faults, n_faults, notes, replaced"
+VERSION = 2  # of the readers: a change makes files be read again
+COLUMNS = "digest, bytes, words, lengths, faults, n_faults, notes, replaced, cut"
 FIELDS = COLUMNS.count(",") + 1
 PATIENCE = 60.0  # seconds to wait for another process that writes
 
@@ -29,7 +29,8 @@ PATIENCE = 60.0  # seconds to wait for another process that writes
 class Record:
     """What a file holds. lengths: int64, characters of each document, -1 where it cannot be read.
 
-    replaced: places where bytes were no text and became U+FFFD; notes: where that was.
+    replaced: places where bytes were no text and became U+FFFD; notes: where that was. cut: characters left out, such
+    as a licence.
     """
 
     digest: bytes
@@ -40,15 +41,16 @@ class Record:
     n_faults: int
     notes: list[str]
     replaced: int
+    cut: int = 0
 
     def row(self) -> tuple[Any, ...]:
-        told = json.dumps(self.faults), self.n_faults, json.dumps(self.notes), self.replaced
+        told = json.dumps(self.faults), self.n_faults, json.dumps(self.notes), self.replaced, self.cut
         return self.digest, self.bytes, self.words, self.lengths.tobytes(), *told
 
     @classmethod
     def of_row(cls, row: tuple[Any, ...]) -> Record:
-        digest, n_bytes, words, lengths, faults, n_faults, notes, replaced = row
-        told = json.loads(faults), n_faults, json.loads(notes), replaced
+        digest, n_bytes, words, lengths, faults, n_faults, notes, *counts = row
+        told = json.loads(faults), n_faults, json.loads(notes), *counts
         return cls(digest, n_bytes, words, np.frombuffer(lengths, np.int64), *told)
 
 

@@ -94,6 +94,7 @@ class Scan:
     faults: list[str] = field(default_factory=list)
     replaced: int = 0  # places where bytes were no text and became U+FFFD
     notes: list[str] = field(default_factory=list)
+    cut: int = 0  # characters left out of files, such as a licence
     formats: Counter[str] = field(default_factory=Counter)  # files by ending
     skipped: Counter[str] = field(default_factory=Counter)  # what folders hold besides, by reason
     examples: dict[str, str] = field(default_factory=dict)  # a path for each reason
@@ -129,6 +130,7 @@ class Scan:
         self.n_faults += record.n_faults
         self.faults += record.faults[: MOST_FAULTS - len(self.faults)]
         self.replaced += record.replaced
+        self.cut += record.cut
         self.notes += record.notes[: MOST_FAULTS - len(self.notes)]
 
 
@@ -146,7 +148,7 @@ def scanned(
             size, files = listing.fill(opened)
             large = size > ALWAYS_READ[0] or files > ALWAYS_READ[1]
             alone = size <= ALONE[0] and files <= ALONE[1]
-            with Index(cache_folder() / "index-2.sqlite" if large else None) as index:
+            with Index(cache_folder() / "index-3.sqlite" if large else None) as index:
                 _read(listing, index, options, 1 if alone else processes or cores(), size, report)
             total = hashlib.sha256()
             for _, source, record in listing.rows():
@@ -232,7 +234,9 @@ def read_file(source: Source, options: Options) -> Record:
         n_faults += 1
         faults.append(str(fault))
     found = np.frombuffer(lengths, np.int64)
-    return Record(total.digest(), n_bytes, words, found, faults, n_faults, replaced.notes, replaced.places)
+    return Record(
+        total.digest(), n_bytes, words, found, faults, n_faults, replaced.notes, replaced.places, replaced.cut
+    )
 
 
 def reread(source: Source, record: Record, options: Options) -> Iterator[tuple[int, str, int, Iterator[str]]]:

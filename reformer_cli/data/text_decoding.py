@@ -43,15 +43,19 @@ class Options:
 @dataclass
 class Replacements:
     """What was replaced in a file: in how many places, and where the first one of each document was; or, of images,
-    how many were converted, and how."""
+    how many were converted, and how. cut: characters left out, such as a licence."""
 
     places: int = 0
+    cut: int = 0
     notes: list[str] = field(default_factory=list)
 
     def note(self, places: int, what: str) -> None:
         self.places += places
         if what and len(self.notes) < MOST_NOTES:
             self.notes.append(what)
+
+    def count_cut(self, characters: int) -> None:
+        self.cut += characters
 
 
 @dataclass(frozen=True)

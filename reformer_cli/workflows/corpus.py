@@ -47,6 +47,8 @@ class CorpusReport:
         ]
         left_out = {"empty documents": about["empty_documents"], "unreadable": about["unreadable"]}
         rows += [("left out", f"{n:,}", why) for why, n in left_out.items() if n]
+        if about["cut"]:
+            rows.append(("cut", f"{about['cut']:,}", "characters: Project Gutenberg's headers, licences and credits"))
         if (replaced := about["replaced"])["places"]:
             name, how = ("converted", "such as") if self.images else ("replaced", "by U+FFFD, such as")
             rows.append((name, f"{replaced['places']:,}", f"{how} {replaced['such_as'][0]}"))
@@ -87,6 +89,7 @@ def _figures(found: Scan) -> dict[str, Any]:
         "empty_documents": found.empty,
         "unreadable": found.n_faults,
         "replaced": {"places": found.replaced, "such_as": found.notes},
+        "cut": found.cut,
         "skipped": {why: {"files": n, "such_as": found.examples[why]} for why, n in found.skipped.most_common()},
         "tokenised": [{name: manifest[name] for name in keep} for manifest in tokenised_before(found.digest)],
         "digest": found.digest,

@@ -11,4 +11,4 @@ from reformer_cli.data.text_decoding import OpenFile, decoded
 
 def read_text(file: OpenFile) -> Iterator[Document]:
     """Plain text, Markdown: one document, a Gutenberg one without its licence."""
-    yield Document(file.name, cut_licence(decoded(file)))
+    yield Document(file.name, cut_licence(decoded(file), file.replaced.count_cut))
