@@ -7,7 +7,7 @@ the state, one token a row on a GPU by its captured CUDA graph, and all else by 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import torch
@@ -110,6 +110,24 @@ def score(
         h = _advance(network, part, state, torch.full_like(state.seen, part.shape[1]))
         found.append(network.head.nats_of_each(h, aims))
     return torch.cat(found, 1), state
+
+
+def stream(
+    network: Network, tokens: Tensor, max_tokens: int, draw: Callable[[Tensor], Tensor], stop_token: int | None
+) -> Iterator[Tensor]:
+    """See `ReformerLM.stream`. draw: logits [batch, vocab_size] -> tokens [batch]."""
+    state, ended = None, torch.zeros(tokens.shape[0], dtype=torch.bool, device=tokens.device)
+    for _ in range(max_tokens):
+        with torch.no_grad():
+            logits, state = extend(network, tokens, state, True, None)
+            new = draw(logits[:, -1].float())
+            if stop_token is not None:
+                new = torch.where(ended, stop_token, new)
+                ended = ended | (new == stop_token)
+        yield new
+        if bool(ended.all()):
+            return
+        tokens = new[:, None]
 
 
 def score_merged(network: Network, h: Tensor, targets: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reformer import checkpoint, inference
+from reformer import checkpoint, inference, sampling
 from reformer.attention import make_attention
 from reformer.backends.compiler import no_compile
 from reformer.config import ReformerConfig
@@ -169,6 +170,27 @@ class ReformerLM(nn.Module):
         Never holds n x vocab_size logits of more than one slice.
         """
         return inference.score(self, tokens, targets, state)
+
+    def generate(self, tokens: Tensor, max_tokens: int, **options: Any) -> Tensor:
+        """All that `stream` gives, int64 [batch, n <= max_tokens]."""
+        found = list(self.stream(tokens, max_tokens, **options))
+        return torch.stack(found, 1) if found else tokens.new_empty(tokens.shape[0], 0)
+
+    def stream(
+        self, tokens: Tensor, max_tokens: int, *, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0,
+        min_p: float = 0.0, seed: int = 0, stop_token: int | None = None,
+    ) -> Iterator[Tensor]:  # fmt: skip
+        """Go on from tokens, int64 [batch, n >= 1]: the next one of each row, int64 [batch], again and again.
+
+        The filters are those of reformer/sampling.py; temperature 0 takes the likeliest. A row that drew stop_token
+        repeats it, and when all have, nothing more comes.
+        """
+        generator = torch.Generator(tokens.device).manual_seed(seed)
+
+        def draw(logits: Tensor) -> Tensor:
+            return sampling.draw(logits, generator, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
+
+        return inference.stream(self, tokens, max_tokens, draw, stop_token)
 
     @torch.no_grad()
     def score_forward(self, tokens: Tensor, targets: Tensor) -> Tensor:

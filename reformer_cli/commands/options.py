@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from reformer_cli.utils.devices import backend_reason
 from reformer_cli.utils.errors import UserError
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
-    from reformer import ReformerLM
-
-    from reformer_cli.runs.run import Run
 
 RunOption = Annotated[
     Path | None, typer.Option("--run", metavar="DIR", help="Run directory; default: the newest under runs/.")
@@ -32,15 +31,44 @@ BucketsOption = Annotated[
         "one: an even multiple of the other rounds'; as many as those: none.",
     ),
 ]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what is there already.")]
 DeviceOption = Annotated[
     str, typer.Option("--device", help="auto, cpu, cuda or cuda:N; auto takes a GPU if there is one.")
 ]
 
 
-def load_model(run: Run, device: str) -> ReformerLM:
-    """A run's best weights, once it is known that something there can compute them."""
-    backend_reason(run.config.model, device)
-    return run.load_model(device)
+def from_fields(kind: type, name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Decorates a command: its parameter `name`, a pydantic dataclass of this kind, becomes an option for each field,
+    with the field's type, default and description. What is out of range is told in one line."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        hints, parameters = get_type_hints(command, include_extras=True), []
+        fields = vars(kind)["__pydantic_fields__"]
+        types = get_type_hints(kind)
+        for parameter in inspect.signature(command).parameters.values():
+            if parameter.name != name:
+                parameters.append(parameter.replace(annotation=hints[parameter.name]))
+                continue
+            for field, about in fields.items():
+                option = Annotated[types[field], typer.Option(help=about.description)]  # type: ignore[valid-type]
+                parameters.append(parameter.replace(name=field, annotation=option, default=about.default))
+
+        @functools.wraps(command)
+        def called(**given: Any) -> None:
+            from pydantic import ValidationError
+
+            try:
+                made = kind(**{field: given.pop(field) for field in fields})
+            except ValidationError as error:
+                raise option_faults(error) from None
+            command(**given, **{name: made})
+
+        del called.__wrapped__  # where the signature would be looked for
+        called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        called.__annotations__ = {p.name: p.annotation for p in parameters}
+        return called
+
+    return decorate
 
 
 def option_faults(error: ValidationError) -> UserError:

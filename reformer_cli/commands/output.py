@@ -18,9 +18,6 @@ from reformer_cli.utils.signals import interruptible
 
 if TYPE_CHECKING:
     from reformer_cli.sampling.generate import Sample
-    from reformer_cli.tokenizers.base import Tokenizer
-
-LONG = 4096  # tokens of a prompt from which its reading is shown
 
 
 class Writer:
@@ -29,15 +26,10 @@ class Writer:
     go_on: whether the text may be gone on with in the same file: then no line end is added to it.
     """
 
-    def __init__(
-        self, output: Path | None, as_json: bool, prompt: str, stops: Sequence[str], tokenizer: Tokenizer, go_on: bool,
-        overwrite: bool,
-    ) -> None:  # fmt: skip
-        self.output, self.as_json, self.prompt = output, as_json, prompt
-        self.stops, self.tokenizer, self.go_on = stops, tokenizer, go_on
-        self.overwrite = overwrite
+    def __init__(self, output: Path | None, as_json: bool, prompt: str, samples: int, go_on: bool) -> None:
+        self.output, self.as_json, self.prompt, self.go_on = output, as_json, prompt, go_on
+        self.single = samples == 1 and not as_json
         self.out: TextIO = sys.stdout
-        self.single = False
 
     def __enter__(self) -> Writer:
         return self
@@ -47,14 +39,6 @@ class Writer:
     ) -> None:
         if self.out is not sys.stdout:
             self.out.close()
-
-    def start(self, samples: int) -> list[Sample]:
-        """Samples of which nothing is made yet."""
-        from reformer_cli.sampling.generate import Sample
-        from reformer_cli.sampling.text_stream import TextStream
-
-        self.single = samples == 1 and not self.as_json
-        return [Sample(TextStream(self.tokenizer.stream(), self.stops)) for _ in range(samples)]
 
     def begin(self, append: bool) -> None:
         """Open the file: nothing of an older one is lost before all that can be refused was. The prompt comes first."""
@@ -67,7 +51,7 @@ class Writer:
             self._put(self.prompt)
 
     @contextlib.contextmanager
-    def working(self, tokens: int, wait: bool = False) -> Iterator[tuple[Advance, Callable[[], bool]]]:
+    def writing(self, tokens: int, wait: bool = False) -> Iterator[tuple[Advance, Callable[[], bool]]]:
         """Shows how far the work is where the text itself does not, and says whether Ctrl-C was pressed.
 
         Between two tokens the state is whole; a second Ctrl-C does not wait for that. wait: nothing is shown before
@@ -86,14 +70,14 @@ class Writer:
         if self.single:
             self._put(new[0])
 
-    def finish(self, made: Sequence[Sample], seconds: float) -> None:
+    def finish(self, samples: Sequence[Sample], seconds: float) -> None:
         """What is left of each sample; all of it where it was not shown before."""
-        rest = [one.close() for one in made]
-        new = sum(len(one.tokens) - one.before for one in made)
+        rest = [one.close() for one in samples]
+        new = sum(len(one.tokens) - one.before for one in samples)
         if self.single:
             ended = self.go_on and self.output is not None
             self._put(rest[0] + ("" if ended else "\n"))
-        for number, one in enumerate(made, 1):
+        for number, one in enumerate(samples, 1):
             if self.as_json:
                 self._put(json.dumps(self._described(number, one, seconds), ensure_ascii=False) + "\n")
             elif not self.single:
@@ -111,13 +95,3 @@ class Writer:
     def _put(self, text: str) -> None:
         self.out.write(text)
         self.out.flush()
-
-
-@contextlib.contextmanager
-def reading(tokens: int) -> Iterator[Advance]:
-    """Shows how far a long prompt is read."""
-    if tokens < LONG:
-        yield lambda n: None
-        return
-    with shown("reading the prompt", tokens, say) as advance:
-        yield advance

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from reformer import ReformerConfig, ReformerLM
-from reformer.layers.init import draw_rotations
+from reformer.rehash import draw_rotations
 from torch import Tensor
 
 from reformer_cli.config.schema import DataConfig, RunConfig

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from reformer import ReformerConfig
-from reformer.layers.init import draw_rotations
+from reformer.rehash import draw_rotations
 from safetensors.torch import save_file
 from torch import Tensor
 

@@ -50,8 +50,3 @@ class SamplingConfig:
         le=256,
         description="Above 1: nothing is drawn, the likeliest texts are searched for among this many at a time.",
     )
-
-
-def help_of(name: str) -> str:
-    """The sentence that says what a setting does."""
-    return vars(SamplingConfig)["__pydantic_fields__"][name].description or ""

@@ -59,6 +59,11 @@ class Sample:
         self.finish_reason = "end" if ended else None
 
 
+def new_samples(tokenizer: Tokenizer, stop: Sequence[str], n: int) -> list[Sample]:
+    """So many of which nothing is made yet."""
+    return [Sample(TextStream(tokenizer.stream(), stop)) for _ in range(n)]
+
+
 def stream_samples(texts: Sampler, made: Sequence[Sample]) -> Iterator[list[str]]:
     """Up to config.max_tokens more tokens of each text: after each, the new pieces of text, which may be empty."""
     for _ in range(texts.config.max_tokens):

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 
 import torch
 from reformer import DecodingState, ReformerLM
+from reformer.sampling import draw
 from torch import Tensor
 
 from reformer_cli.sampling.config import SamplingConfig
-from reformer_cli.sampling.filters import apply_filters, apply_penalties
+from reformer_cli.sampling.filters import apply_penalties
 from reformer_cli.sampling.history import History, TextBias
 
 PREFILL_AT_ONCE = 4096  # prompt tokens read at a time
@@ -100,6 +101,5 @@ class Sampler:
 
 def choose(logits: Tensor, config: SamplingConfig, generator: torch.Generator) -> Tensor:
     """One token a row: int64 [batch]."""
-    if config.temperature == 0:
-        return logits.argmax(-1)
-    return torch.multinomial(apply_filters(logits, config).softmax(-1), 1, generator=generator)[:, 0]
+    c = config
+    return draw(logits, generator, temperature=c.temperature, top_k=c.top_k, top_p=c.top_p, min_p=c.min_p)

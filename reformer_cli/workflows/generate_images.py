@@ -6,14 +6,14 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reformer_cli.commands.options import load_model
-from reformer_cli.commands.output import reading
 from reformer_cli.utils.console import say
-from reformer_cli.utils.devices import free_memory, pick_device
+from reformer_cli.utils.devices import pick_device
 from reformer_cli.utils.errors import UserError
 from reformer_cli.utils.files import check_free, write_file
 from reformer_cli.utils.progress_bar import shown
 from reformer_cli.utils.signals import interruptible
+from reformer_cli.workflows.generate import reading
+from reformer_cli.workflows.open_model import check_memory, decoding_note, open_model
 
 if TYPE_CHECKING:
     from reformer_cli.data.formats.images import Pixels
@@ -23,12 +23,11 @@ if TYPE_CHECKING:
 NOT_OF_IMAGES = ("max_tokens", "repetition_penalty", "repetition_window", "no_repeat_ngram_size", "num_beams")
 
 
-def draw(
+def generate_images(
     run: Run, image: Path | None, rows: int | None, output: Path | None, config: SamplingConfig, device: str,
     overwrite: bool,
 ) -> None:  # fmt: skip
     """Complete an image as often as config.num_samples says and write them; image: None starts with nothing."""
-    from reformer_cli.commands.generate import check_memory, say_rule
     from reformer_cli.data.shards import values
     from reformer_cli.sampling.images import complete
     from reformer_cli.sampling.sampler import Sampler
@@ -37,19 +36,20 @@ def draw(
     assert size is not None
     place = _place(output, config.num_samples, overwrite)
     given, original = _given(image, rows, size)
-    tokenizer, length = run.tokenizer(), run.config.data.context
+    length = run.config.data.context
     where = pick_device(device)
-    check_memory(run.config.model, length, config.num_samples, free_memory(where))
-    model = load_model(run, where)
-    say_rule(run.config.model)
+    check_memory(run.config.model, length, config.num_samples, where)
+    tokenizer, model = open_model(run, where)
+    if note := decoding_note(run.config.model):
+        say(note)
     known = given.reshape(-1).tolist()
     made: list[list[int]] = [[] for _ in range(config.num_samples)]
-    texts = Sampler(model, config, tokenizer.end)
+    sampler = Sampler(model, config, tokenizer.end)
     with reading(len(known)) as on_read:
-        texts.read([tokenizer.end, *known], on_read)
+        sampler.read([tokenizer.end, *known], on_read)
     with interruptible([signal.SIGINT]) as interrupted, shown("drawing", length - len(known), say, values) as advance:
         try:
-            for new in complete(texts, length - len(known)):
+            for new in complete(sampler, length - len(known)):
                 for one, value in zip(made, new, strict=True):
                     one.append(value)
                 advance(1)

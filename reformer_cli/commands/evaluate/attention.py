@@ -14,12 +14,12 @@ from reformer_cli.commands.evaluate.output import (
     aligned,
     begin,
     held_out,
-    open_run,
     print_json,
     write_csv,
 )
 from reformer_cli.commands.options import DeviceOption, RunOption
 from reformer_cli.utils.errors import UserError
+from reformer_cli.workflows.open_model import open_model, open_run, refused
 
 if TYPE_CHECKING:
     from reformer_cli.evaluation.hash_view import LayerView, Reach, Seen
@@ -51,15 +51,15 @@ def attention(
     """Which earlier tokens each layer's hash rounds reach, how full buckets are, and what share of the true top keys
     is found."""
     import torch
+    from reformer.rehash import check_hashed
 
     from reformer_cli.evaluation.hash_view import look
-    from reformer_cli.evaluation.rehash import check_hashed, with_rounds
 
     begin(json, csv, plot)
-    opened, tokenizer, model = open_run(run, device)
-    check_hashed(model.config, "there is nothing to look at")
-    if n_hashes is not None:
-        model = with_rounds(model, n_hashes)
+    opened = open_run(run)
+    with refused("evaluate attention"):
+        check_hashed(opened.config.model)
+    tokenizer, model = open_model(opened, device, n_hashes=n_hashes)
     ids = _text(opened, tokenizer, text, min(tokens, model.config.max_length or tokens))
     position = len(ids) - 1 if token is None else token if token >= 0 else len(ids) + token
     if not 0 <= position < len(ids):

@@ -14,7 +14,6 @@ from reformer_cli.commands.evaluate.output import (
     aligned,
     begin,
     held_out,
-    open_run,
     print_json,
     span,
     write_csv,
@@ -23,6 +22,7 @@ from reformer_cli.commands.options import BucketsOption, DeviceOption, RunOption
 from reformer_cli.utils.console import say
 from reformer_cli.utils.errors import UserError
 from reformer_cli.utils.progress_bar import shown
+from reformer_cli.workflows.open_model import open_model, open_run
 
 if TYPE_CHECKING:
     from reformer_cli.evaluation.context_curve import Band, Curve, Passage
@@ -52,13 +52,11 @@ def context(
     all the rest. A table, a breakdown by how far back each word last occurred, and a sentence on what they say.
     """
     from reformer_cli.evaluation.context_curve import choose_contexts, context_curve, tokens_to_read
-    from reformer_cli.evaluation.rehash import with_buckets
 
     begin(json, csv, plot)
     asked = _parse(contexts) if contexts is not None else []
-    opened, tokenizer, model = open_run(run, device)
-    if far_buckets is not None:
-        model = with_buckets(model, far_buckets)
+    opened = open_run(run)
+    tokenizer, model = open_model(opened, device, far_buckets=far_buckets)
     names, passages = _passages(opened, tokenizer, files or [], tokens)
     longest = max(len(p.prefix) + len(p.scored) - 1 for p in passages)
     if (limit := model.config.max_length) is not None and longest >= limit:

@@ -11,14 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from reformer_cli.commands.options import load_model
 from reformer_cli.utils.console import say
-from reformer_cli.utils.devices import keep_freed_memory, pick_device
+from reformer_cli.utils.devices import keep_freed_memory
 from reformer_cli.utils.errors import UserError
 
 if TYPE_CHECKING:
-    from reformer import ReformerLM
-
     from reformer_cli.data.batches import ValidationWindows
     from reformer_cli.data.dataset import Dataset
     from reformer_cli.runs.run import Run
@@ -58,16 +55,6 @@ def begin(json: bool, csv: bool, plot: Path | None) -> None:
 
     if find_spec("matplotlib") is None:
         raise UserError("--plot needs matplotlib", "pip install 'reformer-cli[plots]'; the table works without it")
-
-
-def open_run(run: Path | None, device: str, images: bool = False) -> tuple[Run, Tokenizer, ReformerLM]:
-    """A run, its tokenizer and its best weights. images: whether it may have been trained on images."""
-    from reformer_cli.runs.run import Run
-
-    opened = Run.open(run)
-    if not images and opened.config.data.image_size is not None:
-        raise UserError(f"{opened.path} was trained on images", "they have `reformer evaluate perplexity`")
-    return opened, opened.tokenizer(), load_model(opened, pick_device(device))
 
 
 def prepared_text(run: Run, tokenizer: Tokenizer) -> Dataset:

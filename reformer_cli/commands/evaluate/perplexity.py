@@ -16,7 +16,6 @@ from reformer_cli.commands.evaluate.output import (
     aligned,
     begin,
     held_out,
-    open_run,
     print_json,
     span,
     write_csv,
@@ -27,6 +26,7 @@ from reformer_cli.utils.errors import UserError
 from reformer_cli.utils.format import as_size
 from reformer_cli.utils.progress_bar import shown
 from reformer_cli.workflows.evaluate_images import scored_images
+from reformer_cli.workflows.open_model import open_model, open_run
 
 if TYPE_CHECKING:
     from reformer import ReformerLM
@@ -84,18 +84,14 @@ def perplexity(
     Files are scored whole, as they are, however long; each figure comes with its 95 % bootstrap interval.
     """
     from reformer_cli.evaluation.likelihood import DECODING, FORWARD, reading_of, reading_of_images
-    from reformer_cli.evaluation.rehash import with_buckets, with_rounds
 
     begin(json, csv, plot)
     if plot is not None and not by_position:
         raise UserError("--plot draws the figures by position", "add --by-position")
     if likelihood not in (None, DECODING, FORWARD):
         raise UserError(f"--likelihood {likelihood!r} is not known", f"use {DECODING} or {FORWARD}")
-    opened, tokenizer, model = open_run(run, device, images=True)
-    if far_buckets is not None:  # first, as in `evaluate recall`: further rounds are drawn with all of their buckets
-        model = with_buckets(model, far_buckets)
-    if n_hashes is not None:
-        model = with_rounds(model, n_hashes)
+    opened = open_run(run, images=True)
+    tokenizer, model = open_model(opened, device, n_hashes=n_hashes, far_buckets=far_buckets)
     reading = reading_of(model.config, opened.config.data.context, context, likelihood)
     images = opened.config.data.image_size is not None
     if images and context is None:

@@ -13,7 +13,6 @@ from reformer_cli.commands.evaluate.output import (
     SeedOption,
     aligned,
     begin,
-    open_run,
     prepared_text,
     print_json,
     write_csv,
@@ -22,6 +21,7 @@ from reformer_cli.commands.options import BucketsOption, DeviceOption, RunOption
 from reformer_cli.utils.console import say
 from reformer_cli.utils.errors import UserError
 from reformer_cli.utils.progress_bar import shown
+from reformer_cli.workflows.open_model import open_model, open_run, refused
 
 if TYPE_CHECKING:
     from reformer_cli.evaluation.recall import Outcome
@@ -62,21 +62,22 @@ def recall(
     The tests are made from --seed of the run's own vocabulary; nothing is learnt for them. All are scored greedily: a
     token is right if it is the likeliest one.
     """
+    from reformer.rehash import check_hashed
+
     from reformer_cli.data.copy_task import find
     from reformer_cli.evaluation.recall import TESTS, alphabet_of
-    from reformer_cli.evaluation.recall_suite import lengths_of, outcomes, tokens_to_read
-    from reformer_cli.evaluation.rehash import check_hashed, parse_rounds, with_buckets
+    from reformer_cli.evaluation.recall_suite import lengths_of, outcomes, parse_rounds, tokens_to_read
 
     begin(json, csv, plot)
     wanted = list(dict.fromkeys(test or TESTS))
     if wrong := [name for name in wanted if name not in TESTS]:
         raise UserError(f"--test {wrong[0]} is not known", f"use {', '.join(TESTS)}")
     variants = parse_rounds(n_hashes) if n_hashes is not None else [None]
-    opened, tokenizer, model = open_run(run, device)
+    opened = open_run(run)
     if n_hashes is not None:
-        check_hashed(model.config)
-    if far_buckets is not None:
-        model = with_buckets(model, far_buckets)
+        with refused("--n-hashes"):
+            check_hashed(opened.config.model)
+    tokenizer, model = open_model(opened, device, far_buckets=far_buckets)
     source = find(opened.config.data.corpus)
     if source is not None and text is None and "needle" in wanted:
         if test:

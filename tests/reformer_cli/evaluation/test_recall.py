@@ -9,12 +9,12 @@ import pytest
 import torch
 from builders.models import small
 from reformer import ReformerLM
+from reformer.rehash import FULL, with_rounds
 from torch import Tensor
 
 from reformer_cli.data.copy_task import CopyTask
 from reformer_cli.evaluation import recall
 from reformer_cli.evaluation.recall import Alphabet, alphabet_of, associative, common_words, copy, needle, steps_to
-from reformer_cli.evaluation.rehash import FULL, with_rounds
 from reformer_cli.tokenizers.base import ByteTokenizer
 from reformer_cli.tokenizers.subword import train_subwords
 from reformer_cli.utils.errors import UserError

@@ -25,23 +25,6 @@ def kept(logits: torch.Tensor) -> set[int]:
     return set((logits[0] > -torch.inf).nonzero()[:, 0].tolist())
 
 
-@pytest.mark.parametrize(("k", "expected"), [(1, {1}), (2, {1, 3}), (3, {0, 1, 3}), (99, {0, 1, 2, 3})])
-def test_top_k(k: int, expected: set[int]) -> None:
-    assert kept(filters.top_k(P.log(), k)) == expected
-
-
-@pytest.mark.parametrize(
-    ("p", "expected"), [(0.01, {1}), (0.49, {1}), (0.6, {1, 3}), (0.8, {0, 1, 3}), (0.95, {0, 1, 2, 3})]
-)
-def test_top_p_keeps_the_smallest_set_that_reaches_p(p: float, expected: set[int]) -> None:
-    assert kept(filters.top_p(P.log(), p)) == expected
-
-
-@pytest.mark.parametrize(("share", "expected"), [(0.9, {1}), (0.4, {1, 3}), (0.25, {0, 1, 3}), (0.1, {0, 1, 2, 3})])
-def test_min_p(share: float, expected: set[int]) -> None:
-    assert kept(filters.min_p(P.log(), share)) == expected
-
-
 def test_repetition_penalty_lowers_what_was_said() -> None:
     logits = torch.tensor([[2.0, -2.0, 1.0]])
     found = filters.repetition_penalty(logits, torch.tensor([[0, 1, 0]]), 2.0)
@@ -54,11 +37,6 @@ def test_forbidden_tokens_go_and_biased_ones_move() -> None:
     found = filters.bias(given, [[(torch.tensor([1, 3]), 2.0), (torch.tensor([3]), -5.0)], []])
     assert found.tolist() == [[0, 2, 0, -3], [0, 0, 0, 0]]
     assert given.tolist() == [[0] * 4] * 2
-
-
-def test_temperature_first_then_top_p() -> None:
-    # At a high temperature the nucleus is wider: the conventional order.
-    assert len(kept(filters.apply_filters(P.log(), SamplingConfig(temperature=10, top_p=0.6)))) == 3
 
 
 def test_the_window_of_the_repetition_penalty() -> None:

@@ -13,35 +13,24 @@ import zlib
 from collections.abc import Callable, Sequence
 
 import torch
-from reformer import ReformerConfig, ReformerLM
-from reformer.ops.lsh_hash import rotation_width
 from torch import Tensor
 
-from reformer_cli.utils.errors import UserError
+from reformer.config import ReformerConfig
+from reformer.layers.init import draw_rotations
+from reformer.model import ReformerLM
+from reformer.ops.lsh_hash import rotation_width
+
+__all__ = ["FULL", "MOST", "Rounds", "check_hashed", "draw_rotations", "far_buckets", "with_buckets", "with_rounds"]
 
 FULL = "full"
 Rounds = int | str  # a number of rounds, or FULL
 MOST, LONGEST = 64, 2**20  # rounds, and tokens that full attention can see (`local_round`)
 
 
-def parse_rounds(text: str) -> list[Rounds]:
-    """'1,2,full' -> [1, 2, 'full']. Raises UserError."""
-    found: list[Rounds] = []
-    for part in text.split(","):
-        word = part.strip()
-        if word == FULL:
-            found.append(FULL)
-        elif word.isascii() and word.isdigit() and 1 <= int(word) <= MOST:
-            found.append(int(word))
-        else:
-            raise UserError(f"--n-hashes {word!r} is not a number from 1 to {MOST} or {FULL!r}", "such as 1,2,4,8,full")
-    return found
-
-
-def check_hashed(config: ReformerConfig, hint: str = "leave --n-hashes out") -> None:
-    """Raises UserError for a model without LSH heads."""
+def check_hashed(config: ReformerConfig) -> None:
+    """Raises ValueError for a model without LSH heads."""
     if not {"mixed", "lsh"} & set(config.layers):
-        raise UserError(f"this model has no LSH heads (layers: {', '.join(config.layers)})", hint)
+        raise ValueError(f"this model has no LSH heads (layers: {', '.join(config.layers)})")
 
 
 def with_rounds(model: ReformerLM, rounds: Rounds, length: int = LONGEST) -> ReformerLM:
@@ -51,7 +40,7 @@ def with_rounds(model: ReformerLM, rounds: Rounds, length: int = LONGEST) -> Ref
     layer and r alone, so that 8 rounds contain the 4. Windows go on cycling over the rounds. FULL: every LSH head sees
     all earlier positions of a text of at most `length` tokens, with the same query-key vectors, values (`next` or
     `same`) and temperature; quadratic in time, and for `forward` alone: decoding would hold `length` entries of its
-    one bucket for every new token. Raises UserError for a model without LSH heads or too long a text.
+    one bucket for every new token. Raises ValueError for a model without LSH heads or too long a text.
     """
     config = model.config
     check_hashed(config)
@@ -62,7 +51,7 @@ def with_rounds(model: ReformerLM, rounds: Rounds, length: int = LONGEST) -> Ref
 def with_buckets(model: ReformerLM, buckets: int) -> ReformerLM:
     """The same weights with a far round of `buckets` buckets, whether or not it was trained with one, beside the rounds
     that it was trained with; without one where these have as many. Every bucket of a hash like theirs is split by
-    further directions, drawn from the model's seed, the layer and the number of parts. Raises UserError as
+    further directions, drawn from the model's seed, the layer and the number of parts. Raises ValueError as
     `far_buckets`."""
     old, config = model.config, far_buckets(model.config, buckets)
     if config == old:
@@ -86,20 +75,20 @@ def with_buckets(model: ReformerLM, buckets: int) -> ReformerLM:
 
 
 def far_buckets(config: ReformerConfig, buckets: int) -> ReformerConfig:
-    """The config of `with_buckets`. Raises UserError for a model without LSH heads or of pattern published, and for
+    """The config of `with_buckets`. Raises ValueError for a model without LSH heads or of pattern published, and for
     what is no even multiple of its other rounds' buckets."""
-    check_hashed(config, "leave --far-buckets out")
+    check_hashed(config)
     if config.pattern == "published":
-        raise UserError("pattern published has no hash round that looks further back", "leave --far-buckets out")
+        raise ValueError("pattern published has no hash round that looks further back")
     factors = config.n_buckets[:-1] if config.has_far_round else config.n_buckets
     near = math.prod(factors)
     if buckets == near:
         return dataclasses.replace(config, n_buckets=factors, far_round=False if len(factors) > 1 else None)
     parts, rest = divmod(buckets, near)
     if rest or parts % 2 or not parts:
-        raise UserError(
-            f"--far-buckets {buckets:,} is no even multiple of the {near:,} that the other hash rounds have",
-            f"such as {8 * near:,}; {near:,} leaves the far round out",
+        raise ValueError(
+            f"{buckets:,} far buckets are no even multiple of the {near:,} that the other hash rounds have; such as "
+            f"{8 * near:,}; {near:,} leaves the far round out"
         )
     if config.has_far_round and parts == config.n_buckets[-1]:
         return config
@@ -117,7 +106,7 @@ def _rebuilt(model: ReformerLM, config: ReformerConfig, rotations: Callable[[str
 
 def _full(config: ReformerConfig, length: int) -> ReformerConfig:
     if length > LONGEST:
-        raise UserError(f"full attention sees at most {LONGEST:,} tokens, the text has {length:,}", "leave it out")
+        raise ValueError(f"full attention sees at most {LONGEST:,} tokens, the text has {length:,}")
     if config.pattern == "published":
         # One chunk as long as the text: a query meets all of it, and sees what is earlier.
         chunk = -(-length // config.local_window) * config.local_window

@@ -1,0 +1,213 @@
+"""Text after a prompt: what can be refused is refused before any work, and what is made goes to a sink meanwhile."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from reformer_cli.sampling.config import SamplingConfig
+from reformer_cli.utils.console import say
+from reformer_cli.utils.devices import backend_reason, pick_device
+from reformer_cli.utils.errors import UserError
+from reformer_cli.utils.files import check_free
+from reformer_cli.utils.progress_bar import shown
+from reformer_cli.workflows.open_model import check_memory, decoding_note, refused, rehashed
+
+if TYPE_CHECKING:
+    from reformer import ReformerLM
+
+    from reformer_cli.runs.run import Run
+    from reformer_cli.sampling.generate import Sample
+    from reformer_cli.sampling.history import TextBias
+    from reformer_cli.sampling.sampler import Sampler
+    from reformer_cli.tokenizers.base import Tokenizer
+
+LONG = 4096  # tokens of a prompt from which its reading is shown
+
+
+class Sink(Protocol):
+    """Where text goes."""
+
+    def begin(self, append: bool) -> None:
+        """Text comes now, before or after what is there."""
+
+    def writing(
+        self, tokens: int, wait: bool = False
+    ) -> AbstractContextManager[tuple[Callable[[int], None], Callable[[], bool]]]:
+        """Text is made (wait: nothing is shown before the end); to be told of tokens done, and says whether to stop."""
+
+    def pieces(self, new: Sequence[str]) -> None:
+        """What each sample's newest token made certain."""
+
+    def finish(self, samples: Sequence[Sample], seconds: float) -> None:
+        """No more comes."""
+
+
+@contextmanager
+def reading(tokens: int) -> Iterator[Callable[[int], None]]:
+    """Shows how far a long prompt is read."""
+    if tokens < LONG:
+        yield lambda n: None
+        return
+    with shown("reading the prompt", tokens, say) as advance:
+        yield advance
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for beside SamplingConfig. session: a file to go on from and to keep; output: the file that the
+    sink writes to, which must not hold what somebody else has put there."""
+
+    prompt: str = ""
+    stop: Sequence[str] = ()
+    logit_bias: Sequence[tuple[str, float]] = ()
+    session: Path | None = None
+    far_buckets: int | None = None
+    output: Path | None = None
+    overwrite: bool = False
+
+    @property
+    def goes_on(self) -> bool:
+        return self.session is not None and self.session.exists()
+
+    def check(self, config: SamplingConfig) -> None:
+        """Raises UserError for options that exclude each other, and for a file that would be lost."""
+        if config.num_beams > 1 and config.num_samples > config.num_beams:
+            numbers = f"--num-samples {config.num_samples} exceeds --num-beams {config.num_beams}"
+            raise UserError(numbers, "the search keeps no more texts")
+        if config.num_beams > 1 and self.session is not None:
+            raise UserError("--session and --num-beams exclude each other", "a session goes on from a drawn text")
+        if self.output is None:
+            return
+        if self.session is not None and self.output.resolve() == self.session.resolve():
+            raise UserError(f"--output and --session are both {self.output}", "give them different names")
+        if not self.goes_on:
+            check_free(self.output, self.overwrite)
+
+
+def generate(run: Run, config: SamplingConfig, request: Request, sink: Sink, device: str = "auto") -> list[Sample]:
+    """Go on from a prompt as the request asks. Raises UserError for what cannot be, KeyboardInterrupt when the sink
+    asked to stop, after what there is has been written and kept."""
+    from reformer.rehash import far_buckets
+
+    from reformer_cli.sampling.history import TextBias
+
+    request.check(config)
+    model_config, tokenizer = run.config.model, run.tokenizer()
+    ids = tokenizer.prompt(request.prompt, first=not request.goes_on).tolist()
+    check_length(1 + len(ids) + config.max_tokens, 1 + len(ids), model_config.max_length)
+    where = pick_device(device)
+    hashed = model_config
+    if request.far_buckets is not None:
+        with refused("--far-buckets"):
+            hashed = far_buckets(model_config, request.far_buckets)
+    check_memory(hashed, 1 + len(ids) + config.max_tokens, max(config.num_samples, config.num_beams), where)
+    backend_reason(model_config, where)
+    model = rehashed(run.load_model(where), None, request.far_buckets)
+    if note := decoding_note(model_config):
+        say(note)
+    bias = TextBias(request.logit_bias, tokenizer) if request.logit_bias else None
+    if config.num_beams > 1:
+        return _search(model, tokenizer, [tokenizer.end, *ids], config, bias, request, sink)
+    return _draw(model, tokenizer, ids, config, bias, request, sink)
+
+
+def check_length(total: int, prompt: int, limit: int | None) -> None:
+    """Refuse what the model's positions cannot number, before any work."""
+    if limit is not None and total > limit:
+        raise UserError(
+            f"a prompt of {prompt:,} tokens and {total - prompt:,} new ones exceed the model's {limit:,} positions",
+            "shorten the prompt, lower --max-tokens, or train with positions: rotary",
+        )
+
+
+def _draw(
+    model: ReformerLM, tokenizer: Tokenizer, ids: list[int], config: SamplingConfig, bias: TextBias | None,
+    request: Request, sink: Sink,
+) -> list[Sample]:  # fmt: skip
+    """Draw texts; with a session, go on from it and keep it."""
+    from reformer_cli.sampling.generate import stream_samples
+    from reformer_cli.sampling.sampler import Sampler
+    from reformer_cli.sampling.session import save
+
+    sampler = Sampler(model, config, tokenizer.end, bias)
+    samples = _started(sampler, tokenizer, ids, request, sink)
+    began, pressed, stands = time.monotonic(), False, False
+    try:
+        with sink.writing(config.max_tokens) as (advance, stopped):
+            for pieces in stream_samples(sampler, samples):
+                sink.pieces(pieces)
+                advance(1)
+                if pressed := stopped():
+                    break
+            stands = True
+    finally:  # at Ctrl-C too, what there is is kept
+        for one in samples:
+            if (pressed or not stands) and one.finish_reason is None:
+                one.finish_reason = "interrupted"
+        sink.finish(samples, time.monotonic() - began)
+    if request.session is not None:  # not where a second Ctrl-C fell within a token: its state is of no use
+        try:
+            save(request.session, sampler, samples, request.output)
+        except OSError as error:
+            raise UserError(
+                f"cannot write {request.session}: {error.strerror}", "the text itself was written"
+            ) from None
+    if pressed:
+        raise KeyboardInterrupt
+    return samples
+
+
+def _started(sampler: Sampler, tokenizer: Tokenizer, ids: list[int], request: Request, sink: Sink) -> list[Sample]:
+    """Samples that have read the prompt, or gone on from a session."""
+    from reformer_cli.sampling.generate import new_samples
+    from reformer_cli.sampling.session import load
+
+    n, goes_on = sampler.config.num_samples, request.goes_on
+    samples = new_samples(tokenizer, request.stop, n)
+    if goes_on:
+        assert request.session is not None
+        written = load(request.session, sampler, samples)
+        if request.output is not None and (written is None or request.output.resolve() != written):
+            check_free(request.output, request.overwrite)
+        if ids:
+            samples = new_samples(tokenizer, request.stop, n)
+        elif all(one.finish_reason == "end" for one in samples):
+            raise UserError(f"the text in {request.session} has ended", "give a --prompt that another begins with")
+    new = ids if goes_on else [sampler.end, *ids]
+    limit = sampler.model.config.max_length
+    check_length(len(sampler.histories[0].tokens) + len(new) + sampler.config.max_tokens, len(new), limit)
+    sink.begin(goes_on)
+    if new:
+        with reading(len(new)) as advance:
+            sampler.read(new, advance)
+        for one, history in zip(samples, sampler.histories, strict=True):
+            one.stream.decoder.follow(history.tokens)
+    return samples
+
+
+def _search(
+    model: ReformerLM, tokenizer: Tokenizer, prompt: list[int], config: SamplingConfig, bias: TextBias | None,
+    request: Request, sink: Sink,
+) -> list[Sample]:  # fmt: skip
+    """Look for the likeliest texts."""
+    from reformer_cli.sampling.beam_search import search
+    from reformer_cli.sampling.generate import new_samples
+
+    samples, began = new_samples(tokenizer, request.stop, config.num_samples), time.monotonic()
+    for one in samples:
+        one.stream.decoder.follow(prompt)
+    sink.begin(False)
+    with reading(len(prompt)) as on_read, sink.writing(config.max_tokens, wait=True) as (on_token, _):
+        found = search(model, prompt, config, end=tokenizer.end, bias=bias, on_read=on_read, on_token=on_token)
+    for one, best in zip(samples, found, strict=False):
+        for token, logprob in zip(best.tokens, best.logprobs, strict=True):
+            one.push(token, logprob, tokenizer.end)
+    samples = samples[: len(found)]
+    sink.pieces([one.text for one in samples])
+    sink.finish(samples, time.monotonic() - began)
+    return samples

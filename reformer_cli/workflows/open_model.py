@@ -1,0 +1,82 @@
+"""A run's model as it was trained, or with other numbers of hash rounds and buckets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from reformer_cli.utils.devices import backend_reason, free_memory, pick_device
+from reformer_cli.utils.errors import UserError
+from reformer_cli.utils.format import as_size
+
+if TYPE_CHECKING:
+    from reformer import ReformerConfig, ReformerLM
+
+    from reformer_cli.runs.run import Run
+    from reformer_cli.tokenizers.base import Tokenizer
+
+
+def open_run(run: Path | None, images: bool = False) -> Run:
+    """A run. images: whether it may have been trained on images, else UserError."""
+    from reformer_cli.runs.run import Run
+
+    opened = Run.open(run)
+    if not images and opened.config.data.image_size is not None:
+        raise UserError(f"{opened.path} was trained on images", "they have `reformer evaluate perplexity`")
+    return opened
+
+
+def open_model(
+    run: Run, device: str = "auto", *, n_hashes: int | None = None, far_buckets: int | None = None
+) -> tuple[Tokenizer, ReformerLM]:
+    """A run's tokenizer and best weights on a device that can compute them, with other hash rounds (None: as trained).
+
+    Raises UserError for what the model cannot have.
+    """
+    where = pick_device(device)
+    backend_reason(run.config.model, where)
+    tokenizer, model = run.tokenizer(), run.load_model(where)
+    return tokenizer, rehashed(model, n_hashes, far_buckets)
+
+
+def rehashed(model: ReformerLM, n_hashes: int | None, far_buckets: int | None) -> ReformerLM:
+    """The model with other hash rounds: first the buckets, since further rounds are drawn with all of them."""
+    from reformer.rehash import with_buckets, with_rounds
+
+    if far_buckets is not None:
+        with refused("--far-buckets"):
+            model = with_buckets(model, far_buckets)
+    if n_hashes is not None:
+        with refused("--n-hashes"):
+            model = with_rounds(model, n_hashes)
+    return model
+
+
+@contextmanager
+def refused(option: str) -> Iterator[None]:
+    """What the core says of an option's value becomes a user's mistake."""
+    try:
+        yield
+    except ValueError as error:
+        raise UserError(f"{option}: {error}", f"or leave {option} out") from None
+
+
+def check_memory(config: ReformerConfig, tokens: int, samples: int, device: str) -> None:
+    """Refuse a text whose decoding state would not fit: that of `full` layers grows with the text."""
+    from reformer.memory import largest_state
+
+    needed, free = largest_state(config, tokens, samples), free_memory(device)
+    if needed > free:
+        raise UserError(
+            f"a text of {tokens:,} tokens needs {as_size(needed)} for {samples} samples, {as_size(free)} are free",
+            "shorten the prompt, or lower --max-tokens, --num-samples or --num-beams",
+        )
+
+
+def decoding_note(config: ReformerConfig) -> str | None:
+    """Where decoding is not what was trained, that it is so."""
+    if config.pattern != "published":
+        return None
+    return "pattern published: its chunks depend on later text, so it is decoded bucket by bucket (docs/decoding.md)"

@@ -1,0 +1,57 @@
+"""Each filter is tested by the set it keeps; a model's own generation by its forward pass."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from builders.models import small
+from reformer import sampling
+
+# Probabilities 0.5, 0.25, 0.15, 0.1, shuffled.
+P = torch.tensor([[0.15, 0.5, 0.1, 0.25]])
+
+
+def kept(logits: torch.Tensor) -> set[int]:
+    return set((logits[0] > -torch.inf).nonzero()[:, 0].tolist())
+
+
+@pytest.mark.parametrize(("k", "expected"), [(1, {1}), (2, {1, 3}), (3, {0, 1, 3}), (99, {0, 1, 2, 3})])
+def test_top_k(k: int, expected: set[int]) -> None:
+    assert kept(sampling.keep_top_k(P.log(), k)) == expected
+
+
+@pytest.mark.parametrize(
+    ("p", "expected"), [(0.01, {1}), (0.49, {1}), (0.6, {1, 3}), (0.8, {0, 1, 3}), (0.95, {0, 1, 2, 3})]
+)
+def test_top_p_keeps_the_smallest_set_that_reaches_p(p: float, expected: set[int]) -> None:
+    assert kept(sampling.keep_top_p(P.log(), p)) == expected
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.9, {1}), (0.4, {1, 3}), (0.25, {0, 1, 3}), (0.1, {0, 1, 2, 3})])
+def test_min_p(share: float, expected: set[int]) -> None:
+    assert kept(sampling.keep_min_p(P.log(), share)) == expected
+
+
+def test_temperature_first_then_top_p() -> None:
+    # At a high temperature the nucleus is wider: the conventional order.
+    assert len(kept(sampling.apply_filters(P.log(), temperature=10, top_p=0.6))) == 3
+
+
+def test_generate_is_what_the_forward_pass_says() -> None:
+    model, tokens = small(torch.float64), torch.arange(20)[None].repeat(2, 1)
+    found = model.generate(tokens, 12, temperature=0)
+    for _ in range(12):
+        tokens = torch.cat([tokens, model(tokens)[:, -1:].argmax(-1)], 1)
+    assert torch.equal(found, tokens[:, 20:])
+
+
+def test_a_row_ends_with_its_stop_token() -> None:
+    model, tokens = small(), torch.arange(20)[None].repeat(2, 1)
+    free = model.generate(tokens, 30, temperature=2.0, seed=3)
+    assert torch.equal(free, model.generate(tokens, 30, temperature=2.0, seed=3))
+    end = int(free[0, 4])
+    found = model.generate(tokens, 30, temperature=2.0, seed=3, stop_token=end)
+    for row, was in zip(found.tolist(), free.tolist(), strict=True):
+        cut = was.index(end) if end in was else len(row)
+        assert row[: cut + 1] == was[: cut + 1]
+        assert set(row[cut:]) <= {end}
