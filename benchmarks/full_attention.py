@@ -25,8 +25,8 @@ from reformer.rehash import FULL, Rounds, with_buckets, with_rounds
 
 from reformer_cli.data.text_chunks import read_pieces
 from reformer_cli.evaluation.context_curve import Curve
-from reformer_cli.evaluation.likelihood import WindowScorer
 from reformer_cli.evaluation.recall_suite import parse_rounds
+from reformer_cli.evaluation.scorers import WindowScorer
 from reformer_cli.runs.run import Run
 from reformer_cli.utils.devices import keep_freed_memory
 

@@ -26,7 +26,7 @@ from reformer import ReformerLM
 from reformer_cli.data.batches import ValidationWindows
 from reformer_cli.data.dataset import open_dataset
 from reformer_cli.data.formats.images import Pixels, as_bytes
-from reformer_cli.evaluation.likelihood import reading_of_images
+from reformer_cli.evaluation.scorers import ContextRule
 from reformer_cli.runs.run import Run
 from reformer_cli.sampling.config import SamplingConfig
 from reformer_cli.sampling.images import complete, sheet, unfinished
@@ -100,7 +100,7 @@ def score(path: Path, page: Path | None, count: int) -> None:
     test = np.asarray(tokens.held_out, np.int64).reshape(-1, stride - 1)
     model = run.load_model()
     windows = ValidationWindows(tokens, stride - 1)
-    reading = reading_of_images(model.config, stride - 1)
+    reading = ContextRule.for_images(model.config, stride - 1)
     ((_, ours),) = scored_images(run, model, tokenizer, [], windows, reading)
     shape = (-1, *size, 3)
     case = f"{len(test)} held-out images of {size[1]} x {size[0]}, {len(train)} to train on"

@@ -13,7 +13,7 @@ from reformer import ReformerLM
 from torch import Tensor
 
 from reformer_cli.evaluation.bootstrap import Blocks, Numbers, interval
-from reformer_cli.evaluation.likelihood import FullContextScorer, WindowScorer
+from reformer_cli.evaluation.scorers import FullContextScorer, WindowScorer
 from reformer_cli.evaluation.word_recurrence import NEW, NO_WORD, Recurrence
 
 SHORTEST, FACTOR = 256, 4  # contexts: 256, 1,024, 4,096, ...

@@ -1,26 +1,21 @@
-"""How well a model predicts a text: each token scored once, given all that precedes it (design section 5)."""
+"""How well a model predicts a text: each token scored once, given all that precedes it."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from reformer import DecodingState, ReformerConfig, ReformerLM
+from reformer import ReformerLM
 from torch import Tensor
 
 from reformer_cli.evaluation.bootstrap import Blocks, Numbers, interval
+from reformer_cli.evaluation.scorers import ContextRule, Scorer
 from reformer_cli.evaluation.token_facts import Facts, facts_of
 from reformer_cli.tokenizers.base import Ids, Tokenizer
-
-AT_ONCE = 4096  # tokens scored at a time
-
-DECODING, FORWARD = "decoding", "forward"
-FIRST_OF_TEXT = "a file's first one, given the end-of-text token"
 
 TOKENS, BYTES, CHARACTERS, WORDS, NATS = range(5)  # columns of sums
 COLUMNS = 5
@@ -83,137 +78,18 @@ class Score:
         return counts | {name: self.figure(name) for name in FIGURES}
 
 
-class Scorer(Protocol):
-    """Scores tokens that come in order; at_once: how many at a time are best."""
-
-    at_once: int
-
-    def score(self, ids: Tensor) -> Tensor:
-        """Nats of the next tokens, int64 [n] -> float64 [n], on the CPU."""
-
-
-class FullContextScorer:
-    """Every token sees everything before it: through `extend`, in bounded memory."""
-
-    def __init__(self, model: ReformerLM, prefix: Tensor, progress: Callable[[int], None] | None = None) -> None:
-        self.model, self.at_once = model, AT_ONCE
-        self.state: DecodingState | None = None
-        device = model.embedding.device
-        with torch.inference_mode():
-            for part in prefix[:-1].to(device).split(AT_ONCE):
-                if len(part):
-                    _, self.state = model.extend(part[None], self.state, last_only=True)
-                    if progress is not None:
-                        progress(len(part))
-        self.last = prefix[-1:].to(device)
-
-    def score(self, ids: Tensor) -> Tensor:
-        ids = ids.to(self.last.device)
-        inputs = torch.cat([self.last, ids[:-1]])
-        self.last = ids[-1:]
-        with torch.inference_mode():
-            found, self.state = self.model.score(inputs[None], ids[None], self.state)
-        return found[0].double().cpu()
-
-
-class WindowScorer:
-    """Every token sees the half of a context before it, and less than the whole: the text is taken in stretches of half
-    a context, each read anew after the half before it; at the beginning of a text, there is less to see.
-
-    forward: each is read by one pass, as in training; else as decoding reads, which is the same but for pattern
-    `published`."""
-
-    def __init__(self, model: ReformerLM, prefix: Tensor, context: int, forward: bool = False) -> None:
-        self.model, self.forward = model, forward
-        self.half = max(1, context // 2)
-        self.before = context - self.half
-        self.at_once = self.half * max(1, AT_ONCE // context)
-        self.tail = prefix[-self.before :].to(model.embedding.device)
-
-    def score(self, ids: Tensor) -> Tensor:
-        whole, first = torch.cat([self.tail, ids.to(self.tail.device)]), len(self.tail)
-        self.tail = whole[-self.before :]
-        found = torch.empty(len(ids), dtype=torch.float64)
-        alike: dict[tuple[int, int], list[int]] = {}  # (tokens before, tokens scored) -> where stretches begin
-        for start in range(first, len(whole), self.half):
-            shape = min(start, self.before), min(self.half, len(whole) - start)
-            alike.setdefault(shape, []).append(start)
-        for (seen, scored), starts in alike.items():
-            rows = max(1, AT_ONCE // (seen + scored))
-            for begin in torch.tensor(starts).split(rows):
-                found[begin[:, None] - first + torch.arange(scored)] = self._stretches(whole, begin, seen, scored)
-        return found
-
-    def _stretches(self, whole: Tensor, begin: Tensor, seen: int, scored: int) -> Tensor:
-        """Nats float64 [rows, scored] of the tokens from each `begin` [rows] on, given the `seen` before."""
-        tokens = whole[begin[:, None].to(whole.device) + torch.arange(-seen, scored, device=whole.device)]
-        targets = tokens[:, 1:].clone()
-        targets[:, : seen - 1] = -100
-        with torch.inference_mode():
-            inputs = tokens[:, :-1]
-            nats = self.model.score_forward(inputs, targets) if self.forward else self.model.score(inputs, targets)[0]
-        return nats[:, seen - 1 :].double().cpu()
-
-
-@dataclass(frozen=True)
-class ContextRule:
-    """How texts are read. context: a token sees at least half of it and less than the whole, see `WindowScorer`; None:
-    everything before it. forward: by passes as in training, of which only contexts can be taken."""
-
-    context: int | None = None
-    forward: bool = False
-
-    def reader(self, model: ReformerLM, prefix: Tensor) -> Scorer:
-        """What scores tokens after a prefix [m >= 1]."""
-        if self.context is None:
-            return FullContextScorer(model, prefix)
-        return WindowScorer(model, prefix, self.context, self.forward)
-
-    def rule(self, config: ReformerConfig, images: bool = False) -> str:
-        """What is scored given what, in words."""
-        sees = "everything before it"
-        if self.context is not None:
-            half = max(1, self.context // 2)
-            sees = f"{self.context - half:,} to {self.context - 1:,} tokens before it (fewer where a text begins)"
-        first = "an image's first one, given the token that begins it" if images else FIRST_OF_TEXT
-        text = f"Each token is scored once, given {sees}; {first} alone."
-        if config.pattern == "published":
-            text += "\nPattern published has two likelihoods: this is that of "
-            text += (
-                "the forward pass, as trained and released" if self.forward else "decoding, which generation follows"
-            )
-            text += f" (--likelihood {DECODING if self.forward else FORWARD} gives the other)."
-        return text
-
-
-def reading_of(config: ReformerConfig, trained: int, context: int | None, likelihood: str | None) -> ContextRule:
-    """What is meant by a context and a likelihood (DECODING, FORWARD) that may be left out. trained: tokens that a
-    training step reads in one piece.
-
-    Loss, decoding and perplexity are one function but for pattern `published`, where training's is preferred.
-    """
-    forward = (likelihood or (FORWARD if config.pattern == "published" else DECODING)) == FORWARD
-    return ContextRule(trained if forward and context is None else context, forward)
-
-
-def reading_of_images(config: ReformerConfig, values: int, likelihood: str | None = None) -> ContextRule:
-    """Images of so many values: each value sees all before it, also where an image is read by one pass."""
-    forward = reading_of(config, values, None, likelihood).forward
-    return ContextRule(2 * values, True) if forward else ContextRule()
-
-
 def nats(
     model: ReformerLM,
     prefix: Tensor,
     scored: Tensor,
-    reading: ContextRule,
+    rule: ContextRule,
     progress: Callable[[int], None] | None = None,
 ) -> float:
     """Total nats of tokens scored [n], given prefix [m >= 1] and each other; in bounded memory."""
-    reader, total = reading.reader(model, prefix), 0.0
-    for part in scored.split(reader.at_once):
+    scorer, total = rule.scorer(model, prefix), 0.0
+    for part in scored.split(scorer.at_once):
         if len(part):
-            total += float(reader.score(part).sum())
+            total += float(scorer.score(part).sum())
             if progress is not None:
                 progress(len(part))
     return total
@@ -262,7 +138,7 @@ def bin_range(n: int) -> tuple[int, int]:
 
 
 def score_pieces(
-    reader: Scorer,
+    scorer: Scorer,
     pieces: Iterable[tuple[Ids, Facts]],
     first: int = 0,
     progress: Callable[[int], None] | None = None,
@@ -270,8 +146,8 @@ def score_pieces(
     """Score a text that comes in pieces, each with its tokens' facts. The figures do not depend on where it is cut;
     progress: is told of the bytes done."""
     found = ScoreSums(first)
-    for ids, facts in regrouped(pieces, reader.at_once):
-        found.add(facts, reader.score(torch.from_numpy(ids.astype(np.int64))).numpy())
+    for ids, facts in regrouped(pieces, scorer.at_once):
+        found.add(facts, scorer.score(torch.from_numpy(ids.astype(np.int64))).numpy())
         if progress is not None:
             progress(round(facts[:, 0].sum()))
     return found

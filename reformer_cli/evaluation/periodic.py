@@ -14,9 +14,10 @@ from reformer_cli.data.copy_task import CopyTask
 from reformer_cli.data.shards import TokenFiles
 from reformer_cli.evaluation.bootstrap import Blocks, finite
 from reformer_cli.evaluation.context_curve import Passage, choose_contexts, context_curve, verdict
-from reformer_cli.evaluation.likelihood import ContextRule, pooled, score_pieces
+from reformer_cli.evaluation.likelihood import pooled, score_pieces
 from reformer_cli.evaluation.recall import TESTS, alphabet_of
 from reformer_cli.evaluation.recall_suite import Haystack, end_of_corpus, haystack_of, lengths_of, outcomes
+from reformer_cli.evaluation.scorers import ContextRule
 from reformer_cli.evaluation.token_facts import facts_of
 from reformer_cli.tokenizers.base import Tokenizer
 from reformer_cli.utils.errors import UserError
@@ -52,7 +53,7 @@ class Evaluations:
         for prefix, scored in self.windows:
             ids = scored.numpy().astype(np.int32)
             pieces = [(ids, facts_of(self.tokenizer.decode(ids), ids, lengths))]
-            blocks.append(score_pieces(self.reading.reader(model, prefix), pieces, len(prefix)).blocks)
+            blocks.append(score_pieces(self.reading.scorer(model, prefix), pieces, len(prefix)).blocks)
         score, intervals = pooled(blocks)
         return score.as_dict() | {"intervals": intervals}
 

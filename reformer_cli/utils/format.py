@@ -1,6 +1,8 @@
-"""Sizes, times and text of strangers, for people to read."""
+"""Sizes, times, tables and text of strangers, for people to read."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 
 def printable(text: str) -> str:
@@ -21,3 +23,20 @@ def as_time(seconds: float) -> str:
     """1:02:03 or 4:05."""
     hours, rest = divmod(round(seconds), 3600)
     return f"{hours}:{rest // 60:02}:{rest % 60:02}" if hours else f"{rest // 60}:{rest % 60:02}"
+
+
+def span(found: tuple[float, float] | None, digits: int = 4) -> str:
+    """An interval for people; empty where there is none."""
+    return f"{found[0]:,.{digits}f} to {found[1]:,.{digits}f}" if found is not None else ""
+
+
+def aligned(rows: Sequence[Sequence[str]], left: int = 1) -> str:
+    """A table for people: the first `left` columns are flush left, the others right."""
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if n < left else cell.rjust(width)
+            for n, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    )

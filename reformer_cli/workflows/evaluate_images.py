@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from reformer import ReformerLM
 
     from reformer_cli.data.batches import ValidationWindow
-    from reformer_cli.evaluation.likelihood import ContextRule, ScoreSums
+    from reformer_cli.evaluation.likelihood import ScoreSums
+    from reformer_cli.evaluation.scorers import ContextRule
     from reformer_cli.runs.run import Run
     from reformer_cli.tokenizers.base import Ids, Tokenizer
 
@@ -63,7 +64,7 @@ def _tally(
     with shown("scoring", count, say, lambda n: f"{n:,.0f} images") as advance:
         for ids in images:
             tally.another()
-            reader = reading.reader(model, torch.tensor([tokenizer.end]))
+            reader = reading.scorer(model, torch.tensor([tokenizer.end]))
             facts = np.zeros((len(ids), 3))
             facts[:, 0] = 1  # a byte each, of no character or word
             for start in range(0, len(ids), reader.at_once):

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from lm_eval.api.model import LM
 
-from reformer_cli.evaluation.likelihood import FullContextScorer, encoded, score_pieces
+from reformer_cli.evaluation.likelihood import encoded, score_pieces
+from reformer_cli.evaluation.scorers import FullContextScorer
 from reformer_cli.runs.run import Run
 from reformer_cli.sampling.generate import generate
 

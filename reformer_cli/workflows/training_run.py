@@ -14,9 +14,9 @@ from reformer_cli.utils.errors import UserError
 if TYPE_CHECKING:
     from reformer_cli.data.batches import ValidationWindows
     from reformer_cli.data.dataset import Dataset
-    from reformer_cli.evaluation.likelihood import ContextRule as Seen
     from reformer_cli.evaluation.likelihood import Score
     from reformer_cli.evaluation.periodic import Evaluations
+    from reformer_cli.evaluation.scorers import ContextRule as Seen
     from reformer_cli.runs.run import Run
     from reformer_cli.training.distributed import World
     from reformer_cli.training.divergence import DivergedError
@@ -280,12 +280,12 @@ class Session:
 
     def _reading(self) -> Seen:
         """Everything before a token where that can be, else as much as positions or training allow."""
-        from reformer_cli.evaluation.likelihood import reading_of, reading_of_images
+        from reformer_cli.evaluation.scorers import ContextRule
 
         model = self.config.model
         if self.config.data.image_size is not None:
-            return reading_of_images(model, self.config.data.context)
-        return reading_of(
+            return ContextRule.for_images(model, self.config.data.context)
+        return ContextRule.for_model(
             model, self.config.data.context, None if model.pattern == "published" else model.max_length, None
         )
 

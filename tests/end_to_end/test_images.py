@@ -224,7 +224,8 @@ def test_an_image_is_scored_as_it_is_trained_on(pattern: str) -> None:
     import torch
     from reformer import ReformerConfig, ReformerLM
 
-    from reformer_cli.evaluation.likelihood import nats, reading_of_images
+    from reformer_cli.evaluation.likelihood import nats
+    from reformer_cli.evaluation.scorers import ContextRule
 
     # Positions for the values of an image and not one more: contexts of half an image would be another likelihood.
     config = ReformerConfig(
@@ -234,4 +235,4 @@ def test_an_image_is_scored_as_it_is_trained_on(pattern: str) -> None:
     model = ReformerLM(config).eval()
     whole = torch.cat([torch.tensor([256]), torch.randint(256, (72,), generator=torch.Generator().manual_seed(0))])
     wanted = 72 * model.loss(whole[None, :-1], whole[None, 1:]).item()
-    assert nats(model, whole[:1], whole[1:], reading_of_images(config, 72)) == pytest.approx(wanted, rel=1e-5)
+    assert nats(model, whole[:1], whole[1:], ContextRule.for_images(config, 72)) == pytest.approx(wanted, rel=1e-5)

@@ -11,14 +11,14 @@ from reformer_cli.commands.evaluate.output import (
     CsvOption,
     JsonOption,
     PlotOption,
-    aligned,
     begin,
-    held_out,
     print_json,
     write_csv,
 )
-from reformer_cli.commands.options import DeviceOption, RunOption
+from reformer_cli.commands.options import DeviceOption, OverwriteOption, RunOption
 from reformer_cli.utils.errors import UserError
+from reformer_cli.utils.format import aligned
+from reformer_cli.workflows.evaluate import held_out
 from reformer_cli.workflows.open_model import open_model, open_run, refused
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def attention(
     json: JsonOption = False,
     csv: CsvOption = False,
     plot: PlotOption = None,
+    overwrite: OverwriteOption = False,
     device: DeviceOption = "auto",
 ) -> None:
     """Which earlier tokens each layer's hash rounds reach, how full buckets are, and what share of the true top keys
@@ -55,7 +56,7 @@ def attention(
 
     from reformer_cli.evaluation.hash_view import look
 
-    begin(json, csv, plot)
+    begin(json, csv, plot, overwrite, matplotlib=True)
     opened = open_run(run)
     with refused("evaluate attention"):
         check_hashed(opened.config.model)

@@ -11,17 +11,16 @@ from reformer_cli.commands.evaluate.output import (
     FilesArgument,
     JsonOption,
     PlotOption,
-    aligned,
     begin,
-    held_out,
     print_json,
-    span,
     write_csv,
 )
-from reformer_cli.commands.options import BucketsOption, DeviceOption, RunOption
+from reformer_cli.commands.options import BucketsOption, DeviceOption, OverwriteOption, RunOption
 from reformer_cli.utils.console import say
 from reformer_cli.utils.errors import UserError
+from reformer_cli.utils.format import aligned, span
 from reformer_cli.utils.progress_bar import shown
+from reformer_cli.workflows.evaluate import held_out
 from reformer_cli.workflows.open_model import open_model, open_run
 
 if TYPE_CHECKING:
@@ -44,6 +43,7 @@ def context(
     json: JsonOption = False,
     csv: CsvOption = False,
     plot: PlotOption = None,
+    overwrite: OverwriteOption = False,
     device: DeviceOption = "auto",
 ) -> None:
     """Score the same tokens with 256, 1,024, ... tokens of context and with all that came before: what does it help?
@@ -53,7 +53,7 @@ def context(
     """
     from reformer_cli.evaluation.context_curve import choose_contexts, context_curve, tokens_to_read
 
-    begin(json, csv, plot)
+    begin(json, csv, plot, overwrite)
     asked = _parse(contexts) if contexts is not None else []
     opened = open_run(run)
     tokenizer, model = open_model(opened, device, far_buckets=far_buckets)
@@ -76,7 +76,7 @@ def context(
     else:
         typer.echo(_report(curve, title))
     if plot is not None:
-        from reformer_cli.evaluation.plots import plot_curve
+        from reformer_cli.workflows.plot import plot_curve
 
         plot_curve(curve, title, plot)
 

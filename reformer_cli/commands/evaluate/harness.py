@@ -9,10 +9,11 @@ from typing import Annotated, Any
 
 import typer
 
-from reformer_cli.commands.evaluate.output import CsvOption, JsonOption, aligned, begin, print_json, write_csv
+from reformer_cli.commands.evaluate.output import CsvOption, JsonOption, begin, print_json, write_csv
 from reformer_cli.commands.options import DeviceOption, RunOption
 from reformer_cli.utils.devices import pick_device
 from reformer_cli.utils.errors import UserError
+from reformer_cli.utils.format import aligned
 
 
 def harness(
@@ -34,7 +35,7 @@ def harness(
     """
     from importlib.util import find_spec
 
-    begin(json, csv, None)
+    begin(json, csv)
     if find_spec("lm_eval") is None:
         raise UserError("evaluate harness needs lm-eval", "pip install 'reformer-cli[lm-eval]'")
     if include_path is not None and not include_path.is_dir():

@@ -6,20 +6,15 @@ import csv
 import json as json_
 import sys
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any, Protocol
 
 import typer
 
-from reformer_cli.utils.console import say
 from reformer_cli.utils.devices import keep_freed_memory
 from reformer_cli.utils.errors import UserError
-
-if TYPE_CHECKING:
-    from reformer_cli.data.batches import ValidationWindows
-    from reformer_cli.data.dataset import Dataset
-    from reformer_cli.runs.run import Run
-    from reformer_cli.tokenizers.base import Tokenizer
+from reformer_cli.utils.files import check_free
 
 PICTURES = (".png", ".svg", ".pdf")
 
@@ -35,13 +30,24 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.
 CsvOption = Annotated[bool, typer.Option("--csv", help="Print comma-separated values, a header first.")]
 PlotOption = Annotated[
     Path | None,
-    typer.Option("--plot", metavar="FILE", help="Write a picture too: .png, .svg or .pdf (needs the extra plots)."),
+    typer.Option("--plot", metavar="FILE", help="Write a picture too: .svg; with the extra plots .png or .pdf too."),
 ]
 SeedOption = Annotated[int, typer.Option(min=0, help="Seed of what is drawn.")]
 
 
-def begin(json: bool, csv: bool, plot: Path | None) -> None:
-    """What is wrong with the options, found before anything is computed."""
+class Result(Protocol):
+    """What was measured, for programs and for people."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+
+    def rows(self) -> list[dict[str, Any]]:
+        """For `--csv`."""
+
+
+def begin(json: bool, csv: bool, plot: Path | None = None, overwrite: bool = False, matplotlib: bool = False) -> None:
+    """What is wrong with the options, found before anything is computed. matplotlib: whether no picture can be drawn
+    without it."""
     keep_freed_memory()
     if json and csv:
         raise UserError("--json and --csv exclude each other", "give one of them")
@@ -49,30 +55,20 @@ def begin(json: bool, csv: bool, plot: Path | None) -> None:
         return
     if plot.suffix.lower() not in PICTURES:
         raise UserError(f"--plot {plot} has no known ending", f"use one of {', '.join(PICTURES)}")
-    if not plot.parent.is_dir():
-        raise UserError(f"--plot {plot}: there is no folder {plot.parent}")
-    from importlib.util import find_spec
-
-    if find_spec("matplotlib") is None:
-        raise UserError("--plot needs matplotlib", "pip install 'reformer-cli[plots]'; the table works without it")
+    check_free(plot, overwrite, "--plot")
+    if find_spec("matplotlib") is None and (matplotlib or plot.suffix.lower() != ".svg"):
+        other = "the table works without it" if matplotlib else "a picture that ends in .svg works without it"
+        raise UserError(f"--plot {plot} needs matplotlib", f"pip install 'reformer-cli[plots]'; {other}")
 
 
-def prepared_text(run: Run, tokenizer: Tokenizer) -> Dataset:
-    """The text that a run was trained on. Raises UserError where it has changed."""
-    from reformer_cli.data.dataset import open_dataset
-
-    return open_dataset(run.config.data, say, tokenizer, run.config.corpus_digest)
-
-
-def held_out(run: Run, tokenizer: Tokenizer, context: int | None) -> ValidationWindows:
-    """What a run never trained on, each part after up to `context` tokens of its document (None: all of them)."""
-    from reformer_cli.data.batches import ValidationWindows
-
-    dataset = prepared_text(run, tokenizer)
-    windows = ValidationWindows(dataset.tokens, len(dataset.tokens.train) if context is None else context)
-    if not windows:
-        raise UserError("the run held nothing out (data.val_fraction is 0)", "name the files to score")
-    return windows
+def show(result: Result, json: bool, csv: bool, text: str | None = None) -> None:
+    """Print a result as it was asked for. text: for people, in place of all that it says of itself."""
+    if json:
+        print_json(result.as_dict())
+    elif csv:
+        write_csv(result.rows())
+    else:
+        typer.echo(str(result) if text is None else text)
 
 
 def write_csv(rows: Sequence[Mapping[str, Any]]) -> None:
@@ -87,20 +83,3 @@ def print_json(record: Mapping[str, Any]) -> None:
     from reformer_cli.evaluation.bootstrap import finite
 
     typer.echo(json_.dumps(finite(record), allow_nan=False))
-
-
-def span(found: tuple[float, float] | None, digits: int = 4) -> str:
-    """An interval for people; empty where there is none."""
-    return f"{found[0]:,.{digits}f} to {found[1]:,.{digits}f}" if found is not None else ""
-
-
-def aligned(rows: Sequence[Sequence[str]], left: int = 1) -> str:
-    """A table for people: the first `left` columns are flush left, the others right."""
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if n < left else cell.rjust(width)
-            for n, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    )

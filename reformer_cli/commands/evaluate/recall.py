@@ -11,16 +11,16 @@ from reformer_cli.commands.evaluate.output import (
     JsonOption,
     PlotOption,
     SeedOption,
-    aligned,
     begin,
-    prepared_text,
     print_json,
     write_csv,
 )
-from reformer_cli.commands.options import BucketsOption, DeviceOption, RunOption
+from reformer_cli.commands.options import BucketsOption, DeviceOption, OverwriteOption, RunOption
 from reformer_cli.utils.console import say
 from reformer_cli.utils.errors import UserError
+from reformer_cli.utils.format import aligned
 from reformer_cli.utils.progress_bar import shown
+from reformer_cli.workflows.evaluate import prepared_text
 from reformer_cli.workflows.open_model import open_model, open_run, refused
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ def recall(
     json: JsonOption = False,
     csv: CsvOption = False,
     plot: PlotOption = None,
+    overwrite: OverwriteOption = False,
     device: DeviceOption = "auto",
 ) -> None:
     """What the model can still find: copies of random symbols, values of keys, sentences planted in a text.
@@ -68,7 +69,7 @@ def recall(
     from reformer_cli.evaluation.recall import TESTS, alphabet_of
     from reformer_cli.evaluation.recall_suite import lengths_of, outcomes, parse_rounds, tokens_to_read
 
-    begin(json, csv, plot)
+    begin(json, csv, plot, overwrite)
     wanted = list(dict.fromkeys(test or TESTS))
     if wrong := [name for name in wanted if name not in TESTS]:
         raise UserError(f"--test {wrong[0]} is not known", f"use {', '.join(TESTS)}")
@@ -103,7 +104,7 @@ def recall(
     else:
         typer.echo(_report(found, chance))
     if plot is not None:
-        from reformer_cli.evaluation.plots import plot_recall
+        from reformer_cli.workflows.plot import plot_recall
 
         plot_recall(found, chance, plot)
 

@@ -16,7 +16,8 @@ from reformer_cli.evaluation.context_curve import (
     tokens_to_read,
     verdict,
 )
-from reformer_cli.evaluation.likelihood import ContextRule, nats
+from reformer_cli.evaluation.likelihood import nats
+from reformer_cli.evaluation.scorers import ContextRule
 from reformer_cli.evaluation.word_recurrence import NEW, NO_WORD, Recurrence
 
 

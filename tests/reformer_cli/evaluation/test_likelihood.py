@@ -7,7 +7,7 @@ import torch
 from builders.models import small, tokens
 
 from reformer_cli.evaluation import likelihood
-from reformer_cli.evaluation.likelihood import ContextRule, reading_of
+from reformer_cli.evaluation.scorers import ContextRule
 
 
 def by_hand(model, prefix: torch.Tensor, scored: torch.Tensor, first: int = 0) -> float:
@@ -71,14 +71,14 @@ def test_published_runs_are_scored_by_the_forward_pass_unless_decoding_is_asked_
     # Their decoding follows another rule: its likelihood under the name of the trained one would be a wrong figure.
     model = small(torch.float64, **PUBLISHED)
     prefix, scored = tokens(1)[0], tokens(32, seed=1)[0]
-    reading = reading_of(model.config, 64, None, None)
+    reading = ContextRule.for_model(model.config, 64, None, None)
     assert reading == ContextRule(64, forward=True)
     assert "the forward pass, as trained" in reading.rule(model.config)
     trained = likelihood.nats(model, prefix, scored, reading)
     assert trained == pytest.approx(by_hand(model, prefix, scored), rel=1e-12)
-    decoded = reading_of(model.config, 64, None, "decoding")
+    decoded = ContextRule.for_model(model.config, 64, None, "decoding")
     assert decoded == ContextRule(None)
     assert "decoding, which generation follows" in decoded.rule(model.config)
     assert abs(likelihood.nats(model, prefix, scored, decoded) - trained) > 1e-6
-    assert reading_of(small().config, 64, None, None) == ContextRule(None)
-    assert reading_of(model.config, 64, 16, None) == ContextRule(16, forward=True)
+    assert ContextRule.for_model(small().config, 64, None, None) == ContextRule(None)
+    assert ContextRule.for_model(model.config, 64, 16, None) == ContextRule(16, forward=True)

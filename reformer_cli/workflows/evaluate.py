@@ -1,0 +1,259 @@
+"""How well a model predicts texts or images: each scored as it is read, then a result that prints itself."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reformer_cli.utils.console import say
+from reformer_cli.utils.errors import UserError
+from reformer_cli.utils.format import aligned, as_size, span
+from reformer_cli.utils.progress_bar import shown
+
+if TYPE_CHECKING:
+    from reformer import ReformerLM
+
+    from reformer_cli.data.batches import ValidationWindow, ValidationWindows
+    from reformer_cli.data.dataset import Dataset
+    from reformer_cli.evaluation.likelihood import ScoreSums
+    from reformer_cli.evaluation.scorers import ContextRule
+    from reformer_cli.evaluation.token_facts import Facts
+    from reformer_cli.runs.run import Run
+    from reformer_cli.tokenizers.base import Ids, Tokenizer
+
+LABELS = {
+    "nats_per_token": ("nats/token", 4),
+    "perplexity": ("perplexity", 2),
+    "bits_per_byte": ("bits/byte", 4),
+    "bits_per_character": ("bits/character", 4),
+    "word_perplexity": ("word perplexity", 1),
+}  # figure -> its name for people, and digits
+OF_IMAGES = {"nats_per_token": ("nats/value", 4), "perplexity": ("perplexity", 2), "bits_per_byte": ("bits/dim", 4)}
+
+
+@dataclass
+class Perplexity:
+    """The sums of each text that was scored, by its name; settings: how, for `--json`; rule: the same in words."""
+
+    settings: dict[str, Any]
+    rule: str
+    by_position: bool = False
+    expected: int = 1  # texts that are scored
+    texts: dict[str, ScoreSums] = field(default_factory=dict)
+
+    @property
+    def bits_per_byte(self) -> float:
+        """Of all texts together."""
+        return float(self.as_dict()["bits_per_byte"])
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything that is known, by the names that `--json` prints."""
+        each = {name: _record([sums], self.by_position) for name, sums in self.texts.items()}
+        return _record(self._all, self.by_position) | self.settings | {"rule": self.rule, "files": each}
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A row for each text and range of positions, and for all together."""
+        rows = [row for name, sums in self.texts.items() for row in _rows(name, [sums], self.by_position)]
+        return rows + (_rows("total", self._all, self.by_position) if len(self.texts) > 1 else [])
+
+    def __str__(self) -> str:
+        return "\n".join([*(table(name, [sums]) for name, sums in self.texts.items()), self.summary()])
+
+    def summary(self) -> str:
+        """What is said after the texts one by one: all together, by position, and the rule."""
+        parts = [table("total", self._all)] if len(self.texts) > 1 else []
+        parts += ["\n" + _position_table(self._all)] if self.by_position else []
+        return "\n".join([*parts, "\n" + self.rule])
+
+    def plot(self, path: Path) -> None:
+        """Nats a token by position, as .svg, or .png and .pdf with matplotlib."""
+        from reformer_cli.workflows.plot import plot_positions
+
+        plot_positions({name: _record([sums], True)["by_position"] for name, sums in self.texts.items()}, path)
+
+    @property
+    def _all(self) -> list[ScoreSums]:
+        return list(self.texts.values())
+
+
+def perplexity(
+    run: Run, tokenizer: Tokenizer, model: ReformerLM, files: Sequence[str], *, context: int | None = None,
+    likelihood: str | None = None, by_position: bool = False, settings: dict[str, Any] | None = None,
+) -> tuple[Perplexity, Iterator[tuple[str, ScoreSums]]]:  # fmt: skip
+    """A result that fills as the iterator scores text after text: files, or what the run held out.
+
+    context, likelihood: see `ContextRule`. Raises UserError for a run that held nothing out.
+    """
+    from reformer_cli.evaluation.scorers import DECODING, FORWARD, ContextRule
+    from reformer_cli.workflows.evaluate_images import scored_images
+
+    trained, images = run.config.data.context, run.config.data.image_size is not None
+    rule = ContextRule.for_model(model.config, trained, context, likelihood)
+    if images and context is None:
+        rule = ContextRule.for_images(model.config, trained, likelihood)
+    windows: Sequence[ValidationWindow] = [] if files else held_out(run, tokenizer, rule.context or trained)
+    if windows and not images:
+        say(f"scoring the held-out last part of {len(windows)} {'text' if len(windows) == 1 else 'texts'}")
+    how = {"context": rule.context, "likelihood": FORWARD if rule.forward else DECODING} | (settings or {})
+    result = Perplexity(how, rule.rule(model.config, images), by_position, 1 if images else len(files or windows))
+
+    def scored() -> Iterator[tuple[str, ScoreSums]]:
+        given = (model, tokenizer, list(files), windows, rule)
+        for name, sums in scored_images(run, *given) if images else scored_texts(*given):
+            result.texts[name := _unlike(name, result.texts)] = sums
+            yield name, sums
+
+    return result, scored()
+
+
+def prepared_text(run: Run, tokenizer: Tokenizer) -> Dataset:
+    """The text that a run was trained on. Raises UserError where it has changed."""
+    from reformer_cli.data.dataset import open_dataset
+
+    return open_dataset(run.config.data, say, tokenizer, run.config.corpus_digest)
+
+
+def held_out(run: Run, tokenizer: Tokenizer, context: int | None) -> ValidationWindows:
+    """What a run never trained on, each part after up to `context` tokens of its document (None: all of them)."""
+    from reformer_cli.data.batches import ValidationWindows
+
+    dataset = prepared_text(run, tokenizer)
+    windows = ValidationWindows(dataset.tokens, len(dataset.tokens.train) if context is None else context)
+    if not windows:
+        raise UserError("the run held nothing out (data.val_fraction is 0)", "name the files to score")
+    return windows
+
+
+def _unlike(name: str, others: Container[str]) -> str:
+    """The name, or with a number where it is taken: a file may be named twice."""
+    n = 2
+    while (numbered := f"{name} ({n})") in others:
+        n += 1
+    return numbered if name in others else name
+
+
+def line(name: str, texts: list[ScoreSums]) -> str:
+    """The chief figures of one text among many."""
+    record = _record(texts, False)
+    interval = span(record["intervals"]["bits_per_byte"])
+    bits = f"{record['bits_per_byte']:.4f} {_labels(texts)['bits_per_byte'][0]}{f' ({interval})' if interval else ''}"
+    return f"{name}: {record['tokens']:,} tokens, {bits}, perplexity {record['perplexity']:,.2f}"
+
+
+def table(name: str, texts: list[ScoreSums]) -> str:
+    """The figures of one text, or of several together, for people."""
+    record = _record(texts, False)
+    rows = [["  tokens", f"{record['tokens']:,}", ""], ["  bytes", f"{record['bytes']:,}", ""]]
+    for figure, (label, digits) in _labels(texts).items():
+        rows.append([f"  {label}", f"{record[figure]:,.{digits}f}", span(record["intervals"][figure], digits)])
+    head = f"{name} (95 % interval over blocks of {record['block_tokens']:,} tokens)"
+    return f"{head}\n{aligned(rows)}"
+
+
+def _labels(texts: list[ScoreSums]) -> dict[str, tuple[str, int]]:
+    return OF_IMAGES if texts[0].images else LABELS
+
+
+def _record(texts: list[ScoreSums], by_position: bool) -> dict[str, Any]:
+    """Figures of texts together by the names that `--json` prints."""
+    from reformer_cli.evaluation.likelihood import bin_range, pooled
+
+    score, intervals = pooled([t.blocks for t in texts])
+    record: dict[str, Any] = score.as_dict()
+    if texts[0].images:  # of which a dimension is a byte
+        record["bits_per_dim"] = record["bits_per_byte"]
+    record |= {"intervals": intervals, "block_tokens": max(t.blocks.size for t in texts)}
+    if by_position:
+        record["by_position"] = []
+        for n in range(max(len(t.bins) for t in texts)):
+            part, part_intervals = pooled([t.bins[n] for t in texts if len(t.bins) > n])
+            if part.tokens:
+                low, high = bin_range(n)
+                record["by_position"].append({"from": low, "to": high} | part.as_dict() | {"intervals": part_intervals})
+    return record
+
+
+def _rows(name: str, texts: list[ScoreSums], by_position: bool) -> list[dict[str, Any]]:
+    """As `_record`, for CSV: one row in all, one for each range of positions."""
+    record = _record(texts, by_position)
+    rows = []
+    for part in [record, *record.get("by_position", [])]:
+        row = {"text": name, "from": part.get("from"), "to": part.get("to")}
+        row |= {key: part[key] for key in ("tokens", "bytes", "characters", "words")}
+        for figure in LABELS:
+            low, high = part["intervals"][figure] or (None, None)
+            row |= {figure: part[figure], f"{figure}_low": low, f"{figure}_high": high}
+        rows.append(row)
+    return rows
+
+
+def _position_table(texts: list[ScoreSums]) -> str:
+    rows = [["tokens before it", "tokens", "nats/token", "95 % interval", "bits/byte"]]
+    for part in _record(texts, True)["by_position"]:
+        interval = span(part["intervals"]["nats_per_token"])
+        numbers = [f"{part['tokens']:,}", f"{part['nats_per_token']:.4f}", interval, f"{part['bits_per_byte']:.4f}"]
+        rows.append([f"{part['from']:,} - {part['to']:,}", *numbers])
+    return aligned(rows)
+
+
+def scored_texts(
+    model: ReformerLM, tokenizer: Tokenizer, files: list[str], windows: Sequence[ValidationWindow], rule: ContextRule
+) -> Iterator[tuple[str, ScoreSums]]:
+    """Each text with its sums."""
+    import torch
+
+    from reformer_cli.data.text_chunks import check_readable, read_pieces, size_of
+    from reformer_cli.evaluation.likelihood import encoded, score_pieces
+    from reformer_cli.evaluation.token_facts import facts_of
+
+    limit, context = model.config.max_length, rule.context
+    if limit is not None and (context or 0) > limit:
+        raise UserError(f"--context {context:,} exceeds the {limit:,} positions of this model")
+    for name in files:
+        check_readable(name)
+    for name in files:
+        pieces: Iterable[tuple[Ids, Facts]] = encoded(tokenizer, _noted(tokenizer, name, read_pieces(name)))
+        if limit is not None and context is None:
+            pieces = _fitting(pieces, name, limit)
+        reader = rule.scorer(model, torch.tensor([tokenizer.end]))
+        with shown(f"scoring {name}", size_of(name), say, as_size) as advance:
+            sums = score_pieces(reader, pieces, 0, advance)
+        if not sums.score.tokens:
+            raise UserError(f"{name} is empty", "there is nothing to score")
+        yield name, sums
+    for w in windows:
+        if limit is not None and context is None and len(w.prefix) + len(w.scored) > limit:
+            raise UserError(
+                f"{len(w.prefix) + len(w.scored):,} tokens exceed the {limit:,} positions of this model",
+                f"use --context {limit}",
+            )
+        ids = w.scored.numpy().astype("int32")
+        facts = facts_of(tokenizer.decode(ids), ids, tokenizer.byte_lengths())
+        with shown(f"scoring {w.name}", w.text.bytes, say, as_size) as advance:
+            sums = score_pieces(rule.scorer(model, w.prefix), [(ids, facts)], len(w.prefix), advance)
+        yield f"{w.name} (held out)", sums
+
+
+def _noted(tokenizer: Tokenizer, name: str, pieces: Iterable[str]) -> Iterator[str]:
+    """The pieces of a text; says what a tokenizer from elsewhere loses of the first."""
+    from reformer_cli.tokenizers.sentencepiece import losses
+
+    for n, piece in enumerate(pieces):
+        if n == 0 and not tokenizer.lossless and (lost := losses(tokenizer, piece)):
+            say(f"note: the tokenizer loses of {name} {lost}; what is lost is not predicted, and counts as bytes")
+        yield piece
+
+
+def _fitting(pieces: Iterable[tuple[Ids, Facts]], name: str, limit: int) -> list[tuple[Ids, Facts]]:
+    """All pieces of a text that a model with numbered positions can read at once. Raises UserError for more."""
+    found, count = [], 1
+    for piece in pieces:
+        found.append(piece)
+        count += len(piece[0])
+        if count > limit:
+            raise UserError(
+                f"{name} has more tokens than the {limit:,} positions of this model", f"use --context {limit}"
+            )
+    return found
