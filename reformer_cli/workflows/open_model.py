@@ -55,12 +55,12 @@ def rehashed(model: ReformerLM, n_hashes: int | None, far_buckets: int | None) -
 
 
 @contextmanager
-def refused(option: str) -> Iterator[None]:
-    """What the core says of an option's value becomes a user's mistake."""
+def refused(what: str, hint: str = "") -> Iterator[None]:
+    """What the core says of an option's value, or of a command's model, becomes a user's mistake."""
     try:
         yield
     except ValueError as error:
-        raise UserError(f"{option}: {error}", f"or leave {option} out") from None
+        raise UserError(f"{what}: {error}", hint or (f"or leave {what} out" if what.startswith("--") else "")) from None
 
 
 def check_memory(config: ReformerConfig, tokens: int, samples: int, device: str) -> None:

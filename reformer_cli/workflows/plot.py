@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def has_matplotlib() -> bool:
-    return find_spec("matplotlib") is not None
+    return importlib.util.find_spec("matplotlib") is not None
 
 
 def plot_positions(texts: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:

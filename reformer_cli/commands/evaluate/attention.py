@@ -58,7 +58,7 @@ def attention(
 
     begin(json, csv, plot, overwrite, matplotlib=True)
     opened = open_run(run)
-    with refused("evaluate attention"):
+    with refused("evaluate attention", "there is nothing to look at"):
         check_hashed(opened.config.model)
     tokenizer, model = open_model(opened, device, n_hashes=n_hashes)
     ids = _text(opened, tokenizer, text, min(tokens, model.config.max_length or tokens))

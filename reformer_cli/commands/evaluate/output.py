@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import json as json_
 import sys
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 
@@ -56,7 +56,7 @@ def begin(json: bool, csv: bool, plot: Path | None = None, overwrite: bool = Fal
     if plot.suffix.lower() not in PICTURES:
         raise UserError(f"--plot {plot} has no known ending", f"use one of {', '.join(PICTURES)}")
     check_free(plot, overwrite, "--plot")
-    if find_spec("matplotlib") is None and (matplotlib or plot.suffix.lower() != ".svg"):
+    if importlib.util.find_spec("matplotlib") is None and (matplotlib or plot.suffix.lower() != ".svg"):
         other = "the table works without it" if matplotlib else "a picture that ends in .svg works without it"
         raise UserError(f"--plot {plot} needs matplotlib", f"pip install 'reformer-cli[plots]'; {other}")
 

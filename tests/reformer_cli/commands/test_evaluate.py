@@ -177,6 +177,8 @@ def test_without_matplotlib_the_extra_is_named_and_tables_work(
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "matplotlib" else real(name))
     options = ["evaluate", "perplexity", "--run", run, text, "--by-position"]
     assert "pip install 'reformer-cli[plots]'" in reformer(*options, "--plot", "b.png").error
+    assert reformer(*options, "--plot", "b.svg").status == 0
+    assert Path("b.svg").read_text().startswith("<svg")
     assert reformer(*options).status == 0
 
 
@@ -212,7 +214,7 @@ def test_context_limits_what_is_seen(reformer: Program, run: Path, text: Path) -
         (["--context", "1"], "'--context': Input should be greater than or equal to 2"),
         (["--json", "--csv"], "exclude each other"),
         (["--n-hashes", "0"], "--n-hashes"),
-        (["--far-buckets", "100"], "--far-buckets 100 is no even multiple of the 64 that"),
+        (["--far-buckets", "100"], "100 far buckets are no even multiple of the 64 that"),
         ([".."], "cannot read"),
     ],
 )

@@ -6,7 +6,7 @@ import pytest
 import torch
 from builders.models import small, tokens
 
-from reformer_cli.evaluation import likelihood
+from reformer_cli.evaluation import likelihood, scorers
 from reformer_cli.evaluation.scorers import ContextRule
 
 
@@ -21,7 +21,7 @@ def by_hand(model, prefix: torch.Tensor, scored: torch.Tensor, first: int = 0) -
 
 @pytest.mark.parametrize("at_once", [7, 64, 4096])
 def test_streaming_is_one_pass(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(likelihood, "AT_ONCE", at_once)
+    monkeypatch.setattr(scorers, "AT_ONCE", at_once)
     model = small(torch.float64)
     prefix, scored = tokens(20)[0], tokens(150, seed=1)[0]
     assert likelihood.nats(model, prefix, scored, ContextRule()) == pytest.approx(
