@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -183,3 +184,10 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _plain(v) for name, v in value.items()}
     return [_plain(v) for v in value] if isinstance(value, tuple) else value
+
+
+def as_yaml(value: Any) -> str:
+    """As `--set key=value` reads it back."""
+    text = json.dumps(list(value) if isinstance(value, (list, tuple)) else value, ensure_ascii=False)
+    # In YAML, unlike JSON, two escapes never make one character; and names of files can hold halves of characters.
+    return "".join(c if " " <= c <= "~" else f"\\U{ord(c):08x}" for c in text)

@@ -61,17 +61,16 @@ class Checkpoints:
             self._drop(step, best)
         wait()
 
-    def newest_whole(self) -> Path | None:
+    def newest_whole(self, check: Callable[[dict[str, Any]], object] = lambda progress: None) -> Path | None:
         """The folder of the newest whole one; a damaged one is named and skipped for the one before.
 
-        None where no checkpoint was ever written. Raises UserError where all are damaged.
+        check: raises for a progress that cannot be gone on from. None where no checkpoint was ever
+        written. Raises UserError where all are damaged.
         """
-        from reformer_cli.training.state import progress_of
-
         found = self.all()
         for folder in found:
             try:
-                progress_of(read_meta(folder)["progress"])
+                check(read_meta(folder)["progress"])
                 tensor_names(folder)
                 if _digests(folder) != _content(folder)["sha256"]:
                     raise ValueError("the checksum differs")

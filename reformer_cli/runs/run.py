@@ -58,9 +58,14 @@ class Run:
         return run
 
     @classmethod
-    def open(cls, path: Path | None) -> Run:
-        """A run that exists; None: the newest under runs/. Raises UserError if it is none, damaged or newer."""
-        path = path or _newest()
+    def open(cls, path: Path | None, trained: bool = False) -> Run:
+        """A run that exists; None: the newest under runs/, of those with a text of their own where `trained`. Raises
+        UserError if it is none or damaged."""
+        if path is None:
+            newest_first = _newest_first()
+            path = newest_first[0]
+            if trained and len(newest_first) > 1:  # an imported model has nothing to resume
+                path = next((p for p in newest_first if cls.open(p).config.data.corpus), path)
         if not (path / CONFIG).is_file():
             raise UserError(
                 f"{path} is not a run directory (no {CONFIG} in it)", "train one with `reformer train CORPUS`"
@@ -198,10 +203,10 @@ def new_path(corpus: tuple[str, ...]) -> Path:
     return path
 
 
-def _newest() -> Path:
+def _newest_first() -> list[Path]:
     found = [p.parent for p in RUNS.glob(f"*/{CONFIG}")]
     if not found:
         raise UserError(
             f"no run under {os.path.join(os.curdir, RUNS)}", "train one with `reformer train CORPUS`, or say --run DIR"
         )
-    return max(found, key=lambda p: (p / CONFIG).stat().st_mtime_ns)
+    return sorted(found, key=lambda p: (p / CONFIG).stat().st_mtime_ns, reverse=True)

@@ -17,6 +17,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from reformer_cli.config.schema import RunConfig
+from reformer_cli.utils.console import warn
 from reformer_cli.utils.errors import UserError
 
 PATIENCE = datetime.timedelta(hours=6)  # that one process waits for another: tokenising and validating take long
@@ -164,3 +166,21 @@ def whole(x: Tensor) -> Tensor:
     """A tensor that may be in parts, in one piece; all processes must ask."""
     full: Any = getattr(x, "full_tensor", None)
     return full() if full is not None else x
+
+
+def check_world(config: RunConfig, world: World) -> None:
+    """Whether so many processes can share the work."""
+    parts = world.size * config.train.accumulation_steps
+    if config.train.batch_size % parts:
+        size, steps = config.train.batch_size, config.train.accumulation_steps
+        each = f" in {steps} parts each" if steps > 1 else ""
+        raise UserError(
+            f"train.batch_size {size} contexts a step cannot be shared by {world.size} processes{each}",
+            f"set it to a multiple of {parts}",
+        )
+    if config.train.fsdp and world.size > 1 and config.train.optimizer != "adamw":
+        raise UserError(
+            f"train.fsdp does not go with train.optimizer {config.train.optimizer}", "use adamw, or no train.fsdp"
+        )
+    if world.size == 1 and config.train.fsdp:
+        warn("train.fsdp has no effect on one process; start it with torchrun")

@@ -6,7 +6,8 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reformer_cli.commands.train import as_yaml, check_world
+from reformer_cli.config.load import as_yaml
+from reformer_cli.training.distributed import check_world
 from reformer_cli.utils.console import say
 from reformer_cli.utils.devices import backend_reason
 from reformer_cli.utils.errors import UserError
@@ -22,7 +23,7 @@ def resumed(path: Path | None, sets: list[str], world: World) -> tuple[Run, Data
     """Go on from the newest whole checkpoint; only how to train may change, not what."""
     from reformer_cli.runs.run import Run
 
-    run = Run.open(path)
+    run = Run.open(path, trained=True)
     run.lock()
     try:
         return _gone_on(run, sets, world)
@@ -34,6 +35,7 @@ def resumed(path: Path | None, sets: list[str], world: World) -> tuple[Run, Data
 def _gone_on(run: Run, sets: list[str], world: World) -> tuple[Run, Dataset, Path | None]:
     from reformer_cli.data.dataset import open_dataset
     from reformer_cli.runs.checkpoints import read_meta
+    from reformer_cli.training.state import progress_of
     from reformer_cli.training.tensorboard import check_board
 
     if not run.config.data.corpus:
@@ -48,7 +50,7 @@ def _gone_on(run: Run, sets: list[str], world: World) -> tuple[Run, Dataset, Pat
             f"the corpus {', '.join(run.config.data.corpus)} has changed since {run.path} began",
             "put the old text back, or start a new run",
         )
-    checkpoint = run.checkpoints.newest_whole()
+    checkpoint = run.checkpoints.newest_whole(progress_of)
     if changes["train"] or changes["eval"]:
         _change(run, changes, tokenizer.vocab_size)
     backend_reason(run.config.model, world.device)

@@ -1,0 +1,224 @@
+"""From a text to a model, or on from where a run stopped: what `reformer train` does, for Python too."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reformer_cli.config.load import as_yaml
+from reformer_cli.utils.console import say
+from reformer_cli.utils.devices import backend_reason, keep_freed_memory, pick_device
+from reformer_cli.utils.errors import UserError
+from reformer_cli.workflows.choose import chosen, count_columns, fitted, say_choice, warn_of_reach
+
+if TYPE_CHECKING:
+    from reformer_cli.config.schema import Settings
+    from reformer_cli.data.dataset import Dataset
+    from reformer_cli.runs.run import Run
+    from reformer_cli.tokenizers.base import Tokenizer
+    from reformer_cli.training.distributed import World
+    from reformer_cli.workflows.init_from import Start
+
+MINUTES = 10.0  # of a run where nothing says how long
+GPU_WORKSPACE = 2**16  # tokens of a slice there; estimated, not measured
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a user wants of a new run, or of one that goes on. config: a recipe or a file; run: its folder; init_from:
+    the run whose weights, tokenizer and settings it begins with; tokenizer: a file; sets: `section.name=value`."""
+
+    config: str | None
+    run: Path | None
+    init_from: Path | None
+    tokenizer: Path | None
+    sets: list[str]
+
+
+def train(
+    corpus: str | Path | Sequence[str | Path] | None = None,
+    *,
+    config: str | None = None,
+    run: Path | None = None,
+    init_from: Path | None = None,
+    tokenizer: Path | None = None,
+    minutes: float | None = None,
+    steps: int | None = None,
+    resume: bool = False,
+    device: str = "auto",
+    settings: Mapping[str, Any] | Sequence[str] = (),
+) -> Path:
+    """Train a model on a text, and return its run's folder. What it does is said by `utils.console.say`.
+
+    settings: as `--set` takes them, or by name. An interrupt ends the step, saves and returns. Raises UserError, which
+    names every fault, before anything is written.
+    """
+    from reformer_cli.runs.run import check_new
+    from reformer_cli.training.distributed import world_of
+
+    keep_freed_memory()
+    if steps is not None and minutes is not None:
+        raise UserError(f"--steps {steps} and --minutes {minutes:g} exclude each other", "give one of them")
+    texts = [str(c) for c in ([corpus] if isinstance(corpus, (str, Path)) else corpus or ())]
+    given = {"train.steps": steps, "train.minutes": minutes, "data.corpus": texts or None}
+    pairs = dict(settings) if isinstance(settings, Mapping) else {}
+    sets = [] if pairs else list(settings)
+    sets += [f"{key}={as_yaml(value)}" for key, value in (pairs | given).items() if value is not None]
+    if not resume:  # the option wins over what a recipe says of the other
+        sets += ["train.minutes=null"] if steps is not None else ["train.steps=null"] if minutes is not None else []
+    where = pick_device(device)
+    if resume:
+        named = (("--config", config), ("CORPUS", texts), ("--from", init_from), ("--tokenizer", tokenizer))
+        if others := [name for name, value in named if value]:
+            raise UserError(f"--resume goes on with what the run has; it takes no {' or '.join(others)}")
+    elif run is not None and int(os.environ.get("RANK", "0")) == 0:
+        check_new(run)
+    if init_from is not None and tokenizer is not None:
+        raise UserError(f"--from {init_from} brings its own tokenizer", "leave out --tokenizer")
+    asked = Asked(config, run, init_from, tokenizer, sets)
+    with world_of(where) as world:
+
+        def ready() -> Ready:
+            from reformer_cli.workflows.resume import resumed
+
+            return resumed(run, sets, world) if resume else _begun(asked, world)
+
+        return _train(world, ready)
+
+
+# A run that is ready to train, its text, and the folder of the checkpoint it goes on from.
+Ready = tuple["Run", "Dataset", "Path | None"]
+
+
+def _train(world: World, make_ready: Callable[[], Ready]) -> Path:
+    """The chief makes ready, the others open what it made."""
+    from reformer_cli.data.dataset import reopen_dataset
+    from reformer_cli.runs.origin import Origin
+    from reformer_cli.runs.run import Run
+    from reformer_cli.workflows.training_run import Session
+
+    ready: list[Ready] = []
+
+    def decide() -> str:
+        ready.append(make_ready())
+        run, _, checkpoint = ready[0]
+        # A run that began with another's weights has them still, until its first checkpoint.
+        given = checkpoint is None and Origin.read(run.path) is not None
+        return json.dumps([str(run.path), str(checkpoint or ""), given])
+
+    try:
+        path, checkpoint, given = json.loads(world.told(decide))
+        if not world.chief:
+            run = Run.open(Path(path))
+            dataset = reopen_dataset(run.config.data, run.tokenizer(), run.config.corpus_digest)
+            ready.append((run, dataset, Path(checkpoint) if checkpoint else None))
+        session = Session(world, *ready[0])
+        if given:
+            session.model.load_state_dict(session.run.load_model(world.device).state_dict())
+        session.train()
+        return session.run.path
+    finally:
+        for run, _, _ in ready:
+            run.unlock()
+
+
+def _begun(asked: Asked, world: World) -> Ready:
+    """A new run: everything that can be wrong is found before anything is written."""
+    import torch
+
+    from reformer_cli.config.load import resolve
+    from reformer_cli.data.dataset import amount
+    from reformer_cli.runs.run import Run
+    from reformer_cli.training.batching import reading_for
+    from reformer_cli.training.distributed import check_world
+    from reformer_cli.training.memory import count_parameters
+    from reformer_cli.training.tensorboard import check_board
+    from reformer_cli.workflows.init_from import SAMPLE
+
+    settings, tokenizer, start = _asked(asked)
+    dataset, made = _opened(settings, tokenizer, start)
+    _choose(settings, dataset, world, start, asked.config is None, of_lines=not made)
+    config = resolve(settings, dataset.tokenizer.vocab_size, dataset.digest)
+    backend, reason = backend_reason(config.model, world.device)
+    say_choice("backend", backend, reason)
+    config = fitted(settings, config, world)
+    warn_of_reach(config)
+    check_world(config, world)
+    reading_for(config, dataset).check()
+    check_board(config.train.tensorboard)
+    n = count_parameters(config.model)
+    run = Run.create(asked.run, config, dataset.tokenizer)
+    if start is not None:
+        start.begin(run, torch.from_numpy(dataset.tokens.train[:SAMPLE].astype("int64")))
+    say(
+        f"{run.path}: {n / 1e6:.2f} M parameters, {dataset.tokenizer.vocab_size:,} tokens of vocabulary, "
+        + amount(config.data, dataset)
+    )
+    return run, dataset, None
+
+
+def _opened(settings: Settings, tokenizer: Tokenizer | None, start: Start | None) -> tuple[Dataset, bool]:
+    """The text, tokenised, and whether it is anything else than lines of text; fills in what follows from it."""
+    from reformer_cli.config.load import resolve
+    from reformer_cli.data.copy_task import find
+    from reformer_cli.data.dataset import absolute, open_dataset
+    from reformer_cli.data.make_tokenizer import check_kind
+
+    train = settings["train"]
+    if not train.get("steps") and not train.get("minutes"):
+        train["minutes"] = MINUTES
+    for texts in ("corpus", "validation"):
+        settings["data"][texts] = absolute(settings["data"].get(texts, ()))
+    # With --from, the context is chosen once the text is known: until then the model's settings cannot be checked.
+    known = settings if start is None else {"data": settings["data"]}
+    data = resolve(known, 320).data
+    if data.image_size is not None:  # the context follows from it and is nobody's to choose
+        settings["data"]["context"] = data.context
+    if tokenizer is not None:
+        check_kind(data, tokenizer)
+    # transformers, which models of this pattern can be exported to, could not undo the markers.
+    case_markers = settings["model"].get("pattern") != "published"
+    dataset = open_dataset(data, say, tokenizer, case_markers=case_markers)
+    if (task := find(settings["data"]["corpus"])) is not None:
+        settings["data"].setdefault("context", task.context)
+    return dataset, task is not None or data.image_size is not None
+
+
+def _choose(
+    settings: Settings, dataset: Dataset, world: World, start: Start | None, sizes: bool, of_lines: bool
+) -> None:
+    """Fill in what nobody set, and say why."""
+    from reformer_cli.training.mixed_precision import pick_precision
+
+    train = settings["train"]
+    if train.get("precision", "auto") == "auto":
+        train["precision"], reason = pick_precision(world.device)
+        say_choice("train.precision", train["precision"], reason)
+    if sizes:
+        chosen(settings, dataset, world, start)
+    if of_lines:
+        count_columns(settings["model"], dataset)
+    if world.device != "cpu" and "workspace_tokens" not in settings["model"]:
+        settings["model"]["workspace_tokens"] = GPU_WORKSPACE
+        say_choice("model.workspace_tokens", GPU_WORKSPACE, "a GPU is started less often for larger slices")
+
+
+def _asked(asked: Asked) -> tuple[Settings, Tokenizer | None, Start | None]:
+    """The settings, the tokenizer if it is given, and the run that this one begins with."""
+    from reformer_cli.config.load import load_config
+    from reformer_cli.tokenizers.load import open_tokenizer
+    from reformer_cli.workflows.init_from import Start
+
+    if asked.init_from is not None:
+        start = Start(asked.init_from)
+        return start.settings(lambda base: load_config(asked.config, asked.sets, base)), start.tokenizer, start
+    settings = load_config(asked.config, asked.sets)
+    if (file := asked.tokenizer) is None:
+        return settings, None, None
+    if named := [f"data.{name}" for name in ("tokenizer", "vocab_size") if settings["data"].get(name) is not None]:
+        raise UserError(f"--tokenizer {file} and {' and '.join(named)} exclude each other", "give one of them")
+    return settings, open_tokenizer(file), None
