@@ -1,4 +1,4 @@
-"""A run's model as plain named tensors, with the config they go with: what docs/exchange.md names one by one."""
+"""A run's model as plain named tensors, with the config they go with: what docs/convert.md names one by one."""
 
 from __future__ import annotations
 
