@@ -1,11 +1,13 @@
-"""Writes docs/help.md (every command's --help) and configs/README.md (every setting): `make docs`.
+"""Writes docs/help.md (every command's --help), configs/README.md (every setting) and the tree of docs/architecture.md.
 
-tests/test_docs.py fails when either is not what the program says.
+`make docs`; tests/test_docs.py fails when one of them is not what the program says.
 """
 
 from __future__ import annotations
 
+import ast
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -26,6 +28,7 @@ COMMANDS += [
     "tokenizer import",
 ]
 COMMANDS += ["import", "export"]
+TREE = ["models", "reformer_cli", "benchmarks"]
 NOTE = "<!-- Made by `make docs`; do not edit. -->"
 
 
@@ -60,7 +63,44 @@ def settings_page() -> str:
     return "\n\n".join(parts) + "\n"
 
 
-PAGES = {"docs/help.md": help_page, "configs/README.md": settings_page}
+def modules() -> list[Path]:
+    """The files of code that the tree has a line for, the packages of the picture from below to above."""
+    found = [p for folder in TREE for end in ("py", "c", "h") for p in (ROOT / folder).rglob(f"*.{end}")]
+    return [path for path in found if path.name != "__init__.py" or first_sentence(path)]
+
+
+def first_sentence(path: Path) -> str:
+    """Of a module's docstring, or of the comment that a C file begins with, without its full stop."""
+    text = path.read_text("utf-8")
+    if path.suffix == ".py":
+        said = ast.get_docstring(ast.parse(text)) or ""
+    else:
+        said = " ".join(line.strip("/* ") for line in text.split("*/")[0].splitlines())
+    said = " ".join(said.split("\n\n")[0].split())
+    return re.split(r"(?<!e\.g)(?<!i\.e)\.(?:\s|$)", said)[0]
+
+
+def tree() -> str:
+    """Every module with its first sentence, folder by folder."""
+    lines: list[str] = []
+    folder = None
+    for path in sorted(modules(), key=lambda p: (TREE.index(p.relative_to(ROOT).parts[0]), p.parent, p.name)):
+        if path.parent != folder:
+            folder = path.parent
+            lines.append(f"{folder.relative_to(ROOT).as_posix()}/")
+        lines.append(f"  {path.name:24} {first_sentence(path)}")
+    return "\n".join(lines)
+
+
+def architecture_page() -> str:
+    """The page as it stands, with the tree of now."""
+    written = (ROOT / "docs" / "architecture.md").read_text("utf-8").split(NOTE)[0]
+    return f"{written}{NOTE}\n\n```\n{tree()}\n```\n"
+
+
+PAGES = {
+    "docs/help.md": help_page, "configs/README.md": settings_page, "docs/architecture.md": architecture_page
+}  # fmt: skip
 
 if __name__ == "__main__":
     for name, make in PAGES.items():
