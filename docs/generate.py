@@ -8,10 +8,11 @@ from __future__ import annotations
 import ast
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
+from typer.testing import CliRunner
+
+from reformer_cli.app import app
 from reformer_cli.config.load import config_names, describe
 from reformer_cli.config.schema import SECTIONS
 
@@ -34,11 +35,10 @@ NOTE = "<!-- Made by `make docs`; do not edit. -->"
 
 def help_page() -> str:
     """Every command's help as Markdown."""
-    width = {"COLUMNS": "80", "TERMINAL_WIDTH": "80", "NO_COLOR": "1"}
+    os.environ |= {"COLUMNS": "80", "TERMINAL_WIDTH": "80", "NO_COLOR": "1"}
     parts = ["# What `reformer --help` says", NOTE]
     for command in COMMANDS:
-        line = [sys.executable, "-m", "reformer_cli", *command.split(), "--help"]
-        done = subprocess.run(line, env=os.environ | width, capture_output=True, text=True, check=True, cwd=ROOT)
+        done = CliRunner().invoke(app, [*command.split(), "--help"], prog_name="reformer", catch_exceptions=False)
         text = "\n".join(row.rstrip() for row in done.stdout.strip().splitlines())
         parts.append(f"## {' '.join(['reformer', *command.split()])}\n\n```\n{text}\n```")
     return "\n\n".join(parts) + "\n"
@@ -77,7 +77,7 @@ def first_sentence(path: Path) -> str:
     else:
         said = " ".join(line.strip("/* ") for line in text.split("*/")[0].splitlines())
     said = " ".join(said.split("\n\n")[0].split())
-    return re.split(r"(?<!e\.g)(?<!i\.e)\.(?:\s|$)", said)[0]
+    return re.split(r"\.(?:\s+(?=\W*[A-Z]|[\w/]+\.py|`)|$)", said)[0]
 
 
 def tree() -> str:

@@ -35,7 +35,7 @@ def quick(words: list[str]) -> list[str]:
     line = "\x00".join(words)
     line = re.sub("--minutes\x00(\\d+)", lambda m: f"--steps\x00{STEPS[m[1]]}", line)
     line = re.sub("--max-tokens\x00\\d+", "--max-tokens\x0020", line)
-    line = line.replace("evaluate\x00recall", "evaluate\x00recall\x00--max-distance\x00512")
+    line = line.replace("evaluate\x00recall", "evaluate\x00recall\x00--max-distance\x004096")
     found = line.split("\x00")
     if "train" in found and not {"--resume", "--from"} & set(found):
         sized = [f"--set\x00{size}" for size in SIZES if f"{size.split('=')[0]}=" not in line]
@@ -44,9 +44,9 @@ def quick(words: list[str]) -> list[str]:
 
 
 def novel(folder: Path) -> Path:
-    """The first 250,000 characters of English prose at hand: the text that ships with Python."""
+    """The first 150,000 characters of English prose at hand: the text that ships with Python."""
     path = folder / "novel.txt"
-    path.write_text("\n\n".join(topics.values())[:250_000], "utf-8")
+    path.write_text("\n\n".join(topics.values())[:150_000], "utf-8")
     return path
 
 
