@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import ast
-import os
 import re
 from pathlib import Path
 
@@ -35,10 +34,10 @@ NOTE = "<!-- Made by `make docs`; do not edit. -->"
 
 def help_page() -> str:
     """Every command's help as Markdown."""
-    os.environ |= {"COLUMNS": "80", "TERMINAL_WIDTH": "80", "NO_COLOR": "1"}
-    parts = ["# What `reformer --help` says", NOTE]
+    parts, runner = ["# What `reformer --help` says", NOTE], CliRunner()
     for command in COMMANDS:
-        done = CliRunner().invoke(app, [*command.split(), "--help"], prog_name="reformer", catch_exceptions=False)
+        asked = [*command.split(), "--help"]
+        done = runner.invoke(app, asked, prog_name="reformer", terminal_width=78, catch_exceptions=False)
         text = "\n".join(row.rstrip() for row in done.stdout.strip().splitlines())
         parts.append(f"## {' '.join(['reformer', *command.split()])}\n\n```\n{text}\n```")
     return "\n\n".join(parts) + "\n"
