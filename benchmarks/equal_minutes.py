@@ -6,7 +6,8 @@
 The last twentieth of the text, without Project Gutenberg's licence, is held out; every byte of it is scored once. Ours
 is the command line, tokenizer and all. Peers: AdamW, 1,024 or 2,048 tokens a step, a step size that falls to 0 over the
 minutes, each token scored with at least half a context before it; sizes and step sizes are the best of those tried
-(LOG.md). Appends to results.csv; samples: what each writes after the same prompt, of the first seed; keep: our runs.
+(docs/results.md). Appends to results.csv; samples:
+what each writes after the same prompt, of the first seed; keep: our runs.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run `reformer`; returns the exit status: 0, 2 for a user's mistake, 130 after Ctrl-C."""
     if "OMP_WAIT_POLICY" not in os.environ:
         # Threads that wait for each other spin for so many turns, not for milliseconds, as they do beside another busy
-        # program, where one of them has no core (LOG.md has what was measured). Read when torch is imported.
+        # program, where one of them has no core (LOG.md, 2026-11-24). Read when torch is imported.
         os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     from reformer_cli.app import app
 

@@ -43,26 +43,29 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
 
 
+# Texts that are too large for the repository; tests that need one are left out where it is not.
+CORPORA = Path(os.environ.get("REFORMER_CORPORA", Path(__file__).parents[2] / "shared" / "corpora"))
+
+
 @pytest.fixture
 def novel() -> Path:
-    """Crime and Punishment, where it lies beside the checkout."""
-    return _beside("corpora/crime-and-punishment.txt")
+    """Crime and Punishment."""
+    return _there(CORPORA / "crime-and-punishment.txt")
 
 
 @pytest.fixture
 def library() -> Path:
-    """100 novels of Project Gutenberg, where they lie beside the checkout."""
-    return _beside("corpora/library")
+    """100 novels of Project Gutenberg."""
+    return _there(CORPORA / "library")
 
 
 @pytest.fixture
 def cases() -> Path:
-    """Small files that other programs read wrongly, where they lie beside the checkout."""
-    return _beside("cases")
+    """Small files that other programs read wrongly."""
+    return _there(CORPORA.parent / "cases")
 
 
-def _beside(name: str) -> Path:
-    path = Path(__file__).parents[2] / "shared" / name
+def _there(path: Path) -> Path:
     if not path.exists():
-        pytest.skip(f"shared/{name} is not beside the checkout")
+        pytest.skip(f"{path.name} is not there: REFORMER_CORPORA says where corpora are")
     return path

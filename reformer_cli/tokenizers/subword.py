@@ -155,7 +155,7 @@ def choose_vocab_size(n_characters: int) -> int:
     """Tokens for a corpus of this length: a power of two with about 600 characters of text to a token.
 
     Fewer, and rare tokens are seen too seldom to be learnt; more, and texts are longer than they need be
-    (measured on Crime and Punishment, see LOG.md).
+    (measured on Crime and Punishment: LOG.md, 2026-11-24).
     """
     size = 256
     while size < 32_768 and n_characters > 600 * 2 * size:

@@ -34,7 +34,7 @@ class Size:
     learning_rate: float
 
 
-# Measured on two CPU cores (LOG.md): a larger model is better only where it sees enough text in the time; where that is
+# Measured on two CPU cores (LOG.md, 2026-11-24): a larger model is better only where it sees enough text; where that is
 # the same short text again and again, it is better by what it makes of each reading. The minutes are such as few
 # give, so that a speed measured a little higher or lower does not change what is chosen.
 SIZES = (
@@ -48,7 +48,7 @@ TOKENS_PER_MINUTE = 700_000  # of BASE_SIZE on the two cores that this was measu
 LINEAR = 192  # width at which half of the time goes into what grows with it and not with its square
 # From how many readings of the text, and numbers of the model for each of its tokens, on what is done against
 # overfitting (after three, or with a small model, more decay does harm); after how many that does not help, unless they
-# are few steps; numbers of a model that a token is worth (LOG.md).
+# are few steps; numbers of a model that a token is worth (LOG.md, 2026-11-24).
 REGULARISATION: tuple[tuple[float, float, dict[str, float]], ...] = (
     (7.0, 3.0, {"model.dropout": 0.2, "train.weight_decay": 0.5}),
     (3.0, 0.0, {"model.dropout": 0.1}),

@@ -1,4 +1,4 @@
-"""What a training step will hold in memory, item by item, from the sizes alone (design section 4)."""
+"""What a training step will hold in memory, item by item, from the sizes alone (docs/memory.md)."""
 
 from __future__ import annotations
 

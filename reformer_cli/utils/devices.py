@@ -45,7 +45,7 @@ def keep_freed_memory() -> None:
     """Tell glibc to reuse large blocks instead of returning them to the system after each use.
 
     A training step frees and asks again for the same large tensors; the page faults of that were a third of its time
-    (LOG.md). Elsewhere than on glibc nothing happens.
+    (LOG.md, 2026-11-23). Elsewhere than on glibc nothing happens.
     """
     m_trim_threshold, m_top_pad, m_mmap_threshold = -1, -2, -3
     try:

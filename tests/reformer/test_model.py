@@ -111,7 +111,7 @@ def test_how_far_hashed_heads_look_back() -> None:
 
 @pytest.mark.slow
 def test_next_values_learn_to_copy() -> None:
-    """Design section 2's task: 0w0w; an LSH layer that reads what came next learns to copy, far beyond chance."""
+    """The paper's copy task 0w0w: an LSH layer that reads what came next learns to copy, far beyond chance."""
     config = ReformerConfig(
         vocab_size=64, d_model=64, n_layers=2, n_heads=4, d_head=16, layers=("mixed",), n_hashes=4, windows=(16,),
         n_buckets=(16,), local_window=16,

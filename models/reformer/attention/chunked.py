@@ -1,6 +1,6 @@
 """Heads as in the released Reformers: chunks of a sorted sequence (pattern `published`), to run their checkpoints.
 
-What hashed heads see depends on later text (design section 2), so that they cannot be decoded exactly: `extend` gives a
+What hashed heads see depends on later text, so that they cannot be decoded exactly (docs/decoding.md): `extend` gives a
 token the last ones of its own buckets (the ring rule), as often as it meets them. Local heads are exact in both. Chunks
 mix buckets, so packed documents see each other.
 """

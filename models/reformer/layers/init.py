@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from reformer.config import ReformerConfig
 
 # Deviation of the first embedding where rms norm brings its rows to a length: the smaller they begin, the further
-# a step turns them, and the steps of Adam are all of one size (measured: LOG.md).
+# a step turns them, and the steps of Adam are all of one size (LOG.md, 2026-11-24).
 EMBEDDING = 0.03
 
 

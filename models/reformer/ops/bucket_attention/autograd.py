@@ -165,7 +165,7 @@ def bucket_attention(
     backend: Backend = "auto",
     sink: Tensor | None = None,
 ) -> Tensor:
-    """Attention among positions of one bucket (design section 2).
+    """Attention among positions of one bucket: README.md has the mathematics.
 
     q, k, v: [batch, heads, length, d_head]; scores are q @ k, scaled by the caller. buckets: integer
     [rounds, batch, heads, length], windows: one size per round.

@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def visible(buckets: Tensor, windows: Sequence[int], *, itself: bool) -> Tensor:
-    """Who sees whom under pattern `recent` (design section 2): bool [batch, heads, length, length].
+    """Who sees whom under pattern `recent` (README.md): bool [batch, heads, length, length].
 
     In each round, position i sees the `window` most recent j <= i of its bucket; over rounds, the union.
     """

@@ -33,7 +33,7 @@ class Tiling:
 
 # Which is used is a rule and no measurement at run time: backward must rebuild the very bits of forward, and a run
 # resumed elsewhere those of the run before. The rule was made from what the compiler reports (none of these spills
-# registers on compute capability 9.0; LOG.md); `benchmarks/gpu.py --parts tilings` times the list.
+# registers on compute capability 9.0; LOG.md, 2026-11-24); `benchmarks/gpu.py --parts tilings` times the list.
 TILINGS = {
     "64 x 64": Tiling(64, 64, 4, 2),
     "64 x 64, 3 stages": Tiling(64, 64, 4, 3),
