@@ -13,7 +13,7 @@ from reformer_cli.utils.format import as_size
 
 
 @dataclass(frozen=True)
-class Choice:
+class AutoSetting:
     """A setting that was chosen, and why."""
 
     key: str
@@ -63,7 +63,7 @@ VOCAB_SIZE = 4096  # about the largest that a corpus is given
 def choose(
     n_tokens: int, device: str, memory: int, minutes: float | None, steps: int | None, processes: int = 1,
     speed: float | None = None, optimizer: str = "adamw",
-) -> list[Choice]:  # fmt: skip
+) -> list[AutoSetting]:  # fmt: skip
     """Settings for a corpus of n_tokens training tokens; memory: bytes free on the device; one of minutes, steps.
 
     speed: tokens of BASE_SIZE that the machine trains on in a minute, where it was measured. optimizer: other than
@@ -95,18 +95,18 @@ def choose(
     batch = -(-max(1, TOKENS_PER_STEP // context) // processes) * processes
     shorter = "" if context == size.context else f", shortened to an eighth of the text's {n_tokens:,} tokens"
     choices = [
-        Choice("model.d_model", size.d_model, reason),
-        Choice("model.n_layers", size.n_layers, reason),
-        Choice("model.n_heads", size.n_heads, "one head in four looks by hash, the others at what is near"),
-        Choice("model.d_head", size.d_model // size.n_heads, "the heads together are as wide as the model"),
-        Choice("data.context", context, f"long enough to learn to look back{shorter}"),
-        Choice(
+        AutoSetting("model.d_model", size.d_model, reason),
+        AutoSetting("model.n_layers", size.n_layers, reason),
+        AutoSetting("model.n_heads", size.n_heads, "one head in four looks by hash, the others at what is near"),
+        AutoSetting("model.d_head", size.d_model // size.n_heads, "the heads together are as wide as the model"),
+        AutoSetting("data.context", context, f"long enough to learn to look back{shorter}"),
+        AutoSetting(
             "train.batch_size",
             batch,
             f"about {TOKENS_PER_STEP:,} tokens a step: many short steps learn most in little time",
         ),
         *_readings(seen / max(1, n_tokens), most, _numbers(size) / max(1, n_tokens)),
-        Choice("train.learning_rate", size.learning_rate, "the smaller the model, the larger the step"),
+        AutoSetting("train.learning_rate", size.learning_rate, "the smaller the model, the larger the step"),
     ]
     return [c for c in choices if optimizer == "adamw" or c.key != "train.weight_decay"]
 
@@ -139,28 +139,28 @@ def _larger(sizes: list[Size], tokens: float, n_tokens: int) -> Size:
     return size
 
 
-def _readings(readings: float, most: float, numbers: float) -> list[Choice]:
+def _readings(readings: float, most: float, numbers: float) -> list[AutoSetting]:
     """readings: how often the text could be read, about; most: how often it should be; numbers: of the model, for each
     of the text's tokens."""
     found = []
     if readings > most / 2:  # the speed is a guess, by as much at most
         reason = "more would overfit; where the time is longer, the run ends before it"
-        found = [Choice("train.max_epochs", round(most), reason)]
+        found = [AutoSetting("train.max_epochs", round(most), reason)]
     readings = min(readings, most)
     reason = f"the text will be read about {readings:,.0f} times, enough to overfit"
     suited = (settings for often, large, settings in REGULARISATION if readings >= often and numbers >= large)
     settings = next(suited, {})
-    return found + [Choice(key, value, reason) for key, value in settings.items()]
+    return found + [AutoSetting(key, value, reason) for key, value in settings.items()]
 
 
-def reduce_memory(step: Step, memory: int, given: set[str]) -> list[Choice]:
+def reduce_memory(step: Step, memory: int, given: set[str]) -> list[AutoSetting]:
     """Settings, none of them `given`, that make a step fit without another result than rounding; none if none do."""
     reason = f"the step would not fit in {as_size(memory)} otherwise; a little slower"
-    found: list[Choice] = []
+    found: list[AutoSetting] = []
     for name, value in (("head_group", max(1, step.model.n_heads // 4)), ("head_group", 1), ("workspace_tokens", 1024)):
         if name not in given and value < (getattr(step.model, name) or step.model.n_heads):
             step = _with(step, name, value)
-            found = [c for c in found if c.key != f"model.{name}"] + [Choice(f"model.{name}", value, reason)]
+            found = [c for c in found if c.key != f"model.{name}"] + [AutoSetting(f"model.{name}", value, reason)]
             if step.total <= memory:
                 return found
     return []

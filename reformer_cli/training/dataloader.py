@@ -92,7 +92,7 @@ class Reading:
         return self._made[n]
 
 
-class Ahead(Generic[T]):
+class Prefetcher(Generic[T]):
     """Makes what is needed next in a thread of its own. make: must give the same for the same key at any time."""
 
     def __init__(self, make: Callable[[int, tuple[int, ...]], T]) -> None:

@@ -1,7 +1,7 @@
 """Several processes that train one model together, started by torchrun; alone, everything here does nothing.
 
-Whatever a process decides by its own clock, disk or signals is the chief's (rank 0) to decide, and told to the others:
-they must take the same steps.
+Whatever a process decides by its own clock, disk or signals is the main process's (rank 0) to decide, and told to the
+others: they must take the same steps.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LOST = ("connection", "gloo", "nccl", "peer", "socket")  # in what a broken coll
 
 
 class OtherProcessFailed(UserError):
-    """The chief has said what is wrong; this process only stops."""
+    """The main process has said what is wrong; this process only stops."""
 
     silent = True
 
@@ -40,16 +40,16 @@ class World:
     device: str
 
     @property
-    def chief(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this one speaks, writes and decides."""
         return self.rank == 0
 
-    def told(self, decide: Callable[[], str]) -> str:
-        """What the chief's `decide` returns, in every process. What it raises stops all of them."""
+    def broadcast_text(self, decide: Callable[[], str]) -> str:
+        """What the main process's `decide` returns, in every process. What it raises stops all of them."""
         if self.size == 1:
             return decide()
         text, error = "", None
-        if self.chief:
+        if self.is_main:
             try:
                 text = decide()
             except BaseException as problem:
@@ -61,19 +61,19 @@ class World:
             raise error
         if int(size) < 0:
             raise OtherProcessFailed("the first process of this job stopped")
-        data = data if self.chief else torch.empty(int(size), dtype=torch.uint8, device=self.device)
+        data = data if self.is_main else torch.empty(int(size), dtype=torch.uint8, device=self.device)
         dist.broadcast(data, 0)
         return bytes(data.tolist()).decode()
 
-    def chosen(self, values: Sequence[float]) -> list[float]:
-        """The chief's numbers."""
+    def broadcast(self, values: Sequence[float]) -> list[float]:
+        """The main process's numbers."""
         if self.size == 1:
             return list(values)
         shared = torch.tensor(values, dtype=torch.float64, device=self.device)
         dist.broadcast(shared, 0)
         return shared.tolist()
 
-    def any(self, flag: bool) -> bool:
+    def any_rank(self, flag: bool) -> bool:
         """Whether it is so in any process."""
         if self.size == 1:
             return flag
@@ -81,7 +81,7 @@ class World:
         dist.all_reduce(found, dist.ReduceOp.MAX)
         return bool(found > 0)
 
-    def sum(self, values: Sequence[float]) -> list[float]:
+    def all_reduce_sum(self, values: Sequence[float]) -> list[float]:
         """Sums over the processes."""
         if self.size == 1:
             return list(values)
@@ -89,23 +89,23 @@ class World:
         dist.all_reduce(found)
         return found.tolist()
 
-    def average_(self, tensors: Sequence[Tensor]) -> None:
+    def all_reduce_mean_(self, tensors: Sequence[Tensor]) -> None:
         """Means over the processes, in place."""
         for x in tensors if self.size > 1 else ():
             dist.all_reduce(x)
             x /= self.size
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Until all are here."""
         if self.size > 1:
             dist.barrier()
 
-    def share(self, rows: Tensor) -> Tensor:
+    def local_rows(self, rows: Tensor) -> Tensor:
         """This process's part of a batch's rows."""
         each = len(rows) // self.size
         return rows[self.rank * each : (self.rank + 1) * each]
 
-    def wrapped(self, module: nn.Module, shard: bool) -> nn.Module:
+    def wrap(self, module: nn.Module, shard: bool) -> nn.Module:
         """The module with gradients averaged over the processes, or (shard) parameters and optimiser in parts."""
         if self.size == 1:
             return module
@@ -117,7 +117,7 @@ class World:
         return nn.parallel.DistributedDataParallel(module)
 
     @contextmanager
-    def unaveraged(self, module: Any) -> Iterator[None]:
+    def no_sync(self, module: Any) -> Iterator[None]:
         """Gradients of a `wrapped` module stay this process's own: a later backward averages the sum."""
         if isinstance(module, nn.parallel.DistributedDataParallel):
             with module.no_sync():

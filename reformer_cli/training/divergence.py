@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from reformer_cli.training.state import Progress
+from reformer_cli.training.state import TrainState
 
 SPIKE = 6.0  # deviations above the recent loss, from which it is reported
 RATE = 0.03  # of the running mean and spread of the loss
@@ -23,7 +23,7 @@ class DivergedError(Exception):
         self.step, self.what = step, what
 
 
-def is_spike(progress: Progress, loss: float) -> bool:
+def is_spike(progress: TrainState, loss: float) -> bool:
     """Whether a loss lies SPIKE deviations above what the last steps had; progress keeps what they had.
 
     A spike enters the mean as if it stood at the limit, so that one does not hide the next.

@@ -14,13 +14,13 @@ from reformer_cli.config.schema import GRADIENT_CLIP, TrainConfig
 from reformer_cli.training.dataloader import Batch
 from reformer_cli.training.distributed import World, whole
 from reformer_cli.training.mixed_precision import products_in, rescaled, unscale_
-from reformer_cli.training.state import Progress
+from reformer_cli.training.state import TrainState
 
 UNSCORED = -100  # a target that does not count
 
 
 @dataclass(frozen=True)
-class Read:
+class LoadedBatch:
     """A batch, and the bytes of text that its targets stand for."""
 
     batch: Batch
@@ -45,11 +45,11 @@ class Gradients:
     def __init__(self, model: ReformerLM, config: TrainConfig, world: World) -> None:
         self.model, self.config, self.world = model, config, world
         self.seed = model.config.seed  # of dropout
-        self.loss = world.wrapped(Loss(model), config.fsdp)
+        self.loss = world.wrap(Loss(model), config.fsdp)
         self.device = torch.device(world.device)
         self.centres = [b for name, b in model.named_buffers() if name.endswith("centre")]
 
-    def of(self, read: Read, progress: Progress) -> tuple[float, float, str]:
+    def of(self, read: LoadedBatch, progress: TrainState) -> tuple[float, float, str]:
         """(loss, norm of the gradient, what is wrong with them, if anything) of this process's rows and all others'.
 
         What a bad step did to the running means that forward keeps is undone; float16's scale, in progress, moves on.
@@ -61,16 +61,16 @@ class Gradients:
                 centre.copy_(old)
         return loss, norm, problem
 
-    def _in_parts(self, read: Read, progress: Progress) -> tuple[float, float, str]:
+    def _in_parts(self, read: LoadedBatch, progress: TrainState) -> tuple[float, float, str]:
         size = self.config.accumulation_steps
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         rows = [
-            [None] * size if x is None else list(self.world.share(x).chunk(size))
+            [None] * size if x is None else list(self.world.local_rows(x).chunk(size))
             for x in (read.batch.tokens, read.batch.targets, read.batch.documents)
         ]
         before, sums = [c.clone() for c in self.centres], [torch.zeros_like(c) for c in self.centres]
         for n, part in enumerate(zip(*rows, strict=True)):
-            with self.world.unaveraged(self.loss) if n < size - 1 else nullcontext():
+            with self.world.no_sync(self.loss) if n < size - 1 else nullcontext():
                 loss, problem = self._part(n, part, read.scored, progress)
             if problem:
                 return math.nan, math.nan, problem
@@ -81,7 +81,7 @@ class Gradients:
                     centre.copy_(s if n == size - 1 else old)
         unscale_(self.model.parameters(), self._scale(progress))
         length = whole(torch.nn.utils.clip_grad_norm_(self.model.parameters(), GRADIENT_CLIP))
-        self.world.average_(self.centres)
+        self.world.all_reduce_mean_(self.centres)
         mean, norm = torch.stack([total, length.double()]).tolist()  # the device is waited for once
         problem = "" if math.isfinite(norm) else f"gradient norm {norm}"
         if self.config.precision == "float16":
@@ -90,7 +90,7 @@ class Gradients:
         return mean, norm, problem if math.isfinite(mean) else f"loss {mean}"
 
     def _part(
-        self, n: int, rows: tuple[Tensor | None, ...], scored: int, progress: Progress
+        self, n: int, rows: tuple[Tensor | None, ...], scored: int, progress: TrainState
     ) -> tuple[Tensor | float, str]:
         """Add a part's gradient; (what it adds to the batch's mean loss, what is wrong with it, if anything)."""
         problem, mean = "", None
@@ -106,7 +106,7 @@ class Gradients:
             problem = str(error)
         loss: Tensor | float = mean.detach() if mean is not None else math.nan
         if self.world.size > 1:
-            (total,) = self.world.sum([float(loss)])
+            (total,) = self.world.all_reduce_sum([float(loss)])
             loss = total / self.world.size
             if not problem and not math.isfinite(loss):  # in another process: none goes on to backward
                 problem = f"loss {loss}"
@@ -115,6 +115,6 @@ class Gradients:
         (mean * self._scale(progress)).backward()
         return loss, ""
 
-    def _scale(self, progress: Progress) -> float:
+    def _scale(self, progress: TrainState) -> float:
         """What the loss is multiplied with, so that float16 can hold its gradients; 1 in other precisions."""
         return progress.scale if self.config.precision == "float16" else 1.0

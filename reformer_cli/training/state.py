@@ -18,7 +18,7 @@ Count = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 @dataclass(config=ConfigDict(extra="forbid", strict=True))
-class Progress:
+class TrainState:
     """Checked when it is read back, since a run directory may come from anyone.
 
     best: lowest held-out bits/byte; best_step: where it was found; validated: validations done, stale: in a row without
@@ -45,15 +45,15 @@ class Progress:
     stages: list[Count] = Field(default_factory=list, max_length=64)
 
 
-def progress_of(values: dict[str, Any]) -> Progress:
+def train_state_of(values: dict[str, Any]) -> TrainState:
     """What `dataclasses.asdict` made plain. Raises ValueError for anything else."""
     try:
-        return Progress(**values)
+        return TrainState(**values)
     except TypeError as error:
         raise ValueError(str(error)) from None
 
 
-def plain(progress: Progress) -> dict[str, Any]:
+def plain(progress: TrainState) -> dict[str, Any]:
     """As JSON can hold it."""
     return dataclasses.asdict(progress)
 

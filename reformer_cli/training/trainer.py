@@ -13,13 +13,13 @@ from reformer import ReformerLM
 from torch import Tensor
 
 from reformer_cli.config.schema import TrainConfig
-from reformer_cli.training.dataloader import Ahead, Reading
+from reformer_cli.training.dataloader import Prefetcher, Reading
 from reformer_cli.training.distributed import World, whole
 from reformer_cli.training.divergence import DivergedError, is_spike
-from reformer_cli.training.gradients import UNSCORED, Gradients, Read
+from reformer_cli.training.gradients import UNSCORED, Gradients, LoadedBatch
 from reformer_cli.training.optimizers import make_optimizers, optimizer_tensors, prime
 from reformer_cli.training.schedules import learning_rate
-from reformer_cli.training.state import Progress, plain, progress_of, random_states, restore_random_states
+from reformer_cli.training.state import TrainState, plain, random_states, restore_random_states, train_state_of
 from reformer_cli.utils.errors import UserError
 from reformer_cli.utils.signals import interruptible
 
@@ -31,7 +31,7 @@ Ending = Literal["finished", "interrupted", "patience"]
 
 
 @dataclass(frozen=True)
-class Hooks:
+class Callbacks:
     """What the loop calls: validate() gives held-out bits/byte or None; evaluate() is called every so many steps and at
     the end (None: never); save gets a checkpoint's tensors and meta and whether it is the best; finish waits until all
     is saved; busy says that saving would have to wait; log gets a step's figures and seconds; warn a line. All but
@@ -52,12 +52,14 @@ class Hooks:
 class Trainer:
     """A model, its optimisers and how far they are, in one of the processes of a job."""
 
-    def __init__(self, model: ReformerLM, config: TrainConfig, reading: Reading, hooks: Hooks, world: World) -> None:
+    def __init__(
+        self, model: ReformerLM, config: TrainConfig, reading: Reading, hooks: Callbacks, world: World
+    ) -> None:
         self.model, self.config, self.reading, self.hooks, self.world = model, config, reading, hooks, world
         self.gradients = Gradients(model, config, world)
         self.optimizers = make_optimizers(model, config)
-        self.progress = Progress()
-        self.ahead = Ahead(self._read)
+        self.progress = TrainState()
+        self.ahead = Prefetcher(self._read)
 
     @property
     def share(self) -> float:
@@ -97,7 +99,7 @@ class Trainer:
         """Go on from a checkpoint, which `read` fills tensors from by name. UserError if it is another model's."""
         prime(self.optimizers)
         try:
-            self.progress = progress_of(meta["progress"])
+            self.progress = train_state_of(meta["progress"])
             read(self.tensors())
             restore_random_states(meta["random"])
         except (RuntimeError, KeyError, ValueError, TypeError) as error:
@@ -136,18 +138,18 @@ class Trainer:
             return "finished"
         if self.config.patience and self.progress.stale >= self.config.patience:
             return "patience"
-        return "interrupted" if self.world.any(interrupted) else None
+        return "interrupted" if self.world.any_rank(interrupted) else None
 
     def _agreed(self, seconds: float, due: bool) -> tuple[float, bool]:
-        """The chief's clock: how long the run has taken, and whether to save."""
-        seconds, flag = self.world.chosen([seconds, float(due)])
+        """The main process's clock: how long the run has taken, and whether to save."""
+        seconds, flag = self.world.broadcast([seconds, float(due)])
         return seconds, bool(flag)
 
-    def _read(self, step: int, begun: tuple[int, ...]) -> Read:
+    def _read(self, step: int, begun: tuple[int, ...]) -> LoadedBatch:
         batch = self.reading.batch_at(step, begun)
         scored = batch.targets != UNSCORED
         n_bytes = float(self.hooks.byte_lengths[batch.targets.clamp_min(0)][scored].sum())
-        return Read(batch, n_bytes, int(scored.sum()))
+        return LoadedBatch(batch, n_bytes, int(scored.sum()))
 
     def _step(self) -> None:
         began, progress = time.perf_counter(), self.progress

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from reformer import ReformerConfig, ReformerLM
     from torch import Tensor
 
-    from reformer_cli.training.auto_config import Choice
+    from reformer_cli.training.auto_config import AutoSetting
 
 SAMPLE = 4096  # tokens on which scores are measured where the pattern changes
 GENTLER = 0.25  # step size, as a share of that of a new model: what was learnt is to be kept
@@ -60,7 +60,7 @@ class Start:
 
         return ReformerConfig(**settings["model"], vocab_size=self.tokenizer.vocab_size)
 
-    def suited(self, choices: Sequence[Choice], settings: Settings) -> list[Choice]:
+    def suited(self, choices: Sequence[AutoSetting], settings: Settings) -> list[AutoSetting]:
         """The plan's choices for a new model, as they suit one that is there."""
         found, limit = [], self._model(settings).max_length
         shorter = 1

@@ -35,7 +35,7 @@ def resumed(path: Path | None, sets: list[str], world: World) -> tuple[Run, Data
 def _gone_on(run: Run, sets: list[str], world: World) -> tuple[Run, Dataset, Path | None]:
     from reformer_cli.data.dataset import open_dataset
     from reformer_cli.runs.checkpoints import read_meta
-    from reformer_cli.training.state import progress_of
+    from reformer_cli.training.state import train_state_of
     from reformer_cli.training.tensorboard import check_board
 
     if not run.config.data.corpus:
@@ -50,7 +50,7 @@ def _gone_on(run: Run, sets: list[str], world: World) -> tuple[Run, Dataset, Pat
             f"the corpus {', '.join(run.config.data.corpus)} has changed since {run.path} began",
             "put the old text back, or start a new run",
         )
-    checkpoint = run.checkpoints.newest_whole(progress_of)
+    checkpoint = run.checkpoints.newest_whole(train_state_of)
     if changes["train"] or changes["eval"]:
         _change(run, changes, tokenizer.vocab_size)
     backend_reason(run.config.model, world.device)

@@ -95,11 +95,11 @@ Ready = tuple["Run", "Dataset", "Path | None"]
 
 
 def _train(world: World, make_ready: Callable[[], Ready]) -> Path:
-    """The chief makes ready, the others open what it made."""
+    """The main process makes ready, the others open what it made."""
     from reformer_cli.data.dataset import reopen_dataset
     from reformer_cli.runs.origin import Origin
     from reformer_cli.runs.run import Run
-    from reformer_cli.workflows.training_run import Session
+    from reformer_cli.workflows.training_run import TrainingRun
 
     ready: list[Ready] = []
 
@@ -111,12 +111,12 @@ def _train(world: World, make_ready: Callable[[], Ready]) -> Path:
         return json.dumps([str(run.path), str(checkpoint or ""), given])
 
     try:
-        path, checkpoint, given = json.loads(world.told(decide))
-        if not world.chief:
+        path, checkpoint, given = json.loads(world.broadcast_text(decide))
+        if not world.is_main:
             run = Run.open(Path(path))
             dataset = reopen_dataset(run.config.data, run.tokenizer(), run.config.corpus_digest)
             ready.append((run, dataset, Path(checkpoint) if checkpoint else None))
-        session = Session(world, *ready[0])
+        session = TrainingRun(world, *ready[0])
         if given:
             session.model.load_state_dict(session.run.load_model(world.device).state_dict())
         session.train()

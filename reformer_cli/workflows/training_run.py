@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from reformer_cli.training.batching import reading_for
 from reformer_cli.utils.errors import UserError
+from reformer_cli.workflows.validation import effective_buckets, score
 
 if TYPE_CHECKING:
     from reformer_cli.data.batches import ValidationWindows
@@ -20,10 +21,9 @@ if TYPE_CHECKING:
     from reformer_cli.runs.run import Run
     from reformer_cli.training.distributed import World
     from reformer_cli.training.divergence import DivergedError
-    from reformer_cli.training.trainer import Ending, Hooks
+    from reformer_cli.training.trainer import Callbacks, Ending
 
 SAMPLE_TOKENS = 100  # of a text printed and logged at each validation
-STATISTICS_TOKENS, STATISTICS_NEAREST = 4096, 16  # of the hash, at each validation
 
 
 def result_of(tensors: Mapping[str, Any]) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def result_of(tensors: Mapping[str, Any]) -> dict[str, Any]:
     return {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
 
 
-class Session:
+class TrainingRun:
     """One call of the command, in one of the processes of a job; checkpoint: the folder it goes on from."""
 
     def __init__(self, world: World, run: Run, dataset: Dataset, checkpoint: Path | None) -> None:
@@ -63,8 +63,8 @@ class Session:
 
         if (lines := self.model.line_positions) is not None:
             lines.set_token_widths(*map(torch.from_numpy, lengths_on_lines(self.dataset.tokenizer)))
-        board = board_of(self.run.path, self.world.chief and self.config.train.tensorboard)
-        with Display(self.world.device, self.unit, silent=not self.world.chief) as self.display, board as self.board:
+        board = board_of(self.run.path, self.world.is_main and self.config.train.tensorboard)
+        with Display(self.world.device, self.unit, silent=not self.world.is_main) as self.display, board as self.board:
             self.trainer = Trainer(self.model, self.config.train, self.reading, self._hooks(), self.world)
             if self.checkpoint is not None:
                 self._restore(self.checkpoint)
@@ -87,7 +87,7 @@ class Session:
         from reformer_cli.training.distributed import OtherProcessFailed
         from reformer_cli.training.divergence import DivergedError
 
-        if not self.world.chief:
+        if not self.world.is_main:
             return OtherProcessFailed(error.what)
         with suppress(DivergedError):  # the same may be found in what was to be written
             self.writer.collect()
@@ -119,13 +119,13 @@ class Session:
             most = self.config.train.max_epochs
             if most and epochs >= most:
                 self.display.say(f"read {most:g} times, as train.max_epochs says: more would overfit")
-        if self.world.chief:
+        if self.world.is_main:
             self._conclude()
 
     def _conclude(self) -> None:
         """The best weights' score on all that was held out."""
         if self.windows:
-            score = self._score(self.run.load_model(self.world.device), self.windows, None)
+            score = self._score(self.run.load_model(self.world.device), self.windows)
             self.display.say(
                 f"held out: {score.bits_per_byte:.3f} {self.unit}, perplexity {score.perplexity:.1f} a token "
                 f"({score.tokens:,} tokens, {round(score.bytes):,} bytes, never trained on)"
@@ -134,20 +134,8 @@ class Session:
         ask = "--image HALF.png --output WHOLE.png" if images else "--prompt 'Once upon a time'"
         self.display.say(f"next: reformer generate --run {self.run.path} {ask}")
 
-    def _score(self, model: Any, windows: ValidationWindows, limit: int | None) -> Score:
-        """Held-out parts after as much of their documents as a training step reads; at most `limit` tokens."""
-        from reformer_cli.evaluation.likelihood import Score, nats
-
-        total = Score(0, 0.0, 0, 0, 0.0)
-        lengths = self.dataset.tokenizer.byte_lengths()
-        each = None if limit is None else max(1, limit // len(self.probes))
-        for window in windows:
-            scored = window.scored[:each]
-            n_bytes = float(lengths[scored.numpy()].sum())
-            total += Score(len(scored), n_bytes, 0, 0, nats(model, window.prefix, scored, self._reading()))
-            if limit is not None and total.tokens >= limit:
-                break
-        return total
+    def _score(self, model: Any, windows: ValidationWindows, most: int | None = None, each: int | None = None) -> Score:
+        return score(model, windows, self.dataset.tokenizer, self._reading(), most, each)
 
     def _validate(self) -> float | None:
         """Held-out bits/byte, the windows being shared by the processes; None where nothing was held out."""
@@ -159,9 +147,10 @@ class Session:
             return None
         with self.trainer.gathered():
             mine = self.probes[self.world.rank :: self.world.size]
-            part = self._score(self.model, mine, self.config.eval.tokens)
-            tokens, n_bytes, nats = self.world.sum([part.tokens, part.bytes, part.nats])
-            buckets = self._effective_buckets()
+            most = self.config.eval.tokens
+            part = self._score(self.model, mine, most, most // len(self.probes))
+            tokens, n_bytes, nats = self.world.all_reduce_sum([part.tokens, part.bytes, part.nats])
+            buckets = effective_buckets(self.model, self.windows[0], self.config.data.context)
         score = Score(int(tokens), n_bytes, 0, 0, nats)
         step = self.trainer.progress.step
         record: dict[str, Any] = {
@@ -179,7 +168,7 @@ class Session:
         if not SAMPLE_TOKENS or self.config.data.image_size is not None:
             return
         with self.trainer.gathered():
-            sample = self._sampled() if self.world.chief else ""
+            sample = self._sampled() if self.world.is_main else ""
         if sample:
             self._log({"step": self.trainer.progress.step, "sample": sample})
             self.display.say(sample)
@@ -188,7 +177,7 @@ class Session:
         self.display.say(f"warning: {text}")
 
     def _log(self, record: dict[str, Any]) -> None:
-        if self.world.chief:
+        if self.world.is_main:
             self.run.log(record)
             self.board.log(record)
 
@@ -213,10 +202,10 @@ class Session:
         if self.world.size > 1 and self.config.train.fsdp:
             weights = self.trainer.weights() if best else {}
             check_finite(step, tensors)
-            if best and self.world.chief:
+            if best and self.world.is_main:
                 run.save_weights(weights)
-            run.checkpoints.save_together(step, tensors, meta, best_step, self.world.chief, self.world.wait)
-        elif self.world.chief:
+            run.checkpoints.save_together(step, tensors, meta, best_step, self.world.is_main, self.world.barrier)
+        elif self.world.is_main:
             copy = {name: t.detach().to("cpu", copy=self.writer.background) for name, t in tensors.items()}
 
             def write() -> None:
@@ -227,12 +216,12 @@ class Session:
 
             self.writer.submit(write)
 
-    def _hooks(self) -> Hooks:
+    def _hooks(self) -> Callbacks:
         import torch
 
-        from reformer_cli.training.trainer import Hooks
+        from reformer_cli.training.trainer import Callbacks
 
-        return Hooks(
+        return Callbacks(
             validate=self._validate,
             save=self._save,
             finish=lambda: self.writer.collect(final=True),
@@ -245,25 +234,13 @@ class Session:
             evaluate_every=self.config.eval.tests_every,
         )
 
-    def _effective_buckets(self) -> list[float]:
-        """Of each LSH layer, on held-out text: rounds and heads averaged. A collapse to few shows here first."""
-        import torch
-        from reformer.analysis import hash_statistics
-
-        window = self.windows[0]
-        text = torch.cat([window.prefix, window.scored])[-min(STATISTICS_TOKENS, self.config.data.context) :]
-        if len(text) < (STATISTICS_NEAREST + 1) * self.config.model.shorten:
-            return []
-        found = hash_statistics(self.model, text[None].to(self.world.device), nearest=STATISTICS_NEAREST, queries=1)
-        return [round(float(s.effective_buckets.mean()), 1) for s in found]
-
     def _evaluate(self) -> None:
         """What `eval.tests_every` asks for; the other processes wait."""
         began = time.monotonic()
         with self.trainer.gathered():
-            found = self._evaluations().of(self.model) if self.world.chief else {}
-        self.world.wait()
-        if self.world.chief:
+            found = self._evaluations().of(self.model) if self.world.is_main else {}
+        self.world.barrier()
+        if self.world.is_main:
             found["seconds"] = round(time.monotonic() - began, 1)
             step = self.trainer.progress.step
             self._log({"step": step, "evaluation": found})

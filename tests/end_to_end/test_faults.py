@@ -25,8 +25,8 @@ from reformer_cli.runs import checkpoints
 from reformer_cli.runs.checkpoints import META, TENSORS, Checkpoints, read_meta
 from reformer_cli.runs.run import Run
 from reformer_cli.training import trainer
-from reformer_cli.training.gradients import Gradients, Read
-from reformer_cli.training.state import Progress
+from reformer_cli.training.gradients import Gradients, LoadedBatch
+from reformer_cli.training.state import TrainState
 from reformer_cli.training.trainer import Trainer
 
 
@@ -271,7 +271,7 @@ def test_a_clock_that_goes_backwards(reformer: Program, text: Path, monkeypatch:
 def test_signals_save(reformer: Program, text: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     original = Gradients._in_parts
 
-    def signalled(self: Gradients, read: Read, progress: Progress) -> tuple[float, float, str]:
+    def signalled(self: Gradients, read: LoadedBatch, progress: TrainState) -> tuple[float, float, str]:
         if progress.step == 2:
             os.kill(os.getpid(), number)
         return original(self, read, progress)
@@ -298,7 +298,7 @@ def test_ignored_signals_stay_ignored(reformer: Program, text: Path, monkeypatch
 
 
 def _hung_up(original):
-    def gradients(self: Gradients, read: Read, progress: Progress) -> tuple[float, float, str]:
+    def gradients(self: Gradients, read: LoadedBatch, progress: TrainState) -> tuple[float, float, str]:
         os.kill(os.getpid(), signal.SIGHUP)
         return original(self, read, progress)
 
@@ -317,7 +317,7 @@ def test_a_second_ctrl_c_stops_at_once(reformer: Program, run: Path, monkeypatch
         release.wait(30)
         fill(path, filler)
 
-    def twice(self: Gradients, read: Read, progress: Progress) -> tuple[float, float, str]:
+    def twice(self: Gradients, read: LoadedBatch, progress: TrainState) -> tuple[float, float, str]:
         if progress.step == 7:
             assert writing.wait(30)
             os.kill(os.getpid(), signal.SIGINT)

@@ -20,8 +20,8 @@ from safetensors.torch import load_file
 
 from reformer_cli.runs import checkpoints
 from reformer_cli.training import trainer
-from reformer_cli.training.gradients import Gradients, Read
-from reformer_cli.training.state import Progress
+from reformer_cli.training.gradients import Gradients, LoadedBatch
+from reformer_cli.training.state import TrainState
 
 STEPS = 6  # of the fixture `run`
 
@@ -52,7 +52,7 @@ def test_float16_trains_once_the_loss_scale_has_come_down(
     reformer: Program, text: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Steps whose gradients overflow are left out and do not count towards giving up; the scale is part of the run."""
-    monkeypatch.setattr(trainer, "Progress", functools.partial(trainer.Progress, scale=2.0**40))
+    monkeypatch.setattr(trainer, "TrainState", functools.partial(trainer.TrainState, scale=2.0**40))
     how = [*TINY, "--set", "learning_rate=0.01", "--set", "precision=float16"]
     assert reformer("train", text, *how, "--steps", 70, "--run", "r").status == 0
     records = [json.loads(line) for line in Path("r/metrics.jsonl").read_text().splitlines()]
@@ -97,7 +97,7 @@ def _interrupted_after(reformer: Program, text: Path, more: list[str], steps: in
     """Train run `cut` with a Ctrl-C that arrives in the middle of a step."""
     original, done = Gradients._in_parts, 0
 
-    def gradients(self: Gradients, read: Read, progress: Progress) -> tuple[float, float, str]:
+    def gradients(self: Gradients, read: LoadedBatch, progress: TrainState) -> tuple[float, float, str]:
         nonlocal done
         done += 1
         if done == steps:
@@ -270,7 +270,7 @@ def test_divergence_stops_with_the_last_good_weights(
 def test_one_bad_step_is_left_out(reformer: Program, text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gradients = Gradients._in_parts
 
-    def second_is_infinite(self: Gradients, read: Read, progress: Progress) -> tuple[float, float, str]:
+    def second_is_infinite(self: Gradients, read: LoadedBatch, progress: TrainState) -> tuple[float, float, str]:
         loss, norm, problem = gradients(self, read, progress)
         if progress.step == 1:
             for parameter in self.model.parameters():

@@ -12,8 +12,8 @@ from builders.programs import TINY, Program
 from safetensors.torch import load_file
 
 from reformer_cli.runs.run import Run
-from reformer_cli.training.gradients import Gradients, Read
-from reformer_cli.training.state import Progress
+from reformer_cli.training.gradients import Gradients, LoadedBatch
+from reformer_cli.training.state import TrainState
 from reformer_cli.training.trainer import Trainer
 
 
@@ -130,10 +130,10 @@ def test_muon_moves_matrices_of_layers_and_adamw_the_rest(reformer: Program, tex
 def test_training_stops_when_validation_no_longer_improves(
     reformer: Program, text: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from reformer_cli.workflows.training_run import Session
+    from reformer_cli.workflows.training_run import TrainingRun
 
     found = iter([2.0, 1.0, 1.5, float("nan"), 1.2, 0.1])
-    monkeypatch.setattr(Session, "_validate", lambda self: next(found))
+    monkeypatch.setattr(TrainingRun, "_validate", lambda self: next(found))
     more = sets("patience=3", "eval.every=2")
     result = reformer("train", text, *TINY, *more, "--steps", 50, "--run", "r")
     assert result.status == 0, result.err
@@ -158,7 +158,7 @@ def test_short_contexts_first(reformer: Program, text: Path) -> None:
 def test_spikes_are_told_and_recorded(reformer: Program, text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     original = Gradients._in_parts
 
-    def jumps(self: Gradients, read: Read, progress: Progress) -> tuple[float, float, str]:
+    def jumps(self: Gradients, read: LoadedBatch, progress: TrainState) -> tuple[float, float, str]:
         loss, norm, problem = original(self, read, progress)
         return loss + (90 if progress.step == 69 else 0), norm, problem
 
@@ -174,7 +174,7 @@ def test_steps_left_out_are_counted_and_recorded(
     """And what a bad forward pass did to the running means of the hash is undone: NaNs there would stay."""
     original = Gradients._in_parts
 
-    def bad(self: Gradients, read: Read, progress: Progress) -> tuple[float, float, str]:
+    def bad(self: Gradients, read: LoadedBatch, progress: TrainState) -> tuple[float, float, str]:
         found = original(self, read, progress)
         if progress.step in (2, 3, 5):
             for centre in self.centres:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from reformer_cli.config.schema import DataConfig, TrainConfig
-from reformer_cli.training.dataloader import Ahead, Reading, Stage, stages_of
+from reformer_cli.training.dataloader import Prefetcher, Reading, Stage, stages_of
 
 
 class Counted:
@@ -60,7 +60,7 @@ def test_ahead_gives_what_is_asked_for() -> None:
         made.append((step, begun))
         return step, begun, threading.current_thread().name
 
-    ahead = Ahead(make)
+    ahead = Prefetcher(make)
     assert ahead.take(0, [0])[:2] == (0, (0,))
     assert ahead.take(1, [0])[:2] == (1, (0,))
     assert ahead.take(2, [0, 2])[:2] == (2, (0, 2))  # another stage than was foreseen
@@ -75,4 +75,4 @@ def test_what_goes_wrong_in_the_thread_is_raised() -> None:
         raise OSError("the shard is gone")
 
     with pytest.raises(OSError, match="shard is gone"):
-        Ahead(make).take(0, [0])
+        Prefetcher(make).take(0, [0])

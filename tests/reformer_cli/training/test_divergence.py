@@ -12,12 +12,12 @@ import torch
 from reformer_cli.runs.background_save import MOST_FAILURES, Writer
 from reformer_cli.training.divergence import LEAST_WATCHED, DivergedError, check_finite, is_spike
 from reformer_cli.training.state import (
-    Progress,
+    TrainState,
     plain,
-    progress_of,
     random_states,
     restore_random_states,
     seed_generators,
+    train_state_of,
 )  # fmt: skip
 from reformer_cli.utils.errors import UserError
 
@@ -28,13 +28,13 @@ def falling(steps: int) -> list[float]:
 
 
 def test_a_falling_noisy_loss_has_no_spikes() -> None:
-    progress = Progress()
+    progress = TrainState()
     assert not any(is_spike(progress, loss) for loss in falling(600))
     assert progress.recent == pytest.approx(2, abs=0.1)
 
 
 def test_spikes_are_seen_each_and_counted() -> None:
-    progress, losses = Progress(), falling(400)
+    progress, losses = TrainState(), falling(400)
     for n in (300, 303, 350):
         losses[n] += 3
     found = [n for n, loss in enumerate(losses) if is_spike(progress, loss)]
@@ -43,7 +43,7 @@ def test_spikes_are_seen_each_and_counted() -> None:
 
 
 def test_no_spike_at_the_start_or_when_switched_off() -> None:
-    progress = Progress()
+    progress = TrainState()
     assert not any(is_spike(progress, loss) for loss in [5.0] * (LEAST_WATCHED - 1) + [50.0])
 
 
@@ -56,11 +56,11 @@ def test_weights_that_are_no_numbers_are_named() -> None:
 
 
 def test_progress_comes_back() -> None:
-    progress = Progress(step=3, seconds=1.25, best=0.1 + 0.2, best_step=2, stages=[0, 2], recent=1 / 3)
-    assert progress_of(plain(progress)) == progress
+    progress = TrainState(step=3, seconds=1.25, best=0.1 + 0.2, best_step=2, stages=[0, 2], recent=1 / 3)
+    assert train_state_of(plain(progress)) == progress
     for wrong in ({"step": "3"}, {"step": 1.5}, {"step": -1}, {"other": 1}, {"stages": [-1]}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
-            progress_of(plain(progress) | wrong)
+            train_state_of(plain(progress) | wrong)
 
 
 def test_all_generators_come_back() -> None:
