@@ -1,0 +1,76 @@
+"""Train, open and use text models from Python: `import reformer_cli as rc`. Importing it does not import torch.
+
+model = rc.train("novel.txt", minutes=10)      # or rc.load("runs/novel"), rc.load() for the newest
+print(model.generate("She opened the door", max_tokens=200, seed=7))
+for piece in model.stream("She opened the door"): print(piece, end="", flush=True)
+print(model.evaluate("other.txt").bits_per_byte)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from reformer_cli.sampling.config import SamplingConfig
+    from reformer_cli.utils.errors import UserError
+    from reformer_cli.workflows.text_model import TextModel
+
+__all__ = ["SamplingConfig", "TextModel", "UserError", "import_model", "load", "train"]
+
+LAZY = {"SamplingConfig": "sampling.config", "TextModel": "workflows.text_model", "UserError": "utils.errors"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in LAZY:
+        return getattr(import_module(f"reformer_cli.{LAZY[name]}"), name)
+    raise AttributeError(f"module 'reformer_cli' has no attribute {name!r}")
+
+
+def load(run: str | Path | None = None, device: str = "auto") -> TextModel:
+    """The model of a run directory; None: of the newest under runs/. Raises UserError where there is none."""
+    from reformer_cli.workflows.text_model import TextModel
+
+    return TextModel.open(run, device)
+
+
+def train(
+    corpus: str | Path | Sequence[str | Path] | None = None, *, config: str | None = None,
+    run: str | Path | None = None, init_from: str | Path | None = None, minutes: float | None = None,
+    steps: int | None = None, resume: bool = False, device: str = "auto", settings: Mapping[str, Any] | None = None,
+) -> TextModel:  # fmt: skip
+    """What `reformer train` does, by its options' names; settings is `--set`, such as {"model.n_layers": 4}.
+
+    Raises UserError for a user's mistakes. An interrupt saves, and returns what there is; so it is off the main thread.
+    """
+    from reformer_cli.commands.train import as_yaml
+    from reformer_cli.commands.train import train as command
+    from reformer_cli.runs.run import Run, new_path
+
+    texts = [corpus] if isinstance(corpus, (str, Path)) else list(corpus or ())
+    names = [str(text) for text in texts]
+    if resume:
+        path = Run.open(Path(run) if run is not None else None).path
+    else:
+        path = Path(run) if run is not None else new_path(tuple(names) or (config or "run",))
+    command(
+        names or None, config=config, run=path, from_=Path(init_from) if init_from is not None else None,
+        set_=[f"{key}={as_yaml(value)}" for key, value in (settings or {}).items()], steps=steps, minutes=minutes,
+        resume=resume, device=device,
+    )  # fmt: skip
+    return load(path, device)
+
+
+def import_model(
+    source: str | Path, *, run: str | Path | None = None, seed: int = 0, revision: str | None = None,
+    device: str = "auto",
+) -> TextModel:  # fmt: skip
+    """What `reformer import` does: a Reformer of transformers, from a folder or a hub id, becomes a run."""
+    from reformer_cli.commands.import_ import import_
+    from reformer_cli.runs.run import new_path
+
+    path = Path(run) if run is not None else new_path((Path(source).name,))
+    import_(str(source), run=path, seed=seed, revision=revision)
+    return load(path, device)

@@ -98,7 +98,7 @@ def test_runs_that_have_not_begun(reformer: Program, watched: Path) -> None:
 def test_mistakes(reformer: Program, watched: Path) -> None:
     assert "two runs" in reformer("report", watched, "--run", watched).error
     assert "is not a run directory" in reformer("report", "nowhere").error
-    assert "cannot write" in reformer("report", watched, "--output", "no/such/place.html").error
+    assert "there is no folder no" in reformer("report", watched, "--output", "no/such/place.html").error
     assert "--plot writes no page" in reformer("report", watched, "--plot", "--output", "x.html").error
 
 

@@ -1,0 +1,63 @@
+"""A run's model in a folder that other programs read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from reformer_cli.utils.console import say
+from reformer_cli.utils.errors import UserError
+from reformer_cli.utils.files import write_folder
+
+if TYPE_CHECKING:
+    from reformer import ReformerLM
+
+    from reformer_cli.runs.run import Run
+    from reformer_cli.tokenizers.base import Tokenizer
+
+Format = Literal["transformers", "safetensors", "state-dict"]
+
+
+def export_run(
+    run: Run, folder: Path, form: Format = "safetensors", *, hash_seed: str | None = None, licence: str = "unknown",
+    data_licence: str = "unknown",
+) -> None:  # fmt: skip
+    """Write best weights, config, tokenizer and model card, whole or not at all. Raises UserError for a folder that
+    holds something, and for a model that transformers cannot compute, with all the reasons."""
+    from reformer_cli.convert.model_card import Licences, model_card
+
+    licences = Licences(licence, data_licence)
+    if faults := licences.faults():
+        raise UserError("; ".join(faults), "such as mit, cc-by-4.0 or unknown")
+    if hash_seed is not None and form != "transformers":
+        raise UserError(f"--hash-seed {hash_seed} is for --format transformers, not {form}", "leave it out")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} exists and is not empty", "name another folder")
+    tokenizer, model = run.tokenizer(), run.load_model()
+    write, notes = _writer(run, model, tokenizer, form, hash_seed)
+    parameters = sum(p.numel() for p in model.parameters())
+
+    def fill(aside: Path) -> None:
+        write(aside)
+        card = model_card(run, tokenizer, parameters, form, licences, notes)
+        (aside / "README.md").write_text(card, "utf-8")
+
+    write_folder(folder, fill)
+    for note in notes:
+        say(f"note: {note}")
+    say(f"{folder}: {', '.join(sorted(p.name for p in folder.iterdir()))}")
+
+
+def _writer(
+    run: Run, model: ReformerLM, tokenizer: Tokenizer, form: Format, hash_seed: str | None
+) -> tuple[Callable[[Path], None], list[str]]:
+    """What fills a folder, and what the user should know of it."""
+    from reformer_cli.convert import plain_formats, to_transformers
+
+    if form == "transformers":
+        tensors = {name: t.detach() for name, t in model.state_dict().items()}
+        made = to_transformers.to_transformers(model.config, tensors, tokenizer, run.config.data.context, hash_seed)
+        return made.write, made.notes
+    write = plain_formats.write_safetensors if form == "safetensors" else plain_formats.write_state_dict
+    return lambda aside: write(model, tokenizer, aside), []

@@ -1,0 +1,48 @@
+"""The lines of Python that the documents show, with a text and a machine of no size."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from reformer import ReformerLM
+
+import reformer_cli as rc
+
+SMALL = {"model.d_model": 16, "model.n_layers": 1, "model.d_head": 8, "data.context": 32, "train.batch_size": 2}
+
+
+def test_train_load_generate_stream_and_evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = "She opened the door, and with it the window; every name that is bound frees another.\n" * 30
+    Path("novel.txt").write_text(text)
+    model = rc.train("novel.txt", steps=2, settings=SMALL)
+    asked = {"max_tokens": 20, "temperature": 0.8, "top_p": 0.9, "seed": 7}
+    written = model.generate("She opened", **asked)
+    assert isinstance(written, str)
+    assert "".join(model.stream("She opened", **asked)) == written
+    again = rc.load()
+    assert again.path.resolve() == model.path.resolve()
+    assert again.generate("She opened", **asked) == written
+    samples = again.generate("She opened", num_samples=2, **asked)
+    assert [len(one.tokens) == len(one.logprobs) <= 20 for one in samples] == [True, True]
+    found = model.evaluate("novel.txt")
+    assert 0 < found.bits_per_byte < 10
+    assert found.as_dict()["bits_per_byte"] == found.rows()[0]["bits_per_byte"]
+    assert "bits/byte" in str(found)
+    model.evaluate("novel.txt", by_position=True).plot(Path("p.svg"))
+    assert "<svg" in Path("p.svg").read_text()
+    model.export("out")
+    assert ReformerLM.from_pretrained("out").config == model.model.config
+    with pytest.raises(ValueError, match="surprise"):
+        model.generate("a", surprise=1)
+    with pytest.raises(rc.UserError):
+        rc.load("nowhere")
+    assert rc.train(resume=True, run=model.path, steps=3).path == model.path
+
+
+def test_importing_it_loads_no_torch() -> None:
+    code = "import sys, reformer_cli; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
