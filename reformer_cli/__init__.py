@@ -45,20 +45,12 @@ def train(
 
     Raises UserError for a user's mistakes. An interrupt saves, and returns what there is; so it is off the main thread.
     """
-    from reformer_cli.commands.train import as_yaml
-    from reformer_cli.commands.train import train as command
-    from reformer_cli.runs.run import Run, new_path
+    from reformer_cli.workflows.train import train as workflow
 
-    texts = [corpus] if isinstance(corpus, (str, Path)) else list(corpus or ())
-    names = [str(text) for text in texts]
-    if resume:
-        path = Run.open(Path(run) if run is not None else None).path
-    else:
-        path = Path(run) if run is not None else new_path(tuple(names) or (config or "run",))
-    command(
-        names or None, config=config, run=path, from_=Path(init_from) if init_from is not None else None,
-        set_=[f"{key}={as_yaml(value)}" for key, value in (settings or {}).items()], steps=steps, minutes=minutes,
-        resume=resume, device=device,
+    path = workflow(
+        corpus, config=config, run=Path(run) if run is not None else None,
+        init_from=Path(init_from) if init_from is not None else None, minutes=minutes, steps=steps, resume=resume,
+        device=device, settings=settings or (),
     )  # fmt: skip
     return load(path, device)
 
