@@ -78,9 +78,9 @@ def to_yaml(config: RunConfig) -> str:
 def from_yaml(text: str, where: str) -> RunConfig:
     """Read what `to_yaml` wrote; the file is untrusted. Raises UserError (ConfigError for its settings)."""
     content = parse(text, where, SECTIONS)
-    digest = content.pop("corpus_digest", None)
+    digest = content.pop("corpus_digest", "")  # an exported model has none
     if not isinstance(digest, str):
-        raise UserError(f"{where} does not say which corpus it is of", "it is not the config.yaml of a run")
+        raise UserError(f"{where}: corpus_digest is no text", "it is not the config.yaml of a run")
     faults: list[str] = []
     merged: Settings = {name: {} for name in SECTIONS}
     vocab_size = content.get("model", {}).pop("vocab_size", None) if isinstance(content.get("model"), dict) else None

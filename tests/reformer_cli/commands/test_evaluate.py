@@ -156,7 +156,7 @@ def test_buckets_are_an_override(reformer: Program, run: Path, text: Path) -> No
     options = ["evaluate", "perplexity", "--run", run, text, "--json"]
     as_trained, fewer = (json.loads(reformer(*options, *rest).out) for rest in ([], ["--far-buckets", 64]))
     assert as_trained["bits_per_byte"] != fewer["bits_per_byte"]
-    assert (as_trained["buckets"], fewer["buckets"]) == (None, 64)
+    assert (as_trained["far_buckets"], fewer["far_buckets"]) == (None, 64)
     options = ["evaluate", "context", "--run", run, text, "--csv"]
     assert reformer(*options).out != reformer(*options, "--far-buckets", 64).out
 

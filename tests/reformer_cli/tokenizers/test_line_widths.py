@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from reformer.layers.line_position import Columns
+from reformer.layers.line_position import LinePositions
 
 from reformer_cli.tokenizers.base import ByteTokenizer, Tokenizer
 from reformer_cli.tokenizers.enwik8_bytes import ShiftedByteTokenizer
@@ -24,9 +24,9 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_token_knows_how_full_its_line_is(kind: str) -> None:
     tokenizer: Tokenizer = KINDS[kind]
-    counting = Columns(128, tokenizer.vocab_size, 4)
+    counting = LinePositions(128, tokenizer.vocab_size, 4)
     characters, ends = lengths_on_lines(tokenizer)
-    counting.tell(torch.from_numpy(characters), torch.from_numpy(ends))
+    counting.set_token_widths(torch.from_numpy(characters), torch.from_numpy(ends))
     ids = [tokenizer.end, *tokenizer.encode(TEXT[:300]).tolist()]
     found = counting(torch.tensor([ids]))[0].tolist()
     differ = set()
