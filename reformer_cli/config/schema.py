@@ -34,6 +34,10 @@ class DataConfig:
         description="files and rows that cannot be read as text: strict stops and names them, skip leaves them out, "
         "replace stops too, but makes U+FFFD of bytes that are no text in the encoding, and of zero bytes",
     )
+    ruby: Literal["drop", "keep"] = Field(
+        default="drop",
+        description="readings printed beside the words of HTML and EPUB pages: left out, or kept as text",
+    )
     num_workers: int | None = Field(
         default=None, ge=1, le=1024, description="processes that read and tokenise the corpus; null: one a core"
     )

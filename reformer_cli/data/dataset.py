@@ -103,7 +103,7 @@ def _without_text(data: DataConfig, report: Report, tokenizer: Tokenizer, expect
 
 def options_of(data: DataConfig) -> Options:
     """How the files of a corpus are read."""
-    return Options(data.encoding, data.text_field, data.errors, data.image_size)
+    return Options(data.encoding, data.text_field, data.errors, data.ruby, data.image_size)
 
 
 def absolute(specs: Sequence[str]) -> tuple[str, ...]:

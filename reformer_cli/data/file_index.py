@@ -164,6 +164,6 @@ class Index(Table):
 
 def _key(source: Source, options: Options) -> tuple[str, str]:
     # JSON, for a path may hold bytes that are no text
-    how = [VERSION, source.ending, source.packed, options.encoding, options.text_field, options.replacing]
+    how = [VERSION, source.ending, source.packed, options.encoding, options.text_field, options.replacing, options.ruby]
     how += [*options.image_size] if options.image_size else []
     return json.dumps(source.path), json.dumps(how)

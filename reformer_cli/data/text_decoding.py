@@ -24,11 +24,12 @@ class UnreadableText(UserError):
 
 @dataclass(frozen=True)
 class Options:
-    """What else decides what is read from a file: data.encoding, .text_field, .errors, .image_size."""
+    """What else decides what is read from a file: data.encoding, .text_field, .errors, .ruby, .image_size."""
 
     encoding: str = "utf-8"
     text_field: str = "text"
     errors: Literal["strict", "replace", "skip"] = "strict"
+    ruby: Literal["drop", "keep"] = "drop"
     image_size: tuple[int, int] | None = None  # height, width; None: files are texts
 
     @property

@@ -11,6 +11,7 @@ from urllib.parse import unquote
 
 from reformer_cli.data.formats import html
 from reformer_cli.data.formats.base import Document
+from reformer_cli.data.gutenberg import cut_licence
 from reformer_cli.data.text_decoding import OpenFile, UnreadableText
 from reformer_cli.utils.format import as_size
 
@@ -20,7 +21,7 @@ LARGEST_BOOK, MOST_PAGES = 2**29, 50_000  # bytes that a book's pages unpack to,
 
 def read_epub(file: OpenFile) -> Iterator[Document]:
     """A book, its pages in reading order."""
-    yield Document(file.name, _book(file))
+    yield Document(file.name, cut_licence(_book(file), file.replaced.count_cut))
 
 
 def _book(file: OpenFile) -> Iterator[str]:
@@ -31,7 +32,7 @@ def _book(file: OpenFile) -> Iterator[str]:
             for page in _spine(book, file.name):
                 data = _member(book, page, file.name, min(html.LARGEST, left))
                 left -= len(data)
-                if text := html.page_text(data, f"{file.name}: {page}", "utf-8", file).strip("\n"):
+                if text := html.page_text(data, f"{file.name}: {page}", "utf-8", file, xml=True).strip("\n"):
                     yield text + "\n\n"
     except broken as error:
         what = "is encrypted" if "encrypted" in str(error) else f"is not a whole EPUB book ({error})"
@@ -54,7 +55,8 @@ def _spine(book: zipfile.ZipFile, name: str) -> list[str]:
         raise UnreadableText(f"{name} names no package file", "download it again")
     tags = _tags(_member(book, package, name, LARGEST_PACKAGE))
     items = {a["id"]: a.get("href", "") for tag, a in tags if tag == "item" and "id" in a}
-    order = [items[a["idref"]] for tag, a in tags if tag == "itemref" and a.get("idref") in items]
+    contents = {a["id"] for tag, a in tags if tag == "item" and "id" in a and "nav" in a.get("properties", "").split()}
+    order = [items[a["idref"]] for tag, a in tags if tag == "itemref" and a.get("idref") in items.keys() - contents]
     if not order or len(order) > MOST_PAGES:
         raise UnreadableText(f"{name} has {len(order)} pages", f"1 to {MOST_PAGES} are read")
     here = posixpath.dirname(package)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import codecs
 import re
 from collections.abc import Iterator
+from html import escape
 from typing import Any
 
 import numpy as np
 
 from reformer_cli.data.formats.base import Document
-from reformer_cli.data.text_decoding import OpenFile, UnreadableText, decode_whole
+from reformer_cli.data.formats.html_encoding import decode_page
+from reformer_cli.data.gutenberg import cut_licence
+from reformer_cli.data.text_decoding import OpenFile, UnreadableText
 from reformer_cli.utils.extras import missing_package
 from reformer_cli.utils.format import as_size
 
@@ -41,8 +43,21 @@ UNCLOSED = {"br", "img", "hr", "meta", "link", "input", "p", "li", "td", "tr", "
 KEEPING = {"pre", "textarea"}
 SPACE = re.compile(r"[ \t\n\r\f]+")
 TAG = re.compile(rb"<(/?)([a-zA-Z][^\s/>]*)")
-DECLARED = re.compile(rb"""<(?:meta[^>]{0,200}charset|\?xml[^>]{0,100}encoding)\s*=\s*["']?\s*([\w.:-]{1,40})""", re.I)
-AS_BROWSERS_DO = {"iso8859-1": "cp1252", "ascii": "cp1252"}
+EMPTY = "area|base|br|col|embed|hr|img|input|link|meta|source|track|wbr"  # HTML has no end tags of these
+XML = re.compile(  # comments, CDATA, tags that close themselves; no two of them share a `<`, so the search is linear
+    rf"""<!--(?:.*?-->|.*)|<!\[CDATA\[(.*?)(?:\]\]>|\Z)|<(?!(?:{EMPTY})\b)([A-Za-z][^\s/<>]*)((?:[^<>"']|"[^"<]*"|'[^'<]*')*)/>""",
+    re.DOTALL,
+)
+READINGS = {"rt", "rp", "rtc"}  # of ruby: how the words beside them are spoken
+LISTS = {
+    "toc",
+    "landmarks",
+    "page-list",
+    "doc-toc",
+    "doc-pagelist",
+    "lot",
+    "loi",
+}  # epub:type or role of what is no text
 TEXT_NODE = "-text"
 
 
@@ -55,11 +70,15 @@ def _pages(file: OpenFile) -> Iterator[str]:
     data = file.stream.read(LARGEST + 1)
     if len(data) > LARGEST:
         raise UnreadableText(f"{file.name} has more than {as_size(LARGEST)} of HTML", "turn it into text, or split it")
-    yield page_text(data, file.name, file.options.encoding, file)
+    text = page_text(data, file.name, file.options.encoding, file, ".xhtml" in file.name.lower())
+    yield from cut_licence([text], file.replaced.count_cut)
 
 
-def page_text(data: bytes, name: str, encoding: str, file: OpenFile) -> str:
-    """The text of one page of a file. encoding: used where the page declares none. Raises UnreadableText."""
+def page_text(data: bytes, name: str, encoding: str, file: OpenFile, xml: bool = False) -> str:
+    """The text of one page of a file. encoding: used where the page declares none; xml: it is XHTML.
+
+    Raises UnreadableText.
+    """
     try:
         from selectolax.lexbor import LexborHTMLParser
     except ImportError:
@@ -67,34 +86,26 @@ def page_text(data: bytes, name: str, encoding: str, file: OpenFile) -> str:
     tags, depth = nesting(data)
     if tags * depth > HARDEST:
         raise UnreadableText(f"{name} nests {tags:,} tags {depth:,} deep", "no page for readers does; leave it out")
-    text = _decode(data, name, encoding, file)
+    text = decode_page(data, name, encoding, file)
+    if xml or data[:200].lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<?xml"):
+        text = _xml_as_html(text)
     root = LexborHTMLParser(text).root
-    return "".join(_flow(root)).strip("\n") + "\n" if root is not None else ""
+    if root is None:
+        return ""
+    found = "".join(_flow(root, _Silence(text, file)))
+    return found.strip("\n") + "\n"
 
 
-def _decode(data: bytes, name: str, encoding: str, file: OpenFile) -> str:
-    """By its byte order mark, else as it declares, else as the user says."""
-    declared = DECLARED.search(data[:2048])
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        encoding = "utf-16"
-    elif data.startswith(codecs.BOM_UTF8):
-        encoding = "utf-8"
-    elif declared is not None:
-        encoding = declared.group(1).decode("ascii", "replace")
-        if encoding.lower().startswith("utf-16"):
-            encoding = "utf-8"  # the declaration could be read, so it is not true
+def _xml_as_html(text: str) -> str:
+    """XHTML so that a parser of HTML understands it: what closes itself is closed, CDATA is text."""
+    return XML.sub(_as_html, text)
 
-    def fault(error: UnicodeDecodeError) -> UnreadableText:
-        line = data.count(b"\n", 0, error.start) + 1
-        what = f"byte {error.start} (line {line}) is 0x{data[error.start]:02x}"
-        hint = "give its encoding, such as --encoding latin-1, or --set data.errors=replace"
-        return UnreadableText(f"{name} is not {encoding}: {what}", hint)
 
-    try:
-        known = codecs.lookup(encoding).name
-        return decode_whole(data, AS_BROWSERS_DO.get(known, known), file, fault).removeprefix("\ufeff")
-    except LookupError:
-        raise UnreadableText(f"{name} declares the unknown encoding {encoding!r}", "turn it into UTF-8") from None
+def _as_html(found: re.Match[str]) -> str:
+    cdata, tag, attributes = found.groups()
+    if cdata is not None:
+        return escape(cdata, quote=False)
+    return f"<{tag}{attributes}></{tag}>" if tag else ""
 
 
 def nesting(data: bytes) -> tuple[int, int]:
@@ -113,7 +124,28 @@ def nesting(data: bytes) -> tuple[int, int]:
     return len(step), depth
 
 
-def _flow(root: Any) -> Iterator[str]:
+class _Silence:
+    """Which elements of a page are no text of it."""
+
+    def __init__(self, text: str, file: OpenFile) -> None:
+        self.tags = SILENT if file.options.ruby == "keep" else SILENT | READINGS
+        self.asked = {"nav", "div", "section"} if "pg-" in text or "pgheader" in text else {"nav"}
+        self.file = file
+
+    def holds(self, tag: str, node: Any) -> bool:
+        """Whether the element, and all inside it, is left out."""
+        if tag in self.tags or tag not in self.asked:
+            return tag in self.tags
+        found = node.attributes
+        if LISTS & {*(found.get("epub:type") or "").split(), *(found.get("role") or "").split()}:
+            return True
+        if (found.get("id") or "") in ("pg-header", "pg-footer") or "pg-boilerplate" in (found.get("class") or ""):
+            self.file.replaced.count_cut(len(node.text(deep=True)))
+            return True
+        return False
+
+
+def _flow(root: Any, silence: _Silence) -> Iterator[str]:
     """Pieces of text in order. Breaks between blocks wait until text follows, so that they never pile up."""
     node, path = root, [root.tag]
     waiting, begun, spaced, kept = "", False, True, 0  # kept: how many open tags keep spaces and line ends as they are
@@ -129,7 +161,7 @@ def _flow(root: Any) -> Iterator[str]:
         else:
             waiting = _break(waiting, tag)
             kept += tag in KEEPING
-        if tag not in SILENT and (child := node.first_child) is not None:
+        if not silence.holds(tag, node) and (child := node.first_child) is not None:
             node = child
             path.append(node.tag)
             continue
