@@ -88,7 +88,7 @@ def page_text(data: bytes, name: str, encoding: str, file: OpenFile, xml: bool =
         raise UnreadableText(f"{name} nests {tags:,} tags {depth:,} deep", "no page for readers does; leave it out")
     text = decode_page(data, name, encoding, file)
     if xml or data[:200].lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<?xml"):
-        text = _xml_as_html(text)
+        text = xml_as_html(text)
     root = LexborHTMLParser(text).root
     if root is None:
         return ""
@@ -96,7 +96,7 @@ def page_text(data: bytes, name: str, encoding: str, file: OpenFile, xml: bool =
     return found.strip("\n") + "\n"
 
 
-def _xml_as_html(text: str) -> str:
+def xml_as_html(text: str) -> str:
     """XHTML so that a parser of HTML understands it: what closes itself is closed, CDATA is text."""
     return XML.sub(_as_html, text)
 
