@@ -30,7 +30,7 @@ CEILINGS = {
     "files in the largest circle": (0, 0),
     "entries of models/reformer": (18, 17),
     "entries of reformer_cli": (15, 15),
-    "settings": (77, 60),
+    "settings": (75, 60),
     "Python files over 300 lines": (6, 0),
     "functions over 60 lines (Triton 100)": (3, 0),
     "lines of README.md": (150, 150),
