@@ -4,7 +4,7 @@
                                         [--tokens 32768] [--again 16384] [--buckets 4096]
 
 The last tokens of the text are scored at every context (each sees at least half of it), by whole passes: with so many
-hash rounds and no `local_round` (a model may have been trained with one), and with attention to everything in the
+hash rounds, and with attention to everything in the
 hash's place, which is the yardstick. Prints bits/byte, what the longest context saves over the shortest, its share of
 what full attention saves, and time; appends to results.csv. again: what is scored is put into the text once more, so
 many tokens earlier, so that a context which reaches that far (half of it does) has something to find. buckets: of
@@ -14,7 +14,6 @@ the far round, which a model made without one gets; the other rounds keep theirs
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import time
 from pathlib import Path
 
@@ -42,7 +41,6 @@ def measured(
 ) -> tuple[Curve, list[float]]:
     """Nats at every context, and seconds per token scored."""
     model = run.load_model()
-    model.config = dataclasses.replace(model.config, local_round=0)
     if buckets is not None and rounds != FULL:
         model = with_buckets(model, buckets)
     model = with_rounds(model, rounds, max(contexts))

@@ -30,6 +30,7 @@ SETTINGS: dict[str, str] = {
     "train.batch": "train.batch_size",
     "train.eval_every": "eval.every",
     "train.eval_tokens": "eval.tokens",
+    **dict.fromkeys(("model.values", "model.sink", "model.gates", "model.local_round"), ""),
 }  # "section.old": "section.new", or both with =value; "" is for what is gone
 OPTIONS: dict[str, str] = {"--samples": "--num-samples"}
 # regular expression, replacement: old names of tensors become new ones

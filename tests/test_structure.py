@@ -28,7 +28,7 @@ FOLDERS = [ROOT / name for name in ("models", "reformer_cli", "tests", "benchmar
 CEILINGS = {
     "import circles": (0, 0),
     "files in the largest circle": (0, 0),
-    "entries of models/reformer": (18, 17),
+    "entries of models/reformer": (17, 17),
     "entries of reformer_cli": (15, 15),
     "settings": (75, 60),
     "Python files over 300 lines": (6, 0),

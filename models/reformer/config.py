@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 from pydantic.fields import FieldInfo
 from typing_extensions import Self
 
-VERSION = 5  # of the files that hold settings; one more where a default changes or comes in that alters old models
-# What was the default before a version.
-BEFORE: dict[int, dict[str, Any]] = {
-    2: {"key_tokens": 1},
-    3: {"sink": False},
-    4: {"gates": False},
-    5: {"n_buckets": (64,), "far_round": False},
-}
-
 LayerKind = Literal["mixed", "lsh", "local", "full"]
 Pattern = Literal["recent", "published"]
 Backend = Literal["auto", "torch", "native", "triton"]
+
+# Bytes of activations that training may keep for backward, where a step is one slice; beyond, they are made again:
+# slower, the same bits, memory independent of depth.
+MOST_KEPT_ACTIVATIONS = 256 * 2**20
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", strict=False))
@@ -60,9 +55,6 @@ class ReformerConfig:
         description="what heads see: recent (the last ones of each bucket; causal) or published (chunks, as released; "
         "documents of one context see each other)",
     )
-    values: Literal["next", "same"] = Field(
-        default="next", description="what an LSH head reads at a match: the token that came next, or the same one"
-    )
     local_window: int = Field(
         default=64,
         ge=1,
@@ -90,22 +82,6 @@ class ReformerConfig:
         "has all of them, and finds what is the same from further off. Training on contexts that the others look back "
         "over leaves it out. null: with pattern: recent and several factors, which it needs",
     )
-    local_round: int = Field(
-        default=0, ge=0, le=2**20, description="LSH heads also see this many preceding tokens, whatever their bucket"
-    )
-    sink: bool | None = Field(
-        default=None,
-        description="an LSH head has a learned score for reading nothing, beside those of its matches; null: with "
-        "values: next, which it needs",
-    )
-    gates: bool | None = Field(
-        default=None,
-        description="what a head has read is multiplied by a learned number between 0 and 2, of the token that reads; "
-        "null: with pattern: recent, which it needs",
-    )
-    block: int = Field(
-        default=64, ge=1, le=4096, description="sorted queries worked on together; no effect on results beyond rounding"
-    )
     backend: Backend = Field(
         default="auto",
         description="native (C, compiled on first use for this CPU), triton (kernels for a GPU), torch (PyTorch alone) "
@@ -122,7 +98,6 @@ class ReformerConfig:
     positions: Literal["rotary", "axial", "none"] = Field(
         default="rotary", description="rotary (local and full heads, any length), axial (added, as published), or none"
     )
-    rotary_base: float = Field(default=10_000.0, gt=1, description="longest wavelength of rotary positions, over 2 pi")
     axial_shape: tuple[int, ...] = Field(
         default=(512, 1024), description="axial positions: the grid; its product is the length"
     )
@@ -145,7 +120,6 @@ class ReformerConfig:
         default=True, description="norm: layer has a bias on the logits, as published; transformers 5 adds none"
     )
     softcap: float = Field(default=20.0, ge=0, description="logits are squashed into +-softcap by tanh; 0 leaves them")
-    temperature: float = Field(default=8.0, gt=0, description="starting scale of scores between unit queries and keys")
     stream_bits: int = Field(default=16, ge=8, le=26, description="residual streams count in units of 2^-stream_bits")
     gradient_streams: Literal["full", "bfloat16"] = Field(
         default="full", description="gradients of the streams: as wide as the weights, or half of it, and rounded"
@@ -156,19 +130,12 @@ class ReformerConfig:
     workspace_tokens: int = Field(
         default=4_096, ge=64, description="tokens that feed-forward, head and loss work on at a time"
     )
-    kept_activations: int = Field(
-        default=256,
-        ge=0,
-        le=2**20,
-        description="MiB of activations that training may keep for backward, where a step is one slice of "
-        "workspace_tokens; beyond, they are made again: slower, the same bits, memory independent of depth",
-    )
-    seed: int = Field(default=0, ge=0, lt=2**63, description="draws the weights and the hash rotations")
-    hash_seed: int | None = Field(
-        default=None,
+    seed: int = Field(
+        default=0,
         ge=-(2**63),
         lt=2**64,
-        description="all LSH layers draw the same rotations from it, as transformers does; null: each its own",
+        description="draws the weights and the hash rotations; pattern published: the same for all layers, as "
+        "transformers draws them",
     )
 
     @model_validator(mode="after")
@@ -205,16 +172,12 @@ class ReformerConfig:
                 )
         if self.far_round and len(self.n_buckets) < 2:
             found.append(f"far_round needs n_buckets of several factors, not {list(self.n_buckets)}")
-        if self.sink and self.values != "next":
-            found.append(f"sink needs values: next, not {self.values}")
         if self.pattern == "published":
-            wrong = [f"values: {self.values} (same)"] if self.values != "same" else []
-            wrong += [f"key_tokens: {self.key_tokens} (1)"] if self.key_tokens > 1 else []
+            wrong = [f"key_tokens: {self.key_tokens} (1)"] if self.key_tokens > 1 else []
+            wrong += ["layers: full"] if "full" in self.layers else []
             wrong += [f"positions: {self.positions} (axial or none)"] if self.positions == "rotary" else []
-            wrong += [f"local_round: {self.local_round} (0)"] if self.local_round else []
             wrong += [f"windows: {list(self.windows)} (one length)"] if len(self.windows) > 1 else []
             wrong += [f"columns: {self.columns} (0)"] if self.columns else []
-            wrong += ["gates: true (false or null)"] if self.gates else []
             wrong += ["far_round: true (false or null)"] if self.far_round else []
             wrong += ["backend: native (auto or torch)"] if self.backend == "native" else []
             wrong += [f"shorten: {self.shorten} (1)"] if self.shorten > 1 else []
@@ -232,16 +195,6 @@ class ReformerConfig:
         """(local, LSH) heads of a mixed layer."""
         lsh = self.lsh_heads if self.lsh_heads is not None else max(1, self.n_heads // 4)
         return self.n_heads - lsh, lsh
-
-    @property
-    def has_sink(self) -> bool:
-        """Whether LSH heads have a score for reading nothing."""
-        return self.values == "next" if self.sink is None else self.sink
-
-    @property
-    def has_gates(self) -> bool:
-        """Whether heads have a number by which what they have read is multiplied."""
-        return self.pattern == "recent" if self.gates is None else self.gates
 
     @property
     def has_far_round(self) -> bool:
@@ -303,14 +256,6 @@ class ReformerConfig:
         for size in self.axial_shape:
             length *= size
         return length
-
-
-def as_of(version: int, settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a model that were written as of a version, with what was the default then."""
-    for later, defaults in BEFORE.items():
-        if version < later:
-            settings = defaults | settings
-    return settings
 
 
 def field_descriptions() -> dict[str, str]:

@@ -201,7 +201,7 @@ def _record(network: Network, state: DecodingState) -> NativeProgram | None:
     program.embed(weight.detach().contiguous(), axial, lines)
     program.rotary = network.rotary()
     if program.rotary is not None:
-        program.phases = program.phase(speeds(c.d_head, program.rotary.base, weight.device))
+        program.phases = program.phase(speeds(c.d_head, weight.device))
     if not network.sequence.record(program, state.caches):
         return None
     network.head.record(program, concat=c.merge == "concat")

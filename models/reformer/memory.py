@@ -16,8 +16,8 @@ def largest_state(config: ReformerConfig, tokens: int, batch: int) -> int:
         seen = tokens // config.shorten if n in config.group_layers else tokens
         window = 2 * seen if kind == "full" else config.local_window * (1 + published)
         windows, sizes = [w * (1 + published) for w in config.round_windows], config.round_buckets
-        slots = sum(n * w for n, w in zip(sizes, windows, strict=True)) + config.local_round
-        rounds = len(windows) + bool(config.local_round)
+        slots = sum(n * w for n, w in zip(sizes, windows, strict=True))
+        rounds = len(windows)
         used = min(slots, rounds * seen)
         total += local * window * pair + lsh * (used * (pair + 8 + 4 * rounds) + 8 * sum(sizes))
         total += lsh * (config.key_tokens - 1) * config.d_head * 4

@@ -76,9 +76,8 @@ class ReformerLM(nn.Module):
         rows = rows_for(c.backend, self.embedding)
         streams = Streams(c.stream_bits, c.dropout, c.workspace_tokens, dtype, of_gradients, rows, device)
         sequence = ReversibleSequence(
-            streams, self._couplings(range(c.n_layers)), c.head_group or c.n_heads, graph_bytes(c, dtype.itemsize),
-            c.kept_activations * 2**20,
-        )  # fmt: skip
+            streams, self._couplings(range(c.n_layers)), c.head_group or c.n_heads, graph_bytes(c, dtype.itemsize)
+        )
         if self.groups is None:
             return sequence
         inner = replace(sequence, couplings=self._couplings(c.group_layers))
@@ -105,7 +104,7 @@ class ReformerLM(nn.Module):
         c = self.config
         if c.positions != "rotary":
             return None
-        return Rotary(c.d_head, c.rotary_base, self.embedding.dtype, self.embedding.device, seen)
+        return Rotary(c.d_head, self.embedding.dtype, self.embedding.device, seen)
 
     def embed(self, tokens: Tensor, documents: Tensor | None = None, state: DecodingState | None = None) -> Embedding:
         """How these tokens enter the layers, after those that `state` has seen."""

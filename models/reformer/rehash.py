@@ -24,7 +24,7 @@ __all__ = ["FULL", "MOST", "Rounds", "check_hashed", "draw_rotations", "far_buck
 
 FULL = "full"
 Rounds = int | str  # a number of rounds, or FULL
-MOST, LONGEST = 64, 2**20  # rounds, and tokens that full attention can see (`local_round`)
+MOST, LONGEST = 64, 2**20  # rounds, and tokens that full attention can see
 
 
 def check_hashed(config: ReformerConfig) -> None:
@@ -38,13 +38,15 @@ def with_rounds(model: ReformerLM, rounds: Rounds, length: int = LONGEST) -> Ref
 
     The rounds it was trained with come first, then new ones: round r of a layer is drawn from the model's seed, the
     layer and r alone, so that 8 rounds contain the 4. Windows go on cycling over the rounds. FULL: every LSH head sees
-    all earlier positions of a text of at most `length` tokens, with the same query-key vectors, values (`next` or
-    `same`) and temperature; quadratic in time, and for `forward` alone: decoding would hold `length` entries of its
-    one bucket for every new token. Raises ValueError for a model without LSH heads or too long a text.
+    all earlier positions of a text of at most `length` tokens, with the same query-key vectors, values and
+    temperature; quadratic in time, and for `forward` alone: decoding would hold `length` entries of its one bucket for
+    every new token. Raises ValueError for a model without LSH heads or too long a text.
     """
     config = model.config
     check_hashed(config)
-    config = _full(config, length) if rounds == FULL else dataclasses.replace(config, n_hashes=int(rounds))
+    if rounds == FULL:
+        return _full(model, length)
+    config = dataclasses.replace(config, n_hashes=int(rounds))
     return _rebuilt(model, config, lambda name, trained: _rotations(trained, config, name))
 
 
@@ -104,14 +106,20 @@ def _rebuilt(model: ReformerLM, config: ReformerConfig, rotations: Callable[[str
     return ReformerLM.from_tensors(config, weights)
 
 
-def _full(config: ReformerConfig, length: int) -> ReformerConfig:
+def _full(model: ReformerLM, length: int) -> ReformerLM:
     if length > LONGEST:
         raise ValueError(f"full attention sees at most {LONGEST:,} tokens, the text has {length:,}")
+    config = model.config
     if config.pattern == "published":
         # One chunk as long as the text: a query meets all of it, and sees what is earlier.
         chunk = -(-length // config.local_window) * config.local_window
-        return dataclasses.replace(config, n_hashes=1, windows=(chunk,))
-    return dataclasses.replace(config, n_hashes=1, local_round=length, far_round=False)
+        config = dataclasses.replace(config, n_hashes=1, windows=(chunk,))
+        return _rebuilt(model, config, lambda name, trained: trained[:, :, :1])
+    found = _rebuilt(model, config, lambda name, trained: trained)
+    for module in found.modules():
+        if (attend_to_all := getattr(module, "attend_to_all", None)) is not None:
+            attend_to_all(length)
+    return found
 
 
 def _rotations(trained: Tensor, config: ReformerConfig, name: str) -> Tensor:

@@ -135,9 +135,9 @@ def map_config(values: Mapping[str, Any], where: str, seed: int = 0) -> Mapped:
     if fields.faults:
         raise ConfigError(where, fields.faults)
     period = next(n for n in range(1, len(layers) + 1) if layers == (layers[:n] * len(layers))[: len(layers)])
-    settings |= {"layers": layers[:period], "n_layers": len(layers), "pattern": "published", "values": "same"}
+    settings |= {"layers": layers[:period], "n_layers": len(layers), "pattern": "published"}
     settings |= {"key_tokens": 1, "stream_bits": 20}  # the latter: as near theirs as float32 is
-    settings |= {"norm": "layer", "merge": "concat", "softcap": 0.0, "head_bias": False, "seed": seed}
+    settings |= {"norm": "layer", "merge": "concat", "softcap": 0.0, "head_bias": False}
     try:
         model = ReformerConfig(**settings)
     except ValidationError as error:
@@ -235,14 +235,14 @@ def _hashing(fields: Fields, layers: tuple[str, ...], context: int, seed: int, n
     if "lsh" not in layers:  # the settings of a layer that there is none of: kept where they can be
         apart = Fields(fields.values)
         found = _lsh(apart, context, [])
-        return ({} if apart.faults else found) | {"hash_seed": hash_seed}
+        return ({} if apart.faults else found) | {"seed": seed if hash_seed is None else hash_seed}
     _look_back(fields, "lsh")
     if hash_seed is None:
         notes.append(
             f"hash_seed is not set: transformers then hashes anew at every call, so that no two agree; here the "
             f"rotations are those it draws from seed {seed}, kept with the weights (--seed draws others)"
         )
-    return _lsh(fields, context, notes) | {"hash_seed": seed if hash_seed is None else hash_seed}
+    return _lsh(fields, context, notes) | {"seed": seed if hash_seed is None else hash_seed}
 
 
 def _lsh(fields: Fields, context: int, notes: list[str]) -> dict[str, Any]:

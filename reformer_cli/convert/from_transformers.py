@@ -131,7 +131,7 @@ def _rotations(config: ReformerConfig, weights: Weights) -> dict[str, Tensor]:
     for name, shape in shapes.items():
         layer = name.split(".")[1]
         like = weights.get(f"reformer.encoder.layers.{layer}.attention.self_attention.query_key.weight")
-        found[name] = draw_rotations(shape, torch.Generator(), config.hash_seed, like.dtype).float()
+        found[name] = draw_rotations(shape, config.seed, like.dtype).float()
     return found
 
 

@@ -97,18 +97,19 @@ def _hash_seed(
     """The seed from which transformers draws these very rotations."""
     names = [name for name in tensors if name.endswith("rotations")]
     if not names:
-        return config.hash_seed
+        return config.seed
     if wanted == "none":
         notes.append("hash_seed is not set: transformers hashes anew at every call, and its logits differ each time")
         return None
-    seed = _as_seed(wanted) if wanted is not None else config.hash_seed
-    drawn = None if seed is None else draw_rotations(tensors[names[0]].shape, torch.Generator(), seed)
-    if wanted is None and (drawn is None or not all(torch.equal(tensors[name].float(), drawn) for name in names)):
+    seed = _as_seed(wanted) if wanted is not None else config.seed
+    drawn = draw_rotations(tensors[names[0]].shape, seed)
+    as_drawn = all(torch.equal(tensors[name].float(), drawn) for name in names)
+    if wanted is None and not as_drawn:
         faults.append(
-            "hash rotations: it draws the same for all layers from one hash_seed, these are others (train with "
-            "model.hash_seed set, or put them in their place with --hash-seed 0, and other buckets with them)"
+            "hash rotations: it draws the same for all layers from one hash_seed, these are others (put "
+            "them in their place with --hash-seed 0, and other buckets with them)"
         )
-    elif drawn is not None and not all(torch.equal(tensors[name].float(), drawn) for name in names):
+    elif not as_drawn:
         tensors.update(dict.fromkeys(names, drawn))
         notes.append(f"hash rotations are replaced by those of hash_seed {seed}: logits are no longer this run's")
     notes.append(

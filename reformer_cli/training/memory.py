@@ -8,6 +8,7 @@ from functools import lru_cache
 
 import torch
 from reformer import ReformerConfig, ReformerLM
+from reformer.config import MOST_KEPT_ACTIVATIONS
 from reformer.ops.bucket_attention.layout import SCORES_AT_ONCE
 from reformer.reversible.coupling import KEPT
 from reformer.reversible.sequence import graph_bytes
@@ -93,7 +94,7 @@ def forecast(step: Step) -> list[Item]:
     if groups:
         asked.append(Item("groups", 8 * groups * c.d_model, f"their 2 streams: 1 / {c.shorten} of the tokens'"))
     if kept := kept_bytes(step):
-        asked.append(Item("activations", kept, "of all layers, kept for backward: model.kept_activations"))
+        asked.append(Item("activations", kept, "of all layers, kept for backward: a step is one slice"))
     if step.copied:
         size = 4 * weights + state
         asked.append(Item("checkpoint", size, "a copy, while it is written in the background"))
@@ -179,7 +180,7 @@ def attention_bytes(step: Step, heads: int, kind: str) -> int:
     c, low = step.model, step.low
     rows = step.tokens * min(heads, group(c))
     parts = 2 if kind == "LSH" else 3
-    rounds = c.n_hashes + far_rounds(step) + bool(c.local_round) if kind == "LSH" else 1
+    rounds = c.n_hashes + far_rounds(step) if kind == "LSH" else 1
     vectors = parts * low + low  # the output's gradient comes in its place
     if c.pattern == "published":  # keys are made of queries, or scaled, under autograd
         vectors += (4 if kind == "LSH" else 2) * low
@@ -203,7 +204,7 @@ def kept_bytes(step: Step) -> int:
     """Of the graphs that forward leaves to backward; 0 where it makes them again."""
     c = step.model
     size = step.tokens * graph_bytes(c, 4)
-    fits = step.tokens <= c.workspace_tokens and size <= c.kept_activations * 2**20
+    fits = step.tokens <= c.workspace_tokens and size <= MOST_KEPT_ACTIVATIONS
     return step.tokens * graph_bytes(c, 4, step.low) if fits else 0
 
 
@@ -232,7 +233,7 @@ def routing_bytes(step: Step) -> int:
     c = step.model
     n = max(c.round_buckets) if far_rounds(step) else c.round_buckets[-1]
     width = 1 if n <= 256 else 2 if n <= 2**15 else 4
-    rounds = c.n_hashes + far_rounds(step) + bool(c.local_round)
+    rounds = c.n_hashes + far_rounds(step)
     hashed = 0
     for i in range(c.n_layers):
         heads = {"mixed": c.head_split[1], "lsh": c.n_heads}.get(c.layers[i % len(c.layers)], 0)

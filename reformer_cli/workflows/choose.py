@@ -108,7 +108,7 @@ def warn_of_reach(config: RunConfig) -> None:
     """Where a context is longer than what its hashed heads can look back over."""
     model, context = config.model, config.data.context
     hashed = model.pattern == "recent" and {"mixed", "lsh"} & set(model.layers)
-    if hashed and context > max(model.look_back, model.local_round):
+    if hashed and context > model.look_back:
         times = 2 * -(-context // (2 * model.look_back))
         factors = [*model.n_buckets, times]
         if model.has_far_round:  # the other rounds have all factors but the last, and keep them

@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 
     from reformer_cli.training.auto_config import AutoSetting
 
-SAMPLE = 4096  # tokens on which scores are measured where the pattern changes
 GENTLER = 0.25  # step size, as a share of that of a new model: what was learnt is to be kept
-OF_RECENT = ("temperature", "centre", "sink", "gate")  # what heads of pattern recent have beside those of published
 
 
 class Start:
@@ -40,11 +38,6 @@ class Start:
         del base["model"]["vocab_size"]
         base["model"]["columns"] = self.config.columns or 0  # for a model that is there nobody chooses
         found = load(base)
-        if (self.config.pattern, found["model"]["pattern"]) == ("published", "recent"):
-            # As many tokens as a chunk and the one before it held.
-            base["model"] |= {"local_window": 2 * self.config.local_window}
-            base["model"] |= {"windows": [2 * n for n in self.config.windows]}
-            found = load(base)
         if named := [f"data.{name}" for name in ("tokenizer", "vocab_size") if name in found["data"]]:
             raise UserError(
                 f"--from {self.path} brings its tokenizer ({self.tokenizer.kind}, {self.tokenizer.vocab_size:,} ids)",
@@ -78,15 +71,9 @@ class Start:
             found.append(c)
         return found
 
-    def begin(self, run: Run, text: Tensor) -> None:
-        """Make the weights of a new run, and say in it where they are from. text: int64 tokens of what it trains on."""
-        found, old = self.fitted(run.config.model), self.config
-        if old.pattern == "published" and run.config.model.pattern == "recent":
-            from reformer.scales import typical_temperatures
-
-            sample = text[None, : min(SAMPLE, self.config.max_length or SAMPLE)]
-            found |= {n: t for n, t in typical_temperatures(self.model, sample).items() if n in found}
-        run.save_weights(found)
+    def begin(self, run: Run) -> None:
+        """Make the weights of a new run, and say in it where they are from."""
+        run.save_weights(self.fitted(run.config.model))
         Origin("run", str(self.path)).write(run.path)
 
     def fitted(self, config: ReformerConfig) -> dict[str, Tensor]:
@@ -95,10 +82,11 @@ class Start:
         from reformer import ReformerLM
 
         wanted, old = _tensors(ReformerLM(config)), _tensors(self.model)
+        redrawn = config.pattern == "published" and config.seed != self.config.seed  # its rotations are its seed's
         found: dict[str, Tensor] = {}
         faults = []
         for name, fresh in wanted.items():
-            taken = _taken(name, old.get(name), fresh, config.hash_seed == self.config.hash_seed)
+            taken = _taken(name, old.get(name), fresh, redrawn)
             if taken is not None:
                 found[name] = taken
                 continue
@@ -108,7 +96,7 @@ class Start:
         faults += [
             f"{name} is {list(t.shape)} in {self.path}, and has no place with these settings"
             for name, t in old.items()
-            if name not in wanted and not _may_go(name, config)
+            if name not in wanted and not (name.startswith("axial.") and config.positions != "axial")
         ]
         if faults:
             raise ConfigError(f"the weights of {self.path} do not fit these settings", faults)
@@ -120,30 +108,21 @@ def _tensors(model: ReformerLM) -> Mapping[str, Tensor]:
     return {name: t.detach() for name, t in model.state_dict().items()}
 
 
-def _taken(name: str, old: Tensor | None, fresh: Tensor, same_seed: bool) -> Tensor | None:
+def _taken(name: str, old: Tensor | None, fresh: Tensor, redrawn: bool) -> Tensor | None:
     """What a new model's tensor becomes; None where it cannot be had. fresh: that of a model never trained."""
     last = name.rsplit(".", 1)[-1]
     if last == "rotations":  # drawn, not trained: others can take their place
-        return old if old is not None and old.shape == fresh.shape and same_seed else fresh
+        return old if old is not None and old.shape == fresh.shape and not redrawn else fresh
     if last == "blend" and (old is None or (old.shape[1] < fresh.shape[1] and old.shape[::2] == fresh.shape[::2])):
         # Keys of more tokens begin as they were: the new tokens' shares are 0.
         found = fresh.new_zeros(fresh.shape)
         found[:, : old.shape[1] if old is not None else 1] = old if old is not None else 1.0
         return found
     if old is None:  # what changes nothing before it is trained
-        return fresh if last in OF_RECENT or name.startswith("line_positions.") else None
+        return fresh if name.startswith("line_positions.") else None
     if old.shape == fresh.shape:
         return old
     if name == "axial.tables.0" and old.shape[1:] == fresh.shape[1:] and len(fresh) > len(old):
         # Rows that were never trained begin as the old ones over again: vectors of a kind that the layers know.
         return old.repeat(-(-len(fresh) // len(old)), 1)[: len(fresh)].clone()
     return None
-
-
-def _may_go(name: str, config: ReformerConfig) -> bool:
-    """Whether a run's tensor can be left behind."""
-    if name.startswith("axial."):
-        return config.positions != "axial"
-    if name.endswith(".sink") and config.values == "same":  # where there can be none
-        return True
-    return config.pattern == "published" and name.endswith(OF_RECENT)

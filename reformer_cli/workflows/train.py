@@ -128,7 +128,6 @@ def _train(world: World, make_ready: Callable[[], Ready]) -> Path:
 
 def _begun(asked: Asked, world: World) -> Ready:
     """A new run: everything that can be wrong is found before anything is written."""
-    import torch
 
     from reformer_cli.config.load import resolve
     from reformer_cli.data.dataset import amount
@@ -137,7 +136,6 @@ def _begun(asked: Asked, world: World) -> Ready:
     from reformer_cli.training.distributed import check_world
     from reformer_cli.training.memory import count_parameters
     from reformer_cli.training.tensorboard import check_board
-    from reformer_cli.workflows.init_from import SAMPLE
 
     settings, tokenizer, start = _asked(asked)
     dataset, made = _opened(settings, tokenizer, start)
@@ -153,7 +151,7 @@ def _begun(asked: Asked, world: World) -> Ready:
     n = count_parameters(config.model)
     run = Run.create(asked.run, config, dataset.tokenizer)
     if start is not None:
-        start.begin(run, torch.from_numpy(dataset.tokens.train[:SAMPLE].astype("int64")))
+        start.begin(run)
     say(
         f"{run.path}: {n / 1e6:.2f} M parameters, {dataset.tokenizer.vocab_size:,} tokens of vocabulary, "
         + amount(config.data, dataset)

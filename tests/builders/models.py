@@ -7,27 +7,21 @@ from reformer import ReformerConfig, ReformerLM
 
 VARIANTS: dict[str, dict] = {
     "default": {},
-    "lsh+local, same": {
-        "layers": ("lsh", "local"), "local_round": 5, "windows": (3, 9), "n_hashes": 3, "values": "same",
-    },
-    "next with a local round": {"layers": ("lsh",), "local_round": 7, "windows": (4,), "feed_forward": "swiglu"},
+    "lsh+local": {"layers": ("lsh", "local"), "windows": (3, 9), "n_hashes": 3},
+    "lsh, swiglu": {"layers": ("lsh",), "windows": (4,), "feed_forward": "swiglu"},
     "full, layer norm, axial": {
         "layers": ("full", "mixed"), "norm": "layer", "merge": "concat", "positions": "axial",
         "axial_shape": (40, 40), "axial_dims": (16, 16), "feed_forward": "gelu",
     },
     "published": {
-        "pattern": "published", "values": "same", "key_tokens": 1, "layers": ("local", "lsh", "mixed"),
+        "pattern": "published", "key_tokens": 1, "layers": ("local", "lsh", "mixed"),
         "positions": "none", "local_window": 12, "windows": (8,), "n_hashes": 2,
     },
-    "no sink, no gates": {"sink": False, "gates": False, "n_hashes": 2, "windows": (3, 9), "head_group": 3},
-    "one slice": {"workspace_tokens": 4096, "kept_activations": 0},
-    "one slice, kept": {"workspace_tokens": 4096},
+    "one slice": {"workspace_tokens": 4096},
     "groups of heads": {"layers": ("mixed", "lsh", "full"), "head_group": 2, "n_hashes": 2, "windows": (5, 16)},
     "approximate gelu": {"feed_forward": "gelu_tanh", "norm": "layer", "norm_epsilon": 1e-5, "head_bias": False},
     "factorised buckets": {"n_buckets": (4, 4), "softcap": 0.0, "feed_forward": "relu"},
-    "far round": {
-        "n_buckets": (4, 6), "n_hashes": 2, "windows": (3, 9), "local_round": 4, "layers": ("lsh", "mixed"),
-    },
+    "far round": {"n_buckets": (4, 6), "n_hashes": 2, "windows": (3, 9), "layers": ("lsh", "mixed")},
     "columns": {"columns": 6, "n_hashes": 2, "windows": (5, 16)},
     "columns, axial": {"columns": 3, "positions": "axial", "axial_shape": (40, 40), "axial_dims": (16, 16)},
     "groups of 3": {"shorten": 3, "n_layers": 4, "layers": ("mixed", "lsh"), "n_hashes": 2, "windows": (5, 16)},
@@ -44,7 +38,7 @@ def small(dtype: torch.dtype = torch.float32, **changes) -> ReformerLM:
     """Two or three layers; output projections are drawn too, since at 0 no layer would do anything."""
     settings = {
         "vocab_size": 50, "d_model": 32, "n_layers": 3, "n_heads": 4, "d_head": 8, "n_buckets": (8,), "windows": (16,),
-        "workspace_tokens": 64, "local_window": 20, "block": 16, "stream_bits": 20,
+        "workspace_tokens": 64, "local_window": 20, "stream_bits": 20,
     }  # fmt: skip
     model = ReformerLM(ReformerConfig(**(settings | changes)))
     random = torch.Generator().manual_seed(5)

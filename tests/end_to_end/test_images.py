@@ -229,8 +229,8 @@ def test_an_image_is_scored_as_it_is_trained_on(pattern: str) -> None:
 
     # Positions for the values of an image and not one more: contexts of half an image would be another likelihood.
     config = ReformerConfig(
-        vocab_size=257, d_model=16, n_layers=2, n_heads=2, d_head=8, layers=("lsh",), pattern=pattern, values="same",
-        key_tokens=1, windows=(8,), n_buckets=(4,), positions="axial", axial_shape=(4, 6, 3), axial_dims=(4, 8, 4),
+        vocab_size=257, d_model=16, n_layers=2, n_heads=2, d_head=8, layers=("lsh",), pattern=pattern, key_tokens=1,
+        windows=(8,), n_buckets=(4,), positions="axial", axial_shape=(4, 6, 3), axial_dims=(4, 8, 4),
     )  # fmt: skip
     model = ReformerLM(config).eval()
     whole = torch.cat([torch.tensor([256]), torch.randint(256, (72,), generator=torch.Generator().manual_seed(0))])

@@ -46,7 +46,7 @@ def test_pieces_give_the_logits_of_one_forward(step: int) -> None:
     assert (torch.cat(found, 1) - whole).abs().max() < 1e-9
 
 
-@pytest.mark.parametrize("variant", ["default", "next with a local round", "published"])
+@pytest.mark.parametrize("variant", ["default", "lsh, swiglu", "published"])
 def test_one_token_from_a_graph_is_one_token(variant: str) -> None:
     """The third single token is captured, and replayed from then on; a copy of the state has no part in it."""
     model, ids = small(torch.float32, **VARIANTS[variant]).to("cuda"), tokens(60).to("cuda")

@@ -33,11 +33,13 @@ def test_against_brute_force() -> None:
 
 
 def test_a_window_as_long_as_the_text_loses_nothing_and_one_bucket_finds_all() -> None:
-    model = small(n_layers=2, windows=(300,), local_round=200)
+    model = small(n_layers=2)
+    for layer in (0, 1):
+        model.layers[layer][1].attend_to_all(300)
     for layer in hash_statistics(model, tokens(150, batch=1)):
         assert (layer.fell_out == 0).all()
-        assert (layer.found == 1).all()  # the local round holds all of the text
-        assert (layer.effective_buckets[0] == 1).all()
+        assert (layer.found == 1).all()
+        assert (layer.effective_buckets == 1).all()
     assert [s.layer for s in hash_statistics(model, tokens(150, batch=1))] == ["layer 0 attention", "layer 1 attention"]
 
 

@@ -74,9 +74,8 @@ def test_a_far_round_reaches_further() -> None:
     assert of_64[0].mean() > 2 * of_8.mean()
 
 
-@pytest.mark.parametrize("values", ["next", "same"])
-def test_with_a_far_round_decoding_is_the_whole_pass(values: str) -> None:
-    model, ids = with_buckets(small(values=values), 32), tokens(100)
+def test_with_a_far_round_decoding_is_the_whole_pass() -> None:
+    model, ids = with_buckets(small(), 32), tokens(100)
     state, found = None, []
     for part in ids.split(9, 1):
         logits, state = model.extend(part, state)
@@ -85,16 +84,16 @@ def test_with_a_far_round_decoding_is_the_whole_pass(values: str) -> None:
         assert (torch.cat(found, 1) - model(ids)).abs().max() < 1e-3
 
 
-@pytest.mark.parametrize("values", ["next", "same"])
-def test_full_attention_is_the_definition_with_one_bucket(values: str) -> None:
-    model = small(torch.float64, layers=("lsh",), values=values, windows=(4,), n_hashes=2, gates=False)
+def test_full_attention_is_the_definition_with_one_bucket() -> None:
+    model = small(torch.float64, layers=("lsh",), windows=(4,), n_hashes=2)
     full = with_rounds(model, FULL, 150)
     heads = full.layers[0][0]
+    heads.gate = None
     x, v = (torch.randn(1, 4, 150, 8, dtype=torch.float64) for _ in range(2))
     out, _ = heads.attend((x, v), _context(), heads.all_heads)
     k = heads.keys(x, heads.all_heads)
     one_bucket = torch.zeros(1, 1, 4, 150, dtype=torch.long)
-    wanted = bucket_attention_reference(k, k, v, one_bucket, [150], values=values, sink=heads.sink)
+    wanted = bucket_attention_reference(k, k, v, one_bucket, [150], values="next", sink=heads.sink)
     assert (out - wanted).abs().max() < 1e-12
 
 
@@ -108,7 +107,6 @@ def test_full_attention_of_the_published_pattern() -> None:
     model = small(
         torch.float64,
         pattern="published",
-        values="same",
         key_tokens=1,
         layers=("lsh",),
         positions="none",
@@ -132,7 +130,7 @@ def test_mistakes() -> None:
     for wrong in (4, 12, 24, 30):
         with pytest.raises(ValueError, match=f"{wrong} far buckets are no even multiple of the 8"):
             with_buckets(small(), wrong)
-    published = {"pattern": "published", "values": "same", "key_tokens": 1, "positions": "none"}
+    published = {"pattern": "published", "key_tokens": 1, "positions": "none"}
     with pytest.raises(ValueError, match="pattern published has no hash round that looks further"):
         with_buckets(small(**published), 16)
     with pytest.raises(ValueError, match="at most 1,048,576 tokens"):

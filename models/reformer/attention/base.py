@@ -23,7 +23,8 @@ class Attention(Sublayer):
     so that they are run on slices of the length; heads do not meet, so that a group of them can be run at a time.
     Nothing as wide as the model exists for the whole length.
 
-    parts: how many projections, the values' the last; unit: scores are a learned temperature times a cosine.
+    parts: how many projections, the values' the last; unit: scores are a learned temperature times a cosine, and what a
+    head has read is multiplied by a learned number between 0 and 2, of the token that reads.
     """
 
     rotary = False  # queries and keys are turned by their positions
@@ -36,7 +37,7 @@ class Attention(Sublayer):
         self.norm = nn.Identity() if self.rms else make_norm(config, config.d_model)  # project has the RMS norm inside
         self.project = nn.Linear(config.d_model, parts * heads * config.d_head, bias=False)
         self.output = nn.Linear(heads * config.d_head, config.d_model, bias=False)
-        self.gate = nn.Parameter(torch.empty(heads, config.d_model)) if config.has_gates else None
+        self.gate = nn.Parameter(torch.empty(heads, config.d_model)) if unit else None
         if unit:
             self.temperature = nn.Parameter(torch.empty(heads))
 

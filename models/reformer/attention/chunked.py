@@ -125,7 +125,7 @@ class PublishedLSHHeads(PublishedHeads):
         return cache.attend_and_append(q, k, v, ids, step, self.config.backend)
 
     def record_attention(self, program: NativeProgram, y: Tensor, cache: BucketCache) -> Tensor:
-        return program.buckets(y, cache, self.rotations, None, self.config.n_buckets, local_round=False, unit=True)
+        return program.buckets(y, cache, self.rotations, None, self.config.n_buckets, unit=True)
 
 
 def unit(x: Tensor) -> Tensor:

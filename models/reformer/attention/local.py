@@ -27,11 +27,11 @@ class LocalHeads(Attention):
         return torch.stack([self.temperature, torch.ones_like(self.temperature)])
 
     def layout(self, q: Tensor, documents: Tensor | None) -> Recent:
-        window, block, (batch, heads, length, _) = self.config.local_window, self.config.block, q.shape
+        window, (batch, heads, length, _) = self.config.local_window, q.shape
         if documents is None:
-            return make_window(batch, heads, length, window, q.device, block=block, itself=True)
+            return make_window(batch, heads, length, window, q.device, itself=True)
         buckets = documents[None, :, None].expand(1, batch, heads, length)
-        return make_recent(buckets, [window], block=block, itself=True)
+        return make_recent(buckets, [window], itself=True)
 
     def attend(
         self, qkv: tuple[Tensor, ...], context: PassContext, heads: slice, buckets: Tensor | None = None,

@@ -22,8 +22,8 @@ CENTRE_RATE = 0.02  # share of the running mean that a training pass renews
 
 
 class LSHHeads(Attention):
-    """Query and key are one unit vector, made of the last `key_tokens` tokens (ops/key_conv.py); `values: next`
-    reads what followed a match. sink: a head learns at which score it is rather to read nothing."""
+    """Query and key are one unit vector, made of the last `key_tokens` tokens (ops/key_conv.py); read is what followed
+    a match (ops/bucket_attention/README.md). sink: a head learns at which score it is rather to read nothing."""
 
     takes_delta = True
     rotations: Tensor
@@ -33,7 +33,7 @@ class LSHHeads(Attention):
         super().__init__(config, heads, parts=2)
         several = config.key_tokens > 1
         self.blend = nn.Parameter(torch.empty(heads, config.key_tokens, config.d_head)) if several else None
-        self.sink = nn.Parameter(torch.empty(heads)) if config.has_sink else None
+        self.sink = nn.Parameter(torch.empty(heads))
         rounds, width = len(config.round_buckets), rotation_width(config.n_buckets)
         # Saved with the weights: decoding and evaluation hash as training did, and with the far round beside it.
         self.register_buffer("rotations", torch.empty(heads, config.d_head, rounds, width))
@@ -41,9 +41,10 @@ class LSHHeads(Attention):
         # everything. The mean of the sequence at hand would leak the future; this one is of earlier passes.
         self.register_buffer("centre", torch.zeros(heads, config.d_head))
         self.windows, self.sizes = config.round_windows, config.round_buckets
-        if config.local_round:
-            self.windows.insert(0, config.local_round)
-            self.sizes.insert(0, 1)
+
+    def attend_to_all(self, length: int) -> None:
+        """Full attention in the hash's place from here on, for texts up to this length: a round of a single bucket."""
+        self.windows, self.sizes, self.rotations = [length], [1], self.rotations[:, :, :0]
 
     def lengths(self) -> Tensor | None:
         return self.key_lengths()[None] if self.blend is None else None  # else after they are blended
@@ -59,8 +60,10 @@ class LSHHeads(Attention):
         return blend(x, self.blend[heads], self.key_lengths()[heads], documents, before)
 
     def buckets(self, k: Tensor, heads: slice) -> Tensor:
-        """Integer [rounds, batch, heads of the group, length]; a local round, if any, comes first and has one bucket.
-        The far round, if any, is left out in training on short contexts (`trains_near`)."""
+        """Integer [rounds, batch, heads of the group, length]. The far round, if any, comes first, and is left
+        out in training on short contexts (`trains_near`)."""
+        if not self.rotations.shape[2]:
+            return torch.zeros(1, *k.shape[:3], dtype=torch.uint8, device=k.device)
         # A hash minds the direction alone: the centre, kept for unit vectors, is brought to the vectors' length.
         centre = (self.centre * self.key_lengths()[:, None].detach())[heads]
         c, rotations = self.config, self.rotations[heads]
@@ -71,9 +74,7 @@ class LSHHeads(Attention):
         hashed = lsh_hash(k, rotations, factors, centre, c.backend)
         if c.has_far_round and not near:
             hashed[1:].remainder_(c.round_buckets[1])  # the first factors are the lowest digits
-        if not c.local_round:
-            return hashed
-        return torch.cat([torch.zeros_like(hashed[:1]), hashed])
+        return hashed
 
     def attend(
         self, qkv: tuple[Tensor, ...], context: PassContext, heads: slice, buckets: Tensor | None = None,
@@ -90,28 +91,16 @@ class LSHHeads(Attention):
         if context.documents is not None:
             stride = max(self.sizes)
             sorted_by = buckets.to(torch.int32) + context.documents.to(torch.int32)[None, :, None] * stride
-        same = self.config.values == "same"
-        windows, local = self.windows, bool(self.config.local_round)
-        if len(sorted_by) < len(windows):  # without the far round
-            windows = windows[:local] + windows[local + 1 :]
-        layout, c = make_recent(sorted_by, windows, block=self.config.block, itself=False), self.config
-        sink = self.sink[heads] if self.sink is not None else None
-        out = attend(
-            k, k, v, layout, shift=0 if same else 1, alone=same, delta=delta, backend=c.backend, sink=sink, gate=gate
-        )  # fmt: skip
+        windows = self.windows[len(self.windows) - len(sorted_by) :]  # without the far round, where it is left out
+        layout, sink = make_recent(sorted_by, windows, itself=False), self.sink[heads]
+        backend = self.config.backend
+        out = attend(k, k, v, layout, shift=1, alone=False, delta=delta, backend=backend, sink=sink, gate=gate)
         return out, buckets
 
     def new_cache(self, batch: int) -> BucketCache:
         c, like = self.config, self.project.weight
         return BucketCache.empty(
-            batch,
-            self.n_heads,
-            c.d_head,
-            self.sizes,
-            self.windows,
-            like,
-            next_values=c.values == "next",
-            key_inputs=c.key_tokens - 1,
+            batch, self.n_heads, c.d_head, self.sizes, self.windows, like, next_values=True, key_inputs=c.key_tokens - 1
         )
 
     def attend_cached(self, qkv: tuple[Tensor, ...], step: DecodeStep, cache: BucketCache) -> Tensor:
@@ -125,6 +114,4 @@ class LSHHeads(Attention):
         c, centre = self.config, self.centre * self.key_lengths()[:, None]
         if self.blend is not None:
             program.key_conv(y, cache, self.blend, self.key_lengths())
-        return program.buckets(
-            y, cache, self.rotations, centre, c.n_buckets, local_round=bool(c.local_round), unit=False, sink=self.sink
-        )
+        return program.buckets(y, cache, self.rotations, centre, c.n_buckets, unit=False, sink=self.sink)

@@ -152,7 +152,7 @@ class NativeProgram:
 
     def buckets(
         self, y: Tensor, cache: BucketCache, rotations: Tensor, centre: Tensor | None, factors: Sequence[int], *,
-        local_round: bool, unit: bool, sink: Tensor | None = None,
+        unit: bool, sink: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
         """Attention of y's shared queries and keys, and values, over their buckets. unit: keys are queries brought to
         unit length, as released."""
@@ -162,7 +162,7 @@ class NativeProgram:
         numbers = torch.tensor(list(factors))
         self.emit(
             "buckets", [y, out, held.struct, torch.zeros(threads(), each), rotations, centre, numbers],
-            [each, hashed, width, len(factors), local_round, unit],
+            [each, hashed, width, len(factors), unit],
         )  # fmt: skip
         self.held += [cache, held]
         return out

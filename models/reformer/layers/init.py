@@ -10,14 +10,13 @@ from reformer.config import ReformerConfig
 # Deviation of the first embedding where rms norm brings its rows to a length: the smaller they begin, the further
 # a step turns them, and the steps of Adam are all of one size (LOG.md, 2026-11-24).
 EMBEDDING = 0.03
+TEMPERATURE = 8.0  # of scores between unit queries and keys
 
 
-def draw_rotations(
-    shape: torch.Size, generator: torch.Generator, hash_seed: int | None, dtype: torch.dtype = torch.float32
-) -> Tensor:
-    """Normal numbers for the hash of one layer: from hash_seed, as transformers draws them, else from the generator."""
-    if hash_seed is not None:
-        generator = torch.Generator().manual_seed(hash_seed)
+def draw_rotations(shape: torch.Size, generator: torch.Generator | int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Normal numbers for the hash of one layer: from a generator, or from a seed alone, as transformers draws them."""
+    if isinstance(generator, int):
+        generator = torch.Generator().manual_seed(generator)
     return torch.empty(shape, dtype=dtype).normal_(generator=generator)
 
 
@@ -30,9 +29,9 @@ def init_weights(module: nn.Module, config: ReformerConfig) -> None:
         if kind in ("bias", "gate") or name.endswith(("output.weight", "line_positions.weight")):
             p.zero_()
         elif kind == "temperature":
-            p.fill_(config.temperature)
+            p.fill_(TEMPERATURE)
         elif kind == "sink":  # as a key at a cosine of a half
-            p.fill_(config.temperature / 2)
+            p.fill_(TEMPERATURE / 2)
         elif p.dim() == 1:
             p.fill_(1.0)
         else:
@@ -43,4 +42,4 @@ def init_weights(module: nn.Module, config: ReformerConfig) -> None:
             p.copy_(torch.empty(p.shape).normal_(0.0, deviation, generator=generator))
     for name, b in module.named_buffers():
         if name.endswith("rotations"):
-            b.copy_(draw_rotations(b.shape, generator, config.hash_seed))
+            b.copy_(draw_rotations(b.shape, config.seed if config.pattern == "published" else generator))

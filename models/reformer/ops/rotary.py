@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from reformer.backends.compiler import is_exporting
 from reformer.backends.dtypes import upcast
 
+BASE = 10_000.0  # the longest wavelength, over 2 pi
+
 
 @dataclass(frozen=True)
 class Rotary:
@@ -18,13 +20,12 @@ class Rotary:
     begins; None: all at 0."""
 
     d_head: int
-    base: float
     dtype: torch.dtype
     device: torch.device
     starts: Tensor | None = None
 
     def phase(self, here: slice) -> Tensor:
-        """Complex [tokens, d_head / 2], by which pair n of a vector at position t turns: exp(i t base^(-2n/d_head)); of
+        """Complex [tokens, d_head / 2], by which pair n of a vector at position t turns: exp(i t BASE^(-2n/d_head)); of
         the rows of `starts` one after the other.
 
         A slice's first position is turned in float64, since at the ten-millionth token float32 would be off by a whole
@@ -32,16 +33,16 @@ class Rotary:
         """
         exact = self.dtype == torch.float64
         starts = self.starts if self.starts is not None else torch.zeros(1, dtype=torch.int64, device=self.device)
-        first = _turns(starts + here.start, speeds(self.d_head, self.base, self.device))
+        first = _turns(starts + here.start, speeds(self.d_head, self.device))
         make = _table.__wrapped__ if is_exporting() else _table  # what an export makes holds no values to keep
-        table = make(self.d_head, self.base, here.stop - here.start, self.device, exact)
+        table = make(self.d_head, here.stop - here.start, self.device, exact)
         return (first.to(table.dtype)[:, None] * table).flatten(0, 1)
 
 
-def speeds(d_head: int, base: float, device: torch.device) -> Tensor:
-    """base^(-2n/d_head) of pair n: float64 [d_head / 2], radians a token."""
+def speeds(d_head: int, device: torch.device) -> Tensor:
+    """BASE^(-2n/d_head) of pair n: float64 [d_head / 2], radians a token."""
     half = d_head // 2
-    return base ** -(torch.arange(half, dtype=torch.float64, device=device) / half)
+    return BASE ** -(torch.arange(half, dtype=torch.float64, device=device) / half)
 
 
 def _turns(positions: Tensor, speed: Tensor) -> Tensor:
@@ -51,8 +52,8 @@ def _turns(positions: Tensor, speed: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=16)
-def _table(d_head: int, base: float, n: int, device: torch.device, exact: bool) -> Tensor:
-    turns = _turns(torch.arange(n, device=device), speeds(d_head, base, device))
+def _table(d_head: int, n: int, device: torch.device, exact: bool) -> Tensor:
+    turns = _turns(torch.arange(n, device=device), speeds(d_head, device))
     return turns if exact else turns.to(torch.complex64)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from reformer.config import ReformerConfig
+from reformer.config import MOST_KEPT_ACTIVATIONS, ReformerConfig
 from reformer.decode.cache import Cache
 from reformer.decode.program import NativeProgram
 from reformer.decode.step import DecodeStep
@@ -31,7 +31,6 @@ class ReversibleSequence:
     couplings: Sequence[Coupling]
     chunk_heads: int
     graph_bytes: int = 0
-    most_graph_bytes: int = 0
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """Of all couplings, in order."""
@@ -71,7 +70,7 @@ class ReversibleSequence:
         """Whether backward is to use the graphs of forward and not make them again: for texts of one slice, of which
         they are small."""
         tokens = batch * length
-        return tokens <= self.streams.chunk_tokens and tokens * self.graph_bytes <= self.most_graph_bytes
+        return tokens <= self.streams.chunk_tokens and tokens * self.graph_bytes <= MOST_KEPT_ACTIVATIONS
 
     def run_back(
         self, pair: Pair, gradients: Pair, context: PassContext, saved: Sequence[Any], graphs: list[Graph] | None = None

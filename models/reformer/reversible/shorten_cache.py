@@ -111,7 +111,7 @@ class GroupCache(Cache):
         own, as far as all rows complete as many groups; None where a layer cannot be."""
         own, rotary = NativeProgram(program.batch, program.d_model, inner.streams.bits), program.rotary
         if rotary is not None:
-            own.phases = own.phase(speeds(rotary.d_head, rotary.base, rotary.device))
+            own.phases = own.phase(speeds(rotary.d_head, rotary.device))
         if not inner.record(own, self.caches):
             return None
         own.finish(own.buffer(1))  # its result is its streams

@@ -32,7 +32,7 @@ def pair(layers: list[str], n_hashes: int, chunks: tuple[int, int] = (16, 16), g
         parameter.data += 0.05 * torch.randn_like(parameter)
     config = ReformerConfig(
         vocab_size=VOCAB, d_model=D_MODEL, n_layers=len(layers), n_heads=HEADS, d_head=D_HEAD, d_ff=D_FF,
-        layers=tuple(layers), pattern="published", values="same", key_tokens=1, local_window=chunks[0],
+        layers=tuple(layers), pattern="published", key_tokens=1, local_window=chunks[0],
         windows=(chunks[1],),
         n_hashes=n_hashes, n_buckets=(4, 6), positions="axial", axial_shape=grid, axial_dims=(8, 16), norm="layer",
         feed_forward="relu", merge="concat", softcap=0.0, stream_bits=24,

@@ -33,7 +33,7 @@ def plain_project(x, weight, parts: int, heads: int, scale, phase, *, rms: bool,
 
 
 def rotary(d_head: int, dtype: torch.dtype, start: int) -> Rotary:
-    return Rotary(d_head, 10_000.0, dtype, torch.device("cpu"), torch.tensor([start]))
+    return Rotary(d_head, dtype, torch.device("cpu"), torch.tensor([start]))
 
 
 def plain_mlp(x: Tensor, widen: Tensor, narrow: Tensor) -> Tensor:

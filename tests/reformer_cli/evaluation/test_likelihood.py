@@ -59,7 +59,6 @@ def test_two_readings_of_a_causal_pattern_are_one() -> None:
 
 PUBLISHED = {
     "pattern": "published",
-    "values": "same",
     "key_tokens": 1,
     "positions": "none",
     "layers": ("lsh",),

@@ -193,8 +193,7 @@ INLINE void hash(const float *x, const float *centre, const float *rotations, in
 }
 
 /* p: y [rows, 2, heads, d], out, Buckets, scratch of every thread, rotations [heads, d, rounds, width], centre [heads, d] or
-   NULL, factors; n: numbers of scratch each, hashed rounds, width, factors, whether round 0 is the local one, whether keys
-   are queries brought to unit length. */
+   NULL, factors; n: numbers of scratch each, hashed rounds, width, factors, whether keys are queries brought to unit length. */
 void op_buckets(const Program *P, const Operation *o) {
     const Buckets *S = o->p[2];
     int64_t d = S->d, H = S->heads, rounds = o->n[1], width = o->n[2], from, to;
@@ -205,10 +204,9 @@ void op_buckets(const Program *P, const Operation *o) {
             int64_t row = r / H * P->new_tokens + i, h = r % H, ids[MOST_ROUNDS] = {0};
             const float *q = (const float *)o->p[0] + (row * 2 * H + h) * d, *k = q;
             const float *centre = o->p[5] ? (const float *)o->p[5] + h * d : NULL;
-            hash(q, centre, (const float *)o->p[4] + h * d * rounds * width, d, rounds, width, o->p[6], o->n[3], scratch,
-                 ids + o->n[4]);
+            hash(q, centre, (const float *)o->p[4] + h * d * rounds * width, d, rounds, width, o->p[6], o->n[3], scratch, ids);
             for (int64_t round = 0; round < S->rounds; round++) ids[round] %= S->sizes[round]; /* a near round has fewer */
-            if (o->n[5]) {
+            if (o->n[4]) {
                 float scale = 1 / sqrtf((products(q, q, d) / d + 1e-6f) * d);
                 for (int64_t c = 0; c < d; c++) unit[c] = q[c] * scale;
                 k = unit;
