@@ -30,15 +30,15 @@ CEILINGS = {
     "files in the largest circle": (0, 0),
     "entries of models/reformer": (17, 17),
     "entries of reformer_cli": (15, 15),
-    "settings": (75, 60),
-    "Python files over 300 lines": (6, 0),
+    "settings": (66, 60),
+    "Python files over 300 lines": (4, 0),
     "functions over 60 lines (Triton 100)": (3, 0),
-    "lines of README.md": (150, 150),
+    "lines of README.md": (145, 150),
     "citations of what is not in the repository": (0, 0),
     "paths in comments that do not exist": (0, 0),
-    "isinstance of a sub-layer or decoding state": (5, 0),
-    "imports of the core's insides": (10, 0),
-    "lines of the packages (Python and C)": (24_000, 20_500),
+    "isinstance of a sub-layer or decoding state": (4, 0),
+    "imports of the core's insides": (9, 0),
+    "lines of the packages (Python and C)": (23_650, 20_500),
 }
 PUBLIC = {"config", "checkpoint", "sampling", "memory", "analysis", "rehash", "backends"}  # of the core
 CITED = re.compile(r"design[ ]section|\.\.[/]shared", re.IGNORECASE)  # the brackets: this line is no citation
