@@ -99,7 +99,6 @@ def test_evaluations_can_begin_with_a_resumed_run(
 def test_published_runs_say_which_likelihood_they_are_scored_by(reformer: Program, text: Path) -> None:
     published = [
         "pattern=published",
-        "values=same",
         "key_tokens=1",
         "positions=none",
         "layers=[local,lsh]",
