@@ -18,7 +18,7 @@ def corpus(
         typer.Argument(metavar="CORPUS...", help="Files, folders, - (standard input), gutenberg:ID, python-reference."),
     ],
     set_: SetOption = None,
-    encoding: Annotated[str | None, typer.Option(help="Encoding of the files; default utf-8.")] = None,
+    encoding: Annotated[str | None, typer.Option(help="Encoding of the files; default: found file by file.")] = None,
     tokens: Annotated[
         bool, typer.Option("--tokens", help="Tokenise it too, as `train` would, which then need not do it.")
     ] = False,

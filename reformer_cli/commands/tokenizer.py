@@ -39,7 +39,7 @@ def train(
     val_fraction: Annotated[
         float, typer.Option(min=0, max=0.5, help="Share at the end of each document that is not looked at.")
     ] = 0.05,
-    encoding: Annotated[str, typer.Option(help="Encoding of the corpus files.")] = "utf-8",
+    encoding: Annotated[str, typer.Option(help="Encoding of the corpus files.")] = "auto",
     kind: Annotated[
         SubwordKind, typer.Option(help="bpe merges pairs; unigram keeps the pieces that make the text likeliest.")
     ] = "bpe",

@@ -37,7 +37,9 @@ def train(
     minutes: Annotated[float | None, typer.Option(help="Stop after so many minutes; default 10.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with --run, or with the newest run.")] = False,
     seed: Annotated[int | None, typer.Option(help="Seed of the weights, the order of the text and dropout.")] = None,
-    encoding: Annotated[str | None, typer.Option(help="Encoding of the corpus files; default utf-8.")] = None,
+    encoding: Annotated[
+        str | None, typer.Option(help="Encoding of the corpus files; default: found file by file.")
+    ] = None,
     validation: Annotated[
         list[str] | None,
         typer.Option(metavar="FILE", help="Validate on this text, not on a held-out share of the corpus; repeatable."),

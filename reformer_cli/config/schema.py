@@ -25,7 +25,10 @@ class DataConfig:
     validation: tuple[str, ...] = Field(
         default=(), description="texts that are validated on instead of a held-out share, named like the corpus"
     )
-    encoding: str = Field(default="utf-8", description="of the corpus files")
+    encoding: str = Field(
+        default="auto",
+        description="of the corpus files; auto: UTF-8 or, where a file is none, what its bytes are for sure",
+    )
     text_field: str = Field(
         default="text", min_length=1, description="what holds the text in rows of .jsonl and .parquet"
     )

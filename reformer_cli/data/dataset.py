@@ -62,6 +62,10 @@ def open_dataset(
             )
         for scan in scans:
             scan.check(data.errors)
+            for name, (files, sure, which) in scan.encodings.items():
+                report(
+                    f"note: {which}{f' and {files - 1:,} more' if files > 1 else ''} read as {name}, {sure:.0%} sure"
+                )
             if scan.replaced:
                 first = scan.notes[0] if scan.notes else ""
                 what = "invalid bytes became U+FFFD" if data.image_size is None else "images were converted"

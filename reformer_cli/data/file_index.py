@@ -7,7 +7,7 @@ import json
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -19,8 +19,8 @@ from reformer_cli.data.sources import Source
 from reformer_cli.data.text_decoding import Options
 from reformer_cli.utils.errors import UserError
 
-VERSION = 2  # of the readers: a change makes files be read again
-COLUMNS = "digest, bytes, words, lengths, faults, n_faults, notes, replaced, cut"
+VERSION = 3  # of the readers: a change makes files be read again
+COLUMNS = "digest, bytes, words, lengths, faults, n_faults, notes, replaced, cut, encodings"
 FIELDS = COLUMNS.count(",") + 1
 PATIENCE = 60.0  # seconds to wait for another process that writes
 
@@ -30,7 +30,7 @@ class Record:
     """What a file holds. lengths: int64, characters of each document, -1 where it cannot be read.
 
     replaced: places where bytes were no text and became U+FFFD; notes: where that was. cut: characters left out, such
-    as a licence.
+    as a licence. encodings: other than UTF-8, and how surely.
     """
 
     digest: bytes
@@ -42,15 +42,23 @@ class Record:
     notes: list[str]
     replaced: int
     cut: int = 0
+    encodings: dict[str, float] = field(default_factory=dict)
 
     def row(self) -> tuple[Any, ...]:
-        told = json.dumps(self.faults), self.n_faults, json.dumps(self.notes), self.replaced, self.cut
+        told = (
+            json.dumps(self.faults),
+            self.n_faults,
+            json.dumps(self.notes),
+            self.replaced,
+            self.cut,
+            json.dumps(self.encodings),
+        )
         return self.digest, self.bytes, self.words, self.lengths.tobytes(), *told
 
     @classmethod
     def of_row(cls, row: tuple[Any, ...]) -> Record:
-        digest, n_bytes, words, lengths, faults, n_faults, notes, *counts = row
-        told = json.loads(faults), n_faults, json.loads(notes), *counts
+        digest, n_bytes, words, lengths, faults, n_faults, notes, *counts, encodings = row
+        told = json.loads(faults), n_faults, json.loads(notes), *counts, json.loads(encodings)
         return cls(digest, n_bytes, words, np.frombuffer(lengths, np.int64), *told)
 
 
@@ -141,7 +149,7 @@ class Index(Table):
             path.parent.mkdir(parents=True, exist_ok=True)
         try:
             super().__init__(str(path) if path else "", self.LAYOUT)
-            self.run("SELECT path, n_faults FROM files LIMIT 1")
+            self.run("SELECT path, encodings FROM files LIMIT 1")
         except Damaged:
             if path is None:
                 raise

@@ -95,6 +95,7 @@ class Scan:
     replaced: int = 0  # places where bytes were no text and became U+FFFD
     notes: list[str] = field(default_factory=list)
     cut: int = 0  # characters left out of files, such as a licence
+    encodings: dict[str, tuple[int, float, str]] = field(default_factory=dict)  # files, least sure, which that is
     formats: Counter[str] = field(default_factory=Counter)  # files by ending
     skipped: Counter[str] = field(default_factory=Counter)  # what folders hold besides, by reason
     examples: dict[str, str] = field(default_factory=dict)  # a path for each reason
@@ -132,6 +133,9 @@ class Scan:
         self.replaced += record.replaced
         self.cut += record.cut
         self.notes += record.notes[: MOST_FAULTS - len(self.notes)]
+        for name, sure in record.encodings.items():
+            files, least, which = self.encodings.get(name, (0, 2.0, ""))
+            self.encodings[name] = (files + 1, *min((least, which), (sure, source.name)))
 
 
 @contextmanager
@@ -234,9 +238,8 @@ def read_file(source: Source, options: Options) -> Record:
         n_faults += 1
         faults.append(str(fault))
     found = np.frombuffer(lengths, np.int64)
-    return Record(
-        total.digest(), n_bytes, words, found, faults, n_faults, replaced.notes, replaced.places, replaced.cut
-    )
+    told = replaced.notes, replaced.places, replaced.cut, replaced.encodings
+    return Record(total.digest(), n_bytes, words, found, faults, n_faults, *told)
 
 
 def reread(source: Source, record: Record, options: Options) -> Iterator[tuple[int, str, int, Iterator[str]]]:

@@ -18,7 +18,7 @@ from reformer_cli.data.formats.base import Document
 from reformer_cli.data.formats.registry import IMAGES, READERS, UNPACKERS, format_of
 from reformer_cli.data.text_decoding import Options, Replacements, UnreadableText
 from reformer_cli.utils.errors import UserError
-from reformer_cli.utils.files import cache_folder
+from reformer_cli.utils.files import cache_folder, not_there
 
 BUILT_IN = "python-reference"
 GUTENBERG = gutenberg.GUTENBERG
@@ -115,9 +115,8 @@ def _file(spec: str, stack: ExitStack, images: bool) -> Source:
         with open(spec, "rb") as pipe:  # such as a shell's <(zcat book.gz)
             return _source(spec, stack.enter_context(_kept(pipe)), kind)
     except (FileNotFoundError, ValueError):
-        raise UserError(
-            f"no file or folder {spec!r}", f"the built-in text is called {BUILT_IN}, a Gutenberg book {GUTENBERG}2554"
-        ) from None
+        hint = f"the built-in text is called {BUILT_IN}, a Gutenberg book {GUTENBERG}2554"
+        raise not_there(spec, hint) from None
     except OSError as error:
         raise UserError(f"cannot read {spec}: {error.strerror}") from None
 

@@ -1,32 +1,34 @@
-"""Text piece by piece, so that a file larger than memory can be scored: the same tokens as if it were read at once."""
+"""Text of one file piece by piece, so that one larger than memory can be scored: the same tokens as if read at once."""
 
 from __future__ import annotations
 
-import gzip
+import os
 import re
 import sys
-import zlib
 from collections.abc import Iterator
-from contextlib import nullcontext
 from pathlib import Path
-from typing import IO
 
-from reformer_cli.data.text_decoding import OpenFile, Options, Replacements, UnreadableText, decoded
+from reformer_cli.data.formats import registry
+from reformer_cli.data.formats.base import Document
+from reformer_cli.data.formats.registry import READERS, format_of
+from reformer_cli.data.text_decoding import OpenFile, Options, Replacements, UnreadableText
 from reformer_cli.utils.errors import UserError
+from reformer_cli.utils.files import not_there
 
 SIZE = 2**20  # characters of a piece, or a word more
+PLAIN = (".txt", "")  # the format of what has no known ending
 # Of every tokenizer, text up to here has the same tokens whatever comes after, as `base.CUTS` says.
 SAFE = re.compile(r"\n(?=[ \n\x21-\x40])|[^ \t\r\n](?= )")
 
 
 def read_pieces(name: str, size: int = SIZE) -> Iterator[str]:
-    """A UTF-8 text (also .gz; - for standard input) in pieces that can be tokenised one by one; a byte order
-    mark goes, \\r\\n becomes \\n. Holds one piece, or the longest word.
+    """The text of a file, as training would see it (- for standard input), in pieces that can be tokenised one by one.
+    Holds one piece, or the longest word.
 
-    Raises UserError for a file that is missing, unreadable, binary or not UTF-8, saying where, at the first such place.
+    Raises UserError for a file that is missing, unreadable or no text, saying where, at the first such place.
     """
     held, searched = "", 0
-    for text in _decoded(name):
+    for text in _joined(name):
         held += text
         start = 0
         while match := SAFE.search(held, max(start + size, searched)):
@@ -40,42 +42,47 @@ def read_pieces(name: str, size: int = SIZE) -> Iterator[str]:
 
 def read_text(name: str) -> str:
     """All of such a text at once."""
-    return "".join(_decoded(name))
+    return "".join(_joined(name))
 
 
-def _decoded(name: str) -> Iterator[str]:
-    file = _open(name)
+def _joined(name: str) -> Iterator[str]:
+    """The documents of a file one after another, a blank line between them; of several the last ends its line."""
+    end, number = "", 0  # end: of what was given out
     try:
-        with nullcontext() if name == "-" else file:
-            where = "standard input" if name == "-" else name
-            yield from decoded(OpenFile(where, file, Options(), Replacements()))  # type: ignore[arg-type]
+        for number, document in enumerate(_documents(name)):
+            if number and end:
+                yield "\n" * (2 - len(end) + len(end.rstrip("\n")))
+            for piece in document.pieces:
+                yield piece
+                end = (end + piece)[-2:]
+        if number and not end.endswith("\n"):
+            yield "\n"
     except UnreadableText as error:  # --encoding, which a corpus is read with, is no option here
-        hint = "give plain text" if "binary" in error.message else "convert it: iconv -f latin1 -t utf-8"
-        raise UserError(error.message, hint) from None
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise UserError(f"{name} is not a whole gzip file ({error})", "unpack or download it again") from None
-    except OSError as error:
-        raise UserError(f"cannot read {name}: {error.strerror}") from None
+        hint = error.hint.partition(", or --set ")[0].replace("add --encoding ", "convert it: iconv -t utf-8 -f ")
+        raise UserError(error.message, hint.replace("give its --encoding", "convert it: iconv -t utf-8 -f")) from None
 
 
-def _open(name: str) -> IO[bytes]:
+def _documents(name: str) -> Iterator[Document]:
     if name == "-":
-        return sys.stdin.buffer
-    try:
-        return gzip.open(name) if name.endswith(".gz") else open(name, "rb")  # type: ignore[return-value]
-    except FileNotFoundError:
-        raise UserError(f"no file {name!r}") from None
-    except OSError as error:
-        raise UserError(f"cannot read {name}: {error.strerror}") from None
+        return READERS[PLAIN[0]](OpenFile("standard input", sys.stdin.buffer, Options(), Replacements()))
+    check_readable(name)
+    kind = format_of(os.path.basename(name)) or PLAIN
+    return registry.documents(name, name, *kind, Options(), Replacements())
 
 
 def check_readable(name: str) -> None:
     """Raises UserError for a file that is missing or cannot be opened."""
-    if name != "-":
-        _open(name).close()
+    try:
+        if name != "-":
+            open(name, "rb").close()
+    except FileNotFoundError:
+        raise not_there(name) from None
+    except OSError as error:
+        raise UserError(f"cannot read {name}: {error.strerror}") from None
 
 
 def size_of(name: str) -> int | None:
-    """Bytes that `read_pieces` will read, for a progress bar; None where that is not known before."""
-    path = Path(name)
-    return path.stat().st_size if name != "-" and path.suffix != ".gz" and path.is_file() else None
+    """Bytes of text that `read_pieces` will read, for a progress bar; None where that is not known before."""
+    path, kind = Path(name), format_of(os.path.basename(name)) or PLAIN
+    plain = READERS[kind[0]] is READERS[PLAIN[0]] and not kind[1]
+    return path.stat().st_size if name != "-" and plain and path.is_file() else None

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from reformer_cli.utils.errors import UserError
 from reformer_cli.utils.format import as_size
+
+NEAR = 0.8  # how alike names are of which one may be meant for the other
 
 
 def cache_folder() -> Path:
@@ -28,6 +33,18 @@ def check_free(path: Path, overwrite: bool, option: str = "--output") -> None:
         raise UserError(
             f"{option} {path} is there already ({as_size(size)})", "choose another name, or add --overwrite"
         )
+
+
+def not_there(name: str, hint: str = "") -> UserError:
+    """What to say of a file or folder that does not exist."""
+    if re.match(r"(?i)(?:https?|ftp)://|www\.", name):
+        return UserError(f"{name} is a web address", "save it as a file first, and name that")
+    path = Path(name)
+    with suppress(OSError, ValueError):
+        here = {entry.lower(): entry for entry in os.listdir(path.parent)}
+        if near := difflib.get_close_matches(path.name.lower(), here, 1, NEAR):
+            hint = f"did you mean {path.parent / here[near[0]]}?"
+    return UserError(f"no file or folder {name!r}", hint)
 
 
 def key(*parts: object) -> str:

@@ -47,6 +47,10 @@ class CorpusReport:
         ]
         left_out = {"empty documents": about["empty_documents"], "unreadable": about["unreadable"]}
         rows += [("left out", f"{n:,}", why) for why, n in left_out.items() if n]
+        rows += [
+            ("encoding", f"{entry['files']:,}", f"{name}, at least {entry['confidence']:.0%} sure: {entry['such_as']}")
+            for name, entry in about["encodings"].items()
+        ]
         if about["cut"]:
             rows.append(("cut", f"{about['cut']:,}", "characters: Project Gutenberg's headers, licences and credits"))
         if (replaced := about["replaced"])["places"]:
@@ -90,6 +94,10 @@ def _figures(found: Scan) -> dict[str, Any]:
         "unreadable": found.n_faults,
         "replaced": {"places": found.replaced, "such_as": found.notes},
         "cut": found.cut,
+        "encodings": {
+            name: {"files": files, "confidence": sure, "such_as": which}
+            for name, (files, sure, which) in sorted(found.encodings.items())
+        },
         "skipped": {why: {"files": n, "such_as": found.examples[why]} for why, n in found.skipped.most_common()},
         "tokenised": [{name: manifest[name] for name in keep} for manifest in tokenised_before(found.digest)],
         "digest": found.digest,

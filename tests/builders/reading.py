@@ -17,7 +17,7 @@ from reformer_cli.tokenizers.base import Tokenizer
 def silent(_: str) -> None: ...
 
 
-def read(*specs: object, encoding: str = "utf-8", text_field: str = "text") -> dict[str, str]:
+def read(*specs: object, encoding: str = "auto", text_field: str = "text") -> dict[str, str]:
     """Name -> text of each document. Raises UserError for the first that cannot be read."""
     options = Options(encoding, text_field)
     with scanned([str(s) for s in specs], options, 1, silent) as scan:
@@ -25,7 +25,7 @@ def read(*specs: object, encoding: str = "utf-8", text_field: str = "text") -> d
         return {name: text for source, record in _files(scan) for name, text in _texts(source, record, options)}
 
 
-def faults(*specs: object, encoding: str = "utf-8", text_field: str = "text") -> list[str]:
+def faults(*specs: object, encoding: str = "auto", text_field: str = "text") -> list[str]:
     """All that cannot be read."""
     with scanned([str(s) for s in specs], Options(encoding, text_field), 1, silent) as scan:
         return scan.faults

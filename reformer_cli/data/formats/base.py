@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from reformer_cli.data.text_decoding import OpenFile, UnreadableText, decode_whole
+from reformer_cli.data.text_decoding import OpenFile, UnreadableText, decode_whole, plain_line_ends
 
 WHICH = "say which: --set data.text_field=NAME"
 SURROGATE = re.compile("[\ud800-\udfff]")
@@ -37,7 +37,7 @@ def field_text(value: Any, name: str, file: OpenFile) -> str:
         value = decode_whole(value, "utf-8", file, lambda error: not_utf8(error, name, "text"))
     if not isinstance(value, str):
         raise UnreadableText(f"{name}: field {field!r} is no text but {type(value).__name__}", WHICH)
-    return SURROGATE.sub("\ufffd", value).replace("\r\n", "\n")
+    return plain_line_ends(SURROGATE.sub("\ufffd", value))
 
 
 def some_names(names: Iterable[object]) -> str:

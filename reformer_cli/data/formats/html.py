@@ -12,7 +12,7 @@ import numpy as np
 from reformer_cli.data.formats.base import Document
 from reformer_cli.data.formats.html_encoding import decode_page
 from reformer_cli.data.gutenberg import cut_licence
-from reformer_cli.data.text_decoding import OpenFile, UnreadableText
+from reformer_cli.data.text_decoding import OpenFile, UnreadableText, plain_line_ends
 from reformer_cli.utils.extras import missing_package
 from reformer_cli.utils.format import as_size
 
@@ -153,7 +153,7 @@ def _flow(root: Any, silence: _Silence) -> Iterator[str]:
         tag = path[-1]
         if tag == TEXT_NODE:
             text = node.text_content or ""
-            text = text.replace("\r\n", "\n") if kept else SPACE.sub(" ", text)
+            text = plain_line_ends(text) if kept else SPACE.sub(" ", text)
             text = text.lstrip(" ") if (waiting or spaced) and not kept else text
             if text:
                 yield (waiting if begun else "") + text

@@ -2,40 +2,44 @@
 
 from __future__ import annotations
 
-import codecs
 import re
 
-from reformer_cli.data.text_decoding import OpenFile, UnreadableText, decode_whole
+from reformer_cli.data.encodings import AUTO, SURE, guess, marked
+from reformer_cli.data.text_decoding import BLOCK, OpenFile, UnreadableText, decode_whole, encoding_hint
 from reformer_cli.utils.extras import missing_package
 
 DECLARED = re.compile(rb"""<(?:meta[^>]{0,200}charset|\?xml[^>]{0,100}encoding)\s*=\s*["']?\s*([\w.:-]{1,40})""", re.I)
 COMMENT = re.compile(rb"<!--.*?(?:-->|\Z)", re.DOTALL)
 HEAD = 4096  # bytes in which a page declares its encoding
-AS_BROWSERS_DO = {  # Python's codecs of these names know fewer characters than browsers do
-    "gbk": "gb18030", "shift_jis": "cp932", "euc-kr": "cp949", "big5": "big5hkscs", "iso-8859-8-i": "iso-8859-8",
-    "macintosh": "mac_roman", "x-mac-cyrillic": "mac_cyrillic", "windows-874": "cp874", "x-user-defined": "cp1252",
-}  # fmt: skip
 
 
 def decode_page(data: bytes, name: str, encoding: str, file: OpenFile) -> str:
     """By its byte order mark, else as it declares, else by `encoding`. Raises UnreadableText where it is none of it."""
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        encoding = "utf-16"
-    elif data.startswith(codecs.BOM_UTF8):
+    mark, found = marked(data), None
+    if mark is not None:
+        encoding = mark
+    elif declared := _declared(data, name):
+        encoding = declared
+    elif encoding == AUTO:
         encoding = "utf-8"
-    else:
-        encoding = _declared(data, name) or encoding
+        if not _is_utf8(data) and (found := guess(data[:BLOCK])) is not None and found.confidence >= SURE:
+            encoding = found.name
+            file.replaced.found(found)
 
     def fault(error: UnicodeDecodeError) -> UnreadableText:
         line = data.count(b"\n", 0, error.start) + 1
         what = f"byte {error.start} (line {line}) is 0x{data[error.start]:02x}"
-        hint = "give its encoding, such as --encoding latin-1, or --set data.errors=replace"
-        return UnreadableText(f"{name} is not {encoding}: {what}", hint)
+        return UnreadableText(f"{name} is not {encoding}: {what}", encoding_hint(found))
 
+    return decode_whole(data, encoding, file, fault).lstrip("\ufeff")
+
+
+def _is_utf8(data: bytes) -> bool:
     try:
-        return decode_whole(data, AS_BROWSERS_DO.get(encoding, encoding), file, fault).removeprefix("\ufeff")
-    except LookupError:
-        raise UnreadableText(f"{name} is read as the unknown encoding {encoding!r}", "try utf-8") from None
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _declared(data: bytes, name: str) -> str:

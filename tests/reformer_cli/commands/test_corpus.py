@@ -74,7 +74,7 @@ def test_all_that_cannot_be_read_is_named_at_once(reformer: Program, folder: Pat
 
 
 def test_training_stops_or_leaves_out_or_replaces(reformer: Program, folder: Path) -> None:
-    (folder / "latin.txt").write_bytes(b"caf\xe9 " * 50)
+    (folder / "latin.txt").write_bytes(b"caf\xe9 " * 50 + "é".encode() * 60)  # damaged, for most of it is UTF-8
     train = ["train", folder, *TINY, "--steps", 1]
     assert "latin.txt is not utf-8: byte 3" in reformer(*train, "--run", "a").error
     assert not Path("a").exists()

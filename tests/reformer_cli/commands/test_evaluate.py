@@ -208,7 +208,7 @@ def test_context_limits_what_is_seen(reformer: Program, run: Path, text: Path) -
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["none.txt"], "no file 'none.txt'"),
+        (["none.txt"], "no file or folder 'none.txt'"),
         (["empty.txt"], "empty.txt is empty"),
         (["latin.txt"], "not utf-8: byte 0"),
         (["--context", "1"], "'--context': Input should be greater than or equal to 2"),

@@ -54,7 +54,7 @@ def test_context_mistakes(reformer: Program, run: Path) -> None:
     assert "--contexts 'x' is not a number" in reformer(*options, "--contexts", "16,x").error
     assert "--contexts '1' is not a number of tokens, at least 2" in reformer(*options, "--contexts", "1").error
     assert "one.txt has 1 tokens" in reformer(*options, "one.txt").error
-    assert "no file 'none.txt'" in reformer(*options, "none.txt").error
+    assert "no file or folder 'none.txt'" in reformer(*options, "none.txt").error
 
 
 def test_evaluations_during_training_and_at_its_end(

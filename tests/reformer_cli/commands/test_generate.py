@@ -110,7 +110,7 @@ def test_ctrl_c_keeps_what_there_is(reformer: Program, run: Path, monkeypatch: p
     [
         (["--prompt", "a", "-"], "exclude each other"),
         (["hello"], "unexpected argument 'hello'; did you mean --prompt 'hello'?"),
-        (["--prompt-file", "none.txt"], "no file 'none.txt'"),
+        (["--prompt-file", "none.txt"], "no file or folder 'none.txt'"),
         (["--temperature", "-1"], "--temperature -1.0: should be greater than or equal to 0"),
         (["--top-p", "7", "--min-p", "9"], "--min-p 9.0"),
         (["--max-tokens", "x"], "x"),

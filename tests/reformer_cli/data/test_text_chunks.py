@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reformer_cli.data.text_chunks import read_pieces, size_of
+from reformer_cli.data.text_decoding import plain_line_ends
 from reformer_cli.evaluation.token_facts import facts_of
 from reformer_cli.tokenizers.base import ByteTokenizer
 from reformer_cli.tokenizers.subword import train_subwords
@@ -28,7 +29,7 @@ def test_pieces_have_the_tokens_of_the_whole(tmp_path_factory: pytest.TempPathFa
     path = tmp_path_factory.mktemp("pieces") / "t.txt"
     path.write_bytes(text.encode())
     pieces = list(read_pieces(str(path), size))
-    whole = text.replace("\r\n", "\n")
+    whole = plain_line_ends(text)
     assert "".join(pieces) == whole
     for tokenizer in TOKENIZERS:
         parts = [tokenizer.encode(piece) for piece in pieces]
@@ -63,7 +64,7 @@ def test_marks_line_ends_gzip_and_standard_input(tmp_path: Path, monkeypatch: py
     [
         (b"good\n" * 9 + b"b\xe9d\n", r"is not utf-8: byte 46 \(line 10\) is 0xe9"),
         (b"good\n" * 9 + b"b\0d\n", "looks binary: a zero byte at 46"),
-        (b"\xff\xfe", r"is not utf-8: byte 0 \(line 1\)"),
+        (b"\xff\xffx", r"is not utf-8: byte 0 \(line 1\)"),
     ],
 )
 def test_what_is_no_text_is_named_with_its_place_in_the_whole_file(tmp_path: Path, data: bytes, message: str) -> None:
