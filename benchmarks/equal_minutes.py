@@ -193,7 +193,7 @@ def peer(
     """Train a peer on a text and score it on another."""
     keep_freed_memory()
     if vocab:
-        from reformer_cli.tokenizers.subword import train_subwords
+        from reformer_cli.tokenizers.train_subword import train_subwords
 
         tokenizer = train_subwords([text.read_text("utf-8")], vocab, case_markers=ours)
     else:

@@ -36,7 +36,7 @@ from reformer_cli.config.schema import DataConfig
 from reformer_cli.data.dataset import open_dataset
 from reformer_cli.data.sources import python_reference
 from reformer_cli.tokenizers.load import load_tokenizer
-from reformer_cli.tokenizers.subword import train_subwords
+from reformer_cli.tokenizers.train_subword import train_subwords
 
 MB, MIB = 10**6, 2**20
 VOCABULARY = 8192

@@ -9,13 +9,13 @@ from reformer_cli.data.scan import Scan, reread
 from reformer_cli.data.split import Rule, Share, share_of, split
 from reformer_cli.tokenizers.base import ByteTokenizer, PixelTokenizer, Tokenizer
 from reformer_cli.tokenizers.load import load_tokenizer
-from reformer_cli.tokenizers.subword import choose_vocab_size, train_subwords
+from reformer_cli.tokenizers.train_subword import is_worth_it, sample_of, train_on
 from reformer_cli.utils.errors import UserError
 from reformer_cli.utils.files import cache_folder, key, write_file
 from reformer_cli.utils.format import as_size
 from reformer_cli.utils.progress_bar import shown
 
-VERSION = 5  # of how they are trained: a change makes vocabularies be made again
+VERSION = 6  # of how they are trained: a change makes vocabularies be made again
 TINY = 50_000  # characters below which `tokenizer: auto` means bytes
 
 
@@ -31,22 +31,27 @@ def tokenizer_for(data: DataConfig, scan: Scan, report: Callable[[str], None], c
                 "leave it out, or choose tokenizer bpe",
             )
         return ByteTokenizer()
-    size, share = data.vocab_size or choose_vocab_size(scan.characters), share_of(data)
+    share = share_of(data)
     kind: SubwordKind = "unigram" if data.tokenizer == "unigram" else "bpe"
-    path = cache_folder() / "tokenizers" / f"{key(VERSION, kind, scan.digest, size, share, case_markers)}.model"
+    free = data.tokenizer == "auto" and not data.vocab_size
+    parts = VERSION, kind, free, scan.digest, data.vocab_size, share, case_markers
+    path = cache_folder() / "tokenizers" / f"{key(*parts)}.model"
     if path.exists():
         try:
             return load_tokenizer(path)
         except UserError:
             report(f"{path} is damaged and made again")
-    report(f"training a tokenizer of {size:,} tokens on {scan.characters:,} characters ...")
+    report(f"training a tokenizer on {scan.characters:,} characters ...")
     rule = Share(share, scan.documents, scan.characters)
     with shown("sampling", scan.bytes, report, as_size) as advance:
-        tokenizer = train_subwords(
-            _trained_on(scan, rule, advance), size, scan.characters, kind=kind, case_markers=case_markers
-        )
-    if case_markers and not tokenizer.has_case_markers:
-        report("words are not stripped of their capitals: that would make this text longer")
+        sample, characters = sample_of(_trained_on(scan, rule, advance), scan.characters)
+        made = train_on(sample, characters, data.vocab_size, kind, case_markers)
+    tokenizer: Tokenizer = made
+    if free and not is_worth_it(made, sample):
+        report("a token is a byte: parts of words would be noise in this text, or longer than it")
+        tokenizer = ByteTokenizer()
+    elif case_markers and not made.has_case_markers:
+        report("words are not stripped of their capitals: that would make no text of this kind shorter")
     path.parent.mkdir(parents=True, exist_ok=True)
     write_file(path, tokenizer.serialise())
     return tokenizer

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from reformer_cli.tokenizers.base import Ids, Tokenizer
 
 USUAL, LEAST = 0.99, 100  # share of the lines; lines below which nothing is said of them
+ENDLESS = 2_000  # characters a line from which so few lines are no lines: a genome, minified code
 
 
 def lengths_on_lines(tokenizer: Tokenizer) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
@@ -39,11 +40,14 @@ def lengths_on_lines(tokenizer: Tokenizer) -> tuple[npt.NDArray[np.float32], npt
 
 
 def usual_line(tokenizer: Tokenizer, ids: Ids) -> int | None:
-    """Characters that 99 of 100 of a text's lines do not exceed, empty lines apart; None for a text of few lines."""
+    """Characters that 99 of 100 of a text's lines do not exceed, empty lines apart; None for a text of few lines, 0 for
+    one that has none to speak of."""
     characters, ends = lengths_on_lines(tokenizer)
     total = characters[ids].cumsum(dtype=np.float64)
     at = np.flatnonzero(ends[ids])
     begin = total[at] - characters[ids[at]]
     lengths = total[at[1:] - 1] - begin[:-1]
     lengths = lengths[lengths > 0]
-    return int(np.ceil(np.quantile(lengths, USUAL))) if len(lengths) >= LEAST else None
+    if len(lengths) < LEAST:
+        return 0 if len(ids) and total[-1] > ENDLESS * (len(lengths) + 1) else None
+    return int(np.ceil(np.quantile(lengths, USUAL)))

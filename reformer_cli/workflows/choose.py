@@ -52,8 +52,9 @@ def count_columns(model: dict[str, Any], dataset: Dataset) -> None:
 
     if model.get("columns") is None and model.get("pattern") != "published":
         most = usual_line(dataset.tokenizer, np.asarray(dataset.tokens.train[:SAMPLE], np.int32))
-        model["columns"] = min(COLUMNS, most or COLUMNS)
-        say_choice("model.columns", model["columns"], "a line ends where the next word does not fit: how full is it?")
+        model["columns"] = COLUMNS if most is None else min(COLUMNS, most)
+        why = "a line ends where the next word does not fit: how full is it?" if model["columns"] else "it has no lines"
+        say_choice("model.columns", model["columns"], why)
 
 
 def fitted(settings: Settings, config: RunConfig, world: World) -> RunConfig:

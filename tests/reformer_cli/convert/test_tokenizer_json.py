@@ -15,7 +15,8 @@ from reformer_cli.data.sources import python_reference
 from reformer_cli.tokenizers.base import ByteTokenizer, Tokenizer
 from reformer_cli.tokenizers.enwik8_bytes import ShiftedByteTokenizer
 from reformer_cli.tokenizers.sentencepiece import SentencePieceTokenizer
-from reformer_cli.tokenizers.subword import NIBBLES, train_subwords
+from reformer_cli.tokenizers.subword import NIBBLES
+from reformer_cli.tokenizers.train_subword import train_subwords
 from reformer_cli.utils.errors import UserError
 
 TEXTS = [

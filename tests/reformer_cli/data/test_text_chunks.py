@@ -17,7 +17,7 @@ from reformer_cli.data.text_chunks import read_pieces, size_of
 from reformer_cli.data.text_decoding import plain_line_ends
 from reformer_cli.evaluation.token_facts import facts_of
 from reformer_cli.tokenizers.base import ByteTokenizer
-from reformer_cli.tokenizers.subword import train_subwords
+from reformer_cli.tokenizers.train_subword import train_subwords
 from reformer_cli.utils.errors import UserError
 
 TOKENIZERS = [ByteTokenizer(), train_subwords(["the cat sat  on the mat.\n\tHélas, 漢字!\n" * 50], 100)]

@@ -30,7 +30,7 @@ from reformer_cli.data.scan import Changed
 from reformer_cli.data.shards import TokenFiles
 from reformer_cli.data.sources import python_reference
 from reformer_cli.tokenizers import base
-from reformer_cli.tokenizers.subword import train_subwords
+from reformer_cli.tokenizers.train_subword import train_subwords
 from reformer_cli.utils.errors import UserError
 
 BPE = train_subwords([python_reference()[:60_000]], 400)

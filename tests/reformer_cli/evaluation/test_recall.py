@@ -16,7 +16,7 @@ from reformer_cli.data.copy_task import CopyTask
 from reformer_cli.evaluation import recall
 from reformer_cli.evaluation.recall import Alphabet, alphabet_of, associative, common_words, copy, needle, steps_to
 from reformer_cli.tokenizers.base import ByteTokenizer
-from reformer_cli.tokenizers.subword import train_subwords
+from reformer_cli.tokenizers.train_subword import train_subwords
 from reformer_cli.utils.errors import UserError
 
 TEXT = "The old gardener carried water through the silent orchard while nobody watched him there.\n" * 60

@@ -6,7 +6,7 @@ import numpy as np
 
 from reformer_cli.evaluation.word_recurrence import NEW, NO_WORD, recurrence
 from reformer_cli.tokenizers.base import ByteTokenizer
-from reformer_cli.tokenizers.subword import train_subwords
+from reformer_cli.tokenizers.train_subword import train_subwords
 
 BYTES = ByteTokenizer()
 

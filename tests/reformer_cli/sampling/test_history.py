@@ -12,7 +12,7 @@ from reformer_cli.sampling.history import History, TextBias
 from reformer_cli.sampling.sampler import Sampler
 from reformer_cli.tokenizers.base import ByteTokenizer, StreamDecoder
 from reformer_cli.tokenizers.case_markers import CAPITAL
-from reformer_cli.tokenizers.subword import train_subwords
+from reformer_cli.tokenizers.train_subword import train_subwords
 
 
 class Pieces(ByteTokenizer):

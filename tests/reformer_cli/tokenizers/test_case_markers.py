@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from reformer_cli.tokenizers.base import CHUNK, safe_pieces
 from reformer_cli.tokenizers.case_markers import CAPITAL, CAPITALS, GLUED, GLUING, NOTHING, add_markers, resolve_markers
-from reformer_cli.tokenizers.subword import SubwordTokenizer, train_subwords
+from reformer_cli.tokenizers.subword import SubwordTokenizer
+from reformer_cli.tokenizers.train_subword import train_subwords
 
 TEXT = (
     '“You?” he said. THE END\nSonia wept - O\'Brien (the "old" one) did not,\n\n'

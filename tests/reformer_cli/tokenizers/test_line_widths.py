@@ -9,7 +9,7 @@ from reformer.layers.line_position import LinePositions
 from reformer_cli.tokenizers.base import ByteTokenizer, Tokenizer
 from reformer_cli.tokenizers.enwik8_bytes import ShiftedByteTokenizer
 from reformer_cli.tokenizers.line_widths import lengths_on_lines, usual_line
-from reformer_cli.tokenizers.subword import train_subwords
+from reformer_cli.tokenizers.train_subword import train_subwords
 
 TEXT = "“You?” he said. THE END\nSonia wept - O'Brien (the old one)\n\n  did not é, for he'd\n" * 30
 KINDS = {
@@ -52,3 +52,12 @@ def test_how_long_lines_are(kind: str) -> None:
     assert usual_line(KINDS[kind], KINDS[kind].encode(text)) == len(lines[3])
     assert usual_line(KINDS[kind], KINDS[kind].encode("THE END\n" * 40)) is None
     assert usual_line(KINDS[kind], KINDS[kind].encode("")) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "most"), [("x" * 5_000, 0), ("x" * 500, None), ("line\n" * 200, 4), ("x" * 3_000 + "\nend\n", None)]
+)
+def test_an_endless_line_is_none(text: str, most: int | None) -> None:
+    """A genome, minified code: nothing is counted; of a text that is short it is not known."""
+    tokenizer = ByteTokenizer()
+    assert usual_line(tokenizer, tokenizer.encode(text)) == most

@@ -11,7 +11,8 @@ from reformer_cli.config.schema import SubwordKind
 from reformer_cli.data.sources import python_reference
 from reformer_cli.tokenizers.base import ByteTokenizer, Tokenizer
 from reformer_cli.tokenizers.load import load_tokenizer
-from reformer_cli.tokenizers.subword import SubwordTokenizer, choose_vocab_size, train_subwords
+from reformer_cli.tokenizers.subword import SubwordTokenizer
+from reformer_cli.tokenizers.train_subword import train_subwords
 from reformer_cli.utils.errors import UserError
 
 HARD = [
@@ -89,13 +90,6 @@ def test_a_tiny_corpus_gets_a_smaller_vocabulary(kind: SubwordKind) -> None:
     tokenizer = train_subwords(["abc abc"], 5000, kind=kind)
     assert tokenizer.vocab_size < 60
     assert tokenizer.decode(tokenizer.encode("abc xyz")) == "abc xyz"
-
-
-def test_vocabulary_grows_with_the_corpus() -> None:
-    sizes = [choose_vocab_size(n) for n in (1000, 465_000, 1_135_000, 10**8, 10**12)]
-    assert sizes == sorted(sizes)
-    assert sizes[0] == 256
-    assert sizes[-1] == 32_768
 
 
 @pytest.mark.parametrize("data", [b"", b"garbage", b'{"kind": "other"}', UNIGRAM.serialise()[:200]])
