@@ -85,7 +85,7 @@ def generate(
     from reformer_cli.commands.output import Writer
     from reformer_cli.workflows import generate as workflow
 
-    biases, text = _biases(logit_bias or []), _prompt(prompt_, prompt, prompt_file)
+    biases, text = _biases(logit_bias or []), _prompt(prompt_, prompt, prompt_file, opened.config.data.unwrap == "join")
     request = workflow.Request(text, stop or (), biases, session, far_buckets, output, overwrite)
     with Writer(output, json, text, config.num_samples, go_on=session is not None) as writer:
         workflow.generate(opened, config, request, writer, device)
@@ -108,7 +108,7 @@ def _biases(given: list[str]) -> list[tuple[str, float]]:
     return found
 
 
-def _prompt(dash: str | None, text: str | None, file: str | None) -> str:
+def _prompt(dash: str | None, text: str | None, file: str | None, join: bool) -> str:
     from reformer_cli.data.text_chunks import read_text
 
     given = [name for name, value in (("-", dash), ("--prompt", text), ("--prompt-file", file)) if value is not None]
@@ -122,4 +122,4 @@ def _prompt(dash: str | None, text: str | None, file: str | None) -> str:
         except UnicodeEncodeError:
             raise UserError("the prompt is not UTF-8", "use --prompt-file with a UTF-8 file") from None
         return text
-    return read_text(dash or file or "") if dash or file else ""
+    return read_text(dash or file or "", join) if dash or file else ""

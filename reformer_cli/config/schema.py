@@ -41,6 +41,11 @@ class DataConfig:
         default="drop",
         description="readings printed beside the words of HTML and EPUB pages: left out, or kept as text",
     )
+    unwrap: Literal["auto", "keep", "join"] = Field(
+        default="auto",
+        description="line ends within the paragraphs of text that is wrapped at a width: join makes spaces of them, "
+        "of prompt files and scored texts too; auto keeps them, and `reformer corpus` says how many would go",
+    )
     num_workers: int | None = Field(
         default=None, ge=1, le=1024, description="processes that read and tokenise the corpus; null: one a core"
     )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from reformer_cli.config.schema import DataConfig
 from reformer_cli.data import copy_task, sources
@@ -107,7 +107,8 @@ def _without_text(data: DataConfig, report: Report, tokenizer: Tokenizer, expect
 
 def options_of(data: DataConfig) -> Options:
     """How the files of a corpus are read."""
-    return Options(data.encoding, data.text_field, data.errors, data.ruby, data.image_size)
+    unwrap: Literal["join", "keep"] = "join" if data.unwrap == "join" else "keep"
+    return Options(data.encoding, data.text_field, data.errors, data.ruby, data.image_size, unwrap)
 
 
 def absolute(specs: Sequence[str]) -> tuple[str, ...]:

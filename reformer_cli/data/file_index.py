@@ -19,8 +19,8 @@ from reformer_cli.data.sources import Source
 from reformer_cli.data.text_decoding import Options
 from reformer_cli.utils.errors import UserError
 
-VERSION = 3  # of the readers: a change makes files be read again
-COLUMNS = "digest, bytes, words, lengths, faults, n_faults, notes, replaced, cut, encodings"
+VERSION = 4  # of the readers: a change makes files be read again
+COLUMNS = "digest, bytes, words, lengths, faults, n_faults, notes, replaced, cut, joined, encodings"
 FIELDS = COLUMNS.count(",") + 1
 PATIENCE = 60.0  # seconds to wait for another process that writes
 
@@ -30,7 +30,7 @@ class Record:
     """What a file holds. lengths: int64, characters of each document, -1 where it cannot be read.
 
     replaced: places where bytes were no text and became U+FFFD; notes: where that was. cut: characters left out, such
-    as a licence. encodings: other than UTF-8, and how surely.
+    as a licence; joined: lines, with the next one. encodings: other than UTF-8, and how surely.
     """
 
     digest: bytes
@@ -42,6 +42,7 @@ class Record:
     notes: list[str]
     replaced: int
     cut: int = 0
+    joined: int = 0
     encodings: dict[str, float] = field(default_factory=dict)
 
     def row(self) -> tuple[Any, ...]:
@@ -51,6 +52,7 @@ class Record:
             json.dumps(self.notes),
             self.replaced,
             self.cut,
+            self.joined,
             json.dumps(self.encodings),
         )
         return self.digest, self.bytes, self.words, self.lengths.tobytes(), *told
@@ -173,5 +175,6 @@ class Index(Table):
 def _key(source: Source, options: Options) -> tuple[str, str]:
     # JSON, for a path may hold bytes that are no text
     how = [VERSION, source.ending, source.packed, options.encoding, options.text_field, options.replacing, options.ruby]
+    how += [options.unwrap]
     how += [*options.image_size] if options.image_size else []
     return json.dumps(source.path), json.dumps(how)

@@ -96,6 +96,7 @@ class Scan:
     notes: list[str] = field(default_factory=list)
     cut: int = 0  # characters left out of files, such as a licence
     encodings: dict[str, tuple[int, float, str]] = field(default_factory=dict)  # files, least sure, which that is
+    joined: int = 0  # lines joined with the next one, or that would be
     formats: Counter[str] = field(default_factory=Counter)  # files by ending
     skipped: Counter[str] = field(default_factory=Counter)  # what folders hold besides, by reason
     examples: dict[str, str] = field(default_factory=dict)  # a path for each reason
@@ -132,6 +133,7 @@ class Scan:
         self.faults += record.faults[: MOST_FAULTS - len(self.faults)]
         self.replaced += record.replaced
         self.cut += record.cut
+        self.joined += record.joined
         self.notes += record.notes[: MOST_FAULTS - len(self.notes)]
         for name, sure in record.encodings.items():
             files, least, which = self.encodings.get(name, (0, 2.0, ""))
@@ -152,7 +154,7 @@ def scanned(
             size, files = listing.fill(opened)
             large = size > ALWAYS_READ[0] or files > ALWAYS_READ[1]
             alone = size <= ALONE[0] and files <= ALONE[1]
-            with Index(cache_folder() / "index-3.sqlite" if large else None) as index:
+            with Index(cache_folder() / "index-5.sqlite" if large else None) as index:
                 _read(listing, index, options, 1 if alone else processes or cores(), size, report)
             total = hashlib.sha256()
             for _, source, record in listing.rows():
@@ -238,7 +240,7 @@ def read_file(source: Source, options: Options) -> Record:
         n_faults += 1
         faults.append(str(fault))
     found = np.frombuffer(lengths, np.int64)
-    told = replaced.notes, replaced.places, replaced.cut, replaced.encodings
+    told = replaced.notes, replaced.places, replaced.cut, replaced.joined, replaced.encodings
     return Record(total.digest(), n_bytes, words, found, faults, n_faults, *told)
 
 

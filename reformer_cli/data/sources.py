@@ -17,6 +17,7 @@ from reformer_cli.data.formats import registry
 from reformer_cli.data.formats.base import Document
 from reformer_cli.data.formats.registry import IMAGES, READERS, UNPACKERS, format_of
 from reformer_cli.data.text_decoding import Options, Replacements, UnreadableText
+from reformer_cli.data.unwrap import unwrap
 from reformer_cli.utils.errors import UserError
 from reformer_cli.utils.files import cache_folder, not_there
 
@@ -48,7 +49,11 @@ def documents(source: Source, options: Options, replaced: Replacements | None = 
         return
     place = source.path, source.name, source.ending, source.packed
     try:
-        yield from registry.documents(*place, options, replaced or Replacements())
+        for document in registry.documents(*place, options, told := replaced or Replacements()):
+            pieces = document.pieces
+            if options.image_size is None and options.unwrap != "keep":
+                pieces = unwrap(pieces, told.count_joined, join=options.unwrap == "join")
+            yield Document(document.name, pieces)
     except OSError as error:
         raise UnreadableText(f"cannot read {source.name}: {error.strerror or error}") from None
 

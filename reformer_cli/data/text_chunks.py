@@ -12,6 +12,7 @@ from reformer_cli.data.formats import registry
 from reformer_cli.data.formats.base import Document
 from reformer_cli.data.formats.registry import READERS, format_of
 from reformer_cli.data.text_decoding import OpenFile, Options, Replacements, UnreadableText
+from reformer_cli.data.unwrap import unwrap
 from reformer_cli.utils.errors import UserError
 from reformer_cli.utils.files import not_there
 
@@ -21,14 +22,14 @@ PLAIN = (".txt", "")  # the format of what has no known ending
 SAFE = re.compile(r"\n(?=[ \n\x21-\x40])|[^ \t\r\n](?= )")
 
 
-def read_pieces(name: str, size: int = SIZE) -> Iterator[str]:
+def read_pieces(name: str, size: int = SIZE, join: bool = False) -> Iterator[str]:
     """The text of a file, as training would see it (- for standard input), in pieces that can be tokenised one by one.
-    Holds one piece, or the longest word.
+    Holds one piece, or the longest word. join: lines of paragraphs become one, as `unwrap` does it.
 
     Raises UserError for a file that is missing, unreadable or no text, saying where, at the first such place.
     """
     held, searched = "", 0
-    for text in _joined(name):
+    for text in _joined(name, join):
         held += text
         start = 0
         while match := SAFE.search(held, max(start + size, searched)):
@@ -40,19 +41,19 @@ def read_pieces(name: str, size: int = SIZE) -> Iterator[str]:
         yield held
 
 
-def read_text(name: str) -> str:
+def read_text(name: str, join: bool = False) -> str:
     """All of such a text at once."""
-    return "".join(_joined(name))
+    return "".join(_joined(name, join))
 
 
-def _joined(name: str) -> Iterator[str]:
+def _joined(name: str, join: bool) -> Iterator[str]:
     """The documents of a file one after another, a blank line between them; of several the last ends its line."""
     end, number = "", 0  # end: of what was given out
     try:
         for number, document in enumerate(_documents(name)):
             if number and end:
                 yield "\n" * (2 - len(end) + len(end.rstrip("\n")))
-            for piece in document.pieces:
+            for piece in unwrap(document.pieces) if join else document.pieces:
                 yield piece
                 end = (end + piece)[-2:]
         if number and not end.endswith("\n"):

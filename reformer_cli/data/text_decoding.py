@@ -25,13 +25,14 @@ class UnreadableText(UserError):
 
 @dataclass(frozen=True)
 class Options:
-    """What else decides what is read from a file: data.encoding, .text_field, .errors, .ruby, .image_size."""
+    """What else decides what is read from a file: data.encoding, .text_field, .errors, .ruby, .image_size, .unwrap."""
 
     encoding: str = AUTO
     text_field: str = "text"
     errors: Literal["strict", "replace", "skip"] = "strict"
     ruby: Literal["drop", "keep"] = "drop"
     image_size: tuple[int, int] | None = None  # height, width; None: files are texts
+    unwrap: Literal["keep", "count", "join"] = "keep"  # hard line ends: left, left but counted, made spaces
 
     @property
     def replacing(self) -> bool:
@@ -45,11 +46,12 @@ class Options:
 @dataclass
 class Replacements:
     """What was replaced in a file: in how many places, and where the first one of each document was; or, of images,
-    how many were converted, and how. cut: characters left out, such as a licence. encodings: that
-    were found, and how surely, UTF-8 apart."""
+    how many were converted, and how. cut: characters left out, such as a licence; joined: lines, with the next one.
+    encodings: that were found, and how surely, UTF-8 apart."""
 
     places: int = 0
     cut: int = 0
+    joined: int = 0
     notes: list[str] = field(default_factory=list)
     encodings: dict[str, float] = field(default_factory=dict)
 
@@ -64,6 +66,9 @@ class Replacements:
 
     def count_cut(self, characters: int) -> None:
         self.cut += characters
+
+    def count_joined(self, lines: int) -> None:
+        self.joined += lines
 
 
 @dataclass(frozen=True)

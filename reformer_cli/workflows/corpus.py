@@ -53,6 +53,9 @@ class CorpusReport:
         ]
         if about["cut"]:
             rows.append(("cut", f"{about['cut']:,}", "characters: Project Gutenberg's headers, licences and credits"))
+        if about["joined"]:
+            how = "joined" if about["unwrap"] == "join" else "that --set data.unwrap=join would join"
+            rows.append(("hard lines", f"{about['joined']:,}", f"within paragraphs, {how}"))
         if (replaced := about["replaced"])["places"]:
             name, how = ("converted", "such as") if self.images else ("replaced", "by U+FFFD, such as")
             rows.append((name, f"{replaced['places']:,}", f"{how} {replaced['such_as'][0]}"))
@@ -73,7 +76,10 @@ def inspect_corpus(
     if tokenise and "-" in texts:
         raise UserError("--tokens reads a corpus twice, standard input comes once", "put the text in a file")
     data = dataclasses.replace(data, corpus=tuple(texts), validation=())
-    with scanned(texts, options_of(data), data.num_workers, report) as found:
+    options = options_of(data)
+    if data.unwrap == "auto":
+        options = dataclasses.replace(options, unwrap="count")
+    with scanned(texts, options, data.num_workers, report) as found:
         if tokenise and (data.errors == "skip" or not found.n_faults):
             open_dataset(data, report)
         faults = [*found.faults, *([f"and {n:,} more"] if (n := found.n_faults - len(found.faults)) else [])]
@@ -98,6 +104,8 @@ def _figures(found: Scan) -> dict[str, Any]:
             name: {"files": files, "confidence": sure, "such_as": which}
             for name, (files, sure, which) in sorted(found.encodings.items())
         },
+        "joined": found.joined,
+        "unwrap": found.options.unwrap,
         "skipped": {why: {"files": n, "such_as": found.examples[why]} for why, n in found.skipped.most_common()},
         "tokenised": [{name: manifest[name] for name in keep} for manifest in tokenised_before(found.digest)],
         "digest": found.digest,

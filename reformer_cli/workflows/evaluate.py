@@ -30,6 +30,7 @@ LABELS = {
     "bits_per_character": ("bits/character", 4),
     "word_perplexity": ("word perplexity", 1),
 }  # figure -> its name for people, and digits
+JOINED = "\nThe model was given the text with its lines joined into paragraphs (data.unwrap), and bytes are of that."
 OF_IMAGES = {"nats_per_token": ("nats/value", 4), "perplexity": ("perplexity", 2), "bits_per_byte": ("bits/dim", 4)}
 
 
@@ -97,11 +98,13 @@ def perplexity(
     if windows and not images:
         say(f"scoring the held-out last part of {len(windows)} {'text' if len(windows) == 1 else 'texts'}")
     how = {"context": rule.context, "likelihood": FORWARD if rule.forward else DECODING} | (settings or {})
-    result = Perplexity(how, rule.rule(model.config, images), by_position, 1 if images else len(files or windows))
+    join = run.config.data.unwrap == "join"
+    words = rule.rule(model.config, images) + (JOINED if join else "")
+    result = Perplexity(how, words, by_position, 1 if images else len(files or windows))
 
     def scored() -> Iterator[tuple[str, ScoreSums]]:
         given = (model, tokenizer, list(files), windows, rule)
-        for name, sums in scored_images(run, *given) if images else scored_texts(*given):
+        for name, sums in scored_images(run, *given) if images else scored_texts(*given, join):
             result.texts[name := _unlike(name, result.texts)] = sums
             yield name, sums
 
@@ -199,9 +202,10 @@ def _position_table(texts: list[ScoreSums]) -> str:
 
 
 def scored_texts(
-    model: ReformerLM, tokenizer: Tokenizer, files: list[str], windows: Sequence[ValidationWindow], rule: ContextRule
-) -> Iterator[tuple[str, ScoreSums]]:
-    """Each text with its sums."""
+    model: ReformerLM, tokenizer: Tokenizer, files: list[str], windows: Sequence[ValidationWindow], rule: ContextRule,
+    join: bool,
+) -> Iterator[tuple[str, ScoreSums]]:  # fmt: skip
+    """Each text with its sums. join: lines of its paragraphs become one first, as the run read its corpus."""
     import torch
 
     from reformer_cli.data.text_chunks import check_readable, read_pieces, size_of
@@ -214,7 +218,7 @@ def scored_texts(
     for name in files:
         check_readable(name)
     for name in files:
-        pieces: Iterable[tuple[Ids, Facts]] = encoded(tokenizer, _noted(tokenizer, name, read_pieces(name)))
+        pieces: Iterable[tuple[Ids, Facts]] = encoded(tokenizer, _noted(tokenizer, name, read_pieces(name, join=join)))
         if limit is not None and context is None:
             pieces = _fitting(pieces, name, limit)
         reader = rule.scorer(model, torch.tensor([tokenizer.end]))

@@ -102,7 +102,7 @@ def _text(run: Run, tokenizer: Tokenizer, name: str | None, tokens: int) -> Ids:
     if name is None:
         window = max(held_out(run, tokenizer, run.config.data.context), key=lambda w: len(w.scored))
         return np.concatenate([window.prefix.numpy(), window.scored.numpy()])[-tokens:].astype(np.int32)
-    piece = next(read_pieces(name), "")
+    piece = next(read_pieces(name, join=run.config.data.unwrap == "join"), "")
     ids = np.concatenate([[tokenizer.end], tokenizer.encode(piece)])[:tokens].astype(np.int32)
     if len(ids) < 2:
         raise UserError(f"{name} is empty", "there is nothing to look at")

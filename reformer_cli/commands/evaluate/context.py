@@ -94,7 +94,7 @@ def _passages(run: Run, tokenizer: Tokenizer, files: list[str], tokens: int) -> 
 
     from reformer_cli.data.text_chunks import check_readable, read_pieces
 
-    lengths = tokenizer.byte_lengths()
+    lengths, join = tokenizer.byte_lengths(), run.config.data.unwrap == "join"
     if not files:
         windows = held_out(run, tokenizer, None)
         each = max(1, tokens // len(windows))
@@ -107,7 +107,9 @@ def _passages(run: Run, tokenizer: Tokenizer, files: list[str], tokens: int) -> 
         check_readable(name)
     found = []
     for name in files:
-        ids = np.concatenate([np.zeros(0, np.int32), *(tokenizer.encode(text) for text in read_pieces(name))])
+        ids = np.concatenate(
+            [np.zeros(0, np.int32), *(tokenizer.encode(text) for text in read_pieces(name, join=join))]
+        )
         if len(ids) < 2:
             raise UserError(f"{name} has {len(ids)} tokens", "there is nothing to compare")
         cut = max(len(ids) - max(1, tokens // len(files)), len(ids) // 2)

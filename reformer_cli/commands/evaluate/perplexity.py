@@ -58,7 +58,8 @@ def perplexity(
 ) -> None:
     """Score texts or images: each token once, given everything before it, the first one given the end-of-text token.
 
-    Files are scored whole, as they are, however long; each figure comes with its 95 % bootstrap interval.
+    Files are scored whole, however long, with hard line ends as the run's data.unwrap has them; bytes are those of the
+    text as the model is given it. Each figure comes with its 95 % bootstrap interval.
     """
     from reformer_cli.evaluation.scorers import DECODING, FORWARD
     from reformer_cli.workflows import evaluate as workflow

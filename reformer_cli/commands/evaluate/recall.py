@@ -120,7 +120,7 @@ def _haystack(run: Run, tokenizer: Tokenizer, text: str | None, longest: int) ->
         tokens = prepared_text(run, tokenizer).tokens
         return haystack_of(end_of_corpus(tokens, longest), tokenizer)
     held: list[Any] = [np.zeros(0, np.int32)]
-    for piece in read_pieces(text):
+    for piece in read_pieces(text, join=run.config.data.unwrap == "join"):
         held.append(tokenizer.encode(piece))
         if sum(map(len, held)) >= longest:
             break

@@ -75,7 +75,7 @@ def test_figures_do_not_depend_on_how_a_file_is_read(
     Path("t.txt.gz").write_bytes(gzip.compress(text.read_bytes()))
     packed = reformer("evaluate", "perplexity", "--run", run, "t.txt.gz", "--json").out
     assert packed == whole.replace(str(text), "t.txt.gz")
-    monkeypatch.setattr(text_chunks.read_pieces, "__defaults__", (100,))
+    monkeypatch.setattr(text_chunks.read_pieces, "__defaults__", (100, False))
     assert reformer("evaluate", "perplexity", "--run", run, text, "--json").out == whole
 
 
