@@ -9,7 +9,9 @@ import typer
 
 from reformer_cli.commands.options import BucketsOption, DeviceOption, OverwriteOption, RunOption, from_fields
 from reformer_cli.sampling.config import SamplingConfig
+from reformer_cli.utils.console import say
 from reformer_cli.utils.errors import UserError
+from reformer_cli.utils.files import ADDRESS
 
 
 @from_fields(SamplingConfig, "config")
@@ -19,7 +21,9 @@ def generate(
     ] = None,
     run: RunOption = None,
     prompt: Annotated[str | None, typer.Option("--prompt", help="Text to go on from; none: a text of its own.")] = None,
-    prompt_file: Annotated[str | None, typer.Option(metavar="FILE", help="Read the prompt from a UTF-8 file.")] = None,
+    prompt_file: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Read the prompt from a file of any known format.")
+    ] = None,
     config: SamplingConfig = SamplingConfig(),  # noqa: B008  (frozen)
     logit_bias: Annotated[
         list[str] | None,
@@ -117,6 +121,8 @@ def _prompt(dash: str | None, text: str | None, file: str | None, join: bool) ->
     if dash is not None and dash != "-":
         raise UserError(f"unexpected argument {dash!r}", f"did you mean --prompt {dash!r}?")
     if text is not None:
+        if ADDRESS.match(text):
+            say(f"note: {text} is a web address; to go on from the page, save it and name it with --prompt-file")
         try:
             text.encode()
         except UnicodeEncodeError:

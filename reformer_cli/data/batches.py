@@ -41,6 +41,15 @@ class ValidationWindow:
     text: Span
 
 
+def check_length(n_tokens: int, context: int) -> None:
+    """Raises UserError for a text in which not one context has room."""
+    if n_tokens < context + 1:
+        raise UserError(
+            f"the corpus has {n_tokens:,} training tokens, shorter than one context of {context:,}",
+            f"give more text, or --set context={max(2, n_tokens // 2)}",
+        )
+
+
 class Batches:
     """Contexts of the training tokens. An epoch cuts the stream, a ring, at a random offset and shuffles it.
 
@@ -56,11 +65,7 @@ class Batches:
         self.stride = context + 1 if whole else context
         if whole and n_tokens < self.stride:
             raise UserError("all images are held out", "give more, or --set val_fraction=0")
-        if n_tokens < context + 1:
-            raise UserError(
-                f"the corpus has {n_tokens:,} training tokens, shorter than one context of {context:,}",
-                f"give more text, or --set context={max(2, n_tokens // 2)}",
-            )
+        check_length(n_tokens, context)
         self.per_epoch = n_tokens // self.stride
         self.turns = not whole  # whether an epoch begins at a random offset
 

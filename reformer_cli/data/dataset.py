@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,12 +74,16 @@ def open_dataset(
         if tokenizer is None:
             tokenizer = tokenizer_for(data, scans[0], report, case_markers)
         folder = _folder(data, tokenizer, found)
-        tokens = open_tokens(folder, found, tokenizer)
+        tokens = open_tokens(folder, found, tokenizer, _file_names(scans))
         if tokens is None:
             write_tokens(parts, tokenizer, folder, found, report, data.num_workers)
             tokens = open_tokens(folder, found, tokenizer)
             assert tokens is not None
     return Dataset(tokenizer, tokens, found)
+
+
+def _file_names(scans: Sequence[Scan]) -> Iterator[str]:
+    return (source.name for scan in scans for _, source in scan.listing.sources())
 
 
 def reopen_dataset(data: DataConfig, tokenizer: Tokenizer, digest: str) -> Dataset:

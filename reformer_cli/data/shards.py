@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,15 +23,18 @@ from reformer_cli.utils.files import cache_folder, key, put_in_place
 from reformer_cli.utils.progress_bar import shown
 from reformer_cli.utils.workers import cores
 
-VERSION = 3  # of the files and of how text is cut and tokenised: a change makes older ones be made again
+VERSION = 4  # of the files and of how text is cut and tokenised: a change makes older ones be made again
 ALONE = 2**24  # bytes of text up to which further processes would take longer to start than they save
 
 
 class ValidationSpans(Sequence[ValidationSpan]):
-    """What of a corpus is for validation, read from disk as it is asked for."""
+    """What of a corpus is for validation, read from disk as it is asked for; files: the names that its files have now,
+    for the same text may have been tokenised by others."""
 
-    def __init__(self, rows: npt.NDArray[Any], names: npt.NDArray[np.uint8]) -> None:
+    def __init__(self, rows: npt.NDArray[Any], names: npt.NDArray[np.uint8], files: Iterable[str] = ()) -> None:
+        wanted = {int(n) for n in rows["file"]}
         self._rows, self._names = rows, names
+        self._files = {n: name for n, name in enumerate(files) if n in wanted}
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -42,9 +45,12 @@ class ValidationSpans(Sequence[ValidationSpan]):
         n = range(len(self))[n]
         row = {name: int(self._rows[n][name]) for name in SPAN_ROW.names or ()}
         begin = int(self._rows[n - 1]["name_stop"]) if n else 0
-        name = self._names[begin : row.pop("name_stop")].tobytes().decode("utf-8", "surrogateescape")
+        length, file = row.pop("file_name"), self._files.get(row.pop("file"))
+        now = file if file is not None and length else ""
+        name = self._names[begin + (length if now else 0) : row.pop("name_stop")].tobytes()
+        named = now + name.decode("utf-8", "surrogateescape")
         start, stop = row.pop("context_start"), row.pop("context_stop")
-        return ValidationSpan(name, Span(**row), start, stop)
+        return ValidationSpan(named, Span(**row), start, stop)
 
 
 @dataclass(frozen=True)
@@ -139,8 +145,9 @@ def _alone(folder: Path, report: Report) -> Iterator[None]:
         lock.unlink(missing_ok=True)
 
 
-def open_tokens(folder: Path, corpus_digest: str, tokenizer: Tokenizer) -> TokenFiles | None:
-    """What `write_tokens` wrote for this corpus and tokenizer; None where it is missing, other or damaged."""
+def open_tokens(folder: Path, corpus_digest: str, tokenizer: Tokenizer, files: Iterable[str] = ()) -> TokenFiles | None:
+    """What `write_tokens` wrote for this corpus and tokenizer; None where it is missing, other or damaged. files: as
+    ValidationSpans takes them."""
     try:
         manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
         wanted = {"version": VERSION, "corpus": corpus_digest, "tokenizer": digest(tokenizer)}
@@ -154,7 +161,7 @@ def open_tokens(folder: Path, corpus_digest: str, tokenizer: Tokenizer) -> Token
             if size != manifest["sizes"][name]:
                 return None
             arrays.append(np.memmap(folder / name, kind, "r") if size else np.zeros(0, kind))
-        spans = ValidationSpans(arrays[2], arrays[3])
+        spans = ValidationSpans(arrays[2], arrays[3], files)
         numbers = (int(manifest["documents"]), int(manifest["train_bytes"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -19,7 +19,7 @@ from reformer_cli.data.formats.registry import IMAGES, READERS, UNPACKERS, forma
 from reformer_cli.data.text_decoding import Options, Replacements, UnreadableText
 from reformer_cli.data.unwrap import unwrap
 from reformer_cli.utils.errors import UserError
-from reformer_cli.utils.files import cache_folder, not_there
+from reformer_cli.utils.files import ADDRESS, cache_folder, not_there
 
 BUILT_IN = "python-reference"
 GUTENBERG = gutenberg.GUTENBERG
@@ -74,7 +74,7 @@ def sources(specs: Sequence[str], skipped: Callable[[str, str], None], options: 
 def absolute(specs: Sequence[str]) -> tuple[str, ...]:
     """The same corpus from any working directory: paths made absolute."""
     named = (BUILT_IN, "-")
-    return tuple(s if s in named or s.startswith(GUTENBERG) else os.path.abspath(s) for s in specs)
+    return tuple(s if s in named or s.startswith(GUTENBERG) or ADDRESS.match(s) else os.path.abspath(s) for s in specs)
 
 
 def _named(spec: str, skipped: Callable[[str, str], None], stack: ExitStack, images: bool) -> Iterator[Source]:

@@ -29,9 +29,9 @@ COMMIT = 2**26  # characters after which what is done is put on disk for good
 PROGRESS = "progress.json"
 TRAIN, VALIDATION, SPANS, NAMES = FILES = ("train.bin", "validation.bin", "validation.idx", "validation.names")
 # Where a document's part for validation is (start, stop in VALIDATION), what it stands for, the part trained on before
-# it (in TRAIN), and where its name ends in NAMES.
+# it (in TRAIN), where its name ends in NAMES, the file that it is of, and the bytes of its name that are that file's.
 SPAN_ROW = np.dtype([(name, "<i8") for name in (
-    "context_start", "context_stop", "start", "stop", "bytes", "characters", "words", "name_stop",
+    "context_start", "context_stop", "start", "stop", "bytes", "characters", "words", "file", "file_name", "name_stop",
 )])  # fmt: skip
 Parts = Sequence[tuple[Scan, Rule]]
 Place = tuple[int, int, int]  # file, document in it, pieces of it that are done
@@ -43,6 +43,7 @@ class Text:
 
     place: Place
     name: str
+    file_name: int
     text: str
     first: bool
     held: bool
@@ -57,6 +58,7 @@ class OpenSpan:
 
     document: tuple[int, int]
     name: str
+    file_name: int
     context_start: int
     context_stop: int
     start: int
@@ -64,6 +66,10 @@ class OpenSpan:
     bytes: int = 0
     characters: int = 0
     words: int = 0
+
+    @property
+    def file(self) -> int:
+        return self.document[0]
 
 
 @dataclass
@@ -166,14 +172,16 @@ def _texts(parts: Parts, start: Place) -> Iterator[Text]:
                 rule.skip(first_lengths(record, done[0]))
                 for number, name, length, pieces in reread(source, record, scan.options):
                     if number >= done[0]:
-                        found = _of_document((file, number), name, length, rule.tail(length), pieces, scan.options)
+                        named = name, file_name_in(name, source.name)
+                        found = _of_document((file, number), *named, length, rule.tail(length), pieces, scan.options)
                         yield from itertools.islice(found, done[1] if number == done[0] else 0, None)
             file += 1
 
 
 def _of_document(
-    document: tuple[int, int], name: str, length: int, tail: int, pieces: Iterator[str], options: Options
-) -> Iterator[Text]:
+    document: tuple[int, int], name: str, file_name: int, length: int, tail: int, pieces: Iterator[str],
+    options: Options,
+) -> Iterator[Text]:  # fmt: skip
     count, inside = 0, False
     for held, group in itertools.groupby(split(pieces, length, tail), itemgetter(0)):
         for text in safe_pieces(map(itemgetter(1), group)):
@@ -181,7 +189,12 @@ def _of_document(
             words = count_words(text) - (inside and not text[0].isspace()) if held else 0
             inside = held and not text[-1].isspace()
             n_bytes = len(options.bytes_of(text)) if held else 0
-            yield Text((*document, count), name, text, count == 1, held, tail > 0, words, n_bytes)
+            yield Text((*document, count), name, file_name, text, count == 1, held, tail > 0, words, n_bytes)
+
+
+def file_name_in(name: str, file: str) -> int:
+    """Bytes at the beginning of a document's name that are the name of its file; none where it is called otherwise."""
+    return len(file.encode("utf-8", "surrogateescape")) if name.startswith(file) else 0
 
 
 class _Writer:
@@ -244,7 +257,7 @@ class _Writer:
         if span is None or span.document != document:
             self._close_span()
             before = 0 if text.held else start
-            span = self.state.open = OpenSpan(document, text.name, before, before, 0, 0)
+            span = self.state.open = OpenSpan(document, text.name, text.file_name, before, before, 0, 0)
         if not text.held:
             span.context_stop = stop
             return

@@ -15,11 +15,14 @@ class Writer:
     """Does one job at a time, in a thread where `background`, else at once.
 
     A job that fails for want of space or the like is reported, and training goes on: the next may succeed. After
-    MOST_FAILURES in a row, and at the end of the run, it is an error. tell: shows a warning.
+    MOST_FAILURES in a row, and at the end of the run, it is an error. tell: shows a warning; kept: whether one was
+    written before.
     """
 
-    def __init__(self, background: bool, tell: Callable[[str], None] = warn) -> None:
-        self.background, self.tell = background, tell
+    def __init__(
+        self, background: bool, tell: Callable[[str], None] = warn, kept: Callable[[], bool] = lambda: True
+    ) -> None:
+        self.background, self.tell, self.kept = background, tell, kept
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
         self._failures = 0
@@ -61,8 +64,7 @@ class Writer:
             raise error
         self._failures += 1
         if final or self._failures >= MOST_FAILURES:
-            raise UserError(
-                f"a checkpoint could not be written: {reason}",
-                "the last one is whole; make room, then go on with --resume",
-            )
+            known = "the last one is whole" if self.kept() else "it would have been the first"
+            hint = f"{known}; make room, then go on with --resume"
+            raise UserError(f"a checkpoint could not be written: {reason}", hint)
         self.tell(f"a checkpoint could not be written: {reason}; training goes on, and the next is tried as usual")

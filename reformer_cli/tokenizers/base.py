@@ -185,6 +185,13 @@ def _between_words(text: str, start: int, stop: int) -> int:
     return next((n for n in range(stop, start, -1) if not (text[n - 1] + text[n]).isalpha()), stop)
 
 
+def is_foreign(tokenizer: Tokenizer, text: str) -> bool:
+    """Whether the vocabulary spells most of a text out, half a byte a token: it was made of another script."""
+    ids = tokenizer.encode(text[:CHUNK])
+    spelt = int((tokenizer.byte_lengths()[ids] == 0.5).sum())
+    return spelt > len(text[:CHUNK].encode())  # two halves a byte: more than half of the bytes
+
+
 def digest(tokenizer: Tokenizer) -> str:
     """SHA-256 of a tokenizer."""
     return hashlib.sha256(tokenizer.serialise()).hexdigest()

@@ -56,6 +56,7 @@ REGULARISATION: tuple[tuple[float, float, dict[str, float]], ...] = (
 MOST_READINGS, LEAST_STEPS, WORTH = 14.0, 1_000, 15
 GPU_SPEED = 100  # a GPU against those two cores, roughly: no GPU was measured
 TOKENS_PER_STEP = 2_048
+LEAST_CONTEXT = 64  # that is chosen
 COLUMNS = 128  # characters of a line that are told apart, at most: more than lines of plain text have
 VOCAB_SIZE = 4096  # about the largest that a corpus is given
 
@@ -90,7 +91,7 @@ def choose(
         seen, most = steps * TOKENS_PER_STEP, math.inf
     reason = f"for {budget} on {on}, {as_size(memory)} free"
     context = size.context
-    while context > 64 and context * 8 > n_tokens:
+    while context > LEAST_CONTEXT and context * 8 > n_tokens:
         context //= 2
     batch = -(-max(1, TOKENS_PER_STEP // context) // processes) * processes
     shorter = "" if context == size.context else f", shortened to an eighth of the text's {n_tokens:,} tokens"

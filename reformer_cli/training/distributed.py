@@ -155,7 +155,7 @@ def world_of(device: str) -> Iterator[World]:
         if isinstance(error, dist.DistError) or any(sign in str(error).lower() for sign in LOST):
             raise UserError(
                 f"process {rank} of {size} lost another one ({str(error).splitlines()[0][:200]})",
-                "the last checkpoint is whole: start the same command with --resume",
+                "its checkpoints are whole: start the same command with --resume",
             ) from None
         raise
     finally:

@@ -14,6 +14,7 @@ from pathlib import Path
 from reformer_cli.utils.errors import UserError
 from reformer_cli.utils.format import as_size
 
+ADDRESS = re.compile(r"(?i)(?:https?|ftp)://\S+$|www\.\S+$")
 NEAR = 0.8  # how alike names are of which one may be meant for the other
 
 
@@ -37,13 +38,13 @@ def check_free(path: Path, overwrite: bool, option: str = "--output") -> None:
 
 def not_there(name: str, hint: str = "") -> UserError:
     """What to say of a file or folder that does not exist."""
-    if re.match(r"(?i)(?:https?|ftp)://|www\.", name):
+    if ADDRESS.match(name):
         return UserError(f"{name} is a web address", "save it as a file first, and name that")
     path = Path(name)
     with suppress(OSError, ValueError):
         here = {entry.lower(): entry for entry in os.listdir(path.parent)}
         if near := difflib.get_close_matches(path.name.lower(), here, 1, NEAR):
-            hint = f"did you mean {path.parent / here[near[0]]}?"
+            hint = f"did you mean {here[near[0]]}?"
     return UserError(f"no file or folder {name!r}", hint)
 
 

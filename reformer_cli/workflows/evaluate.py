@@ -241,12 +241,15 @@ def scored_texts(
 
 
 def _noted(tokenizer: Tokenizer, name: str, pieces: Iterable[str]) -> Iterator[str]:
-    """The pieces of a text; says what a tokenizer from elsewhere loses of the first."""
+    """The pieces of a text; says what a tokenizer from elsewhere loses of the first, or that it does not know it."""
+    from reformer_cli.tokenizers.base import is_foreign
     from reformer_cli.tokenizers.sentencepiece import losses
 
     for n, piece in enumerate(pieces):
         if n == 0 and not tokenizer.lossless and (lost := losses(tokenizer, piece)):
             say(f"note: the tokenizer loses of {name} {lost}; what is lost is not predicted, and counts as bytes")
+        if n == 0 and is_foreign(tokenizer, piece):
+            say(f"note: the vocabulary does not know the script of {name}, and spells its characters out")
         yield piece
 
 

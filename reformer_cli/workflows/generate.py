@@ -95,10 +95,13 @@ def generate(run: Run, config: SamplingConfig, request: Request, sink: Sink, dev
     from reformer.rehash import far_buckets
 
     from reformer_cli.sampling.history import TextBias
+    from reformer_cli.tokenizers.base import is_foreign
 
     request.check(config)
     model_config, tokenizer = run.config.model, run.tokenizer()
     ids = tokenizer.prompt(request.prompt, first=not request.goes_on).tolist()
+    if is_foreign(tokenizer, request.prompt):
+        say("note: the model's vocabulary does not know the script of the prompt, and spells its characters out")
     check_length(1 + len(ids) + config.max_tokens, 1 + len(ids), model_config.max_length)
     where = pick_device(device)
     hashed = model_config

@@ -130,8 +130,10 @@ def _begun(asked: Asked, world: World) -> Ready:
     """A new run: everything that can be wrong is found before anything is written."""
 
     from reformer_cli.config.load import resolve
+    from reformer_cli.data.batches import check_length
     from reformer_cli.data.dataset import amount
     from reformer_cli.runs.run import Run
+    from reformer_cli.training.auto_config import LEAST_CONTEXT
     from reformer_cli.training.batching import reading_for
     from reformer_cli.training.distributed import check_world
     from reformer_cli.training.memory import count_parameters
@@ -139,6 +141,8 @@ def _begun(asked: Asked, world: World) -> Ready:
 
     settings, tokenizer, start = _asked(asked)
     dataset, made = _opened(settings, tokenizer, start)
+    if not made:  # before anything is chosen, which takes a dozen lines
+        check_length(len(dataset.tokens.train), settings["data"].get("context") or LEAST_CONTEXT)
     _choose(settings, dataset, world, start, asked.config is None, of_lines=not made)
     config = resolve(settings, dataset.tokenizer.vocab_size, dataset.digest)
     backend, reason = backend_reason(config.model, world.device)

@@ -44,7 +44,7 @@ class TrainingRun:
         self.world, self.run, self.dataset, self.checkpoint = world, run, dataset, checkpoint
         self.config, self.unit = run.config, f"bits/{run.config.data.unit}"
         self.reading = reading_for(run.config, dataset)
-        self.writer = Writer(copy_fits(run.config, world.device), self._warn)
+        self.writer = Writer(copy_fits(run.config, world.device), self._warn, lambda: bool(run.checkpoints.all()))
         self.windows = ValidationWindows(dataset.tokens, run.config.data.context)
         least = run.config.data.context if run.config.data.image_size is not None else LEAST_SCORED
         self.probes = self.windows.some(run.config.eval.tokens, least)  # what a validation during the run scores

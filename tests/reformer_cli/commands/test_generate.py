@@ -35,6 +35,25 @@ def test_prompt_from_file_and_standard_input(
     assert reformer("generate", "--run", run, "-", "--max-tokens", 9).out == wanted
 
 
+def test_a_prompt_in_any_format(reformer: Program, run: Path, tmp_path: Path) -> None:
+    """Once answered with `iconv`, or its tags gone on from."""
+    (tmp_path / "p.html").write_text("<title>x</title><p>Rain <b>fell</b></p>", "utf-8")
+    (tmp_path / "p.txt").write_bytes("Rain fell\r\n".encode("utf-16"))
+    (tmp_path / "p.jsonl").write_text('{"text": "Rain"}\n{"text": "fell"}\n', "utf-8")
+    for name, wanted in (("p.html", "Rain fell\n"), ("p.txt", "Rain fell\n"), ("p.jsonl", "Rain\n\nfell\n")):
+        found = reformer("generate", "--run", run, "--prompt-file", name, "--max-tokens", 1).out
+        assert found.startswith(wanted)
+
+
+def test_a_web_address_is_named_as_one(reformer: Program, run: Path) -> None:
+    address = "https://example.com/story.html"
+    found = reformer("generate", "--run", run, "--prompt-file", address)
+    assert f"{address} is a web address; save it as a file first" in found.error
+    found = reformer("generate", "--run", run, "--prompt", address, "--max-tokens", 1)
+    assert "is a web address" in found.err
+    assert found.status == 0
+
+
 def test_greedy_needs_no_seed(reformer: Program, run: Path) -> None:
     a, b = (reformer("generate", "--run", run, "--temperature", 0, "--max-tokens", 12, "--seed", s).out for s in (1, 2))
     assert a == b

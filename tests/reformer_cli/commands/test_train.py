@@ -199,10 +199,22 @@ def test_decay_is_chosen_for_the_optimiser_it_was_measured_with(reformer: Progra
     assert ("train.weight_decay = " in result.err) == (optimizer == "adamw")
 
 
+def test_ten_words_are_refused_before_anything_is_chosen(reformer: Program) -> None:
+    """A dozen settings and their reasons hid the one line that counts."""
+    Path("t.txt").write_text("ten words are too few to learn a language from", "utf-8")
+    found = reformer("train", "t.txt", "--steps", 5)
+    assert "training tokens, shorter than one context of 64; give more text" in found.error
+    assert "model." not in found.err
+    assert not Path("runs").exists()
+
+
 @pytest.mark.parametrize(
     ("make", "arguments", "message"),
     [
         (None, ["nothing.txt"], "nothing.txt'; the built-in text is called"),
+        (None, ["https://example.com/novel.txt"], "is a web address; save it as a file first"),
+        (b"text", ["C.TXT"], "C.TXT'; did you mean c.txt?"),
+        (b"text", ["c,txt"], "did you mean c.txt?"),
         (b"", ["c.txt"], "is empty"),
         (b"  \n\n", ["c.txt"], "is empty"),
         (b"abc\0def" * 100, ["c.txt"], "looks binary: a zero byte at 3"),

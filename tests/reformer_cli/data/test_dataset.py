@@ -50,6 +50,23 @@ def test_texts_to_validate_on_are_held_out_and_nothing_else(folder: Path, tmp_pa
     assert open_dataset(data, silent).digest != found.digest
 
 
+def test_a_text_is_named_as_it_is_named_now(tmp_path: Path) -> None:
+    """Its tokens lie in the cache, made of an equal text elsewhere, whose name was then shown for this one's."""
+    names = []
+    for place in ("first", "second", "third"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / f"{place}.jsonl").write_text('{"text": "one two three"}\n{"text": "four five six"}\n')
+        (tmp_path / place / f"x-{place}.txt").write_text("seven\neight\n" * 9)
+        data = DataConfig(corpus=(str(tmp_path / place),), tokenizer="bytes", val_fraction=0.4)
+        found = open_dataset(data, silent)
+        names.append([span.name for span in found.tokens.spans])
+        assert names[-1] == [name.replace("first", place) for name in names[0]]
+    assert names[0][0] == f"{tmp_path / 'first' / 'first.jsonl'}:1"
+    assert len(names[0]) == 3
+    reopened = reopen_dataset(data, found.tokenizer, found.digest)
+    assert len(reopened.tokens.spans) == 3
+
+
 def test_the_other_processes_of_a_job_open_what_the_first_one_made(folder: Path) -> None:
     data = DataConfig(corpus=(str(folder),))
     made = open_dataset(data, silent)

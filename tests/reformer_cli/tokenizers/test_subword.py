@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from reformer_cli.config.schema import SubwordKind
 from reformer_cli.data.sources import python_reference
-from reformer_cli.tokenizers.base import ByteTokenizer, Tokenizer
+from reformer_cli.tokenizers.base import ByteTokenizer, Tokenizer, is_foreign
 from reformer_cli.tokenizers.load import load_tokenizer
 from reformer_cli.tokenizers.subword import SubwordTokenizer
 from reformer_cli.tokenizers.train_subword import train_subwords
@@ -61,6 +61,14 @@ def test_chunks_do_not_change_the_ids(kind: SubwordKind, monkeypatch: pytest.Mon
     whole = TOKENIZERS[kind].encode(text)
     monkeypatch.setattr("reformer_cli.tokenizers.base.CHUNK", 500)
     assert np.array_equal(TOKENIZERS[kind].encode(text), whole)
+
+
+def test_a_script_that_is_not_known() -> None:
+    """English parts of words spell Russian out; a model then scores what it has never seen, and nothing said so."""
+    assert is_foreign(UNIGRAM, "Все счастливые семьи похожи друг на друга.")
+    assert not is_foreign(UNIGRAM, "All happy families are alike: «Все».")
+    assert not is_foreign(UNIGRAM, "")
+    assert not is_foreign(ByteTokenizer(), "Все счастливые семьи")
 
 
 @any_subwords

@@ -112,6 +112,19 @@ def test_a_write_that_fails_is_tried_again_and_given_up_at_last(capsys: pytest.C
         last.collect(final=True)
 
 
+def test_no_checkpoint_is_spoken_of_before_the_first() -> None:
+    """ "The last one is whole" was said where there was none."""
+
+    def fail() -> None:
+        raise OSError(28, "No space left on device")
+
+    for kept, told in ((False, "it would have been the first; make room"), (True, "the last one is whole; make room")):
+        writer = Writer(background=True, kept=lambda kept=kept: kept)
+        writer.submit(fail)
+        with pytest.raises(UserError, match=told):
+            writer.collect(final=True)
+
+
 def test_a_bug_in_the_writer_is_not_taken_for_a_full_disk() -> None:
     writer = Writer(background=True)
     writer.submit(lambda: 1 / 0)
