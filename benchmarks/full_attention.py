@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import record
 import torch
-from reformer.rehash import FULL, Rounds, with_buckets, with_rounds
+from reformer.rehash import FULL, Rounds, with_far_buckets, with_rounds
 
 from reformer_cli.data.text_chunks import read_pieces
 from reformer_cli.evaluation.context_curve import Curve
@@ -42,7 +42,7 @@ def measured(
     """Nats at every context, and seconds per token scored."""
     model = run.load_model()
     if buckets is not None and rounds != FULL:
-        model = with_buckets(model, buckets)
+        model = with_far_buckets(model, buckets)
     model = with_rounds(model, rounds, max(contexts))
     nats, seconds = [], []
     for context in contexts:

@@ -12,7 +12,7 @@ from gpu_bench import Bench, Row
 from reformer.backends import choose
 from reformer.ops.bucket_attention import pytorch
 from reformer.ops.bucket_attention.layout import row_products
-from reformer.ops.bucket_attention.windows import Recent, make_recent, make_window
+from reformer.ops.bucket_attention.windows import BucketWindows, make_bucket_windows, make_window
 from reformer.reversible.autograd import reversible
 from systems import SIZES, SYSTEMS, tokens
 from torch import Tensor
@@ -40,14 +40,14 @@ def _rows(length: int, device: str) -> list[Tensor]:
     return [(torch.randn(shape, generator=draw) * D_HEAD**-0.25).to(device, LOW) for _ in range(3)]
 
 
-def _layout(kind: str, length: int, window: int, device: str) -> Recent:
+def _layout(kind: str, length: int, window: int, device: str) -> BucketWindows:
     """Local: one bucket; hash: about 64 positions a bucket, evenly filled; hash 2: the union of two such rounds."""
     if kind == "local":
         return make_window(1, HEADS, length, window, torch.device(device), block=64, itself=True)
     rounds = 2 if kind == "hash 2" else 1
     draw = torch.Generator().manual_seed(1)
     buckets = torch.randint(max(1, length // 64), (rounds, 1, HEADS, length), generator=draw).to(torch.int16)
-    return make_recent(buckets.to(device), [window] * rounds, block=64, itself=False)
+    return make_bucket_windows(buckets.to(device), [window] * rounds, block=64, itself=False)
 
 
 def kernel(bench: Bench) -> Iterator[Row]:
@@ -97,11 +97,11 @@ def _passes(bench: Bench) -> Any:
 
 def _sorting(bench: Bench, length: int, window: int) -> list[Row]:
     buckets = torch.randint(max(1, length // 64), (1, 1, HEADS, length), device=bench.device).to(torch.int16)
-    seconds = bench.seconds(lambda: make_recent(buckets, [window], block=64, itself=False))
+    seconds = bench.seconds(lambda: make_bucket_windows(buckets, [window], block=64, itself=False))
     return [("reformer", f"hash, {length} tokens, window {window}", "sort", seconds, "s")]
 
 
-def flex(layout: Recent, device: str) -> tuple[Callable[[], Any], Callable[[Tensor, Tensor, Any], Tensor]]:
+def flex(layout: BucketWindows, device: str) -> tuple[Callable[[], Any], Callable[[Tensor, Tensor, Any], Tensor]]:
     """One hash round in FlexAttention: (what makes its block mask, what attends with flat keys, values and that mask).
 
     Rows are permuted into sorted order before and back after; blocks of 128 meet themselves and as many before as the

@@ -17,7 +17,7 @@ import record
 MIB = 2**20
 NOVEL = {
     "vocab_size": 320, "d_model": 256, "n_layers": 6, "n_heads": 2, "d_head": 64, "d_ff": 512, "local_window": 64,
-    "n_hashes": 1, "far_round": False, "batch_size": 1,
+    "n_hashes": 1, "far_buckets": 0, "batch_size": 1,
 }  # fmt: skip
 WIDE = {"vocab_size": 1024, "context": 32768, "batch_size": 1, "d_model": 1024, "n_heads": 16, "n_layers": 2}
 # name -> (recipe, settings)
@@ -26,7 +26,7 @@ CASES: dict[str, tuple[str | None, dict[str, object]]] = {
     "novel, 65,536, 24 layers": (None, NOVEL | {"context": 65536, "n_buckets": [32, 32], "n_layers": 24}),
     "novel, 131,072, float32": (None, NOVEL | {"context": 131072, "n_buckets": [32, 64], "precision": "float32"}),
     "novel, 262,144, half gradients": (
-        None, NOVEL | {"context": 262144, "n_buckets": [64, 64], "gradient_streams": "bfloat16"},
+        None, NOVEL | {"context": 262144, "n_buckets": [64, 64], "gradient_dtype": "bfloat16"},
     ),
     "defaults, 8 x 2,048": (None, {"vocab_size": 4096, "context": 2048, "batch_size": 8}),
     "d_model 512, 32,768": (
@@ -34,16 +34,16 @@ CASES: dict[str, tuple[str | None, dict[str, object]]] = {
     ),
     "four rounds of LSH alone, 65,536": (
         None,
-        {"vocab_size": 1024, "context": 65536, "batch_size": 1, "n_hashes": 4, "layers": ["lsh"], "n_layers": 3},
+        {"vocab_size": 1024, "context": 65536, "batch_size": 1, "n_hashes": 4, "attn_layers": ["lsh"], "n_layers": 3},
     ),
-    "full attention, 8,192": (None, {"vocab_size": 320, "context": 8192, "batch_size": 1, "layers": ["full"]}),
+    "full attention, 8,192": (None, {"vocab_size": 320, "context": 8192, "batch_size": 1, "attn_layers": ["full"]}),
     "published, 65,536": ("crime-and-punishment", {"context": 65536, "axial_shape": [256, 256]}),
     "d_model 1,024, 32,768": (None, WIDE),
-    "the same, 2 heads at a time": (None, WIDE | {"head_group": 2}),
-    "novel, 262,144, groups of 3": (None, NOVEL | {"context": 262144, "n_buckets": [64, 64], "shorten": 3}),
+    "the same, 2 heads at a time": (None, WIDE | {"chunk_heads": 2}),
+    "novel, 262,144, groups of 3": (None, NOVEL | {"context": 262144, "n_buckets": [64, 64], "shorten_factor": 3}),
     "the same, all layers on groups of 2": (
         None,
-        NOVEL | {"context": 262144, "n_buckets": [64, 64], "shorten": 2, "layers_before": 0, "layers_after": 0},
+        NOVEL | {"context": 262144, "n_buckets": [64, 64], "shorten_factor": 2, "vanilla_layers": [0, 0]},
     ),
 }  # fmt: skip
 

@@ -43,7 +43,7 @@ def transformers(config: ReformerConfig, image: Tensor, batch: int) -> Step:
     from transformers import ReformerConfig as Config
     from transformers import ReformerModelWithLMHead
 
-    (buckets,), (chunk, *_) = config.n_buckets, config.windows
+    (buckets,), chunk = config.n_buckets, config.lsh_window
     (height, width, colours), (rows, columns, channels) = config.axial_shape, config.axial_dims
     model = ReformerModelWithLMHead(Config(
         vocab_size=config.vocab_size, hidden_size=config.d_model, num_attention_heads=config.n_heads,

@@ -1,12 +1,12 @@
-"""Layers on groups of tokens (`model.shorten`) against the same model without: speed, memory, held-out bits.
+"""Layers on groups of tokens (`model.shorten_factor`) against the same model without: speed, memory, held-out bits.
 
     python benchmarks/shortening.py step [--factors 1 2 3 4] [--length 65536] [--set key=value ...]
     python benchmarks/shortening.py text FILE [--factors 1 2 3 4] (--minutes 1.5 | --steps N ...) [--set ...]
     python benchmarks/shortening.py images FOLDER [--factors 1 3] (--minutes 2 | --steps N ...) [--set ...]
 
 `step`: a training step of the novel model, each factor in a process of its own, in processor time. `text`, `images`:
-`reformer train` (of images, with the recipe tiny-images), then `reformer evaluate perplexity`, with shorten=F and all
-else the same. --steps: so many for each factor, in their order: what fits in equal minutes, where others use the
+`reformer train` (of images, with the recipe tiny-images), then `reformer evaluate perplexity`, with
+shorten_factor=F and all else the same. --steps: so many for each factor, in their order: what fits in equal minutes, where others use the
 machine meanwhile. FOLDER: `python benchmarks/images.py make`. Appends to results.csv.
 """
 
@@ -31,7 +31,7 @@ NOVEL = [
     "d_ff=512",
     "local_window=64",
     "n_hashes=1",
-    "n_buckets=[64]",
+    "far_buckets=0",
 ]
 WARM = 3  # steps that are not timed
 HELD_OUT = 20  # one part in so many
@@ -97,7 +97,7 @@ def split(text: Path, folder: Path) -> tuple[Path, Path]:
 
 
 def one(arguments: argparse.Namespace, factor: int, how: list[str], folder: Path) -> Found:
-    sets = [*arguments.set, f"shorten={factor}"]
+    sets = [*arguments.set, f"shorten_factor={factor}"]
     if arguments.part == "step":
         line = [sys.executable, __file__, "step", "--one", "--length", str(arguments.length), "--factors", str(factor)]
         line += ["--seconds", str(arguments.seconds), *(x for s in arguments.set for x in ("--set", s))]
@@ -122,7 +122,7 @@ def main() -> None:
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
-        sets = [*NOVEL, *arguments.set, f"shorten={arguments.factors[0]}"]
+        sets = [*NOVEL, *arguments.set, f"shorten_factor={arguments.factors[0]}"]
         print(json.dumps(step(sets, arguments.length, arguments.seconds)))
         return
     if (arguments.part == "step") == (arguments.corpus is not None):
@@ -135,10 +135,10 @@ def main() -> None:
             steps = arguments.steps[n : n + 1]
             how = ["--steps", str(*steps)] if steps else ["--minutes", str(arguments.minutes)]
             found = one(arguments, factor, how, Path(folder))
-            print(f"shorten {factor}: {json.dumps(found)}", flush=True)
+            print(f"shorten_factor {factor}: {json.dumps(found)}", flush=True)
             name = f"{arguments.length} tokens" if arguments.part == "step" else arguments.corpus.stem
             case = ", ".join([name, *arguments.set, *([" ".join(how)] if arguments.part != "step" else [])])
-            system = f"shorten {factor}"
+            system = f"shorten_factor {factor}"
             if not steps:
                 unit = "tokens/processor s" if arguments.part == "step" else "tokens/s"
                 rows.append((system, case, "speed", found["tokens/s"], unit))

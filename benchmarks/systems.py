@@ -31,24 +31,24 @@ def _ours(length: int, device: str, **changes: object) -> tuple[nn.Module, Step]
     settings: dict[str, object] = SIZES | {
         "n_hashes": 1,
         "n_buckets": factors(length),
-        "far_round": False,  # one round, as the peers have
+        "far_buckets": 0,  # one round, as the peers have
         "local_window": CHUNK,
-        "windows": (CHUNK,),
+        "lsh_window": CHUNK,
     }
     if device != "cpu":
-        settings["workspace_tokens"] = 65_536  # a GPU wants large slices, a CPU such as stay in its cache
+        settings["chunk_tokens"] = 65_536  # a GPU wants large slices, a CPU such as stay in its cache
     model = ReformerLM(ReformerConfig(**(settings | changes))).to(device)  # type: ignore[arg-type]
     return model, lambda tokens: model.loss(tokens[:, :-1], tokens[:, 1:])
 
 
 def ours(length: int, device: str, layers: int = LAYERS) -> tuple[nn.Module, Step]:
-    """One local head and one LSH head in every layer, pattern `recent`, values `next`."""
+    """One local head and one LSH head in every layer, as by default."""
     return _ours(length, device, n_layers=layers)
 
 
 def full(length: int, device: str, layers: int = LAYERS) -> tuple[nn.Module, Step]:
     """The same model with full attention through scaled_dot_product_attention: the ordinary Transformer."""
-    return _ours(length, device, n_layers=layers, layers=("full",))
+    return _ours(length, device, n_layers=layers, attn_layers=("full",))
 
 
 def huggingface(length: int, device: str, layers: int = LAYERS) -> tuple[nn.Module, Step]:

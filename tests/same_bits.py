@@ -30,6 +30,23 @@ SETTINGS: dict[str, str] = {
     "train.batch": "train.batch_size",
     "train.eval_every": "eval.every",
     "train.eval_tokens": "eval.tokens",
+    **{
+        f"model.{old}": f"model.{new}"
+        for old, new in {
+            "layers": "attn_layers",
+            "lsh_heads": "n_lsh_heads",
+            "shorten": "shorten_factor",
+            "key_tokens": "lsh_key_conv",
+            "feed_forward": "activation",
+            "columns": "line_positions",
+            "head_group": "chunk_heads",
+            "workspace_tokens": "chunk_tokens",
+            "norm=layer": "block_style=published",
+            "windows=[16]": "lsh_window=16",
+            "layers=[local, lsh, local]": "attn_layers=[chunked_local, chunked_lsh, chunked_local]",
+        }.items()
+    },
+    **dict.fromkeys(("model.far_buckets", "model.pattern", "model.merge", "model.softcap", "model.head_bias"), ""),
     **dict.fromkeys(("model.values", "model.sink", "model.gates", "model.local_round"), ""),
 }  # "section.old": "section.new", or both with =value; "" is for what is gone
 OPTIONS: dict[str, str] = {"--samples": "--num-samples"}
@@ -42,16 +59,16 @@ COMMON += ["train.batch=2", "train.learning_rate=0.004", "train.precision=float3
 COMMON += ["train.eval_every=20", "train.eval_tokens=2048"]
 JOBS = {
     "ours": [
-        "model.n_layers=3", "model.layers=[mixed, lsh, full]", "model.n_buckets=[8, 8]", "data.vocab_size=512",
+        "model.n_layers=3", "model.layers=[mixed, lsh, full]", "data.vocab_size=512",
     ],
     "shortened": [
-        "model.n_layers=4", "model.layers=[mixed, lsh]", "model.n_buckets=[4, 4]", "model.shorten=3",
-        "model.head_group=2", "model.workspace_tokens=128", "model.backend=torch", "model.dropout=0.1",
+        "model.n_layers=4", "model.layers=[mixed, lsh]", "model.n_buckets=[4]", "model.far_buckets=0",
+        "model.shorten=3", "model.head_group=2", "model.workspace_tokens=128", "model.backend=torch", "model.dropout=0.1",
         "data.tokenizer=bytes",
     ],
     "published": [
-        "model.n_layers=3", "model.layers=[local, lsh, mixed]", "model.n_buckets=[8]", "model.windows=[16]",
-        "model.local_window=32", "model.pattern=published", "model.values=same", "model.key_tokens=1",
+        "model.n_layers=3", "model.layers=[local, lsh, local]", "model.n_buckets=[8]", "model.head_bias=false",
+        "model.windows=[16]", "model.local_window=32", "model.pattern=published", "model.values=same", "model.key_tokens=1",
         "model.norm=layer", "model.merge=concat", "model.softcap=0.0", "model.feed_forward=relu",
         "model.positions=axial", "model.axial_shape=[64, 64]", "model.axial_dims=[32, 32]", "data.tokenizer=bytes",
     ],

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 import torch
@@ -22,6 +22,7 @@ from reformer.config import ReformerConfig
 WEIGHTS, CONFIG = "model.safetensors", "config.yaml"
 LARGEST_CONFIG = 2**20  # bytes
 Shapes = Mapping[str, torch.Size]
+ShapesOf = Callable[[ReformerConfig, Collection[str]], Shapes]
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
@@ -48,12 +49,12 @@ def write(config: ReformerConfig, tensors: dict[str, Tensor], folder: str | os.P
 
 
 def read(
-    folder: str | os.PathLike[str], shapes_of: Callable[[ReformerConfig], Shapes], device: torch.device | str = "cpu"
+    folder: str | os.PathLike[str], shapes_of: ShapesOf, device: torch.device | str = "cpu"
 ) -> tuple[ReformerConfig, dict[str, Tensor]]:
-    """What `write` wrote. shapes_of: of the tensors that a config asks for. Raises ValueError if the folder is not
-    whole, or naming everything that does not fit."""
+    """What `write` wrote. shapes_of: of the tensors that a config asks for, given the names that there are. Raises
+    ValueError if the folder is not whole, or naming everything that does not fit."""
     config = read_config(Path(folder))
-    return config, read_tensors(Path(folder) / WEIGHTS, shapes_of(config), device)
+    return config, read_tensors(Path(folder) / WEIGHTS, lambda names: shapes_of(config, names), device)
 
 
 def write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
@@ -69,11 +70,15 @@ def write_config(config: ReformerConfig, folder: Path) -> None:
     write_whole(folder / CONFIG, lambda aside: Path(aside).write_text(text, "utf-8"))
 
 
-def read_tensors(path: Path, shapes: Shapes, device: torch.device | str = "cpu") -> dict[str, Tensor]:
-    """Tensors of these names and shapes. Raises ValueError naming everything that does not fit."""
+def read_tensors(
+    path: Path, shapes_of: Callable[[Collection[str]], Shapes], device: torch.device | str = "cpu"
+) -> dict[str, Tensor]:
+    """Tensors of the names and shapes that are asked for, given the names that there are. Raises ValueError naming
+    everything that does not fit."""
     try:
         with safe_open(path, framework="pt", device=str(device)) as file:
             names = set(file.keys())
+            shapes = shapes_of(names)
             faults = [f"{n} is missing" for n in shapes if n not in names]
             faults += [f"{n} is unknown" for n in names - set(shapes)]
             for name in names & set(shapes):

@@ -5,18 +5,19 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, NonNegativeInt, model_validator
 from pydantic.dataclasses import dataclass
 from pydantic.fields import FieldInfo
 from typing_extensions import Self
 
-LayerKind = Literal["mixed", "lsh", "local", "full"]
-Pattern = Literal["recent", "published"]
+AttentionKind = Literal["mixed", "local", "lsh", "full", "chunked_local", "chunked_lsh"]
+CHUNKED = ("chunked_local", "chunked_lsh")
 Backend = Literal["auto", "torch", "native", "triton"]
 
 # Bytes of activations that training may keep for backward, where a step is one slice; beyond, they are made again:
 # slower, the same bits, memory independent of depth.
 MOST_KEPT_ACTIVATIONS = 256 * 2**20
+FAR_TIMES = 64  # buckets of the far round where nobody says how many: times those of the others
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", strict=False))
@@ -27,74 +28,69 @@ class ReformerConfig:
     d_model: int = Field(default=256, ge=1, le=2**16, description="width of each of the two residual streams")
     n_layers: int = Field(default=6, ge=1, le=1024, description="pairs of attention and feed-forward")
     n_heads: int = Field(default=4, ge=1, le=1024, description="attention heads of a layer")
-    lsh_heads: int | None = Field(
+    n_lsh_heads: int | None = Field(
         default=None, ge=1, description="heads of a mixed layer that look by hash; null: a quarter, at least one"
     )
     d_head: int = Field(default=64, ge=2, le=1024, description="width of a head")
     d_ff: int | None = Field(default=None, ge=1, description="width of the feed-forward layer; null: 4 x d_model")
-    layers: tuple[LayerKind, ...] = Field(
+    attn_layers: tuple[AttentionKind, ...] = Field(
         default=("mixed",),
         min_length=1,
-        description="attention kinds, cycled over the layers: mixed (local and LSH heads), lsh, local, full",
+        description="attention of the layers, cycled: mixed (local and LSH heads), local, lsh, full; or the released "
+        "checkpoints', chunked_local and chunked_lsh (documents of one context see each other)",
     )
-    shorten: int = Field(
+    shorten_factor: int = Field(
         default=1,
         ge=1,
         le=256,
         description="tokens of a group: above 1, the middle layers run on groups, which takes less time and reaches "
         "further; any length is right",
     )
-    layers_before: int = Field(
-        default=1, ge=0, le=1024, description="shorten above 1: the first of the n_layers, which run on tokens"
-    )
-    layers_after: int = Field(
-        default=1, ge=0, le=1024, description="shorten above 1: the last of the n_layers, which run on tokens"
-    )
-    pattern: Pattern = Field(
-        default="recent",
-        description="what heads see: recent (the last ones of each bucket; causal) or published (chunks, as released; "
-        "documents of one context see each other)",
+    vanilla_layers: tuple[NonNegativeInt, NonNegativeInt] = Field(
+        default=(1, 1), description="shorten_factor above 1: how many of the first and of the last layers run on tokens"
     )
     local_window: int = Field(
+        default=64, ge=1, le=2**20, description="tokens a local head sees, itself included; chunked_local: of a chunk"
+    )
+    lsh_window: int = Field(
         default=64,
         ge=1,
-        le=2**20,
-        description="tokens a local head sees, itself included; pattern published: length of its chunks",
+        le=2**30,
+        description="most recent tokens of a bucket that a hash round sees; chunked_lsh: tokens of a chunk",
     )
-    key_tokens: int = Field(
+    lsh_key_conv: int = Field(
         default=3,
         ge=1,
         le=16,
-        description="most recent tokens that a hashed vector is made of, so that a match is a context; published: 1",
+        description="lsh: most recent tokens that a hashed vector is made of, so that a match is a context",
     )
     n_hashes: int = Field(default=2, ge=1, le=64, description="hash rounds of an LSH head, beside the far one")
-    windows: tuple[int, ...] = Field(
-        default=(64,),
-        min_length=1,
-        description="most recent tokens of a bucket that a round sees, cycled over rounds; published: chunk length",
-    )
     n_buckets: tuple[int, ...] = Field(
-        default=(64, 64), min_length=1, description="buckets of a round, as even factors: [64, 128] means 8,192"
+        default=(64,), min_length=1, description="buckets of a round, as even factors: [64, 128] means 8,192"
     )
-    far_round: bool | None = Field(
+    far_buckets: int | None = Field(
         default=None,
-        description="the n_hashes rounds have all factors of n_buckets but the last, and catch what is alike; one more "
-        "has all of them, and finds what is the same from further off. Training on contexts that the others look back "
-        "over leaves it out. null: with pattern: recent and several factors, which it needs",
+        ge=0,
+        description="lsh: buckets of one more round, which finds what is the same from further off; training on "
+        f"contexts that the others look back over leaves it out; null: {FAR_TIMES} times the others', 0: no such round",
     )
     backend: Backend = Field(
         default="auto",
         description="native (C, compiled on first use for this CPU), triton (kernels for a GPU), torch (PyTorch alone) "
         "or auto: what can be",
     )
-    feed_forward: Literal["squared_relu", "relu", "gelu", "gelu_tanh", "swiglu"] = Field(
+    activation: Literal["squared_relu", "relu", "gelu", "gelu_tanh", "swiglu"] = Field(
         default="squared_relu",
         description="non-linearity of the feed-forward layer; gelu_tanh: gelu as the original approximates it",
     )
-    norm: Literal["rms", "layer"] = Field(
-        default="rms", description="rms (no parameters, no biases in the layer) or layer (as published, with biases)"
+    block_style: Literal["modern", "published"] = Field(
+        default="modern",
+        description="modern: RMS norm without parameters, no biases, the head reads the sum of the streams, logits "
+        "softcapped at 20; published: LayerNorm and biases, both streams side by side at the head, no softcap",
     )
-    norm_epsilon: float = Field(default=1e-12, gt=0, lt=1, description="norm: layer adds this to the variance")
+    norm_epsilon: float = Field(
+        default=1e-12, gt=0, lt=1, description="block_style published: LayerNorm adds this to the variance"
+    )
     positions: Literal["rotary", "axial", "none"] = Field(
         default="rotary", description="rotary (local and full heads, any length), axial (added, as published), or none"
     )
@@ -104,38 +100,33 @@ class ReformerConfig:
     axial_dims: tuple[int, ...] = Field(
         default=(64, 192), description="axial positions: widths per axis; their sum is d_model"
     )
-    columns: int | None = Field(
+    line_positions: int | None = Field(
         default=None,
         ge=0,
         le=4096,
         description="what a token starts as says how many characters its line has so far, up to this many; the "
-        "tokenizer's lengths are saved with the weights; 0: it does not; null: with pattern: recent, train chooses by "
-        "the lines of the text, and nothing else does",
+        "tokenizer's lengths are saved with the weights; 0: it does not; null: train chooses by the lines of the text "
+        "where attention is not chunked, and nothing else does",
     )
     dropout: float = Field(
         default=0.0, ge=0, lt=1, description="share of each sub-layer's outputs dropped while training"
     )
-    merge: Literal["sum", "concat"] = Field(default="sum", description="how the two streams meet at the head")
-    head_bias: bool = Field(
-        default=True, description="norm: layer has a bias on the logits, as published; transformers 5 adds none"
-    )
-    softcap: float = Field(default=20.0, ge=0, description="logits are squashed into +-softcap by tanh; 0 leaves them")
     stream_bits: int = Field(default=16, ge=8, le=26, description="residual streams count in units of 2^-stream_bits")
-    gradient_streams: Literal["full", "bfloat16"] = Field(
+    gradient_dtype: Literal["full", "bfloat16"] = Field(
         default="full", description="gradients of the streams: as wide as the weights, or half of it, and rounded"
     )
-    head_group: int | None = Field(
+    chunk_heads: int | None = Field(
         default=None, ge=1, description="attention heads worked on together; null: all; fewer need less memory"
     )
-    workspace_tokens: int = Field(
+    chunk_tokens: int = Field(
         default=4_096, ge=64, description="tokens that feed-forward, head and loss work on at a time"
     )
     seed: int = Field(
         default=0,
         ge=-(2**63),
         lt=2**64,
-        description="draws the weights and the hash rotations; pattern published: the same for all layers, as "
-        "transformers draws them",
+        description="draws the weights and the hash rotations; chunked_lsh: the same for all layers, as transformers "
+        "draws them",
     )
 
     @model_validator(mode="after")
@@ -148,16 +139,17 @@ class ReformerConfig:
     def faults(self) -> list[str]:
         """Combinations that cannot work, each as one sentence with its numbers."""
         found = []
-        for name in ("windows", "n_buckets", "axial_shape", "axial_dims"):
+        for name in ("n_buckets", "axial_shape", "axial_dims"):
             if any(value < 1 for value in getattr(self, name)):
                 found.append(f"{name} {list(getattr(self, name))} must all be at least 1")
         if odd := [n for n in self.n_buckets if n % 2]:
             found.append(f"n_buckets factors must be even (a hash has two directions per projection), not {odd}")
-        if "mixed" in self.layers and self.n_heads < 2:
-            found.append("layers: mixed needs n_heads >= 2 (one local, one LSH); use layers: [lsh] or [local]")
-        elif self.lsh_heads is not None and self.lsh_heads >= self.n_heads:
+        if "mixed" in self.attn_layers and self.n_heads < 2:
+            found.append("attn_layers: mixed needs n_heads >= 2 (one local, one LSH); else use [lsh] or [local]")
+        elif self.n_lsh_heads is not None and self.n_lsh_heads >= self.n_heads:
             found.append(
-                f"lsh_heads {self.lsh_heads} must be below n_heads {self.n_heads}; for LSH alone use layers: [lsh]"
+                f"n_lsh_heads {self.n_lsh_heads} must be below n_heads {self.n_heads}; for LSH alone use attn_layers: "
+                "[lsh]"
             )
         if self.positions == "rotary" and self.d_head % 2:
             found.append(f"rotary positions need an even d_head, not {self.d_head}")
@@ -170,82 +162,92 @@ class ReformerConfig:
                 found.append(
                     f"axial_dims {list(self.axial_dims)} and axial_shape {list(self.axial_shape)} differ in length"
                 )
-        if self.far_round and len(self.n_buckets) < 2:
-            found.append(f"far_round needs n_buckets of several factors, not {list(self.n_buckets)}")
-        if self.pattern == "published":
-            wrong = [f"key_tokens: {self.key_tokens} (1)"] if self.key_tokens > 1 else []
-            wrong += ["layers: full"] if "full" in self.layers else []
-            wrong += [f"positions: {self.positions} (axial or none)"] if self.positions == "rotary" else []
-            wrong += [f"windows: {list(self.windows)} (one length)"] if len(self.windows) > 1 else []
-            wrong += [f"columns: {self.columns} (0)"] if self.columns else []
-            wrong += ["far_round: true (false or null)"] if self.far_round else []
+        found += self.far_faults(self.far_buckets or 0)
+        if self.chunked:
+            wrong = [f"attn_layers: {kind}" for kind in dict.fromkeys(self.attn_layers) if kind not in CHUNKED]
+            wrong += ["positions: rotary (axial or none)"] if self.positions == "rotary" else []
+            wrong += [f"line_positions: {self.line_positions} (0)"] if self.line_positions else []
             wrong += ["backend: native (auto or torch)"] if self.backend == "native" else []
-            wrong += [f"shorten: {self.shorten} (1)"] if self.shorten > 1 else []
+            wrong += [f"shorten_factor: {self.shorten_factor} (1)"] if self.shorten_factor > 1 else []
             if wrong:
-                found.append(f"pattern published does not go with {', '.join(wrong)}")
-        if self.shorten > 1 and self.layers_before + self.layers_after >= self.n_layers:
+                found.append(f"attention in chunks does not go with {', '.join(wrong)}")
+        if self.shorten_factor > 1 and sum(self.vanilla_layers) >= self.n_layers:
             found.append(
-                f"layers_before {self.layers_before} and layers_after {self.layers_after} leave none of n_layers "
-                f"{self.n_layers} for groups of shorten {self.shorten} tokens"
+                f"vanilla_layers {list(self.vanilla_layers)} leave none of n_layers {self.n_layers} for groups of "
+                f"shorten_factor {self.shorten_factor} tokens"
             )
         return found
+
+    def far_faults(self, buckets: int) -> list[str]:
+        """Why so many buckets cannot be the far round's."""
+        near = math.prod(self.n_buckets)
+        if near < 1 or (buckets % near == 0 and buckets // near % 2 == 0):
+            return []
+        return [
+            f"far_buckets {buckets:,} is no even multiple of the {near:,} buckets that the other hash rounds have; "
+            f"such as {8 * near:,}; 0 leaves the far round out"
+        ]
 
     @property
     def head_split(self) -> tuple[int, int]:
         """(local, LSH) heads of a mixed layer."""
-        lsh = self.lsh_heads if self.lsh_heads is not None else max(1, self.n_heads // 4)
+        lsh = self.n_lsh_heads if self.n_lsh_heads is not None else max(1, self.n_heads // 4)
         return self.n_heads - lsh, lsh
+
+    @property
+    def chunked(self) -> bool:
+        """Whether heads see chunks of the sorted sequence, as released; all layers then do."""
+        return any(kind in CHUNKED for kind in self.attn_layers)
+
+    @property
+    def hash_factors(self) -> tuple[int, ...]:
+        """Factors of the finest hash: those of n_buckets, then how often the far round, if any, splits each bucket."""
+        near = math.prod(self.n_buckets)
+        far = FAR_TIMES * near if self.far_buckets is None else self.far_buckets
+        return (*self.n_buckets, far // near) if far and not self.chunked else self.n_buckets
 
     @property
     def has_far_round(self) -> bool:
         """Whether one more hash round than n_hashes looks further back."""
-        return self.pattern == "recent" and len(self.n_buckets) > 1 if self.far_round is None else self.far_round
+        return len(self.hash_factors) > len(self.n_buckets)
 
     @property
-    def round_buckets(self) -> list[int]:
+    def hash_rounds(self) -> list[int]:
         """Buckets of each hash round; the far one, if any, comes first."""
-        far, buckets = self.has_far_round, math.prod(self.n_buckets)
-        return [buckets] * far + [buckets // self.n_buckets[-1] if far else buckets] * self.n_hashes
-
-    @property
-    def round_windows(self) -> list[int]:
-        """Window of each hash round."""
-        windows = [self.windows[r % len(self.windows)] for r in range(self.n_hashes)]
-        return [windows[0]] * self.has_far_round + windows
+        return [math.prod(self.hash_factors)] * self.has_far_round + [math.prod(self.n_buckets)] * self.n_hashes
 
     @property
     def look_back(self) -> int:
         """About how many tokens back hashed heads find anything, where all buckets are used alike: those of a bucket's
         window, in every bucket."""
-        return self.shorten * max(n * w for n, w in zip(self.round_buckets, self.round_windows, strict=True))
+        return self.shorten_factor * max(self.hash_rounds) * self.lsh_window
 
-    def trains_near(self, length: int) -> bool:
+    def skips_far_round(self, length: int) -> bool:
         """Whether training on contexts of this many rows leaves the far round out: where the others look back over all
         of them, its finer buckets could only see less."""
-        others = zip(self.round_buckets[1:], self.round_windows[1:], strict=True)
-        return self.has_far_round and length <= min(n * w for n, w in others)
+        return self.has_far_round and length <= math.prod(self.n_buckets) * self.lsh_window
 
     @property
     def group_layers(self) -> range:
-        """The layers that run on groups of `shorten` tokens."""
-        return range(self.layers_before, self.n_layers - self.layers_after) if self.shorten > 1 else range(0)
+        """The layers that run on groups of `shorten_factor` tokens."""
+        first, last = self.vanilla_layers
+        return range(first, self.n_layers - last) if self.shorten_factor > 1 else range(0)
 
     @property
     def _chunks(self) -> list[int]:
-        """Pattern published: the lengths of the chunks that its layers have."""
-        kinds = set(self.layers)
-        local = [self.local_window] if kinds & {"mixed", "local"} else []
-        return local + ([self.windows[0]] if kinds & {"mixed", "lsh"} else [])
+        """Chunked kinds: the lengths of the chunks that its layers have."""
+        lengths = {"chunked_local": self.local_window, "chunked_lsh": self.lsh_window}
+        return [lengths[kind] for kind in CHUNKED if kind in self.attn_layers]
 
     @property
     def chunk_multiple(self) -> int:
-        """Pattern published: the length is padded to a multiple of this, the common multiple of all chunks."""
+        """Chunked kinds: the length is padded to a multiple of this, the common multiple of all chunks."""
         return math.lcm(*self._chunks)
 
     def hashes(self, length: int) -> bool:
-        """Pattern published: whether an LSH layer hashes a text of this length, which is more than a chunk."""
+        """Chunked kinds: whether an LSH layer hashes a text of this length, which is more than a chunk."""
         padded = length if length <= min(self._chunks) else -(-length // self.chunk_multiple) * self.chunk_multiple
-        return padded > self.windows[0]
+        return padded > self.lsh_window
 
     @property
     def max_length(self) -> int | None:

@@ -168,7 +168,7 @@ def _advance_unchecked(
     if state.line_position is not None and embedding.places is not None:
         newest = embedding.places.gather(1, (step.new - 1).clamp_min(0)[:, None])[:, 0]
         state.line_position.copy_(torch.where(step.new > 0, newest, state.line_position))
-    return sequence.streams.merge(pair, network.config.merge == "concat")
+    return sequence.streams.merge(pair, network.config.block_style == "published")
 
 
 def _by_program(network: Network, tokens: Tensor, state: DecodingState) -> Tensor | None:
@@ -204,7 +204,7 @@ def _record(network: Network, state: DecodingState) -> NativeProgram | None:
         program.phases = program.phase(speeds(c.d_head, weight.device))
     if not network.sequence.record(program, state.caches):
         return None
-    network.head.record(program, concat=c.merge == "concat")
+    network.head.record(program, concat=c.block_style == "published")
     return program
 
 

@@ -1,24 +1,122 @@
-"""What decoding holds in memory, from the settings alone."""
+"""What a training step and a decoding state hold in memory, item by item, from the settings alone (docs/memory.md)."""
 
 from __future__ import annotations
 
-from reformer.config import ReformerConfig
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from reformer.attention import sublayers
+from reformer.config import MOST_KEPT_ACTIVATIONS, ReformerConfig
+from reformer.reversible.coupling import KEPT
+from reformer.reversible.sequence import graph_bytes
+
+
+@dataclass(frozen=True)
+class Item:
+    """One thing that is held, in bytes, and what it is made of."""
+
+    name: str
+    size: int
+    what: str
+
+
+@dataclass(frozen=True)
+class Pass:
+    """A training pass over `rows` contexts at once. low: bytes of a number that products are taken of; native: whether
+    C does what lies between the products."""
+
+    config: ReformerConfig
+    rows: int
+    context: int
+    low: int
+    native: bool
+
+    @property
+    def tokens(self) -> int:
+        return self.rows * self.context
+
+    def length(self, layer: int) -> int:
+        """Rows of a context that a layer runs on: tokens, or groups of them."""
+        c = self.config
+        return self.context // c.shorten_factor if layer in c.group_layers else self.context
+
+    def items(self, parameters: int) -> list[Item]:
+        """What exists throughout it, and the most that exists beside it for a moment. parameters: of the model."""
+        c, n = self.config, self.tokens
+        half = 2 if c.gradient_dtype == "bfloat16" else 4
+        groups = self.rows * (self.context // c.shorten_factor) if c.group_layers else 0
+        moments = self._attention(set(range(c.n_layers)) - set(c.group_layers), 0)
+        moments += self._attention(c.group_layers, 2 * half * groups * c.d_model)
+        of_a_slice = f"a slice of {c.chunk_tokens:,} tokens"
+        moments.append(Item("feed-forward", self._feed_forward(), of_a_slice))
+        moments.append(Item("head and loss", self._head(), of_a_slice))
+        moments.append(Item("handing over", 4 * parameters, "the parameters' gradients again, as autograd takes them"))
+        found = [
+            Item("streams", 8 * n * c.d_model, "2 x int32 x tokens x d_model, whatever the depth"),
+            Item("their gradients", 2 * half * n * c.d_model, f"2 x {8 * half} bits x tokens x d_model"),
+            Item("buckets", self.bucket_bytes(), "of every layer's hash, kept for backward"),
+            Item("text", 4 * 8 * n, "tokens, targets and what indexes them"),
+            max(moments, key=lambda item: item.size),
+        ]
+        if groups:
+            size = 8 * groups * c.d_model
+            found.append(Item("groups", size, f"their 2 streams: 1 / {c.shorten_factor} of the tokens'"))
+        if kept := self.graph_bytes():
+            found.append(Item("activations", kept, "of all layers, kept for backward: a step is one slice"))
+        return found
+
+    def _attention(self, layers: Collection[int], beside: int) -> list[Item]:
+        """What some layers' heads take, so many at a time; beside: bytes that exist as long as these layers run."""
+        c = self.config
+        more = ", and gradients of the groups' streams" if beside else ""
+        found = {}
+        for layer in layers:
+            for kind, heads in sublayers(c, layer):
+                together, length = min(heads, c.chunk_heads or c.n_heads), self.length(layer)
+                size = beside + kind.train_bytes(c, self.rows * length * together, length, self.low, self.native)
+                if (tokens := self.rows * length) * c.d_model <= KEPT:
+                    graph = (self.low + 4) * c.d_model + together * c.d_head * kind.parts * self.low
+                    size += tokens * graph
+                what = f"{together} heads of {kind.__name__} at a time{more}"
+                found[kind, heads] = Item("attention", size, what)
+        return list(found.values())
+
+    def bucket_bytes(self) -> int:
+        """Over all layers: the smallest integers that hold a bucket, for each token or group."""
+        found = 0
+        for layer in range(self.config.n_layers):
+            for kind, heads in sublayers(self.config, layer):
+                if rounds := kind.rounds(self.config, self.length(layer)):
+                    most = max(rounds)
+                    width = 1 if most <= 256 else 2 if most <= 2**15 else 4
+                    found += width * len(rounds) * heads * self.rows * self.length(layer)
+        return found
+
+    def graph_bytes(self) -> int:
+        """Of the graphs that forward leaves to backward; 0 where it makes them again."""
+        c, n = self.config, self.tokens
+        fits = n <= c.chunk_tokens and n * graph_bytes(c, 4) <= MOST_KEPT_ACTIVATIONS
+        return n * graph_bytes(c, 4, self.low) if fits else 0
+
+    def _feed_forward(self) -> int:
+        """Of a slice in backward: input and its gradient in float32, the rest in the products' type."""
+        c = self.config
+        tokens, d_ff = min(c.chunk_tokens, self.tokens), c.d_ff or 4 * c.d_model
+        plain = c.activation == "squared_relu" and c.block_style == "modern"
+        wide = 3 if plain else 8 if c.activation == "swiglu" else 5
+        return tokens * (c.d_model * (2 * 4 + 4 * self.low) + d_ff * wide * self.low)
+
+    def _head(self) -> int:
+        """Of a slice: logits, squashed and not, their softmax, and the gradients of each, in float32."""
+        c = self.config
+        return min(c.chunk_tokens, self.tokens) * 4 * (5 * c.vocab_size + 3 * c.d_model)
 
 
 def largest_state(config: ReformerConfig, tokens: int, batch: int) -> int:
     """Bytes that decoding may hold after so many tokens, in float32: an upper bound, exact for what grows."""
-    pair = 2 * config.d_head * 4  # a key and a value
-    total = 2 * config.shorten * config.d_model * 4 if config.shorten > 1 else 0
-    published = config.pattern == "published"
-    for n in range(config.n_layers):
-        kind = config.layers[n % len(config.layers)]
-        local, lsh = {"mixed": config.head_split, "lsh": (0, config.n_heads)}.get(kind, (config.n_heads, 0))
-        seen = tokens // config.shorten if n in config.group_layers else tokens
-        window = 2 * seen if kind == "full" else config.local_window * (1 + published)
-        windows, sizes = [w * (1 + published) for w in config.round_windows], config.round_buckets
-        slots = sum(n * w for n, w in zip(sizes, windows, strict=True))
-        rounds = len(windows)
-        used = min(slots, rounds * seen)
-        total += local * window * pair + lsh * (used * (pair + 8 + 4 * rounds) + 8 * sum(sizes))
-        total += lsh * (config.key_tokens - 1) * config.d_head * 4
+    c = config
+    total = 2 * c.shorten_factor * c.d_model * 4 if c.shorten_factor > 1 else 0
+    for layer in range(c.n_layers):
+        rows = tokens // c.shorten_factor if layer in c.group_layers else tokens
+        total += sum(kind.cache_bytes(c, heads, rows) for kind, heads in sublayers(c, layer))
     return batch * total

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reformer import checkpoint, inference, sampling
-from reformer.attention import make_attention
+from reformer.attention import sublayers
+from reformer.attention.base import Attention
 from reformer.backends.compiler import no_compile
 from reformer.config import ReformerConfig
 from reformer.decode.state import DecodingState, saved_batch
@@ -31,25 +32,29 @@ from reformer.reversible.sequence import ReversibleSequence, graph_bytes
 from reformer.reversible.shorten import ShortenedCoupling
 from reformer.reversible.streams import Streams
 
+HEAD_BIAS = "head.bias"  # the one tensor that a config leaves open
+
 
 class ReformerLM(nn.Module):
     """A causal language model over token ids (Reformer, arXiv 2001.04451; what differs: the READMEs beside the ops).
 
-    Weights and hash rotations are drawn from config.seed; the global random state is not touched.
+    Weights and hash rotations are drawn from config.seed; the global random state is not touched. head_bias: whether
+    logits have one, as in checkpoints of transformers 4.
     """
 
-    def __init__(self, config: ReformerConfig) -> None:
+    def __init__(self, config: ReformerConfig, head_bias: bool = False) -> None:
         super().__init__()
         c = self.config = config
         self.embedding = nn.Parameter(torch.empty(c.vocab_size, c.d_model))
         self.axial = AxialPositions(c.axial_shape, c.axial_dims) if c.positions == "axial" else None
-        self.line_positions = LinePositions(c.columns, c.vocab_size, c.d_model) if c.columns else None
+        self.line_positions = LinePositions(c.line_positions, c.vocab_size, c.d_model) if c.line_positions else None
         with torch.random.fork_rng(devices=[]):  # nn.Linear draws weights, which `init_weights` replaces
             self.layers = nn.ModuleList(
-                nn.ModuleList([*make_attention(c, i), FeedForward(c)]) for i in range(c.n_layers)
+                nn.ModuleList([*(kind(c, heads) for kind, heads in sublayers(c, i)), FeedForward(c)])
+                for i in range(c.n_layers)
             )
-            self.groups = ShortenMaps(c) if c.shorten > 1 else None
-        self.head = LMHead(c)
+            self.groups = ShortenMaps(c) if c.shorten_factor > 1 else None
+        self.head = LMHead(c, head_bias)
         if self.embedding.device.type != "meta":
             init_weights(self, c)
 
@@ -58,30 +63,30 @@ class ReformerLM(nn.Module):
         """A model of this config with these weights and rotations, which it takes over, in evaluation. Raises
         RuntimeError where names or shapes do not fit."""
         with torch.device("meta"):  # nothing is allocated twice
-            model = cls(config)
+            model = cls(config, head_bias=HEAD_BIAS in tensors)
         model.load_state_dict(tensors, assign=True)
         return model.eval()
 
     @classmethod
-    def tensor_shapes(cls, config: ReformerConfig) -> dict[str, torch.Size]:
-        """Of everything that a model of this config keeps in a file, by name."""
+    def tensor_shapes(cls, config: ReformerConfig, names: Collection[str] = ()) -> dict[str, torch.Size]:
+        """Of everything that a model of this config keeps in a file of these names, by name."""
         with torch.device("meta"):
-            return {name: t.shape for name, t in cls(config).state_dict().items()}
+            return {name: t.shape for name, t in cls(config, head_bias=HEAD_BIAS in names).state_dict().items()}
 
     @property
     def sequence(self) -> ReversibleSequence:
         """The reversible layers, for the weights' type and device as they are now."""
         c, dtype, device = self.config, self.embedding.dtype, self.embedding.device
-        of_gradients = torch.bfloat16 if c.gradient_streams == "bfloat16" else dtype
+        of_gradients = torch.bfloat16 if c.gradient_dtype == "bfloat16" else dtype
         rows = rows_for(c.backend, self.embedding)
-        streams = Streams(c.stream_bits, c.dropout, c.workspace_tokens, dtype, of_gradients, rows, device)
+        streams = Streams(c.stream_bits, c.dropout, c.chunk_tokens, dtype, of_gradients, rows, device)
         sequence = ReversibleSequence(
-            streams, self._couplings(range(c.n_layers)), c.head_group or c.n_heads, graph_bytes(c, dtype.itemsize)
+            streams, self._couplings(range(c.n_layers)), c.chunk_heads or c.n_heads, graph_bytes(c, dtype.itemsize)
         )
         if self.groups is None:
             return sequence
         inner = replace(sequence, couplings=self._couplings(c.group_layers))
-        shortened = ShortenedCoupling(1, 0, f"groups of {c.shorten} tokens", self.groups, inner)
+        shortened = ShortenedCoupling(1, 0, f"groups of {c.shorten_factor} tokens", self.groups, inner)
         before = self._couplings(range(c.group_layers.start))
         after = self._couplings(range(c.group_layers.stop, c.n_layers))
         return replace(sequence, couplings=[*before, shortened, *after])
@@ -95,9 +100,18 @@ class ReformerLM(nn.Module):
             found.append(PointwiseCoupling(0, 1, f"layer {i} feed-forward", sublayers[-1]))
         return found
 
+    def attention(self) -> Iterator[Attention]:
+        """The attention sub-layers, in order."""
+        for layer in self.layers:
+            yield from layer[:-1]  # type: ignore[index]
+
     def embedding_weight(self) -> Tensor:
-        """What tokens start as: [vocab_size, d_model]. Rows have unit mean square under norm: rms."""
-        return F.rms_norm(self.embedding, (self.config.d_model,)) if self.config.norm == "rms" else self.embedding
+        """What tokens start as: [vocab_size, d_model]. Rows have unit mean square in block_style modern."""
+        return (
+            F.rms_norm(self.embedding, (self.config.d_model,))
+            if self.config.block_style == "modern"
+            else self.embedding
+        )
 
     def rotary(self, seen: Tensor | None = None) -> Rotary | None:
         """Rotary positions, where the model has them; seen: int64 [batch], tokens before the first; None: none."""
@@ -118,7 +132,7 @@ class ReformerLM(nn.Module):
         if self.training and self.config.dropout and dropout_seed is None:
             raise ValueError(f"dropout is {self.config.dropout}: pass dropout_seed, a new integer each step")
         context = PassContext(self.rotary(), documents, dropout_seed if self.training else None)
-        return Pass(self.sequence, self.embed(tokens, documents), context, self.config.merge == "concat")
+        return Pass(self.sequence, self.embed(tokens, documents), context, self.config.block_style == "published")
 
     def forward(self, tokens: Tensor, documents: Tensor | None = None, dropout_seed: int | None = None) -> Tensor:
         """Logits of the next token: int64 [batch, length] -> [batch, length, vocab_size].

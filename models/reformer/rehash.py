@@ -8,7 +8,6 @@ that a round looks about as far back as buckets x window tokens; a longer text w
 from __future__ import annotations
 
 import dataclasses
-import math
 import zlib
 from collections.abc import Callable, Sequence
 
@@ -20,7 +19,7 @@ from reformer.layers.init import draw_rotations
 from reformer.model import ReformerLM
 from reformer.ops.lsh_hash import rotation_width
 
-__all__ = ["FULL", "MOST", "Rounds", "check_hashed", "draw_rotations", "far_buckets", "with_buckets", "with_rounds"]
+__all__ = ["FULL", "MOST", "Rounds", "check_hashed", "draw_rotations", "far_config", "with_far_buckets", "with_rounds"]
 
 FULL = "full"
 Rounds = int | str  # a number of rounds, or FULL
@@ -29,15 +28,15 @@ MOST, LONGEST = 64, 2**20  # rounds, and tokens that full attention can see
 
 def check_hashed(config: ReformerConfig) -> None:
     """Raises ValueError for a model without LSH heads."""
-    if not {"mixed", "lsh"} & set(config.layers):
-        raise ValueError(f"this model has no LSH heads (layers: {', '.join(config.layers)})")
+    if not {"mixed", "lsh", "chunked_lsh"} & set(config.attn_layers):
+        raise ValueError(f"this model has no LSH heads (attn_layers: {', '.join(config.attn_layers)})")
 
 
 def with_rounds(model: ReformerLM, rounds: Rounds, length: int = LONGEST) -> ReformerLM:
     """The same weights with `rounds` hash rounds in every LSH head, beside the far one.
 
     The rounds it was trained with come first, then new ones: round r of a layer is drawn from the model's seed, the
-    layer and r alone, so that 8 rounds contain the 4. Windows go on cycling over the rounds. FULL: every LSH head sees
+    layer and r alone, so that 8 rounds contain the 4. FULL: every LSH head sees
     all earlier positions of a text of at most `length` tokens, with the same query-key vectors, values and
     temperature; quadratic in time, and for `forward` alone: decoding would hold `length` entries of its one bucket for
     every new token. Raises ValueError for a model without LSH heads or too long a text.
@@ -50,16 +49,14 @@ def with_rounds(model: ReformerLM, rounds: Rounds, length: int = LONGEST) -> Ref
     return _rebuilt(model, config, lambda name, trained: _rotations(trained, config, name))
 
 
-def with_buckets(model: ReformerLM, buckets: int) -> ReformerLM:
+def with_far_buckets(model: ReformerLM, buckets: int) -> ReformerLM:
     """The same weights with a far round of `buckets` buckets, whether or not it was trained with one, beside the rounds
-    that it was trained with; without one where these have as many. Every bucket of a hash like theirs is split by
-    further directions, drawn from the model's seed, the layer and the number of parts. Raises ValueError as
-    `far_buckets`."""
-    old, config = model.config, far_buckets(model.config, buckets)
-    if config == old:
+    that it was trained with; 0: without one. Every bucket of a hash like theirs is split by further directions, drawn
+    from the model's seed, the layer and the number of parts. Raises ValueError as `far_config`."""
+    old, config = model.config, far_config(model.config, buckets)
+    if config.hash_factors == old.hash_factors:
         return model
-    factors = config.n_buckets[:-1] if config.has_far_round else config.n_buckets
-    width, parts = rotation_width(factors), config.n_buckets[-1]
+    width, parts = rotation_width(config.n_buckets), config.hash_factors[-1]
 
     def beside(name: str, trained: Tensor) -> Tensor:
         heads, d = trained.shape[:2]
@@ -76,25 +73,15 @@ def with_buckets(model: ReformerLM, buckets: int) -> ReformerLM:
     return _rebuilt(model, config, beside)
 
 
-def far_buckets(config: ReformerConfig, buckets: int) -> ReformerConfig:
-    """The config of `with_buckets`. Raises ValueError for a model without LSH heads or of pattern published, and for
-    what is no even multiple of its other rounds' buckets."""
+def far_config(config: ReformerConfig, buckets: int) -> ReformerConfig:
+    """The config of `with_far_buckets`. Raises ValueError for a model without LSH heads or in chunks, and for what is
+    no even multiple of its other rounds' buckets."""
     check_hashed(config)
-    if config.pattern == "published":
-        raise ValueError("pattern published has no hash round that looks further back")
-    factors = config.n_buckets[:-1] if config.has_far_round else config.n_buckets
-    near = math.prod(factors)
-    if buckets == near:
-        return dataclasses.replace(config, n_buckets=factors, far_round=False if len(factors) > 1 else None)
-    parts, rest = divmod(buckets, near)
-    if rest or parts % 2 or not parts:
-        raise ValueError(
-            f"{buckets:,} far buckets are no even multiple of the {near:,} that the other hash rounds have; such as "
-            f"{8 * near:,}; {near:,} leaves the far round out"
-        )
-    if config.has_far_round and parts == config.n_buckets[-1]:
-        return config
-    return dataclasses.replace(config, n_buckets=(*factors, parts), far_round=True)
+    if config.chunked:
+        raise ValueError("attention in chunks has no hash round that looks further back")
+    if faults := config.far_faults(buckets):
+        raise ValueError(*faults)
+    return dataclasses.replace(config, far_buckets=buckets)
 
 
 def _rebuilt(model: ReformerLM, config: ReformerConfig, rotations: Callable[[str, Tensor], Tensor]) -> ReformerLM:
@@ -110,21 +97,20 @@ def _full(model: ReformerLM, length: int) -> ReformerLM:
     if length > LONGEST:
         raise ValueError(f"full attention sees at most {LONGEST:,} tokens, the text has {length:,}")
     config = model.config
-    if config.pattern == "published":
+    if config.chunked:
         # One chunk as long as the text: a query meets all of it, and sees what is earlier.
         chunk = -(-length // config.local_window) * config.local_window
-        config = dataclasses.replace(config, n_hashes=1, windows=(chunk,))
+        config = dataclasses.replace(config, n_hashes=1, lsh_window=chunk)
         return _rebuilt(model, config, lambda name, trained: trained[:, :, :1])
     found = _rebuilt(model, config, lambda name, trained: trained)
-    for module in found.modules():
-        if (attend_to_all := getattr(module, "attend_to_all", None)) is not None:
-            attend_to_all(length)
+    for sublayer in found.attention():
+        sublayer.attend_to_all(length)
     return found
 
 
 def _rotations(trained: Tensor, config: ReformerConfig, name: str) -> Tensor:
     """[heads, d_head, rounds, width]: the trained rounds, cut or gone on with."""
-    n = len(config.round_buckets)
+    n = len(config.hash_rounds)
     rounds = [trained[:, :, :n]]
     heads, d, known, width = trained.shape
     for r in range(known, n):

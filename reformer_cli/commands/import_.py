@@ -69,7 +69,7 @@ def _folder(source: str, revision: str | None) -> Path:
 def _summary(path: Path, found: Incoming) -> str:
     c = found.config
     return (
-        f"{path}: {found.parameters / 1e6:.2f} M parameters, {c.n_layers} layers ({', '.join(c.layers)}), "
-        f"pattern {c.pattern}, up to {found.context:,} tokens; tokenizer {found.tokenizer.kind}, "
+        f"{path}: {found.parameters / 1e6:.2f} M parameters, {c.n_layers} layers ({', '.join(c.attn_layers)}), "
+        f"up to {found.context:,} tokens; tokenizer {found.tokenizer.kind}, "
         f"{found.tokenizer.vocab_size:,} tokens"
     )

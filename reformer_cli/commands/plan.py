@@ -61,7 +61,9 @@ def plan(
     if known is None:
         say(f"data.vocab_size follows the corpus; {VOCAB_SIZE:,} assumed")
     among = len(step.model.group_layers)
-    layers = f"{step.model.n_layers} layers" + (f", {among} on groups of {step.model.shorten} tokens" if among else "")
+    layers = f"{step.model.n_layers} layers" + (
+        f", {among} on groups of {step.model.shorten_factor} tokens" if among else ""
+    )
     typer.echo(f"context {step.context:,} x batch {step.batch}, {layers}, products in {step.precision}")
     for item in forecast(step):
         typer.echo(f"  {item.name:<16} {as_size(item.size):>12}  {item.what}")

@@ -135,9 +135,8 @@ def map_config(values: Mapping[str, Any], where: str, seed: int = 0) -> Mapped:
     if fields.faults:
         raise ConfigError(where, fields.faults)
     period = next(n for n in range(1, len(layers) + 1) if layers == (layers[:n] * len(layers))[: len(layers)])
-    settings |= {"layers": layers[:period], "n_layers": len(layers), "pattern": "published"}
-    settings |= {"key_tokens": 1, "stream_bits": 20}  # the latter: as near theirs as float32 is
-    settings |= {"norm": "layer", "merge": "concat", "softcap": 0.0, "head_bias": False}
+    settings |= {"attn_layers": [f"chunked_{kind}" for kind in layers[:period]], "n_layers": len(layers)}
+    settings |= {"block_style": "published", "stream_bits": 20}  # the latter: as near theirs as float32 is
     try:
         model = ReformerConfig(**settings)
     except ValidationError as error:
@@ -194,7 +193,7 @@ def _sizes(fields: Fields) -> dict[str, Any]:
         "n_heads": fields.integer("num_attention_heads", 1, 1024),
         "d_head": fields.integer("attention_head_size", 2, 1024),
         "d_ff": fields.integer("feed_forward_size"),
-        "feed_forward": ACTIVATIONS.get(str(act), "relu"),
+        "activation": ACTIVATIONS.get(str(act), "relu"),
         "norm_epsilon": fields.number("layer_norm_eps", lambda x: 0 < x < 1, "a number between 0 and 1"),
         "dropout": fields.number("hidden_dropout_prob", lambda x: 0 <= x < 1, "a share from 0 to below 1"),
     }
@@ -262,7 +261,7 @@ def _lsh(fields: Fields, context: int, notes: list[str]) -> dict[str, Any]:
         buckets = (2,)
     if odd := [n for n in buckets if n % 2 or n > 2**20]:
         fields.refuse("num_buckets", f"{odd} must be even and at most {2**20:,}")
-    return {"windows": (chunk,), "n_hashes": fields.integer("num_hashes", 1, 64), "n_buckets": tuple(buckets)}
+    return {"lsh_window": chunk, "n_hashes": fields.integer("num_hashes", 1, 64), "n_buckets": tuple(buckets)}
 
 
 def chosen_buckets(length: int, chunk: int, longest: int) -> tuple[int, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -51,8 +51,7 @@ def read_folder(folder: Path, seed: int, free: int, tokenizer: str | None = None
     notes = list(mapped.notes)
     found = find_tokenizer(folder, mapped, tokenizer, notes)
     tensors = convert(mapped, open_weights(folder), free, notes)
-    model = replace(mapped.model, head_bias="head.bias" in tensors)
-    return Incoming(model, mapped.context, tensors, found, notes)
+    return Incoming(mapped.model, mapped.context, tensors, found, notes)
 
 
 def write_run(path: Path, incoming: Incoming, origin: Origin) -> Run:

@@ -107,15 +107,15 @@ def _sizes(config: RunConfig, tokenizer: Tokenizer, parameters: int) -> dict[str
     return {
         "parameters": f"{parameters:,}",
         "layers": f"{_layers(m)}, d_model {m.d_model}, {m.n_heads} heads x {m.d_head}",
-        "attention": f"pattern {m.pattern}, {m.n_hashes} hash rounds, buckets {m.round_buckets}",
+        "attention": f"{m.n_hashes} hash rounds, buckets {m.hash_rounds}",
         "context in training": f"{config.data.context:,} tokens",
         "tokenizer": f"{tokenizer.kind}, {tokenizer.vocab_size:,} tokens{lossless}",
     }
 
 
 def _layers(m: ReformerConfig) -> str:
-    among = f"; {len(m.group_layers)} of them on groups of {m.shorten} tokens" if m.shorten > 1 else ""
-    return f"{m.n_layers} ({', '.join(m.layers)}{among})"
+    among = f"; {len(m.group_layers)} of them on groups of {m.shorten_factor} tokens" if m.shorten_factor > 1 else ""
+    return f"{m.n_layers} ({', '.join(m.attn_layers)}{among})"
 
 
 def _table(rows: dict[str, str]) -> str:

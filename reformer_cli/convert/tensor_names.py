@@ -22,12 +22,12 @@ class Row:
 
 
 def kind_of(config: ReformerConfig, layer: int) -> str:
-    """local or lsh: the attention of a layer."""
-    return config.layers[layer % len(config.layers)]
+    """local or lsh: the attention of a layer in chunks, as transformers names it."""
+    return config.attn_layers[layer % len(config.attn_layers)].removeprefix("chunked_")
 
 
 def rows(config: ReformerConfig) -> Iterator[Row]:
-    """Every tensor of a model of pattern published but rotations and the head's bias. Layers: local, lsh."""
+    """Every tensor of a model in chunks but rotations and the head's bias."""
     d, wide, inner = config.d_model, 2 * config.d_model, config.n_heads * config.d_head
     d_ff = config.d_ff or 4 * d
     yield _one("embedding", "reformer.embeddings.word_embeddings.weight", config.vocab_size, d)

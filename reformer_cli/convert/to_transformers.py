@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from reformer import ReformerConfig
+from reformer.config import CHUNKED
 from reformer.rehash import draw_rotations
 from safetensors.torch import save_file
 from torch import Tensor
@@ -73,17 +74,14 @@ def to_transformers(
 def shape_faults(config: ReformerConfig) -> list[str]:
     """Settings that transformers' Reformer has no counterpart for, each with what it has."""
     c, found = config, []
-    if c.pattern != "published":
-        found.append(f"pattern {c.pattern}: it has published alone (chunks; heads without temperature)")
-    if c.shorten > 1:
-        found.append(f"shorten {c.shorten}: all its layers are on tokens")
-    if odd := sorted(set(c.layers) - {"local", "lsh"}):
-        found.append(f"layers {', '.join(odd)}: each of its layers is local or lsh")
-    for name, there in (("norm", "layer"), ("merge", "concat"), ("softcap", 0.0)):
-        if (here := getattr(c, name)) != there:
-            found.append(f"{name} {here}: it has {there:g}" if name == "softcap" else f"{name} {here}: it has {there}")
-    if c.feed_forward not in ACTIVATIONS:
-        found.append(f"feed_forward {c.feed_forward}: it has {', '.join(ACTIVATIONS)}")
+    if c.shorten_factor > 1:
+        found.append(f"shorten_factor {c.shorten_factor}: all its layers are on tokens")
+    if odd := sorted(set(c.attn_layers) - set(CHUNKED)):
+        found.append(f"attn_layers {', '.join(odd)}: it has {' and '.join(CHUNKED)} alone")
+    if c.block_style != "published":
+        found.append(f"block_style {c.block_style}: it has published (LayerNorm, streams side by side, no softcap)")
+    if c.activation not in ACTIVATIONS:
+        found.append(f"activation {c.activation}: it has {', '.join(ACTIVATIONS)}")
     if c.positions == "rotary":
         found.append("positions rotary: it adds positions to the embedding (axial, or none as tables of zeros)")
     if c.positions == "axial" and len(c.axial_shape) > 2:
@@ -137,7 +135,7 @@ def _fold_bias(tensors: dict[str, Tensor], faults: list[str], notes: list[str]) 
     if len(bias) > weight.shape[1]:
         faults.append(
             f"head.bias: it adds none to the logits, and for {len(bias):,} tokens the norm before them, "
-            f"{weight.shape[1]:,} wide, cannot take its place (train with model.head_bias false)"
+            f"{weight.shape[1]:,} wide, cannot take its place"
         )
         return
     x = torch.linalg.lstsq(weight, bias[:, None], driver="gelsd").solution[:, 0]
@@ -145,8 +143,7 @@ def _fold_bias(tensors: dict[str, Tensor], faults: list[str], notes: list[str]) 
     apart = float((weight @ (folded.double() - shift) - bias).abs().max())
     if not apart <= UNSEEN:
         faults.append(
-            f"head.bias: it adds none to the logits, and in the norm before them it would be off by {apart:.2g} "
-            "(train with model.head_bias false)"
+            f"head.bias: it adds none to the logits, and in the norm before them it would be off by {apart:.2g}"
         )
         return
     tensors["head.norm.bias"] = folded
@@ -183,13 +180,13 @@ def _fields(config: ReformerConfig) -> dict[str, Any]:
         "num_attention_heads": c.n_heads,
         "attention_head_size": c.d_head,
         "feed_forward_size": c.d_ff or 4 * c.d_model,
-        "hidden_act": ACTIVATIONS[c.feed_forward],
+        "hidden_act": ACTIVATIONS[c.activation],
         "layer_norm_eps": c.norm_epsilon,
         "hidden_dropout_prob": c.dropout,
         "local_attention_probs_dropout_prob": 0.0,
         "lsh_attention_probs_dropout_prob": 0.0,
         "local_attn_chunk_length": c.local_window,
-        "lsh_attn_chunk_length": c.windows[0],
+        "lsh_attn_chunk_length": c.lsh_window,
         "local_num_chunks_before": 1,
         "local_num_chunks_after": 0,
         "lsh_num_chunks_before": 1,

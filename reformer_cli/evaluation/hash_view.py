@@ -1,22 +1,16 @@
 """What LSH heads see on a text: which earlier tokens each round reaches, how full buckets are, what is missed.
 
-Everything here is dense, by the definitions in ops/bucket_attention/reference.py: for texts of some thousand tokens.
+Everything here is dense, by the definitions that attention is tested against: for texts of some thousand tokens.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from reformer import ReformerLM
-from reformer.attention.chunked import PublishedLSHHeads
-from reformer.attention.lsh import LSHHeads
-from reformer.layers.context import PassContext
-from reformer.ops.bucket_attention.reference import met, visible
-from reformer.reversible.autograd import begin
-from reformer.reversible.coupling import AttentionCoupling
+from reformer.analysis import Attention, observe
 from torch import Tensor
 
 NEAREST = 16  # true top keys that a query is asked for
@@ -121,39 +115,18 @@ class LayerView:
 def look(model: ReformerLM, tokens: Tensor, show: Callable[[LayerView], None]) -> None:
     """Show every layer's LSH heads on a text, int64 [n], one layer after another."""
 
-    def watch(coupling: AttentionCoupling, group: slice, parts: tuple[Tensor, ...]) -> None:
-        if isinstance(coupling.sublayer, (LSHHeads, PublishedLSHHeads)):
-            name, among = coupling.name.removesuffix(" attention"), parts[0].shape[2] < len(tokens)
-            view = _view(name, coupling.sublayer, group, parts)
-            if among:
-                name, size = f"{name}, groups of {model.config.shorten}", model.config.shorten
-                view = dataclasses.replace(view, layer=name, tokens=size)
-            show(view)
+    def view(name: str, sublayer: Attention, qkv: tuple[Tensor, ...]) -> None:
+        if (found := sublayer.dense_view(qkv, sublayer.all_heads)) is None:
+            return
+        tokens_of_a_row = 1
+        if found.scores.shape[-1] < len(tokens):
+            tokens_of_a_row = model.config.shorten_factor
+            name = f"{name}, groups of {tokens_of_a_row}"
+        scores, seen, together = found.scores[0].float().cpu(), found.seen[:, 0].cpu(), found.together[0].cpu()
+        sizes, window = _sizes(found.buckets[:, 0]).cpu(), model.config.local_window
+        show(LayerView(name, scores, seen, together, sizes, window, tokens_of_a_row))
 
-    sequence = dataclasses.replace(model.sequence, chunk_heads=model.config.n_heads)  # one view a layer
-    pair = begin(sequence.streams, model.embed(tokens[None]), model.embedding_weight())
-    sequence.run(pair, PassContext(model.rotary()), observer=watch)
-
-
-def _view(name: str, branch: LSHHeads | PublishedLSHHeads, group: slice, parts: tuple[Tensor, ...]) -> LayerView:
-    if isinstance(branch, PublishedLSHHeads):
-        q, k, _ = branch.queries_keys_values(parts)
-        buckets, chunk, n = branch.buckets(q, group), branch.chunk, q.shape[2]
-        earlier = torch.ones(n, n, dtype=torch.bool, device=q.device).tril(-1)
-        # Alone, a round's first chunk looks back to its own last one, in the layer to that of the round before.
-        seen = torch.stack([(met(b[None], chunk) > 0) & earlier for b in buckets])
-        count = met(buckets, chunk)
-        together, scores = (count > 0) & earlier, q @ k.transpose(-1, -2) + count.clamp_min(1).log()
-    else:
-        q = k = branch.keys(parts[0], group)
-        buckets = branch.buckets(k, group)
-        rounds = list(zip(buckets, branch.windows, strict=True))
-        seen = torch.stack([visible(b[None], [w], itself=False) for b, w in rounds])
-        together, scores = seen.any(0), q @ k.transpose(-1, -2)
-    return LayerView(
-        name, scores[0].float().cpu(), seen[:, 0].cpu(), together[0].cpu(), _sizes(buckets[:, 0]).cpu(),
-        branch.config.local_window,
-    )  # fmt: skip
+    observe(model, tokens[None], view)
 
 
 def _sizes(buckets: Tensor) -> Tensor:

@@ -82,11 +82,11 @@ def outcomes(
 ) -> Iterator[Outcome]:  # fmt: skip
     """All tests, with another number of rounds than the model's unless it is None.
 
-    Of copies, full attention and pattern `published` are read in one pass, as both are trained; so they are short. What
+    Of copies, full attention and attention in chunks are read in one pass, as both are trained; so they are short. What
     is streamed follows the rule of decoding.
     """
     streamed = rounds != FULL
-    in_one_pass = not streamed or model.config.pattern == "published"
+    in_one_pass = not streamed or model.config.chunked
     if rounds is not None and streamed:
         model = with_rounds(model, rounds)
     for length in lengths.get("copy", []):

@@ -53,8 +53,8 @@ class WindowScorer:
     """Every token sees the half of a context before it, and less than the whole: the text is taken in stretches of half
     a context, each read anew after the half before it; at the beginning of a text, there is less to see.
 
-    forward: each is read by one pass, as in training; else as decoding reads, which is the same but for pattern
-    `published`."""
+    forward: each is read by one pass, as in training; else as decoding reads, which is the same but for
+    attention in chunks."""
 
     def __init__(self, model: ReformerLM, prefix: Tensor, context: int, forward: bool = False) -> None:
         self.model, self.forward = model, forward
@@ -103,9 +103,9 @@ class ContextRule:
         """What is meant by a context and a likelihood (DECODING, FORWARD) that may be left out. trained: tokens that a
         training step reads in one piece.
 
-        Loss, decoding and perplexity are one function but for pattern `published`, where training's is preferred.
+        Loss, decoding and perplexity are one function but for attention in chunks, where training's is preferred.
         """
-        forward = (likelihood or (FORWARD if config.pattern == "published" else DECODING)) == FORWARD
+        forward = (likelihood or (FORWARD if config.chunked else DECODING)) == FORWARD
         return cls(trained if forward and context is None else context, forward)
 
     @classmethod
@@ -127,8 +127,8 @@ class ContextRule:
             sees = f"{self.context - half:,} to {self.context - 1:,} tokens before it (fewer where a text begins)"
         first = "an image's first one, given the token that begins it" if images else FIRST_OF_TEXT
         text = f"Each token is scored once, given {sees}; {first} alone."
-        if config.pattern == "published":
-            text += "\nPattern published has two likelihoods: this is that of "
+        if config.chunked:
+            text += "\nAttention in chunks has two likelihoods: this is that of "
             text += (
                 "the forward pass, as trained and released" if self.forward else "decoding, which generation follows"
             )

@@ -65,7 +65,7 @@ def charts(config: RunConfig, records: Records) -> Iterable[Chart]:
     norm = _with_mean(records.of("gradient_norm"), "gradient norm")
     yield Chart("Gradient norm", norm, from_zero=True, note=f"Before clipping; steps are cut to {GRADIENT_CLIP:g}.")
     layers = [Line(s, 1 + n, dots=True) for n, s in enumerate(_few(records.layers))]
-    buckets = config.model.round_buckets
+    buckets = config.model.hash_rounds
     most = sum(buckets) // len(buckets)
     note = f"1 / sum of squared shares, mean of rounds and heads, on held-out text; at most {most:,}."
     yield Chart("Bucket balance, effective buckets", layers, from_zero=True, note=note)

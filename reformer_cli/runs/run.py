@@ -9,6 +9,7 @@ import fcntl
 import json
 import os
 import time
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -93,8 +94,9 @@ class Run:
                 f"let it train: reformer train --resume --run {self.path}",
             )
         try:
-            shapes = ReformerLM.tensor_shapes(self.config.model)
-            return ReformerLM.from_tensors(self.config.model, read_tensors(self.path / WEIGHTS, shapes, device))
+            config = self.config.model
+            tensors = read_tensors(self.path / WEIGHTS, partial(ReformerLM.tensor_shapes, config), device)
+            return ReformerLM.from_tensors(config, tensors)
         except ValueError as error:
             raise UserError(
                 str(error), f"restore the file, or go on from a checkpoint: reformer train --resume --run {self.path}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import TYPE_CHECKING, Any
 
 from reformer_cli.utils.console import say
@@ -42,19 +43,21 @@ def chosen(settings: Settings, dataset: Dataset, world: World, start: Start | No
     return settings
 
 
-def count_columns(model: dict[str, Any], dataset: Dataset) -> None:
-    """`model.columns` where a recipe leaves it open, too: it is the text's. Of counts that no line reaches nothing is
-    learnt: a line that once is too long would not end."""
+def count_line_positions(model: dict[str, Any], dataset: Dataset) -> None:
+    """`model.line_positions` where a recipe leaves it open, too: it is the text's. Of counts that no line reaches
+    nothing is learnt: a line that once is too long would not end."""
     import numpy as np
+    from reformer.config import CHUNKED
 
     from reformer_cli.tokenizers.line_widths import usual_line
     from reformer_cli.training.auto_config import COLUMNS
 
-    if model.get("columns") is None and model.get("pattern") != "published":
+    if model.get("line_positions") is None and not any(k in CHUNKED for k in model.get("attn_layers") or ()):
         most = usual_line(dataset.tokenizer, np.asarray(dataset.tokens.train[:SAMPLE], np.int32))
-        model["columns"] = COLUMNS if most is None else min(COLUMNS, most)
-        why = "a line ends where the next word does not fit: how full is it?" if model["columns"] else "it has no lines"
-        say_choice("model.columns", model["columns"], why)
+        model["line_positions"] = COLUMNS if most is None else min(COLUMNS, most)
+        full = "a line ends where the next word does not fit: how full is it?"
+        why = full if model["line_positions"] else "it has no lines"
+        say_choice("model.line_positions", model["line_positions"], why)
 
 
 def fitted(settings: Settings, config: RunConfig, world: World) -> RunConfig:
@@ -89,7 +92,7 @@ def step_of(config: RunConfig, device: str) -> Step:
     from reformer_cli.training.mixed_precision import pick_precision
 
     precision = config.train.precision if config.train.precision != "auto" else pick_precision(device)[0]
-    native = backend_reason(config.model, device)[0] == "native" and config.model.pattern == "recent"
+    native = backend_reason(config.model, device)[0] == "native" and not config.model.chunked
     train = config.train
     return Step(
         config.model, train.batch_size, config.data.context, precision, peak_memory(device), native,
@@ -108,15 +111,13 @@ def copy_fits(config: RunConfig, device: str) -> bool:
 def warn_of_reach(config: RunConfig) -> None:
     """Where a context is longer than what its hashed heads can look back over."""
     model, context = config.model, config.data.context
-    hashed = model.pattern == "recent" and {"mixed", "lsh"} & set(model.layers)
+    hashed = {"mixed", "lsh"} & set(model.attn_layers)
     if hashed and context > model.look_back:
-        times = 2 * -(-context // (2 * model.look_back))
-        factors = [*model.n_buckets, times]
-        if model.has_far_round:  # the other rounds have all factors but the last, and keep them
-            factors = [*model.n_buckets[:-1], model.n_buckets[-1] * times]
+        near = math.prod(model.n_buckets)
+        far = 2 * near * -(-context // (2 * near * model.lsh_window * model.shorten_factor))
         say(
-            f"warning: hashed heads look back about {model.look_back:,} tokens (n_buckets x windows) of a context of "
-            f"{context:,}; --set 'n_buckets={factors}' reaches all of it"
+            f"warning: hashed heads look back about {model.look_back:,} tokens (buckets x lsh_window) of a context of "
+            f"{context:,}; --set far_buckets={far} reaches all of it"
         )
 
 

@@ -92,7 +92,7 @@ class Request:
 def generate(run: Run, config: SamplingConfig, request: Request, sink: Sink, device: str = "auto") -> list[Sample]:
     """Go on from a prompt as the request asks. Raises UserError for what cannot be, KeyboardInterrupt when the sink
     asked to stop, after what there is has been written and kept."""
-    from reformer.rehash import far_buckets
+    from reformer.rehash import far_config
 
     from reformer_cli.sampling.history import TextBias
     from reformer_cli.tokenizers.base import is_foreign
@@ -107,7 +107,7 @@ def generate(run: Run, config: SamplingConfig, request: Request, sink: Sink, dev
     hashed = model_config
     if request.far_buckets is not None:
         with refused("--far-buckets"):
-            hashed = far_buckets(model_config, request.far_buckets)
+            hashed = far_config(model_config, request.far_buckets)
     check_memory(hashed, 1 + len(ids) + config.max_tokens, max(config.num_samples, config.num_beams), where)
     backend_reason(model_config, where)
     model = rehashed(run.load_model(where), None, request.far_buckets)

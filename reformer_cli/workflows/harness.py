@@ -4,7 +4,7 @@
     simple_evaluate(model=ReformerHarness("runs/novel"), tasks=["lambada_openai"])
 
 or `reformer evaluate harness`. Texts of any length are read whole: there is no window and no truncation. What is scored
-is what generation follows (of pattern `published`, the ring rule).
+is what generation follows (of attention in chunks, bucket by bucket).
 """
 
 from __future__ import annotations

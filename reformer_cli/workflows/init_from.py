@@ -36,7 +36,7 @@ class Start:
         cannot go with the run's tokenizer or weights."""
         base: Settings = {"model": dataclasses.asdict(self.config), "data": {"context": Unchosen(2)}, "train": {}}
         del base["model"]["vocab_size"]
-        base["model"]["columns"] = self.config.columns or 0  # for a model that is there nobody chooses
+        base["model"]["line_positions"] = self.config.line_positions or 0  # for a model that is there nobody chooses
         found = load(base)
         if named := [f"data.{name}" for name in ("tokenizer", "vocab_size") if name in found["data"]]:
             raise UserError(
@@ -81,8 +81,9 @@ class Start:
         both shapes."""
         from reformer import ReformerLM
 
-        wanted, old = _tensors(ReformerLM(config)), _tensors(self.model)
-        redrawn = config.pattern == "published" and config.seed != self.config.seed  # its rotations are its seed's
+        old = _tensors(self.model)
+        wanted = _tensors(ReformerLM(config, head_bias="head.bias" in old))
+        redrawn = config.chunked and config.seed != self.config.seed  # its rotations are its seed's
         found: dict[str, Tensor] = {}
         faults = []
         for name, fresh in wanted.items():

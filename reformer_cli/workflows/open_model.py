@@ -43,11 +43,11 @@ def open_model(
 
 def rehashed(model: ReformerLM, n_hashes: int | None, far_buckets: int | None) -> ReformerLM:
     """The model with other hash rounds: first the buckets, since further rounds are drawn with all of them."""
-    from reformer.rehash import with_buckets, with_rounds
+    from reformer.rehash import with_far_buckets, with_rounds
 
     if far_buckets is not None:
         with refused("--far-buckets"):
-            model = with_buckets(model, far_buckets)
+            model = with_far_buckets(model, far_buckets)
     if n_hashes is not None:
         with refused("--n-hashes"):
             model = with_rounds(model, n_hashes)
@@ -77,6 +77,6 @@ def check_memory(config: ReformerConfig, tokens: int, samples: int, device: str)
 
 def decoding_note(config: ReformerConfig) -> str | None:
     """Where decoding is not what was trained, that it is so."""
-    if config.pattern != "published":
+    if not config.chunked:
         return None
-    return "pattern published: its chunks depend on later text, so it is decoded bucket by bucket (docs/decoding.md)"
+    return "attention in chunks: they depend on later text, so it is decoded bucket by bucket (docs/decoding.md)"

@@ -13,7 +13,7 @@ from reformer_cli.config.load import as_yaml
 from reformer_cli.utils.console import say
 from reformer_cli.utils.devices import backend_reason, keep_freed_memory, pick_device
 from reformer_cli.utils.errors import UserError
-from reformer_cli.workflows.choose import chosen, count_columns, fitted, say_choice, warn_of_reach
+from reformer_cli.workflows.choose import chosen, count_line_positions, fitted, say_choice, warn_of_reach
 
 if TYPE_CHECKING:
     from reformer_cli.config.schema import Settings
@@ -182,8 +182,10 @@ def _opened(settings: Settings, tokenizer: Tokenizer | None, start: Start | None
         settings["data"]["context"] = data.context
     if tokenizer is not None:
         check_kind(data, tokenizer)
-    # transformers, which models of this pattern can be exported to, could not undo the markers.
-    case_markers = settings["model"].get("pattern") != "published"
+    # transformers, which models of these kinds can be exported to, could not undo the markers.
+    from reformer.config import CHUNKED
+
+    case_markers = not any(kind in CHUNKED for kind in settings["model"].get("attn_layers") or ())
     dataset = open_dataset(data, say, tokenizer, case_markers=case_markers)
     if (task := find(settings["data"]["corpus"])) is not None:
         settings["data"].setdefault("context", task.context)
@@ -203,10 +205,10 @@ def _choose(
     if sizes:
         chosen(settings, dataset, world, start)
     if of_lines:
-        count_columns(settings["model"], dataset)
-    if world.device != "cpu" and "workspace_tokens" not in settings["model"]:
-        settings["model"]["workspace_tokens"] = GPU_WORKSPACE
-        say_choice("model.workspace_tokens", GPU_WORKSPACE, "a GPU is started less often for larger slices")
+        count_line_positions(settings["model"], dataset)
+    if world.device != "cpu" and "chunk_tokens" not in settings["model"]:
+        settings["model"]["chunk_tokens"] = GPU_WORKSPACE
+        say_choice("model.chunk_tokens", GPU_WORKSPACE, "a GPU is started less often for larger slices")
 
 
 def _asked(asked: Asked) -> tuple[Settings, Tokenizer | None, Start | None]:

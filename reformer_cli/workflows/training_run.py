@@ -48,7 +48,7 @@ class TrainingRun:
         self.windows = ValidationWindows(dataset.tokens, run.config.data.context)
         least = run.config.data.context if run.config.data.image_size is not None else LEAST_SCORED
         self.probes = self.windows.some(run.config.eval.tokens, least)  # what a validation during the run scores
-        self.model = ReformerLM(run.config.model).to(world.device)
+        self.model = ReformerLM(run.config.model, head_bias=_has_head_bias(checkpoint or run.path)).to(world.device)
 
     def train(self) -> None:
         """Train until done or interrupted, and say what came of it."""
@@ -262,9 +262,7 @@ class TrainingRun:
         model = self.config.model
         if self.config.data.image_size is not None:
             return ContextRule.for_images(model, self.config.data.context)
-        return ContextRule.for_model(
-            model, self.config.data.context, None if model.pattern == "published" else model.max_length, None
-        )
+        return ContextRule.for_model(model, self.config.data.context, None if model.chunked else model.max_length, None)
 
     def _sampled(self) -> str:
         try:
@@ -278,3 +276,15 @@ class TrainingRun:
 
         wanted, most = SAMPLE_TOKENS, self.model.config.max_length
         return "".join(generate(self.model, self.dataset.tokenizer, max_tokens=min(wanted, most or wanted)))
+
+
+def _has_head_bias(folder: Path) -> bool:
+    """Whether the weights that training goes on from have one; damaged files are refused where they are read."""
+    from safetensors import SafetensorError
+
+    from reformer_cli.runs.checkpoints import tensor_names
+
+    try:
+        return any(name.endswith("head.bias") for name in tensor_names(folder))
+    except SafetensorError:
+        return False

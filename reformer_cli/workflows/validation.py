@@ -37,7 +37,7 @@ def effective_buckets(model: Any, window: ValidationWindow, context: int) -> lis
     from reformer.analysis import hash_statistics
 
     text = torch.cat([window.prefix, window.scored])[-min(STATISTICS_TOKENS, context) :]
-    if len(text) < (STATISTICS_NEAREST + 1) * model.config.shorten:
+    if len(text) < (STATISTICS_NEAREST + 1) * model.config.shorten_factor:
         return []
     text = text[None].to(next(model.parameters()).device)
     found = hash_statistics(model, text, nearest=STATISTICS_NEAREST, queries=1)

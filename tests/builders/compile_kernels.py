@@ -41,11 +41,11 @@ def attention_cases() -> Iterator[Case]:
         pointers = dict.fromkeys(("q", "k", "v", "d_out"), low) | dict.fromkeys(("out", "dq", "dk", "dv"), sums)
         pointers |= {"lse": "fp32", "delta": "fp32", "order": "i64", "reach": "i32", "u": "i32", "windows": "i32"}
         fixed = {
-            "D": d, "DV": d, "BLOCK_D": d, "BLOCK_DV": d, "BLOCK": t.block, "TILE": t.tile, "RECENT": recent,
+            "D": d, "DV": d, "BLOCK_D": d, "BLOCK_DV": d, "BLOCK": t.block, "TILE": t.tile, "WINDOWS": recent,
             "ITSELF": 0, "EARLIER": earlier, "FIRST": not earlier,
         }  # fmt: skip
         options = {"num_warps": t.warps, "num_stages": t.stages}
-        name = f"attention {d} {low} {'recent' if recent else 'published'} round {earlier}"
+        name = f"attention {d} {low} {'windows' if recent else 'chunks'} round {earlier}"
         yield f"{name} forward", attention._forward, pointers, fixed, options
         yield f"{name} backward", attention._backward, pointers, fixed | {"SCAN": 64, "SHARED": recent}, options
 

@@ -7,38 +7,44 @@ from reformer import ReformerConfig, ReformerLM
 
 VARIANTS: dict[str, dict] = {
     "default": {},
-    "lsh+local": {"layers": ("lsh", "local"), "windows": (3, 9), "n_hashes": 3},
-    "lsh, swiglu": {"layers": ("lsh",), "windows": (4,), "feed_forward": "swiglu"},
-    "full, layer norm, axial": {
-        "layers": ("full", "mixed"), "norm": "layer", "merge": "concat", "positions": "axial",
-        "axial_shape": (40, 40), "axial_dims": (16, 16), "feed_forward": "gelu",
+    "lsh+local": {"attn_layers": ("lsh", "local"), "lsh_window": 9, "n_hashes": 3},
+    "lsh, swiglu": {"attn_layers": ("lsh",), "lsh_window": 4, "activation": "swiglu"},
+    "full, published style, axial": {
+        "attn_layers": ("full", "mixed"), "block_style": "published", "positions": "axial",
+        "axial_shape": (40, 40), "axial_dims": (16, 16), "activation": "gelu",
     },
-    "published": {
-        "pattern": "published", "key_tokens": 1, "layers": ("local", "lsh", "mixed"),
-        "positions": "none", "local_window": 12, "windows": (8,), "n_hashes": 2,
+    "chunked": {
+        "attn_layers": ("chunked_local", "chunked_lsh"), "positions": "none", "local_window": 12, "lsh_window": 8,
+        "n_hashes": 2,
     },
-    "one slice": {"workspace_tokens": 4096},
-    "groups of heads": {"layers": ("mixed", "lsh", "full"), "head_group": 2, "n_hashes": 2, "windows": (5, 16)},
-    "approximate gelu": {"feed_forward": "gelu_tanh", "norm": "layer", "norm_epsilon": 1e-5, "head_bias": False},
-    "factorised buckets": {"n_buckets": (4, 4), "softcap": 0.0, "feed_forward": "relu"},
-    "far round": {"n_buckets": (4, 6), "n_hashes": 2, "windows": (3, 9), "layers": ("lsh", "mixed")},
-    "columns": {"columns": 6, "n_hashes": 2, "windows": (5, 16)},
-    "columns, axial": {"columns": 3, "positions": "axial", "axial_shape": (40, 40), "axial_dims": (16, 16)},
-    "groups of 3": {"shorten": 3, "n_layers": 4, "layers": ("mixed", "lsh"), "n_hashes": 2, "windows": (5, 16)},
-    "groups, layer norm, axial": {
-        "shorten": 4, "layers_before": 0, "layers_after": 2, "norm": "layer", "merge": "concat", "positions": "axial",
-        "axial_shape": (40, 40), "axial_dims": (16, 16), "head_group": 1,
+    "one slice": {"chunk_tokens": 4096},
+    "groups of heads": {"attn_layers": ("mixed", "lsh", "full"), "chunk_heads": 2, "n_hashes": 2, "lsh_window": 5},
+    "approximate gelu": {"activation": "gelu_tanh", "block_style": "published", "norm_epsilon": 1e-5},
+    "factorised buckets": {"n_buckets": (4, 4), "activation": "relu"},
+    "far round": {
+        "n_buckets": (4,), "far_buckets": 24, "n_hashes": 2, "lsh_window": 3, "attn_layers": ("lsh", "mixed"),
+    },
+    "line positions": {"line_positions": 6, "n_hashes": 2, "lsh_window": 5},
+    "line positions, axial": {
+        "line_positions": 3, "positions": "axial", "axial_shape": (40, 40), "axial_dims": (16, 16),
+    },
+    "groups of 3": {
+        "shorten_factor": 3, "n_layers": 4, "attn_layers": ("mixed", "lsh"), "n_hashes": 2, "lsh_window": 5,
+    },
+    "groups, published style, axial": {
+        "shorten_factor": 4, "vanilla_layers": (0, 2), "block_style": "published", "positions": "axial",
+        "axial_shape": (40, 40), "axial_dims": (16, 16), "chunk_heads": 1,
     },
 }  # fmt: skip
 
-CAUSAL = [name for name in VARIANTS if name != "published"]  # its chunks move with later text
+CAUSAL = [name for name in VARIANTS if name != "chunked"]  # its chunks move with later text
 
 
 def small(dtype: torch.dtype = torch.float32, **changes) -> ReformerLM:
     """Two or three layers; output projections are drawn too, since at 0 no layer would do anything."""
     settings = {
-        "vocab_size": 50, "d_model": 32, "n_layers": 3, "n_heads": 4, "d_head": 8, "n_buckets": (8,), "windows": (16,),
-        "workspace_tokens": 64, "local_window": 20, "stream_bits": 20,
+        "vocab_size": 50, "d_model": 32, "n_layers": 3, "n_heads": 4, "d_head": 8, "n_buckets": (8,), "far_buckets": 0,
+        "lsh_window": 16, "chunk_tokens": 64, "local_window": 20, "stream_bits": 20,
     }  # fmt: skip
     model = ReformerLM(ReformerConfig(**(settings | changes)))
     random = torch.Generator().manual_seed(5)

@@ -95,7 +95,7 @@ def test_a_safetensors_export_is_a_run_too(reformer: Program, run: Path, text: P
 def test_export_says_all_that_stands_against_it(reformer: Program, run: Path) -> None:
     result = reformer("export", run, "out", "--format", "transformers")
     assert result.status == 2
-    for part in ("pattern recent", "norm rms", "merge sum", "softcap", "positions rotary"):
+    for part in ("attn_layers mixed", "block_style modern", "positions rotary"):
         assert part in result.err
     assert not Path("out").exists()
 
@@ -174,16 +174,16 @@ def test_keys_of_more_tokens_begin_as_they_were(reformer: Program, text: Path) -
         "--set",
         "d_head=8",
     ]
-    assert reformer("train", text, *sets, "--set", "key_tokens=1", "--steps", 3, "--run", "one").status == 0
+    assert reformer("train", text, *sets, "--set", "lsh_key_conv=1", "--steps", 3, "--run", "one").status == 0
     still = ["--set", "learning_rate=1e-9", "--set", "context=64", "--set", "batch_size=1", "--set", "optimizer=adamw"]
-    result = reformer("train", text, "--from", "one", *still, "--set", "key_tokens=3", "--steps", 1, "--run", "three")
+    result = reformer("train", text, "--from", "one", *still, "--set", "lsh_key_conv=3", "--steps", 1, "--run", "three")
     assert result.status == 0, result.err
     models = [Run.open(Path(name)).load_model() for name in ("one", "three")]
     tokens = torch.arange(60)[None] % models[0].config.vocab_size
     with torch.no_grad():
         one, three = (model(tokens) for model in models)
     assert (one - three).abs().max() < 1e-4
-    back = reformer("train", text, "--from", "three", *still, "--set", "key_tokens=1", "--steps", 1, "--run", "x")
+    back = reformer("train", text, "--from", "three", *still, "--set", "lsh_key_conv=1", "--steps", 1, "--run", "x")
     assert "blend is" in back.err
     assert back.status == 2
 

@@ -219,8 +219,8 @@ def test_ctrl_c_writes_what_there_is(reformer: Program, run: Path, folder: Path,
     assert Path("a-sheet.png").exists()
 
 
-@pytest.mark.parametrize("pattern", ["recent", "published"])
-def test_an_image_is_scored_as_it_is_trained_on(pattern: str) -> None:
+@pytest.mark.parametrize("kind", ["lsh", "chunked_lsh"])
+def test_an_image_is_scored_as_it_is_trained_on(kind: str) -> None:
     import torch
     from reformer import ReformerConfig, ReformerLM
 
@@ -229,8 +229,8 @@ def test_an_image_is_scored_as_it_is_trained_on(pattern: str) -> None:
 
     # Positions for the values of an image and not one more: contexts of half an image would be another likelihood.
     config = ReformerConfig(
-        vocab_size=257, d_model=16, n_layers=2, n_heads=2, d_head=8, layers=("lsh",), pattern=pattern, key_tokens=1,
-        windows=(8,), n_buckets=(4,), positions="axial", axial_shape=(4, 6, 3), axial_dims=(4, 8, 4),
+        vocab_size=257, d_model=16, n_layers=2, n_heads=2, d_head=8, attn_layers=(kind,),
+        lsh_window=8, n_buckets=(4,), far_buckets=0, positions="axial", axial_shape=(4, 6, 3), axial_dims=(4, 8, 4),
     )  # fmt: skip
     model = ReformerLM(config).eval()
     whole = torch.cat([torch.tensor([256]), torch.randint(256, (72,), generator=torch.Generator().manual_seed(0))])

@@ -26,6 +26,7 @@ SIZES = [
     "d_head=8",
     "context=64",
     "n_buckets=[16]",
+    "far_buckets=0",
 ]  # where the reader's have the machine choose
 # A budget of minutes as a few steps, a few tokens for many; otherwise the words are the page's.
 STEPS = {"5": "3", "10": "6", "20": "12"}

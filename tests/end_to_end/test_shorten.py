@@ -12,7 +12,7 @@ from builders.programs import TINY, Program
 from PIL import Image
 from reformer import ReformerLM
 
-GROUPS = [*TINY, "--set", "shorten=3", "--set", "n_layers=3", "--set", "tokenizer=bytes"]
+GROUPS = [*TINY, "--set", "shorten_factor=3", "--set", "n_layers=3", "--set", "tokenizer=bytes"]
 
 
 @pytest.fixture
@@ -57,13 +57,13 @@ def test_attention_on_groups_is_told_in_tokens(reformer: Program, grouped: Path)
 
 def test_exports_and_new_beginnings(reformer: Program, grouped: Path, text: Path) -> None:
     assert reformer("export", grouped, "out", "--format", "safetensors").status == 0
-    assert ReformerLM.from_pretrained("out").config.shorten == 3
+    assert ReformerLM.from_pretrained("out").config.shorten_factor == 3
     assert "4 of them" not in Path("out/README.md").read_text("utf-8")
     assert "1 of them on groups of 3 tokens" in Path("out/README.md").read_text("utf-8")
     refused = reformer("export", grouped, "there", "--format", "transformers")
     assert refused.status == 2
-    assert "shorten 3: all its layers are on tokens" in refused.err
-    again = reformer("train", text, "--from", grouped, "--set", "shorten=2", "--steps", 1, "--run", "new")
+    assert "shorten_factor 3: all its layers are on tokens" in refused.err
+    again = reformer("train", text, "--from", grouped, "--set", "shorten_factor=2", "--steps", 1, "--run", "new")
     assert "groups.down.weight is [16, 48]" in again.err
 
 
@@ -72,7 +72,7 @@ def test_images_in_groups(reformer: Program, tmp_path: Path) -> None:
     folder.mkdir()
     for n in range(12):
         Image.fromarray(draw.integers(0, 256, (4, 6, 3), dtype=np.uint8)).save(folder / f"{n}.png")
-    sets = ["image_size=[4, 6]", "positions=axial", "axial_shape=[4, 6, 3]", "axial_dims=[4, 8, 4]", "shorten=5"]
+    sets = ["image_size=[4, 6]", "positions=axial", "axial_shape=[4, 6, 3]", "axial_dims=[4, 8, 4]", "shorten_factor=5"]
     sets += ["d_model=16", "d_head=8", "n_layers=3", "batch_size=2"]  # 72 values: 14 groups, and 2 that fill none
     given = [x for s in sets for x in ("--set", s)]
     result = reformer("train", folder, *given, "--steps", 2, "--run", "run")
@@ -83,6 +83,6 @@ def test_images_in_groups(reformer: Program, tmp_path: Path) -> None:
 
 
 def test_mistakes(reformer: Program, text: Path) -> None:
-    wrong = reformer("train", text, *TINY, "--set", "shorten=3", "--steps", 1)
+    wrong = reformer("train", text, *TINY, "--set", "shorten_factor=3", "--steps", 1)
     assert wrong.status == 2
-    assert "layers_before 1 and layers_after 1 leave none of n_layers 1 for groups of shorten 3 tokens" in wrong.err
+    assert "vanilla_layers [1, 1] leave none of n_layers 1 for groups of shorten_factor 3 tokens" in wrong.err

@@ -46,7 +46,7 @@ def test_pieces_give_the_logits_of_one_forward(step: int) -> None:
     assert (torch.cat(found, 1) - whole).abs().max() < 1e-9
 
 
-@pytest.mark.parametrize("variant", ["default", "lsh, swiglu", "published"])
+@pytest.mark.parametrize("variant", ["default", "lsh, swiglu", "chunked"])
 def test_one_token_from_a_graph_is_one_token(variant: str) -> None:
     """The third single token is captured, and replayed from then on; a copy of the state has no part in it."""
     model, ids = small(torch.float32, **VARIANTS[variant]).to("cuda"), tokens(60).to("cuda")
@@ -79,14 +79,14 @@ def test_overflow_in_a_graph_is_told() -> None:
 
 
 def test_heads_that_grow_are_not_captured() -> None:
-    model, ids = small(torch.float32, layers=("full",)).to("cuda"), tokens(30).to("cuda")
+    model, ids = small(torch.float32, attn_layers=("full",)).to("cuda"), tokens(30).to("cuda")
     state = None
     for t in range(6):
         _, state = model.extend(ids[:, t : t + 1], state)
     assert state.graph is None
 
 
-@pytest.mark.parametrize("variant", ["default", "published", "groups of heads"])
+@pytest.mark.parametrize("variant", ["default", "chunked", "groups of heads"])
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 def test_triton_is_what_auto_takes_and_close_to_torch(variant: str, precision: torch.dtype) -> None:
     found = []

@@ -10,7 +10,7 @@ from reformer.ops.bucket_attention.reference import visible
 
 
 def test_against_brute_force() -> None:
-    model, ids = small(n_layers=1, layers=("lsh",), windows=(5,), n_hashes=2, n_buckets=(6,)), tokens(90, batch=1)
+    model, ids = small(n_layers=1, attn_layers=("lsh",), lsh_window=5, n_hashes=2, n_buckets=(6,)), tokens(90, batch=1)
     (found,) = hash_statistics(model, ids, nearest=4, queries=10_000)
     branch = model.layers[0][0]
     with torch.no_grad():
@@ -40,7 +40,7 @@ def test_a_window_as_long_as_the_text_loses_nothing_and_one_bucket_finds_all() -
         assert (layer.fell_out == 0).all()
         assert (layer.found == 1).all()
         assert (layer.effective_buckets == 1).all()
-    assert [s.layer for s in hash_statistics(model, tokens(150, batch=1))] == ["layer 0 attention", "layer 1 attention"]
+    assert [s.layer for s in hash_statistics(model, tokens(150, batch=1))] == ["layer 0", "layer 1"]
 
 
 def test_what_does_not_fit_is_refused() -> None:

@@ -31,7 +31,7 @@ def test_pieces_give_the_logits_of_one_forward(variant: str, step: int) -> None:
     with torch.no_grad():
         whole = model(ids)
     # Groups of heads are rounded to the streams' unit one by one, which decoding need not do.
-    assert (in_pieces(model, ids, step) - whole).abs().max() < (1e-5 if model.config.head_group else 1e-12)
+    assert (in_pieces(model, ids, step) - whole).abs().max() < (1e-5 if model.config.chunk_heads else 1e-12)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -42,7 +42,7 @@ def test_float32_to_rounding(variant: str, backend: str) -> None:
     Where a vector lies on the border of two buckets, two roundings can fall to either side: one text in a
     hundred, another one on every kind of CPU. What is wrong is wrong for the next two texts as well.
     """
-    changes = VARIANTS.get(variant, VARIANTS["full, layer norm, axial"] | {"layers": ("mixed",)})
+    changes = VARIANTS.get(variant, VARIANTS["full, published style, axial"] | {"attn_layers": ("mixed",)})
     model = small(backend=backend, **changes)
     if _differs(model, tokens(100), backend, changes):
         assert not any(_differs(model, tokens(100, seed=seed), backend, changes) for seed in (1, 2))
@@ -59,7 +59,7 @@ def _differs(model: ReformerLM, ids: Tensor, backend: str, changes: dict) -> boo
             found.append(logits)
         assert state is not None
         differs |= bool((torch.cat(found, 1) - whole).abs().max() >= 2e-6 * max(10, float(whole.abs().max())))
-        taped = backend == "native" and "full" not in changes.get("layers", ())
+        taped = backend == "native" and "full" not in changes.get("attn_layers", ())
         assert (state.program is not None) == (taped and (1 in steps or 7 in steps))
     return differs
 
@@ -67,7 +67,7 @@ def _differs(model: ReformerLM, ids: Tensor, backend: str, changes: dict) -> boo
 @needs_compiler
 def test_as_many_rounds_as_a_config_may_have() -> None:
     """C's arrays held 64 rounds, and a shared config with one more round had 65: memory was overwritten."""
-    changes = {"n_hashes": 64, "n_buckets": (2, 2), "windows": (2,), "n_layers": 1}
+    changes = {"n_hashes": 64, "n_buckets": (2,), "far_buckets": 4, "lsh_window": 2, "n_layers": 1}
     assert not _differs(small(backend="native", **changes), tokens(100), "native", changes)
 
 
@@ -76,7 +76,7 @@ def test_both_backends_keep_the_same_state() -> None:
     """A session begun with one goes on with the other."""
     states = []
     for backend in ("native", "torch"):
-        model, state = small(backend=backend, n_hashes=2, windows=(5, 3)), None
+        model, state = small(backend=backend, n_hashes=2, lsh_window=5), None
         for part in tokens(120).split([1, 50, 1, 1, 60, 7], 1):
             _, state = model.extend(part, state)
         states.append(state)
@@ -94,11 +94,11 @@ def test_both_backends_keep_the_same_state() -> None:
     assert (more[0] - more[1]).abs().max() < 2e-5
 
 
-@pytest.mark.parametrize("variant", [*VARIANTS, "published alone"])
+@pytest.mark.parametrize("variant", [*VARIANTS, "chunked alone"])
 @pytest.mark.parametrize("dtype", [torch.float64, pytest.param(torch.float32, marks=needs_compiler)])
 def test_rows_of_different_lengths(variant: str, dtype: torch.dtype) -> None:
     """Peers gather the first row's past for all of them, and forget the padding."""
-    model = small(dtype, **VARIANTS.get(variant, {"pattern": "published", "key_tokens": 1, "positions": "none"}))
+    model = small(dtype, **VARIANTS.get(variant, {"attn_layers": ("chunked_lsh",), "positions": "none"}))
     lengths, close = [3, 90, 41], 1e-12 if dtype == torch.float64 else 2e-5
     prompts, more = tokens(90, batch=3), tokens(10, batch=3, seed=8)
     logits, state = model.extend(prompts, last_only=True, counts=torch.tensor(lengths))
@@ -147,7 +147,7 @@ def test_the_far_past_is_reached() -> None:
     changed = ids.clone()
     changed[:, 0] = (changed[:, 0] + 1) % 50
     for kind, reaches in (("lsh", True), ("local", False)):
-        model = small(torch.float64, layers=(kind,))
+        model = small(torch.float64, attn_layers=(kind,))
         with torch.no_grad():
             moved = (model(changed)[:, 390:] - model(ids)[:, 390:]).abs().max() > 1e-9
         assert bool(moved) == reaches
@@ -178,9 +178,9 @@ def test_documents_of_a_pack_can_change_places() -> None:
             assert (one - other).abs().max() < 1e-12
 
 
-def test_published_local_heads_decode_exactly() -> None:
+def test_chunked_local_heads_decode_exactly() -> None:
     """Their chunks do not move: a token sees its chunk and the one before, in both."""
-    model, ids = small(torch.float64, **VARIANTS["published"] | {"layers": ("local",)}), tokens(100)
+    model, ids = small(torch.float64, **VARIANTS["chunked"] | {"attn_layers": ("chunked_local",)}), tokens(100)
     with torch.no_grad():
         whole = model(ids)
         for step in (1, 7, 100):
@@ -188,9 +188,9 @@ def test_published_local_heads_decode_exactly() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, pytest.param(torch.float32, marks=needs_compiler)])
-def test_published_hashed_heads_decode_by_the_ring_rule(dtype: torch.dtype) -> None:
+def test_chunked_hashed_heads_are_decoded_bucket_by_bucket(dtype: torch.dtype) -> None:
     """Any pieces give the same; while all of the text is in one bucket's reach, it is what the chunks show."""
-    changes = VARIANTS["published"] | {"layers": ("lsh",)}
+    changes = VARIANTS["chunked"] | {"attn_layers": ("chunked_lsh",)}
     model, ids = small(dtype, **changes), tokens(100)
     found = [in_pieces(model, ids, step) for step in (1, 7, 100)]
     for other in found[1:]:
@@ -235,16 +235,16 @@ def test_score_is_the_loss() -> None:
     assert abs(float(mean - wanted)) < 1e-12
 
 
-@pytest.mark.parametrize("pattern", ["recent", "published"])
-def test_score_forward_is_the_loss_of_either_pattern(pattern: str) -> None:
-    model = small(torch.float64, **VARIANTS["published" if pattern == "published" else "default"])
+@pytest.mark.parametrize("variant", ["default", "chunked"])
+def test_score_forward_is_the_loss(variant: str) -> None:
+    model = small(torch.float64, **VARIANTS[variant])
     ids, targets = tokens(300), tokens(300, seed=1)
     targets[0, :7] = -100
     nats = model.score_forward(ids, targets)
     assert (nats[0, :7] == 0).all()
     assert abs(float(nats.sum() / (targets >= 0).sum() - model.loss(ids, targets).detach())) < 1e-12
-    # Decoding of the published pattern follows another rule; were they equal, this test would show nothing.
-    assert ((nats - model.score(ids, targets)[0]).abs().max() < 1e-12) == (pattern == "recent")
+    # Decoding of attention in chunks follows another rule; were they equal, this test would show nothing.
+    assert ((nats - model.score(ids, targets)[0]).abs().max() < 1e-12) == (variant == "default")
 
 
 def test_wrong_calls_are_refused() -> None:
@@ -256,7 +256,7 @@ def test_wrong_calls_are_refused() -> None:
         model(torch.full((1, 3), 50))
     with pytest.raises(ValueError, match="at least one"):
         model.extend(tokens(3)[:, :0])
-    axial = small(**VARIANTS["full, layer norm, axial"])
+    axial = small(**VARIANTS["full, published style, axial"])
     with pytest.raises(ValueError, match="1601 tokens exceed the 1600"):
         axial(tokens(1601))
     with pytest.raises(ValueError, match="dropout_seed"):

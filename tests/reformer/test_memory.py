@@ -39,7 +39,7 @@ def _small_workspace(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "SCORES_AT_ONCE", 2**13)
 
 
-def of_attention(length: int, n_rounds: int, pattern: str = "recent") -> int:
+def of_attention(length: int, n_rounds: int, pattern: str = "windows") -> int:
     q, k, v = (torch.randn(1, 1, length, D, requires_grad=True) for _ in range(3))
     buckets = torch.randint(length // 16, (n_rounds, 1, 1, length), dtype=torch.int32)
     upper = torch.randn(1, 1, length, D)
@@ -48,12 +48,12 @@ def of_attention(length: int, n_rounds: int, pattern: str = "recent") -> int:
     return alive.peak
 
 
-@pytest.mark.parametrize("pattern", ["recent", "published"])
+@pytest.mark.parametrize("pattern", ["windows", "chunks"])
 def test_twice_the_length_twice_the_memory(pattern: str) -> None:
     assert of_attention(4096, 2, pattern) <= 2.05 * of_attention(2048, 2, pattern)
 
 
-@pytest.mark.parametrize("pattern", ["recent", "published"])
+@pytest.mark.parametrize("pattern", ["windows", "chunks"])
 def test_rounds_are_merged_as_they_come(pattern: str) -> None:
     """Peers hold queries, keys, values and outputs of every round at once; eight rounds may cost indices alone."""
     more = of_attention(2048, 8, pattern) - of_attention(2048, 1, pattern)

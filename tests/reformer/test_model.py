@@ -92,29 +92,30 @@ def test_a_damaged_model_is_refused(damage, message: str, tmp_path: Path) -> Non
 
 def test_config_names_every_fault_at_once() -> None:
     with pytest.raises(ValueError, match=r"n_buckets.*even.*d_head.*axial_dims|even") as error:
-        ReformerConfig(vocab_size=9, n_buckets=(3,), d_head=7, layers=("lsh",))
+        ReformerConfig(vocab_size=9, n_buckets=(3,), d_head=7, attn_layers=("lsh",))
     for part in ("n_buckets", "d_head"):
         assert part in str(error.value)
-    with pytest.raises(ValueError, match=r"published does not go with .*far_round: true"):
-        ReformerConfig(vocab_size=9, pattern="published", far_round=True)
+    with pytest.raises(ValueError, match=r"in chunks does not go with attn_layers: full, positions: rotary"):
+        ReformerConfig(vocab_size=9, attn_layers=("chunked_lsh", "full"))
 
 
 def test_how_far_hashed_heads_look_back() -> None:
-    sizes = {"vocab_size": 9, "n_buckets": (4, 8), "windows": (10, 50)}
-    assert ReformerConfig(**sizes).look_back == 320  # 32 buckets of 10; the other rounds have 4, of 10 and 50
-    assert ReformerConfig(**sizes, far_round=False).look_back == 1600
-    assert ReformerConfig(**sizes, far_round=False, shorten=3).look_back == 4800
-    assert [ReformerConfig(**sizes).trains_near(n) for n in (40, 41)] == [True, False]
-    with pytest.raises(ValueError, match=r"far_round needs n_buckets of several factors, not \[8\]"):
-        ReformerConfig(vocab_size=9, n_buckets=(8,), far_round=True)
+    sizes = {"vocab_size": 9, "n_buckets": (4, 2), "lsh_window": 10}
+    assert ReformerConfig(**sizes, far_buckets=32).look_back == 320
+    assert ReformerConfig(**sizes).look_back == 64 * 8 * 10
+    assert ReformerConfig(**sizes, far_buckets=0).look_back == 80
+    assert ReformerConfig(**sizes, far_buckets=0, shorten_factor=3).look_back == 240
+    assert [ReformerConfig(**sizes).skips_far_round(n) for n in (80, 81)] == [True, False]
+    with pytest.raises(ValueError, match=r"far_buckets 24 is no even multiple of the 8 .*such as 64; 0 leaves"):
+        ReformerConfig(**sizes, far_buckets=24)
 
 
 @pytest.mark.slow
 def test_next_values_learn_to_copy() -> None:
     """The paper's copy task 0w0w: an LSH layer that reads what came next learns to copy, far beyond chance."""
     config = ReformerConfig(
-        vocab_size=64, d_model=64, n_layers=2, n_heads=4, d_head=16, layers=("mixed",), n_hashes=4, windows=(16,),
-        n_buckets=(16,), local_window=16,
+        vocab_size=64, d_model=64, n_layers=2, n_heads=4, d_head=16, attn_layers=("mixed",), n_hashes=4, lsh_window=16,
+        n_buckets=(16,), far_buckets=0, local_window=16,
     )  # fmt: skip
     model = ReformerLM(config).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)

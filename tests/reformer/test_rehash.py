@@ -7,7 +7,7 @@ import torch
 from builders.models import small, tokens
 from reformer.analysis import hash_statistics
 from reformer.ops.bucket_attention import bucket_attention_reference
-from reformer.rehash import FULL, with_buckets, with_rounds
+from reformer.rehash import FULL, with_far_buckets, with_rounds
 
 
 def rotations(model) -> list[torch.Tensor]:
@@ -44,38 +44,38 @@ def test_fewer_rounds_are_the_first_ones() -> None:
 def test_a_far_round_stands_beside_the_trained_ones() -> None:
     """Other buckets than those would be others than the heads learnt with."""
     model, x = small(n_hashes=2), torch.randn(1, 1, 300, 8)
-    far, further = with_buckets(model, 32), with_buckets(model, 64)
+    far, further = with_far_buckets(model, 32), with_far_buckets(model, 64)
     before, found, more = (m.layers[0][1].buckets(x, slice(None)) for m in (model, far, further))
     assert torch.equal(found[1:], before)
     assert torch.equal(more[1:], before)
     assert torch.equal(found[0] % 8, more[0] % 8)
     assert 8 < int(found.max()) < 32 < int(more.max()) < 64
-    assert (far.config.round_buckets, further.config.round_buckets) == ([32, 8, 8], [64, 8, 8])
-    assert with_buckets(model, 8) is model
-    assert torch.equal(with_buckets(far, 8).layers[0][1].buckets(x, slice(None)), before)
+    assert (far.config.hash_rounds, further.config.hash_rounds) == ([32, 8, 8], [64, 8, 8])
+    assert with_far_buckets(model, 0) is model
+    assert torch.equal(with_far_buckets(far, 0).layers[0][1].buckets(x, slice(None)), before)
 
 
 def test_a_trained_far_round_is_kept_or_given_other_buckets() -> None:
-    model, x = small(n_buckets=(4, 6), n_hashes=2), torch.randn(1, 1, 300, 8)
-    assert with_buckets(model, 24) is model
-    found, more = (m.layers[0][1].buckets(x, slice(None)) for m in (model, with_buckets(model, 48)))
+    model, x = small(n_buckets=(4,), far_buckets=24, n_hashes=2), torch.randn(1, 1, 300, 8)
+    assert with_far_buckets(model, 24) is model
+    found, more = (m.layers[0][1].buckets(x, slice(None)) for m in (model, with_far_buckets(model, 48)))
     assert torch.equal(more[1:], found[1:])
     assert torch.equal(more[0] % 4, found[0] % 4)
     assert more[0].max() > 24
     rounds = with_rounds(model, 4)
-    assert rounds.config.round_buckets == [24, 4, 4, 4, 4]
+    assert rounds.config.hash_rounds == [24, 4, 4, 4, 4]
     assert torch.equal(rounds.layers[0][1].buckets(x, slice(None))[:3], found)
 
 
 def test_a_far_round_reaches_further() -> None:
     """A bucket's window holds its last tokens alone: of a long text nothing was left of what lay far back."""
-    model, ids = small(windows=(4,)), tokens(400, batch=1)
-    of_8, of_64 = (1 - hash_statistics(m, ids)[0].fell_out for m in (model, with_buckets(model, 64)))
+    model, ids = small(lsh_window=4), tokens(400, batch=1)
+    of_8, of_64 = (1 - hash_statistics(m, ids)[0].fell_out for m in (model, with_far_buckets(model, 64)))
     assert of_64[0].mean() > 2 * of_8.mean()
 
 
 def test_with_a_far_round_decoding_is_the_whole_pass() -> None:
-    model, ids = with_buckets(small(), 32), tokens(100)
+    model, ids = with_far_buckets(small(), 32), tokens(100)
     state, found = None, []
     for part in ids.split(9, 1):
         logits, state = model.extend(part, state)
@@ -85,7 +85,7 @@ def test_with_a_far_round_decoding_is_the_whole_pass() -> None:
 
 
 def test_full_attention_is_the_definition_with_one_bucket() -> None:
-    model = small(torch.float64, layers=("lsh",), windows=(4,), n_hashes=2)
+    model = small(torch.float64, attn_layers=("lsh",), lsh_window=4, n_hashes=2)
     full = with_rounds(model, FULL, 150)
     heads = full.layers[0][0]
     heads.gate = None
@@ -103,14 +103,12 @@ def _context():
     return PassContext()
 
 
-def test_full_attention_of_the_published_pattern() -> None:
+def test_full_attention_of_chunks() -> None:
     model = small(
         torch.float64,
-        pattern="published",
-        key_tokens=1,
-        layers=("lsh",),
+        attn_layers=("chunked_lsh",),
         positions="none",
-        windows=(8,),
+        lsh_window=8,
         n_hashes=2,
     )
     full = with_rounds(model, FULL, 60)
@@ -124,14 +122,14 @@ def test_full_attention_of_the_published_pattern() -> None:
 
 def test_mistakes() -> None:
     with pytest.raises(ValueError, match="no LSH heads"):
-        with_rounds(small(layers=("local",)), 2)
+        with_rounds(small(attn_layers=("local",)), 2)
     with pytest.raises(ValueError, match="no LSH heads"):
-        with_buckets(small(layers=("local",)), 16)
-    for wrong in (4, 12, 24, 30):
-        with pytest.raises(ValueError, match=f"{wrong} far buckets are no even multiple of the 8"):
-            with_buckets(small(), wrong)
-    published = {"pattern": "published", "key_tokens": 1, "positions": "none"}
-    with pytest.raises(ValueError, match="pattern published has no hash round that looks further"):
-        with_buckets(small(**published), 16)
+        with_far_buckets(small(attn_layers=("local",)), 16)
+    for wrong in (4, 8, 12, 24, 30):
+        with pytest.raises(ValueError, match=f"far_buckets {wrong} is no even multiple of the 8"):
+            with_far_buckets(small(), wrong)
+    chunked = {"attn_layers": ("chunked_lsh",), "positions": "none"}
+    with pytest.raises(ValueError, match="attention in chunks has no hash round that looks further"):
+        with_far_buckets(small(**chunked), 16)
     with pytest.raises(ValueError, match="at most 1,048,576 tokens"):
         with_rounds(small(), FULL, 2**20 + 1)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +15,31 @@ from reformer.decode.step import DecodeStep
 from reformer.layers.context import PassContext
 from reformer.layers.norm import make_norm, record_norm
 from reformer.layers.sublayer import Sublayer
+from reformer.ops.bucket_attention.layout import SCORES_AT_ONCE
 from reformer.ops.head_gate import gated
 from reformer.ops.linear import linear, project
+
+
+@dataclass(frozen=True)
+class Hashed:
+    """keys [batch, heads, n, d_head], buckets [rounds, batch, heads, n]; of each round: how many buckets there are, and
+    of how many of a bucket's last rows a query sees."""
+
+    keys: Tensor
+    buckets: Tensor
+    sizes: list[int]
+    windows: list[int]
+
+
+@dataclass(frozen=True)
+class DenseView:
+    """Of hashed heads on n rows: scores [batch, heads, n, n] of all pairs, seen bool [rounds, batch, heads, n, n],
+    together bool [batch, heads, n, n], buckets [rounds, batch, heads, n]; by ops/bucket_attention/reference.py."""
+
+    scores: Tensor
+    seen: Tensor
+    together: Tensor
+    buckets: Tensor
 
 
 class Attention(Sublayer):
@@ -24,22 +48,63 @@ class Attention(Sublayer):
     Nothing as wide as the model exists for the whole length.
 
     parts: how many projections, the values' the last; unit: scores are a learned temperature times a cosine, and what a
-    head has read is multiplied by a learned number between 0 and 2, of the token that reads.
+    head has read is multiplied by a learned number between 0 and 2, of the token that reads. What a kind costs is asked
+    of the class, for a config alone: nothing has to be made.
     """
 
+    parts: ClassVar[int]
+    unit: ClassVar[bool] = True
     rotary = False  # queries and keys are turned by their positions
     takes_delta = False  # whether `attend` can do without its output in backward
 
-    def __init__(self, config: ReformerConfig, heads: int, parts: int, unit: bool = True) -> None:
+    def __init__(self, config: ReformerConfig, heads: int) -> None:
         super().__init__()
-        self.config, self.n_heads, self.parts = config, heads, parts
-        self.rms = config.norm == "rms"
+        self.config, self.n_heads = config, heads
+        self.rms = config.block_style == "modern"
         self.norm = nn.Identity() if self.rms else make_norm(config, config.d_model)  # project has the RMS norm inside
-        self.project = nn.Linear(config.d_model, parts * heads * config.d_head, bias=False)
+        self.project = nn.Linear(config.d_model, self.parts * heads * config.d_head, bias=False)
         self.output = nn.Linear(heads * config.d_head, config.d_model, bias=False)
-        self.gate = nn.Parameter(torch.empty(heads, config.d_model)) if unit else None
-        if unit:
+        self.gate = nn.Parameter(torch.empty(heads, config.d_model)) if self.unit else None
+        if self.unit:
             self.temperature = nn.Parameter(torch.empty(heads))
+
+    @classmethod
+    def rounds(cls, config: ReformerConfig, length: int) -> list[int]:
+        """Buckets of the hash rounds of training on contexts of this many rows; none for a kind that does not hash."""
+        return []
+
+    @classmethod
+    @abstractmethod
+    def cache_bytes(cls, config: ReformerConfig, heads: int, rows: int) -> int:
+        """Of `new_cache` after so many rows, in float32: an upper bound, exact for what grows."""
+
+    @classmethod
+    def train_vectors(cls, config: ReformerConfig, low: int, native: bool) -> int:
+        """Bytes of a row's vectors in backward, for each number of d_head: queries, keys, values and the output, whose
+        gradient comes in its place, of `low` bytes; then the gradients of the former."""
+        return cls.parts * low + low + cls.parts * low
+
+    @classmethod
+    def train_bytes(cls, config: ReformerConfig, rows: int, length: int, low: int, native: bool) -> int:
+        """Of a group of heads in backward, rows: heads x tokens; length: of a context; low: bytes of a number that
+        products are taken of; native: whether C does what lies between the products."""
+        rounds = max(1, len(cls.rounds(config, length)))
+        vectors = cls.train_vectors(config, low, native)
+        if rounds > 1:  # gradients added up in float32, then brought to the products' type one after the other
+            vectors += cls.parts * (4 - low) + (low if low == 2 else 0)
+        indices = 4 + 4 + rounds * (8 + 4 + 4)
+        return rows * (config.d_head * vectors + indices) + (0 if native else 6 * 4 * SCORES_AT_ONCE)
+
+    def attend_to_all(self, length: int) -> None:
+        """See all earlier positions of texts up to this length from here on; a kind without hash stays as it is."""
+
+    def hashed(self, qkv: tuple[Tensor, ...]) -> Hashed | None:
+        """What its hash makes of a text; None for a kind without one, or in chunks. qkv: what `project_in` gives."""
+        return None
+
+    def dense_view(self, qkv: tuple[Tensor, ...], heads: slice) -> DenseView | None:
+        """Who sees whom, for short texts; None for a kind without hash. qkv: what `project_in` gives."""
+        return None
 
     @property
     def all_heads(self) -> slice:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from reformer.attention.local import LocalHeads
+from reformer.attention.local import LocalAttention
+from reformer.config import ReformerConfig
 from reformer.decode.full_cache import FullCache
 from reformer.decode.program import NativeProgram
 from reformer.decode.step import DecodeStep
@@ -13,10 +14,18 @@ from reformer.layers.context import PassContext
 from reformer.ops.head_gate import gated
 
 
-class FullHeads(LocalHeads):
+class FullAttention(LocalAttention):
     """Every position sees all of its document up to itself."""
 
     takes_delta = False
+
+    @classmethod
+    def cache_bytes(cls, config: ReformerConfig, heads: int, rows: int) -> int:
+        return heads * 2 * rows * 2 * config.d_head * 4  # it grows by doubling
+
+    @classmethod
+    def train_vectors(cls, config: ReformerConfig, low: int, native: bool) -> int:
+        return super().train_vectors(config, low, False) + low
 
     def attend(
         self, qkv: tuple[Tensor, ...], context: PassContext, heads: slice, buckets: Tensor | None = None,

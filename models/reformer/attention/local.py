@@ -12,26 +12,32 @@ from reformer.decode.step import DecodeStep
 from reformer.decode.window_cache import WindowCache
 from reformer.layers.context import PassContext
 from reformer.ops.bucket_attention.autograd import attend
-from reformer.ops.bucket_attention.windows import Recent, make_recent, make_window
+from reformer.ops.bucket_attention.windows import BucketWindows, make_bucket_windows, make_window
 
 
-class LocalHeads(Attention):
+class LocalAttention(Attention):
     """Every position sees the `local_window` most recent ones of its document."""
 
+    parts = 3
     rotary = takes_delta = True
 
-    def __init__(self, config: ReformerConfig, heads: int) -> None:
-        super().__init__(config, heads, parts=3)
+    @classmethod
+    def cache_bytes(cls, config: ReformerConfig, heads: int, rows: int) -> int:
+        return heads * config.local_window * 2 * config.d_head * 4
+
+    @classmethod
+    def train_vectors(cls, config: ReformerConfig, low: int, native: bool) -> int:
+        return super().train_vectors(config, low, native) - native * low  # C: d_q comes in the queries' place
 
     def lengths(self) -> Tensor:
         return torch.stack([self.temperature, torch.ones_like(self.temperature)])
 
-    def layout(self, q: Tensor, documents: Tensor | None) -> Recent:
+    def layout(self, q: Tensor, documents: Tensor | None) -> BucketWindows:
         window, (batch, heads, length, _) = self.config.local_window, q.shape
         if documents is None:
             return make_window(batch, heads, length, window, q.device, itself=True)
         buckets = documents[None, :, None].expand(1, batch, heads, length)
-        return make_recent(buckets, [window], itself=True)
+        return make_bucket_windows(buckets, [window], itself=True)
 
     def attend(
         self, qkv: tuple[Tensor, ...], context: PassContext, heads: slice, buckets: Tensor | None = None,

@@ -17,7 +17,13 @@ from reformer.decode.cache import Cache, take, zeros
 from reformer.decode.native_structs import Held, bucket_struct
 from reformer.decode.step import DecodeStep
 from reformer.ops.bucket_attention.autograd import attend_new
-from reformer.ops.bucket_attention.windows import make_recent
+from reformer.ops.bucket_attention.windows import make_bucket_windows
+
+
+def ring_bytes(sizes: Sequence[int], window: int, rows: int, d_head: int) -> int:
+    """Most of what a head's BucketCache holds after so many rows, in float32. sizes: buckets of each round."""
+    used = min(sum(sizes) * window, len(sizes) * rows)
+    return used * (2 * d_head * 4 + 8 + 4 * len(sizes)) + 8 * sum(sizes)
 
 
 @dataclass
@@ -217,7 +223,7 @@ class BucketCache(Cache):
         pairs = self.pairs[rows[:, None], index].unflatten(0, (batch, self.heads)).to(v.dtype)
         known = torch.where(there[..., None], self.ids[rows[:, None], index], nowhere).permute(2, 0, 1).long()
         together = torch.cat([known, flat], 2).unflatten(1, (batch, self.heads))
-        layout = make_recent(
+        layout = make_bucket_windows(
             together, [c + 1 for c in self.capacities], block=64, itself=False, union=self.count_pairs_once
         )
         keys, values = torch.cat([pairs[:, :, :, 0], k], 2), torch.cat([pairs[:, :, :, 1], read], 2)

@@ -13,7 +13,7 @@ from reformer.decode.cache import Cache, take, zeros
 from reformer.decode.native_structs import WindowStruct, window_struct
 from reformer.decode.step import DecodeStep
 from reformer.ops.bucket_attention.autograd import attend_new
-from reformer.ops.bucket_attention.windows import Recent, Round, flat_order
+from reformer.ops.bucket_attention.windows import BucketWindows, Round, flat_order
 
 
 @dataclass
@@ -57,7 +57,9 @@ class WindowCache(Cache):
         reach = torch.cat([before, (now - first + 1).clamp_max(window)], 1).to(torch.int32)
         batch, heads, length, _ = keys.shape
         order = flat_order(batch, heads, length, q.device).flatten()
-        layout = Recent([Round(order, reach.repeat_interleave(heads, 0).view(-1), None, window)], 64, itself=True)
+        layout = BucketWindows(
+            [Round(order, reach.repeat_interleave(heads, 0).view(-1), None, window)], 64, itself=True
+        )
         out = attend_new(q, keys, values, layout, alone=False, backend=backend)
         place = torch.arange(new, device=q.device)
         b, i = ((place < counts[:, None]) & (place >= counts[:, None] - window)).nonzero(as_tuple=True)

@@ -23,8 +23,8 @@ class FeedForward(Sublayer):
     def __init__(self, config: ReformerConfig) -> None:
         super().__init__()
         d_ff = config.d_ff or 4 * config.d_model
-        biases = config.norm == "layer"
-        self.kind, self.backend = config.feed_forward, config.backend
+        biases = config.block_style == "published"
+        self.kind, self.backend = config.activation, config.backend
         self.fused = self.kind == "squared_relu" and not biases
         self.norm = make_norm(config, config.d_model)
         self.widen = nn.Linear(config.d_model, d_ff * (2 if self.kind == "swiglu" else 1), bias=biases)

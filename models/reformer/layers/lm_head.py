@@ -11,17 +11,19 @@ from reformer.decode.program import NativeProgram
 from reformer.layers.norm import make_norm, record_norm
 from reformer.ops.cross_entropy import cross_entropy, softcapped
 
+SOFTCAP = 20.0  # Gemma 2 (arXiv 2408.00118) has 30; no softcap is within noise (LOG.md)
+
 
 class LMHead(nn.Module):
-    """Merged streams -> logits."""
+    """Merged streams -> logits. biased: as weights of transformers 4 are, no new model is."""
 
-    def __init__(self, config: ReformerConfig) -> None:
+    def __init__(self, config: ReformerConfig, biased: bool) -> None:
         super().__init__()
-        width = config.d_model * (2 if config.merge == "concat" else 1)
-        self.softcap, self.backend = config.softcap, config.backend
+        modern = config.block_style == "modern"
+        width = config.d_model * (1 if modern else 2)
+        self.softcap, self.backend = SOFTCAP if modern else 0.0, config.backend
         self.norm = make_norm(config, width)
         self.weight = nn.Parameter(torch.empty(config.vocab_size, width))
-        biased = config.norm == "layer" and config.head_bias
         self.bias = nn.Parameter(torch.empty(config.vocab_size)) if biased else None
 
     def forward(self, h: Tensor) -> Tensor:

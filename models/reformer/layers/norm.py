@@ -14,7 +14,7 @@ from reformer.decode.program import NativeProgram
 
 def make_norm(config: ReformerConfig, width: int) -> Callable[[Tensor], Tensor]:
     """RMSNorm without parameters (arXiv 1910.07467), or LayerNorm as published."""
-    if config.norm == "layer":
+    if config.block_style == "published":
         return nn.LayerNorm(width, eps=config.norm_epsilon)
     return _RMSNorm(width)
 

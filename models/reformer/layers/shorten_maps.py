@@ -14,7 +14,8 @@ class ShortenMaps(nn.Module):
 
     def __init__(self, config: ReformerConfig) -> None:
         super().__init__()
-        d, self.size, self.backend, self.rms = config.d_model, config.shorten, config.backend, config.norm == "rms"
+        d, self.size, self.backend = config.d_model, config.shorten_factor, config.backend
+        self.rms = config.block_style == "modern"
         # project has the RMS norm inside
         self.norm_down, self.norm_up = (nn.Identity() if self.rms else make_norm(config, n) for n in (self.size * d, d))
         self.down = nn.Linear(self.size * d, d, bias=False)

@@ -116,5 +116,5 @@ def graph_bytes(config: ReformerConfig, wide: int, low: int = 2) -> int:
     attention = config.d_model * (wide + low) + heads * 8 * low
     feed_forward = config.d_model * (wide + low) + 3 * d_ff * low
     grouped = len(config.group_layers)
-    layers = config.n_layers - grouped + grouped / config.shorten
+    layers = config.n_layers - grouped + grouped / config.shorten_factor
     return math.ceil(layers * (attention + feed_forward))

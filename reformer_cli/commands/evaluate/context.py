@@ -61,8 +61,8 @@ def context(
     longest = max(len(p.prefix) + len(p.scored) - 1 for p in passages)
     if (limit := model.config.max_length) is not None and longest >= limit:
         raise UserError(f"{longest + 1:,} tokens exceed the {limit:,} positions of this model", "give a shorter file")
-    if model.config.pattern == "published":
-        say("pattern published: read by the rule of decoding, which generation follows, not by the forward pass")
+    if model.config.chunked:
+        say("attention in chunks: read by the rule of decoding, which generation follows, not by the forward pass")
     chosen = choose_contexts(longest, asked)
     if left_out := [c for c in asked if c > longest]:
         say(f"no more than {longest:,} tokens come before any: {', '.join(map(str, left_out))} left out")

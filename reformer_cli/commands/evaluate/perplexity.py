@@ -47,7 +47,7 @@ def perplexity(
         typer.Option(
             metavar="decoding|forward",
             help="As generation computes it, or by passes as in training, of --context tokens (default: the trained "
-            "context). They differ for pattern published alone, of which forward is the default.",
+            "context). They differ for attention in chunks alone, of which forward is the default.",
         ),
     ] = None,
     json: JsonOption = False,

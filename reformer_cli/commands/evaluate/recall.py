@@ -88,8 +88,8 @@ def recall(
     haystack = _haystack(opened, tokenizer, text, max_distance) if "needle" in wanted else None
     trained = source.length if source is not None else None
     lengths = lengths_of(wanted, max_distance, trained, model.config.max_length, haystack, say)
-    if model.config.pattern == "published":
-        say("pattern published: copies are read in one pass, as it was trained; all else by the rule of decoding")
+    if model.config.chunked:
+        say("attention in chunks: copies are read in one pass, as it was trained; all else by the rule of decoding")
     found: dict[str, list[Outcome]] = {}
     for n in variants:
         with shown("reading" if n is None else f"reading, rounds {n}", tokens_to_read(lengths), say) as advance:

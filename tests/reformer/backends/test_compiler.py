@@ -16,7 +16,7 @@ from builders.models import VARIANTS, small, tokens
 )
 def test_an_exported_forward_gives_the_same_logits_for_other_tokens(variant: str) -> None:
     """Bug guarded against: a table of positions or a bucket of the tokens traced is written down as a constant."""
-    layers = VARIANTS[variant].get("layers", ("mixed",))
+    layers = VARIANTS[variant].get("attn_layers", ("mixed",))
     model, ids = small(**VARIANTS[variant] | {"n_layers": len(layers)}), tokens(64)
     buffer = io.BytesIO()
     torch.export.save(torch.export.export(model, (ids,)), buffer)
@@ -34,7 +34,7 @@ def test_native_alone_is_no_thing_to_export() -> None:
         torch.export.export(small(backend="native", n_layers=1), (tokens(8),))
 
 
-@pytest.mark.parametrize("variant", ["default", "published"])
+@pytest.mark.parametrize("variant", ["default", "chunked"])
 def test_compiling_changes_no_bit(variant: str) -> None:
     """Bug guarded against: a forward pass that was compiled and a backward that was not rebuild other streams."""
     torch._dynamo.reset()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def columns(most: int = 6) -> LinePositions:
-    found = small(columns=most).line_positions
+    found = small(line_positions=most).line_positions
     assert found is not None
     return found
 
@@ -48,7 +48,7 @@ def test_what_is_not_known_has_a_row_of_its_own() -> None:
 
 def test_the_line_goes_on_after_rows_of_other_lengths() -> None:
     """What fills up a row is none of its text."""
-    model, ids = small(columns=6), tokens(12)
+    model, ids = small(line_positions=6), tokens(12)
     _, state = model.extend(ids[:, :7], counts=torch.tensor([7, 3]))
     assert state.line_position is not None
     assert model.line_positions is not None
@@ -63,7 +63,7 @@ def test_the_line_goes_on_after_rows_of_other_lengths() -> None:
 
 
 def test_a_model_that_was_told_nothing_knows_no_line() -> None:
-    model = small(columns=6)
+    model = small(line_positions=6)
     assert model.line_positions is not None
     model.line_positions.set_token_widths(torch.zeros(50), torch.zeros(50))
     with torch.no_grad():
@@ -75,7 +75,7 @@ def test_a_model_that_was_told_nothing_knows_no_line() -> None:
 @pytest.mark.parametrize("backend", ["torch", "auto"])
 def test_lengths_of_a_hostile_file_lead_nowhere(claimed: float, backend: str) -> None:
     """A row beyond the table would be read from memory that is not the model's."""
-    model = small(columns=6, backend=backend)
+    model = small(line_positions=6, backend=backend)
     assert model.line_positions is not None
     model.line_positions.set_token_widths(torch.full((50,), claimed), torch.ones(50))
     state, found = None, []
@@ -88,7 +88,7 @@ def test_lengths_of_a_hostile_file_lead_nowhere(claimed: float, backend: str) ->
 
 
 def test_a_session_of_anyone_starts_no_count_near_the_end_of_numbers() -> None:
-    model = small(columns=6)
+    model = small(line_positions=6)
     _, state = model.extend(tokens(9))
     kept = state.tensors()
     kept["line_position"] = kept["line_position"].clone()

@@ -99,17 +99,17 @@ def test_fast_is_the_definition_published(length: int, n_buckets: int, itself: s
     random = torch.Generator().manual_seed(n_buckets)
     for n_rounds, chunk in itertools.product((1, 2, 4), (5, 32)):
         buckets = torch.randint(n_buckets, (n_rounds, 2, 2, length), generator=random)
-        assert_same(both(length, buckets, [chunk] * n_rounds, 64, pattern="published", itself=itself))
+        assert_same(both(length, buckets, [chunk] * n_rounds, 64, pattern="chunks", itself=itself))
 
 
 def test_published_slices_join(monkeypatch: pytest.MonkeyPatch) -> None:
     """Long rows are worked on in several slices; small ones make short rows take that way too."""
     monkeypatch.setattr(chunks, "SCORES_AT_ONCE", 8 * 16 * 3)
     buckets = torch.randint(4, (2, 1, 2, 150), generator=torch.Generator().manual_seed(3))
-    assert_same(both(150, buckets, [8, 8], 64, pattern="published"))
+    assert_same(both(150, buckets, [8, 8], 64, pattern="chunks"))
 
 
-@pytest.mark.parametrize("pattern", ["recent", "published"])
+@pytest.mark.parametrize("pattern", ["windows", "chunks"])
 def test_a_thousand(pattern: str) -> None:
     buckets = torch.randint(9, (2, 1, 1, 1000), generator=torch.Generator().manual_seed(0))
     assert_same(both(1000, buckets, [64, 64], 64, pattern=pattern))
@@ -165,7 +165,7 @@ def test_native_with_places_beyond_32_bits(monkeypatch: pytest.MonkeyPatch) -> N
     buckets = torch.randint(5, (3, 1, 2, 400), generator=torch.Generator().manual_seed(0))
     narrow = both(400, buckets, [20, 30, 40], 64, "native")
     monkeypatch.setattr(windows, "LARGEST_INT32", 1)
-    assert windows.make_recent(buckets, [20, 30, 40], block=64, itself=False).rounds[0].u.dtype == torch.int64
+    assert windows.make_bucket_windows(buckets, [20, 30, 40], block=64, itself=False).rounds[0].u.dtype == torch.int64
     found = both(400, buckets, [20, 30, 40], 64, "native")
     assert all(torch.equal(a, b) for a, b in zip(narrow[1], found[1], strict=True))
 
@@ -271,9 +271,9 @@ def test_uninitialised_memory_is_never_read(backend: str, poisoned_memory: None)
         ({"buckets": torch.zeros(1, 1, 1, 9)}, "do not fit"),
         ({"windows": [4, 4]}, "one window a round"),
         ({"windows": [0]}, "at least 1"),
-        ({"pattern": "published", "values": "next"}, "has values same, not next"),
+        ({"pattern": "chunks", "values": "next"}, "has values same, not next"),
         ({"v": torch.zeros(1, 1, 9, 4)}, "do not fit"),
-        ({"backend": "native", "pattern": "published"}, "pattern recent alone"),
+        ({"backend": "native", "pattern": "chunks"}, "pattern windows alone"),
         ({"backend": "native", "v": torch.zeros(1, 1, 10, 4).double()}, "of one type"),
     ],
 )

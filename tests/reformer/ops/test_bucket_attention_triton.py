@@ -74,7 +74,7 @@ def test_a_sink(gpu, device: str) -> None:
 def test_published(gpu, device: str, length: int, itself: str) -> None:
     for rounds, chunk, n_buckets in ((1, 32, 5), (3, 5, 1), (2, 40, 1000)):
         shape = (1, 2, length, 8)
-        check(device, torch.float32, shape, n_buckets, [chunk] * rounds, pattern="published", itself=itself)
+        check(device, torch.float32, shape, n_buckets, [chunk] * rounds, pattern="chunks", itself=itself)
 
 
 @devices
@@ -82,7 +82,7 @@ def test_published(gpu, device: str, length: int, itself: str) -> None:
 @pytest.mark.parametrize("d", [32, 48, 64, 128])
 def test_widths_and_types(gpu, device: str, dtype: torch.dtype, d: int) -> None:
     check(device, dtype, (1, 2, 150, d), 3, [32, 64], values="next", shared=d == 64)
-    check(device, dtype, (1, 1, 100, d), 3, [32], pattern="published")
+    check(device, dtype, (1, 1, 100, d), 3, [32], pattern="chunks")
 
 
 @devices
@@ -104,7 +104,7 @@ def test_every_tiling(gpu, device: str, monkeypatch: pytest.MonkeyPatch) -> None
 def test_documents_folded_into_buckets(gpu, device: str) -> None:
     # Ids beyond 16 bits, of which most are empty.
     check(device, torch.float32, (1, 1, 200, 8), 2**20, [9, 9])
-    check(device, torch.float32, (1, 1, 200, 8), 2**20, [9, 9], pattern="published")
+    check(device, torch.float32, (1, 1, 200, 8), 2**20, [9, 9], pattern="chunks")
 
 
 @devices
@@ -128,14 +128,14 @@ def test_u_in_64_bits_where_places_ask_for_it(gpu, device: str, bits: int, monke
 def test_rows_beyond_32_bits(gpu, device: str) -> None:
     """A million tokens of many heads have more numbers than 2^31. Memory that is never touched costs nothing on a CPU;
     the places lie at the very end of it."""
-    from reformer.ops.bucket_attention.windows import Recent, make_window
+    from reformer.ops.bucket_attention.windows import BucketWindows, make_window
 
     if device == "cuda" and torch.cuda.mem_get_info()[0] < 40 * 2**30:
         pytest.skip("needs 40 GiB of GPU memory")
     length, d, total = 40, 64, 2**25 + 2**21  # 2.3 billion numbers
     plain = make_window(1, 1, length, 8, torch.device(device), block=64, itself=True)
     (now,) = plain.rounds
-    far = Recent([type(now)(now.order + (total - length), now.reach, None, 8)], 64, True)
+    far = BucketWindows([type(now)(now.order + (total - length), now.reach, None, 8)], 64, True)
     x = [torch.randn(length, d, dtype=torch.bfloat16).to(device) for _ in range(4)]
     out, lse = gpu.forward_pass(*x[:3], plain, 0)
     delta = (out.float() * x[3].float()).sum(1)

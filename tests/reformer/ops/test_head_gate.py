@@ -10,23 +10,23 @@ from reformer import ReformerConfig, ReformerLM
 from reformer.backends.native import library
 from reformer.layers.context import PassContext
 from reformer.ops.bucket_attention.autograd import attend
-from reformer.ops.bucket_attention.windows import make_recent
+from reformer.ops.bucket_attention.windows import make_bucket_windows
 from reformer.ops.head_gate import gated
 
 needs_compiler = pytest.mark.skipif(library.library() is None, reason=library.problem())
 BACKENDS = ["torch", pytest.param("native", marks=needs_compiler)]
 
 
-@pytest.mark.parametrize("norm", ["rms", "layer"])
+@pytest.mark.parametrize("style", ["modern", "published"])
 @pytest.mark.parametrize("kind", ["local", "lsh", "full"])
-def test_a_gate_is_of_the_token_that_reads(kind: str, norm: str) -> None:
-    model = small(torch.float64, layers=(kind,), norm=norm)
+def test_a_gate_is_of_the_token_that_reads(kind: str, style: str) -> None:
+    model = small(torch.float64, attn_layers=(kind,), block_style=style)
     branch = model.layers[0][0]
     x, context = torch.randn(2, 70, 32, dtype=torch.float64), PassContext(model.rotary())
     group = slice(1, 3)  # heads must not get each other's gates
     with torch.no_grad():
         parts = branch.project_in(x, context.phase(slice(0, 70)), group)
-        normed = F.rms_norm(x, (32,)) if norm == "rms" else branch.norm(x)
+        normed = F.rms_norm(x, (32,)) if style == "modern" else branch.norm(x)
         found, _ = branch.attend(parts, context, group)
         gate, branch.gate = branch.gate, None
         bare, _ = branch.attend(parts[:-1], context, group)
@@ -42,7 +42,7 @@ def test_gradients(backend: str, values: str, given: bool) -> None:
     draw = torch.Generator().manual_seed(1)
     k, v, grad = (torch.randn(2, 3, 40, 8, generator=draw) for _ in range(3))
     scores, sink = 2 * torch.randn(2, 3, 40, 1, generator=draw), torch.randn(3, generator=draw)
-    layout = make_recent(torch.randint(4, (2, 2, 3, 40), generator=draw), [5, 9], block=8, itself=False)
+    layout = make_bucket_windows(torch.randint(4, (2, 2, 3, 40), generator=draw), [5, 9], block=8, itself=False)
     same = values == "same"
     how = {"shift": 0 if same else 1, "alone": same, "backend": backend}
     leaves = [[x.clone().requires_grad_() for x in ((k, v, scores) if same else (k, v, scores, sink))] for _ in "ab"]
@@ -63,7 +63,7 @@ def test_scores_of_any_size_have_finite_gradients() -> None:
     """A gate that is closed is 0, and nothing is divided by it."""
     scores = torch.tensor([-1e4, 1e4]).view(1, 1, 2, 1).requires_grad_()
     k, v = torch.randn(1, 1, 2, 4, requires_grad=True), torch.ones(1, 1, 2, 4, requires_grad=True)
-    layout = make_recent(torch.zeros(1, 1, 1, 2, dtype=torch.long), [2], block=8, itself=True)
+    layout = make_bucket_windows(torch.zeros(1, 1, 1, 2, dtype=torch.long), [2], block=8, itself=True)
     found = attend(k, k, v, layout, alone=False, gate=scores)
     assert torch.allclose(found.flatten(), torch.tensor([0.0] * 4 + [2.0] * 4))
     assert all(bool(g.isfinite().all()) for g in torch.autograd.grad(found.sum(), [k, v, scores]))
@@ -79,6 +79,6 @@ def test_gates_of_a_new_model_change_nothing() -> None:
     assert torch.equal(with_gates, model(tokens(100)))
 
 
-def test_published_heads_have_none() -> None:
-    config = ReformerConfig(vocab_size=50, pattern="published", key_tokens=1, positions="none")
+def test_heads_in_chunks_have_none() -> None:
+    config = ReformerConfig(vocab_size=50, attn_layers=("chunked_local", "chunked_lsh"), positions="none")
     assert not any(name.endswith(".gate") for name, _ in ReformerLM(config).named_parameters())

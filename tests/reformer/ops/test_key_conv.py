@@ -85,7 +85,7 @@ def test_a_match_is_a_context() -> None:
     ids = tokens(60, batch=1) % 5
     shares = []
     for n in (1, 3):
-        model = small(n_layers=1, layers=("lsh",), key_tokens=n)
+        model = small(n_layers=1, attn_layers=("lsh",), lsh_key_conv=n)
         branch = model.layers[0][0]
         with torch.no_grad():
             x, *_ = branch.project_in(model.embedding_weight()[ids], None, branch.all_heads)

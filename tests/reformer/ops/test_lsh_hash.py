@@ -8,7 +8,7 @@ import pytest
 import torch
 from builders.devices import DEVICES
 from builders.models import small
-from reformer.attention.lsh import LSHHeads
+from reformer.attention.lsh import LSHAttention
 from reformer.layers.context import PassContext
 from reformer.ops.lsh_hash import lsh_hash, lsh_hash_reference, pytorch, rotation_width
 
@@ -25,9 +25,8 @@ def test_slices_give_the_definition(factors: tuple[int, ...], monkeypatch: pytes
 
 def test_one_round_more_looks_far_back() -> None:
     """Fine rounds alone lose what is only alike; coarse ones, of a long text, all but its end."""
-    settings = {"n_buckets": (4, 64)}
-    branch, plain = small(**settings, n_hashes=2).layers[0][1], small(**settings, n_hashes=3, far_round=False)
-    plain = plain.layers[0][1]
+    branch = small(n_buckets=(4,), far_buckets=256, n_hashes=2).layers[0][1]
+    plain = small(n_buckets=(4, 64), n_hashes=3).layers[0][1]
     assert (branch.sizes, plain.sizes) == ([256, 4, 4], [256, 256, 256])
     assert torch.equal(branch.rotations, plain.rotations)
     x = torch.randn(2, 1, 500, 8)
@@ -39,16 +38,16 @@ def test_one_round_more_looks_far_back() -> None:
 
 def test_training_on_short_contexts_leaves_the_far_round_out() -> None:
     """Trained with a fine round in a coarse one's place on contexts of 1,024, models were 0.3 to 0.7 % worse."""
-    branch = small(n_buckets=(4, 64), n_hashes=2, windows=(8, 20)).layers[0][1]
+    branch = small(n_buckets=(4,), far_buckets=256, n_hashes=2, lsh_window=8).layers[0][1]
     branch.gate = None
     short, long = torch.randn(1, 1, 32, 8), torch.randn(1, 1, 33, 8)
     near = branch.buckets(short, branch.all_heads)[1:]
     parts = tuple(torch.randn(1, 32, 1, 8).transpose(1, 2) for _ in range(2))
-    config = dataclasses.replace(branch.config, far_round=False, n_buckets=(4,))
+    config = dataclasses.replace(branch.config, far_buckets=0)
     branch.train()
     assert torch.equal(branch.buckets(short, branch.all_heads), near)
     assert len(branch.buckets(long, branch.all_heads)) == 3
-    without = LSHHeads(config, 1).train()
+    without = LSHAttention(config, 1).train()
     without.gate = None
     weights = branch.state_dict()
     without.load_state_dict(weights | {"rotations": branch.rotations[:, :, 1:, :2]})

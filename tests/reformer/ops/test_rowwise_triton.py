@@ -145,13 +145,9 @@ def step(device: str, backend: str, **changes) -> list[Tensor]:
 
 
 @devices
-@pytest.mark.parametrize("variant", ["default", "published"])
+@pytest.mark.parametrize("variant", ["default", "chunked"])
 def test_a_model_is_the_same(kernels, device: str, variant: str) -> None:
-    published = {
-        "pattern": "published", "key_tokens": 1, "layers": ("mixed",), "positions": "none", "local_window": 12,
-        "windows": (8,),
-    }  # fmt: skip
-    changes = {"n_layers": 1} | (published if variant == "published" else {})
+    changes = {"n_layers": 1} | (VARIANTS["chunked"] | {"n_layers": 2} if variant == "chunked" else {})
     for a, b in zip(step(device, "triton", **changes), step(device, "torch", **changes), strict=True):
         assert (a - b).abs().max() < 2e-5 * max(1, b.abs().max())
 
@@ -188,7 +184,7 @@ class _NothingIsAsked(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("variant", ["default", "lsh, swiglu", "published"])
+@pytest.mark.parametrize("variant", ["default", "lsh, swiglu", "chunked"])
 @pytest.mark.parametrize("device", DEVICES[:1])
 def test_one_token_waits_for_nothing(kernels, device: str, variant: str) -> None:
     """What a CUDA graph captures, in the interpreter: the same logits as extend's, and no look at a number."""

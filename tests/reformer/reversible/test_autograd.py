@@ -103,7 +103,7 @@ def test_logits_and_loss_have_the_same_gradients(variant: str) -> None:
 def test_gradient_streams_in_bfloat16_are_close() -> None:
     found = []
     for kind in ("full", "bfloat16"):
-        model = small(n_layers=6, gradient_streams=kind)
+        model = small(n_layers=6, gradient_dtype=kind)
         found.append(torch.autograd.grad(model.loss(tokens(LENGTH), tokens(LENGTH)), list(model.parameters())))
     errors = [float((a - b).norm() / a.norm()) for a, b in zip(*found, strict=True)]
     assert 0 < max(errors) < 0.05
@@ -121,7 +121,7 @@ def test_no_gradient_no_work(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_two_backward_passes_agree(size: int) -> None:
     # The streams are rebuilt in place: the second pass must start from the end again, not from what the first left.
     # Of kept graphs the first pass leaves nothing.
-    model = small(workspace_tokens=size)
+    model = small(chunk_tokens=size)
     loss = model.loss(tokens(LENGTH), tokens(LENGTH, seed=1))
     parameters = list(model.parameters())
     first = torch.autograd.grad(loss, parameters, retain_graph=True)
@@ -131,7 +131,7 @@ def test_two_backward_passes_agree(size: int) -> None:
 
 @pytest.mark.parametrize("size", [64, 4096], ids=["rebuilt", "kept"])
 def test_frozen_parameters_and_eval_mode(size: int) -> None:
-    whole, part = small(workspace_tokens=size), small(workspace_tokens=size)
+    whole, part = small(chunk_tokens=size), small(chunk_tokens=size)
     for name, p in part.named_parameters():
         p.requires_grad_("layers.1" in name)
     for model in (whole, part):

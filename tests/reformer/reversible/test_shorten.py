@@ -22,7 +22,7 @@ from torch import Tensor
 
 
 def grouped(dtype: torch.dtype = torch.float64, size: int = 3, **changes: Any) -> ReformerLM:
-    return small(dtype, shorten=size, **{"n_layers": 4, "layers": ("mixed", "lsh")} | changes)
+    return small(dtype, shorten_factor=size, **{"n_layers": 4, "attn_layers": ("mixed", "lsh")} | changes)
 
 
 def in_pieces(model: ReformerLM, ids: Tensor, step: int) -> Tensor:
@@ -47,7 +47,7 @@ def test_any_length_in_any_pieces(size: int, length: int) -> None:
 
 def test_a_group_is_known_from_its_last_token_on() -> None:
     """One token earlier and it would have read the future; one later and something known is withheld."""
-    model, ids = grouped(size=4, layers=("local",), local_window=1, n_layers=3), tokens(40)
+    model, ids = grouped(size=4, attn_layers=("local",), local_window=1, n_layers=3), tokens(40)
     with torch.no_grad():
         whole = model(ids)
         for token in (0, 5, 7, 18):
@@ -102,7 +102,7 @@ def test_members_of_documents_by_hand() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("packed", [False, True])
 def test_both_levels_rebuild_bit_for_bit(dtype: torch.dtype, packed: bool) -> None:
-    model, length = grouped(dtype, n_layers=8, layers_before=3), 211
+    model, length = grouped(dtype, n_layers=8, vanilla_layers=(3, 1)), 211
     documents = (torch.arange(length)[None] // 50).expand(2, -1) if packed else None
     context, sequence = PassContext(model.rotary(), documents), model.sequence
     streams = begin(sequence.streams, Embedding(tokens(length)), model.embedding_weight().detach())
@@ -141,7 +141,7 @@ def test_small_steps_keep_their_graphs_and_the_bits_stay(packed: bool, monkeypat
     documents = (torch.arange(100)[None] // 31).expand(2, -1) if packed else None
     for kept in (0, 2**28):
         monkeypatch.setattr("reformer.reversible.sequence.MOST_KEPT_ACTIVATIONS", kept)
-        model = grouped(torch.float32, workspace_tokens=4096, dropout=0.1).train()
+        model = grouped(torch.float32, chunk_tokens=4096, dropout=0.1).train()
         loss = model.loss(ids, ids, documents, dropout_seed=2)
         for again in (True, False):
             found.append(torch.autograd.grad(loss, list(model.parameters()), retain_graph=again))
@@ -178,13 +178,13 @@ def test_state_and_what_it_may_take() -> None:
     model = grouped(torch.float32)
     _, state = model.extend(tokens(3000, batch=2))
     assert state.nbytes <= largest_state(model.config, 3000, 2) < 1.5 * state.nbytes
-    plain = ReformerLM(ReformerConfig(**{**vars(model.config), "shorten": 1}))
+    plain = ReformerLM(ReformerConfig(**{**vars(model.config), "shorten_factor": 1}))
     assert largest_state(model.config, 30, 2) < largest_state(plain.config, 30, 2)
 
 
 def test_statistics_of_the_hash_are_of_groups_there() -> None:
     found = hash_statistics(grouped(torch.float32), tokens(200, batch=1))
-    assert [s.layer for s in found] == ["layer 0 attention"] + [f"layer {n} attention" for n in (1, 2, 3)]
+    assert [s.layer for s in found] == [f"layer {n}" for n in range(4)]
     with pytest.raises(ValueError, match="more than 50"):
         hash_statistics(grouped(torch.float32), tokens(50, batch=1))
 
@@ -211,11 +211,11 @@ def test_rows_out_of_step_in_c_and_in_pytorch() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"shorten": 3, "n_layers": 2}, "leave none of n_layers 2 for groups of shorten 3"),
-        ({"shorten": 0}, "shorten"),
+        ({"shorten_factor": 3, "n_layers": 2}, "leave none of n_layers 2 for groups of shorten_factor 3"),
+        ({"shorten_factor": 0}, "shorten_factor"),
         (
-            {"shorten": 2, "pattern": "published", "key_tokens": 1, "positions": "none"},
-            r"pattern published does not go with shorten: 2 \(1\)",
+            {"shorten_factor": 2, "attn_layers": ("chunked_lsh",), "positions": "none"},
+            r"attention in chunks does not go with shorten_factor: 2 \(1\)",
         ),
     ],
 )

@@ -154,11 +154,11 @@ def test_rounds_are_an_override(reformer: Program, run: Path, text: Path) -> Non
 
 def test_buckets_are_an_override(reformer: Program, run: Path, text: Path) -> None:
     options = ["evaluate", "perplexity", "--run", run, text, "--json"]
-    as_trained, fewer = (json.loads(reformer(*options, *rest).out) for rest in ([], ["--far-buckets", 64]))
+    as_trained, fewer = (json.loads(reformer(*options, *rest).out) for rest in ([], ["--far-buckets", 0]))
     assert as_trained["bits_per_byte"] != fewer["bits_per_byte"]
-    assert (as_trained["far_buckets"], fewer["far_buckets"]) == (None, 64)
+    assert (as_trained["far_buckets"], fewer["far_buckets"]) == (None, 0)
     options = ["evaluate", "context", "--run", run, text, "--csv"]
-    assert reformer(*options).out != reformer(*options, "--far-buckets", 64).out
+    assert reformer(*options).out != reformer(*options, "--far-buckets", 0).out
 
 
 def test_pictures(reformer: Program, run: Path, text: Path) -> None:
@@ -236,7 +236,7 @@ def test_a_changed_corpus_is_noticed(reformer: Program, run: Path, text: Path) -
 
 
 def test_models_with_numbered_positions_say_what_they_can_read(reformer: Program, text: Path) -> None:
-    axial = ["positions=axial", "axial_shape=[8,8]", "axial_dims=[8,8]", "layers=[lsh]", "data.context=32"]
+    axial = ["positions=axial", "axial_shape=[8,8]", "axial_dims=[8,8]", "attn_layers=[lsh]", "data.context=32"]
     sets = [part for setting in axial for part in ("--set", setting)]
     assert reformer("train", text, *TINY, *sets, "--steps", 1, "--run", "axial").status == 0
     error = reformer("evaluate", "perplexity", "--run", "axial", text).error

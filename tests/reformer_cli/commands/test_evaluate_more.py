@@ -98,11 +98,10 @@ def test_evaluations_can_begin_with_a_resumed_run(
 
 def test_published_runs_say_which_likelihood_they_are_scored_by(reformer: Program, text: Path) -> None:
     published = [
-        "pattern=published",
-        "key_tokens=1",
+        "lsh_key_conv=1",
         "positions=none",
-        "layers=[local,lsh]",
-        "windows=[8]",
+        "attn_layers=[chunked_local,chunked_lsh]",
+        "lsh_window=8",
         "local_window=8",
     ]
     sets = [part for setting in [*published, "n_layers=2", "eval.tests_every=2"] for part in ("--set", setting)]
@@ -131,7 +130,7 @@ def test_published_runs_say_which_likelihood_they_are_scored_by(reformer: Progra
             *(["--max-distance", 64, "--test", "associative"] * (command == "recall")),
         )
         assert result.status == 0
-        assert "pattern published" in result.err
+        assert "attention in chunks" in result.err
 
 
 def test_recall_of_a_text_run(reformer: Program, run: Path, text: Path) -> None:
@@ -204,8 +203,8 @@ def test_attention_table_picture_and_listing(reformer: Program, run: Path, text:
 def test_attention_mistakes(reformer: Program, run: Path, text: Path) -> None:
     options = ["evaluate", "attention", text, "--run", run, "--tokens", 300]
     assert "--token 300 is not among the 300 tokens" in reformer(*options, "--token", 300).error
-    assert reformer("train", text, *TINY, "--set", "layers=[local]", "--steps", 1, "--run", "local").status == 0
-    assert "no LSH heads (layers: local)" in reformer("evaluate", "attention", text, "--run", "local").error
+    assert reformer("train", text, *TINY, "--set", "attn_layers=[local]", "--steps", 1, "--run", "local").status == 0
+    assert "no LSH heads (attn_layers: local)" in reformer("evaluate", "attention", text, "--run", "local").error
     assert "no LSH heads" in reformer("evaluate", "recall", "--n-hashes", 2, "--run", "local").error
 
 

@@ -180,7 +180,7 @@ def test_a_prompt_longer_than_the_positions(reformer: Program, text: Path) -> No
 
 
 def test_a_prompt_longer_than_memory(reformer: Program, text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert reformer("train", text, *TINY, "--set", "layers=[full]", "--steps", 1, "--run", "r").status == 0
+    assert reformer("train", text, *TINY, "--set", "attn_layers=[full]", "--steps", 1, "--run", "r").status == 0
     monkeypatch.setattr("reformer_cli.workflows.open_model.free_memory", lambda device: 10_000)
     error = reformer("generate", "--run", "r", "--prompt", "x" * 100, "--max-tokens", 1).error
     assert "needs" in error

@@ -46,14 +46,14 @@ def test_the_largest_fit_and_one_more_does_not() -> None:
 
 def test_parameters_of_deep_models_are_counted_from_shallow_ones() -> None:
     for layers, n in ((("mixed",), 5), (("local", "lsh", "lsh"), 8), (("local", "lsh", "lsh"), 2)):
-        config = ReformerConfig(vocab_size=50, d_model=16, d_head=8, n_layers=n, layers=layers)
+        config = ReformerConfig(vocab_size=50, d_model=16, d_head=8, n_layers=n, attn_layers=layers)
         assert count_parameters(config) == sum(p.numel() for p in ReformerLM(config).parameters())
 
 
 def test_groups_take_their_share() -> None:
     """Two more streams of a fraction of the length, whatever the depth, and the matrices between the levels."""
     plain = replace(step().model, n_layers=8)
-    model = replace(plain, shorten=4, layers_before=2)
+    model = replace(plain, shorten_factor=4, vanilla_layers=(2, 1))
     assert count_parameters(model) == sum(p.numel() for p in ReformerLM(model).parameters())
     named = {i.name: i.size for i in forecast(step(model=model))}
     assert named["groups"] == named["streams"] // 4
@@ -102,8 +102,8 @@ def test_train_works_on_less_at_once_where_that_makes_it_fit(reformer: Program, 
     monkeypatch.setattr(choose, "free_memory", lambda device: whole.total - whole.program - 1000)
     result = reformer("train", text, "--steps", 1, *(x for s in sets for x in ("--set", s)), "--run", "r")
     assert result.status == 0, result.err
-    assert "model.head_group = 4" in result.err
-    assert "head_group: 4" in Path("r/config.yaml").read_text()
+    assert "model.chunk_heads = 4" in result.err
+    assert "chunk_heads: 4" in Path("r/config.yaml").read_text()
 
 
 def test_remedies_fit() -> None:
@@ -111,6 +111,6 @@ def test_remedies_fit() -> None:
     memory = whole.total - 2**27
     assert reduce_memory(whole, memory, set()) == []  # one head a branch: nothing to split
     named = memory_hints(whole, memory)
-    assert named[0].startswith("gradient_streams=bfloat16 (")
+    assert named[0].startswith("gradient_dtype=bfloat16 (")
     context = int(named[-1].split("=")[1].split()[0])
     assert step(context=context).total <= memory < step(context=context + 1024).total

@@ -45,13 +45,15 @@ def test_parts_of_a_batch_add_up(reformer: Program, text: Path) -> None:
 
 def test_a_context_beyond_reach_is_said(reformer: Program, text: Path) -> None:
     """Found late: with 64 buckets a model of a long context had seen the last 4,096 tokens and no more."""
-    said = reformer("train", text, *TINY, *sets("windows=[4]", "n_buckets=[4]"), "--steps", 1, "--run", "few").err
-    assert "look back about 16 tokens (n_buckets x windows) of a context of 32" in said
-    assert "--set 'n_buckets=[4, 2]' reaches all of it" in said
-    more = sets("windows=[2]", "n_buckets=[4, 2]")
+    said = reformer(
+        "train", text, *TINY, *sets("lsh_window=4", "n_buckets=[4]", "far_buckets=0"), "--steps", 1, "--run", "few"
+    ).err
+    assert "look back about 16 tokens (buckets x lsh_window) of a context of 32" in said
+    assert "--set far_buckets=8 reaches all of it" in said
+    more = sets("lsh_window=2", "n_buckets=[4]", "far_buckets=8")
     said = reformer("train", text, *TINY, *more, "--steps", 1, "--run", "more").err
-    assert "--set 'n_buckets=[4, 4]' reaches all of it" in said  # the other round keeps its 4
-    more = sets("windows=[4]", "n_buckets=[4, 2]")
+    assert "--set far_buckets=16 reaches all of it" in said
+    more = sets("lsh_window=4", "n_buckets=[4]", "far_buckets=8")
     assert "look back" not in reformer("train", text, *TINY, *more, "--steps", 1, "--run", "enough").err
 
 
@@ -59,7 +61,7 @@ def test_a_model_is_told_how_full_lines_are(reformer: Program, text: Path) -> No
     """Without the tokenizer's lengths every line would be unknown, and the table would learn nothing."""
     result = reformer("train", text, *TINY, "--steps", 2, "--run", "r")
     lines = sorted(map(len, text.read_text().splitlines()))
-    found = re.search(r"model.columns = (\d+)", result.err)
+    found = re.search(r"model.line_positions = (\d+)", result.err)
     assert found, result.err
     assert lines[-15] <= int(found[1]) < lines[-1]  # of a few that are longer; of 128, none would have been learnt
     run = Run.open(Path("r"))
@@ -78,7 +80,7 @@ def test_a_recipe_counts_columns_as_the_text_has_them(reformer: Program, text: P
     recipe = ("--config", "tiny.yaml", "--steps", 1)
     assert reformer("train", text, *recipe, "--run", "recipe").status == 0
     assert reformer("train", text, *TINY, "--steps", 1, "--run", "none").status == 0
-    found, wanted = (Run.open(Path(run)).config.model.columns for run in ("recipe", "none"))
+    found, wanted = (Run.open(Path(run)).config.model.line_positions for run in ("recipe", "none"))
     assert found == wanted
     assert wanted is not None
     assert 20 < wanted < 128
@@ -87,11 +89,11 @@ def test_a_recipe_counts_columns_as_the_text_has_them(reformer: Program, text: P
 
 
 def test_a_run_that_counted_no_columns_can_begin_to(reformer: Program, text: Path) -> None:
-    assert reformer("train", text, *TINY, *sets("columns=0"), "--steps", 1, "--run", "none").status == 0
+    assert reformer("train", text, *TINY, *sets("line_positions=0"), "--steps", 1, "--run", "none").status == 0
     assert Run.open(Path("none")).load_model().line_positions is None
     assert reformer("train", text, "--from", "none", *sets("context=32"), "--steps", 1, "--run", "still").status == 0
     assert Run.open(Path("still")).load_model().line_positions is None
-    more = sets("columns=40", "context=32")
+    more = sets("line_positions=40", "context=32")
     assert reformer("train", text, "--from", "none", *more, "--steps", 1, "--run", "begun").status == 0
     columns = Run.open(Path("begun")).load_model().line_positions
     assert columns is not None
@@ -250,7 +252,7 @@ def test_samples_are_written_with_and_without_held_out_text(
 def test_vocabularies_have_case_markers_unless_transformers_is_to_read_them(reformer: Program, text: Path) -> None:
     """A published run whose tokenizer cannot be exported would be found out after it was trained."""
     small = [*TINY, *sets("vocab_size=100"), "--steps", 1]
-    published = sets("pattern=published", "key_tokens=1", "positions=none")
+    published = sets("attn_layers=[chunked_lsh]", "positions=none")
     for name, more, marked in (("a", [], True), ("b", published, False)):
         made = reformer("train", text, *small, *more, "--run", name)
         assert made.status == 0, made.err

@@ -28,7 +28,7 @@ def test_show_prints_what_a_recipe_leads_to(reformer: Program) -> None:
     found = yaml.safe_load(reformer("config", "show", "novel", "--set", "batch_size=3").out)
     assert found["data"]["context"] == 524_288
     assert found["train"]["batch_size"] == 3
-    assert found["model"]["norm"] == "rms"  # a default is shown too
+    assert found["model"]["block_style"] == "modern"  # a default is shown too
 
 
 def test_validate_lists_every_fault(reformer: Program, tmp_path: Path) -> None:
@@ -76,12 +76,12 @@ def test_a_name_without_its_section_means_what_a_user_sets() -> None:
 
 
 def test_yaml_there_and_back() -> None:
-    settings = load_config(None, ["windows=[3, 4]", "steps=7", "corpus=[a.txt]"])
+    settings = load_config(None, ["n_buckets=[4, 6]", "steps=7", "corpus=[a.txt]"])
     config = resolve(settings, 99, "abc")
     again = from_yaml(to_yaml(config), "x")
     assert again == config
     assert isinstance(again, RunConfig)
-    assert again.model.windows == (3, 4)
+    assert again.model.n_buckets == (4, 6)
 
 
 def test_config_bombs_are_refused(tmp_path: Path) -> None:

@@ -38,8 +38,8 @@ def test_the_public_configs_become_the_recipes() -> None:
     from reformer_cli.config.load import load_config, resolve
 
     same = {
-        "d_model", "n_layers", "n_heads", "d_head", "d_ff", "layers", "pattern", "local_window", "windows",
-        "n_buckets", "feed_forward", "norm", "positions", "axial_shape", "axial_dims", "merge", "softcap", "dropout",
+        "d_model", "n_layers", "n_heads", "d_head", "d_ff", "attn_layers", "local_window", "lsh_window",
+        "n_buckets", "activation", "block_style", "positions", "axial_shape", "axial_dims", "dropout",
     }  # fmt: skip
     for name, values in (("crime-and-punishment", CRIME), ("enwik8", ENWIK8)):
         mapped = map_config(values, "config.json")

@@ -19,16 +19,16 @@ from reformer_cli.utils.errors import ConfigError
 
 FREE = 2**34
 EXPORTABLE = ReformerConfig(
-    vocab_size=257, pattern="published", layers=("local", "lsh"), key_tokens=1, n_layers=3, d_model=32,
-    n_heads=2, d_head=8, d_ff=40, local_window=8, windows=(16,), n_hashes=2, n_buckets=(4, 2), norm="layer",
-    merge="concat", softcap=0.0, positions="axial", axial_shape=(4, 32), axial_dims=(8, 24), seed=5,
-    feed_forward="relu", head_bias=False, stream_bits=20,
+    vocab_size=257, attn_layers=("chunked_local", "chunked_lsh"), n_layers=3, d_model=32,
+    n_heads=2, d_head=8, d_ff=40, local_window=8, lsh_window=16, n_hashes=2, n_buckets=(4, 2),
+    block_style="published", positions="axial", axial_shape=(4, 32), axial_dims=(8, 24), seed=5,
+    activation="relu", stream_bits=20,
 )  # fmt: skip
 
 
 def drawn(config: ReformerConfig, bias: float = 0.0) -> ReformerLM:
     """A model whose every weight counts; it starts with output projections of 0."""
-    model, random = ReformerLM(config), torch.Generator().manual_seed(1)
+    model, random = ReformerLM(config, head_bias=bias > 0), torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, p in model.named_parameters():
             if p.dim() == 1 and name != "head.bias":
@@ -56,11 +56,11 @@ def exported(model: ReformerLM, folder: Path, seed: str | None = None) -> tuple[
     "changes",
     [
         {},
-        {"layers": ("lsh",), "n_hashes": 3},
-        {"layers": ("local", "local", "lsh"), "n_buckets": (6,)},
-        {"feed_forward": "squared_relu"},
-        {"feed_forward": "gelu"},
-        {"feed_forward": "gelu_tanh", "norm_epsilon": 1e-5},
+        {"attn_layers": ("chunked_lsh",), "n_hashes": 3},
+        {"attn_layers": ("chunked_local", "chunked_local", "chunked_lsh"), "n_buckets": (6,)},
+        {"activation": "squared_relu"},
+        {"activation": "gelu"},
+        {"activation": "gelu_tanh", "norm_epsilon": 1e-5},
         {"positions": "none"},
         {"axial_shape": (128,), "axial_dims": (32,)},
         {"dropout": 0.1, "d_ff": None},
@@ -78,17 +78,14 @@ def test_the_same_logits_there(changes: dict[str, Any], tmp_path: Path) -> None:
 
 
 def test_every_reason_against_an_export_is_given_at_once() -> None:
-    config = ReformerConfig(vocab_size=257, feed_forward="swiglu", d_model=32, d_head=8)
+    config = ReformerConfig(vocab_size=257, activation="swiglu", d_model=32, d_head=8)
     with pytest.raises(ConfigError) as found:
         to_transformers(config, tensors(ReformerLM(config)), ByteTokenizer(), 100, None)
     said = str(found.value)
     for reason in (
-        "pattern recent: it has published alone",
-        "layers mixed: each of its layers is local or lsh",
-        "norm rms: it has layer",
-        "merge sum: it has concat",
-        "softcap 20.0: it has 0",
-        "feed_forward swiglu: it has relu, squared_relu, gelu, gelu_tanh",
+        "attn_layers mixed: it has chunked_local and chunked_lsh alone",
+        "block_style modern: it has published",
+        "activation swiglu: it has relu, squared_relu, gelu, gelu_tanh",
         "positions rotary: it adds positions to the embedding",
     ):
         assert reason in said
@@ -102,7 +99,7 @@ def test_grids_of_more_than_two_axes_are_refused() -> None:
 
 def test_rotations_that_no_seed_gives(tmp_path: Path) -> None:
     """A checkpoint in half precision hashes with numbers that it drew in half precision."""
-    ours = drawn(replace(EXPORTABLE, layers=("lsh",)))
+    ours = drawn(replace(EXPORTABLE, attn_layers=("chunked_lsh",)))
     for name, rotations in ours.named_buffers():
         if name.endswith("rotations"):
             rotations.copy_(rotations.bfloat16())
@@ -122,12 +119,12 @@ def test_rotations_that_no_seed_gives(tmp_path: Path) -> None:
 
 
 def test_the_heads_bias_goes_into_the_norm_where_it_can(tmp_path: Path) -> None:
-    narrow = drawn(replace(EXPORTABLE, head_bias=True), bias=0.1)
+    narrow = drawn(EXPORTABLE, bias=0.1)
     with pytest.raises(
         ConfigError, match=r"head.bias: it adds none to the logits, and for 257 tokens the norm .* 64 wide"
     ):
         exported(narrow, tmp_path / "narrow")
-    ours = drawn(replace(EXPORTABLE, head_bias=True, d_model=144, axial_dims=(44, 100)), bias=0.1)
+    ours = drawn(replace(EXPORTABLE, d_model=144, axial_dims=(44, 100)), bias=0.1)
     theirs, notes = exported(ours, tmp_path / "wide")
     assert any("head.bias is folded" in note for note in notes)
     tokens = ids(257, 64)

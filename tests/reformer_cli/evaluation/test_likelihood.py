@@ -57,18 +57,12 @@ def test_two_readings_of_a_causal_pattern_are_one() -> None:
     assert by_pass == pytest.approx(likelihood.nats(model, prefix, scored, ContextRule(32)), rel=1e-12)
 
 
-PUBLISHED = {
-    "pattern": "published",
-    "key_tokens": 1,
-    "positions": "none",
-    "layers": ("lsh",),
-    "windows": (8,),
-}
+CHUNKED = {"positions": "none", "attn_layers": ("chunked_lsh",), "lsh_window": 8}
 
 
-def test_published_runs_are_scored_by_the_forward_pass_unless_decoding_is_asked_for() -> None:
+def test_runs_in_chunks_are_scored_by_the_forward_pass_unless_decoding_is_asked_for() -> None:
     # Their decoding follows another rule: its likelihood under the name of the trained one would be a wrong figure.
-    model = small(torch.float64, **PUBLISHED)
+    model = small(torch.float64, **CHUNKED)
     prefix, scored = tokens(1)[0], tokens(32, seed=1)[0]
     reading = ContextRule.for_model(model.config, 64, None, None)
     assert reading == ContextRule(64, forward=True)

@@ -158,7 +158,7 @@ def test_gradients_of_a_scaled_loss_are_those_of_the_loss_where_float16_alone_wo
     text, aims = tokens(4000, 1), tokens(4000, 1, seed=1)
     found = []
     for name, scale in (("float32", 1.0), ("float16", 1.0), ("float16", 2.0**16)):
-        model = small(n_layers=1, softcap=0.0, layers=("local",))  # a hash would move with the rounding
+        model = small(n_layers=1, attn_layers=("local",))  # a hash would move with the rounding
         with products_in(name, "cpu"):
             loss = model.loss(text, aims)
         (loss * scale).backward()

@@ -11,7 +11,7 @@ enum { MOST_ROUNDS = 66 }; /* those of n_hashes, the far and the local one */
 typedef struct {
     float *keys, *values; /* [rows, window, d] */
     int64_t heads, d, window;
-    int64_t chunk; /* pattern published: what is seen begins at the chunk before the own one; else 0 */
+    int64_t chunk; /* chunked_local: what is seen begins at the chunk before the own one; else 0 */
 } Window;
 
 /* Per round and bucket a ring of the last `capacity` entries of every row. */

@@ -14,9 +14,9 @@ from reformer.backends import choose
 from reformer.backends.dtypes import upcast
 from reformer.config import Backend
 from reformer.ops.bucket_attention import native, pytorch
-from reformer.ops.bucket_attention.chunks import make_published
+from reformer.ops.bucket_attention.chunks import make_sorted_chunks
 from reformer.ops.bucket_attention.layout import Layout, row_products
-from reformer.ops.bucket_attention.windows import Recent, make_recent
+from reformer.ops.bucket_attention.windows import BucketWindows, make_bucket_windows
 
 
 def _passes(backend: Backend, layout: Layout, q: Tensor, k: Tensor, v: Tensor) -> ModuleType:
@@ -32,7 +32,7 @@ def _passes(backend: Backend, layout: Layout, q: Tensor, k: Tensor, v: Tensor) -
             raise ValueError(
                 f"backend triton has heads up to {triton_launch.MOST_D} wide, not {width}; use auto or torch"
             )
-    fits = isinstance(layout, Recent) and q.dtype == k.dtype == v.dtype
+    fits = isinstance(layout, BucketWindows) and q.dtype == k.dtype == v.dtype
     return native if name == "native" and fits else pytorch
 
 
@@ -134,7 +134,7 @@ def attend(
 
 
 def attend_new(
-    q: Tensor, k: Tensor, v: Tensor, layout: Recent, *, alone: bool, backend: Backend = "auto",
+    q: Tensor, k: Tensor, v: Tensor, layout: BucketWindows, *, alone: bool, backend: Backend = "auto",
     sink: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     """`attend` for the last positions only, without gradients: q [batch, heads, new, d_head], k and v of all."""
@@ -158,7 +158,7 @@ def bucket_attention(
     buckets: Tensor,
     windows: Sequence[int],
     *,
-    pattern: Literal["recent", "published"] = "recent",
+    pattern: Literal["windows", "chunks"] = "windows",
     values: Literal["same", "next"] = "same",
     itself: Literal["alone", "always"] = "alone",
     block: int = 64,
@@ -169,14 +169,14 @@ def bucket_attention(
 
     q, k, v: [batch, heads, length, d_head]; scores are q @ k, scaled by the caller. buckets: integer
     [rounds, batch, heads, length], windows: one size per round.
-    pattern: `recent`, a position sees the most recent positions of its own buckets, and a pair met in several rounds
-    counts once; `published`, it sees the earlier ones of its chunk of the sorted sequence and of the chunk before,
+    pattern: `windows`, a position sees the most recent positions of its own buckets, and a pair met in several rounds
+    counts once; `chunks`, it sees the earlier ones of its chunk of the sorted sequence and of the chunk before,
     whatever their bucket, and a pair counts as often as it is met: windows are then all the chunk's length.
-    values: `same` reads v_j of a visible j; `next` (recent) reads v_{j+1}, never sees i itself, and returns 0 where
+    values: `same` reads v_j of a visible j; `next` (windows) reads v_{j+1}, never sees i itself, and returns 0 where
     nothing is seen. itself (with `same`): `alone`, the own position is seen only if nothing else is, as the
     paper has it; `always`, it is a position like others. sink (with `next`): [heads], the score of one more key whose
     value is 0 and which every position sees, so that it may read nothing. backend: torch; native, C for a CPU (pattern
-    recent, float32 or bfloat16); triton, for a GPU (heads up to 256 wide, float32, bfloat16, float16); auto, whichever
+    windows, float32 or bfloat16); triton, for a GPU (heads up to 256 wide, float32, bfloat16, float16); auto, whichever
     of these can be had. Returns [batch, heads, length, d_head].
     Raises ValueError for shapes or choices that do not fit.
     """
@@ -189,21 +189,21 @@ def bucket_attention(
         raise ValueError(f"q {tuple(q.shape)}, k {tuple(k.shape)} and v {tuple(v.shape)} do not fit")
     if min(windows) < 1 or block < 1:
         raise ValueError(f"windows {list(windows)} and block {block} must be at least 1")
-    if pattern == "published" and (values != "same" or len(set(windows)) > 1):
-        raise ValueError(f"pattern published has values same, not {values}, and one chunk length, not {list(windows)}")
+    if pattern == "chunks" and (values != "same" or len(set(windows)) > 1):
+        raise ValueError(f"pattern chunks has values same, not {values}, and one chunk length, not {list(windows)}")
     if sink is not None and (values != "next" or sink.shape != q.shape[1:2]):
         raise ValueError(
             f"sink {tuple(sink.shape)} needs values next, not {values}, and a score for each of {q.shape[1]} heads"
         )
-    if backend == "native" and (pattern == "published" or not q.dtype == k.dtype == v.dtype):
-        raise ValueError("backend native has pattern recent alone, and q, k and v of one type")
+    if backend == "native" and (pattern == "chunks" or not q.dtype == k.dtype == v.dtype):
+        raise ValueError("backend native has pattern windows alone, and q, k and v of one type")
     if q.shape[2] == 0:
         return torch.zeros_like(v)
     same = values == "same"
     always = same and itself == "always"
     layout: Layout
-    if pattern == "published":
-        layout = make_published(buckets, windows[0], windows[0], itself=always)
+    if pattern == "chunks":
+        layout = make_sorted_chunks(buckets, windows[0], windows[0], itself=always)
     else:
-        layout = make_recent(buckets, windows, block=block, itself=always)
+        layout = make_bucket_windows(buckets, windows, block=block, itself=always)
     return attend(q, k, v, layout, shift=0 if same else 1, alone=same, backend=backend, sink=sink)

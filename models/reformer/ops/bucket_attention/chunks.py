@@ -1,4 +1,4 @@
-"""Pattern `published`: chunks of the sorted sequence and a look-back that wraps, as in the released checkpoints."""
+"""Pattern `chunks`: chunks of the sorted sequence and a look-back that wraps, as in the released checkpoints."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SELF = -1e5  # the score that the released code gives a position's view of itsel
 
 
 @dataclass(frozen=True)
-class Published:
+class SortedChunks:
     """orders: per round int64 [rows, length], flat positions (see `sort_rows`) by (bucket, time) in each row. chunk: m.
     padded: length with padding, which sorts last as if in a bucket of its own. itself: a position sees itself."""
 
@@ -85,7 +85,7 @@ def _shares(n_rounds: int, dtype: torch.dtype) -> Tensor:
     return (inside * torch.exp(seen - seen.logsumexp(-1, keepdim=True))).sum(-1)
 
 
-def make_published(buckets: Tensor, chunk: int, multiple: int, *, itself: bool) -> Published:
+def make_sorted_chunks(buckets: Tensor, chunk: int, multiple: int, *, itself: bool) -> SortedChunks:
     """buckets: integer [rounds, batch, heads, length], padded at the end to a multiple of `multiple` (of `chunk`)."""
     orders = [sort_rows(b)[1] for b in buckets]
-    return Published(orders, chunk, -(-buckets.shape[3] // multiple) * multiple, itself)
+    return SortedChunks(orders, chunk, -(-buckets.shape[3] // multiple) * multiple, itself)

@@ -1,4 +1,4 @@
-"""Bucket attention on a CPU in C (backends/native): layout `Recent`, float32 and bfloat16, sums in float32."""
+"""Bucket attention on a CPU in C (backends/native): layout `BucketWindows`, float32 and bfloat16, sums in float32."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from reformer.backends.native.library import library, pointer, threads
-from reformer.ops.bucket_attention.windows import Recent
+from reformer.ops.bucket_attention.windows import BucketWindows
 
 NAMES = ("q", "k", "v", "d_out", "out", "dq", "dk", "dv", "lse", "delta", "order", "reach", "places", "rows")
 POINTERS = (*NAMES, "u", "u_windows")
@@ -29,7 +29,7 @@ class _Round(ctypes.Structure):
     ]
 
 
-def forward_pass(q: Tensor, k: Tensor, v: Tensor, layout: Recent, shift: int) -> tuple[Tensor, Tensor]:
+def forward_pass(q: Tensor, k: Tensor, v: Tensor, layout: BucketWindows, shift: int) -> tuple[Tensor, Tensor]:
     """As `blocked.forward_pass`."""
     out = v.new_empty(len(q), v.shape[1], dtype=_sums(v, layout))
     lse = v.new_empty(len(q), dtype=torch.float32)
@@ -39,7 +39,7 @@ def forward_pass(q: Tensor, k: Tensor, v: Tensor, layout: Recent, shift: int) ->
 
 
 def forward_new(
-    q: Tensor, k: Tensor, v: Tensor, layout: Recent, heads: int, length: int, new: int
+    q: Tensor, k: Tensor, v: Tensor, layout: BucketWindows, heads: int, length: int, new: int
 ) -> tuple[Tensor, Tensor]:
     """`forward_pass` for the last `new` of `length` positions of each row: q, and what is returned, have only those."""
     out = v.new_empty(len(q), v.shape[1], dtype=_sums(v, layout))
@@ -56,7 +56,7 @@ def forward_new(
 
 def backward_pass(
     q: Tensor, k: Tensor, v: Tensor, lse: Tensor, delta: Tensor, d_out: Tensor,
-    layout: Recent, shift: int, *, once: bool,
+    layout: BucketWindows, shift: int, *, once: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """As `blocked.backward_pass`; where q is wanted this once and there is one round, dq takes its place."""
     sums = _sums(v, layout)
@@ -71,19 +71,19 @@ def backward_pass(
     return dq, dk, dv
 
 
-def _sums(v: Tensor, layout: Recent) -> torch.dtype:
+def _sums(v: Tensor, layout: BucketWindows) -> torch.dtype:
     """Rounds are added up in float32; a single one's result is final."""
     return v.dtype if layout.n_rounds == 1 else torch.float32
 
 
-def _earlier(layout: Recent, r: int) -> Iterator[tuple[Tensor, int]]:
+def _earlier(layout: BucketWindows, r: int) -> Iterator[tuple[Tensor, int]]:
     for before in layout.earlier(r):
         assert before.u is not None
         yield before.u, before.window
 
 
 def _call(
-    function: str, layout: Recent, r: int, q: Tensor, k: Tensor, v: Tensor, shift: int, **tensors: Tensor
+    function: str, layout: BucketWindows, r: int, q: Tensor, k: Tensor, v: Tensor, shift: int, **tensors: Tensor
 ) -> None:
     lib = library()
     assert lib is not None

@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def visible(buckets: Tensor, windows: Sequence[int], *, itself: bool) -> Tensor:
-    """Who sees whom under pattern `recent` (README.md): bool [batch, heads, length, length].
+    """Who sees whom under pattern `windows` (README.md): bool [batch, heads, length, length].
 
     In each round, position i sees the `window` most recent j <= i of its bucket; over rounds, the union.
     """
@@ -27,7 +27,7 @@ def visible(buckets: Tensor, windows: Sequence[int], *, itself: bool) -> Tensor:
 
 
 def met(buckets: Tensor, chunk: int) -> Tensor:
-    """How often i meets j under pattern `published`: int [batch, heads, length, length], whatever their times.
+    """How often i meets j under pattern `chunks`: int [batch, heads, length, length], whatever their times.
 
     All rounds are sorted by (bucket, time) and laid one after the other in chunks; i meets, once a round, all of its
     own chunk and of the chunk before, the first chunk's being the last. Padding fills each round's last chunk.
@@ -53,14 +53,14 @@ def bucket_attention_reference(
     buckets: Tensor,
     windows: Sequence[int],
     *,
-    pattern: Literal["recent", "published"] = "recent",
+    pattern: Literal["windows", "chunks"] = "windows",
     values: Literal["same", "next"] = "same",
     itself: Literal["alone", "always"] = "alone",
     sink: Tensor | None = None,
 ) -> Tensor:
     """`bucket_attention` with [length, length] masks: see there for the arguments."""
     always = itself == "always" and values == "same"
-    if pattern == "recent":
+    if pattern == "windows":
         count = visible(buckets, windows, itself=always).long()
     else:
         count = met(buckets, windows[0]).tril(0 if always else -1)

@@ -43,10 +43,10 @@ def _chunk(place, remainder, chunk):
 @triton.jit
 def _seen(
     i, j, index_i, index_j, reach, remainder, chunk, u, windows, u_stride,
-    RECENT: tl.constexpr, ITSELF: tl.constexpr, EARLIER: tl.constexpr,
+    WINDOWS: tl.constexpr, ITSELF: tl.constexpr, EARLIER: tl.constexpr,
 ):  # fmt: skip
     """Whether queries i, down, see keys j, across: relative places, their rows' numbers (-1: no row) and reach."""
-    if RECENT:
+    if WINDOWS:
         seen = (j[None, :] > i[:, None] - reach[:, None]) & (index_i[:, None] >= 0)
         seen = seen & (j[None, :] < i[:, None] + ITSELF)
         # A pair that an earlier round shows: there |u_i - u_j| < window, and it counts once.
@@ -64,12 +64,12 @@ def _seen(
 
 
 @triton.jit
-def _block(reach, n_places, owned, chunk, BLOCK: tl.constexpr, RECENT: tl.constexpr):
+def _block(reach, n_places, owned, chunk, BLOCK: tl.constexpr, WINDOWS: tl.constexpr):
     """Where this program's block is: (its first place's number; relative to that the line's first and last + 1 place,
     the first key that its queries may see; how many places it owns; the first place's remainder modulo the chunk)."""
     block = tl.program_id(0).to(tl.int64)
     line = tl.program_id(1).to(tl.int64)
-    if RECENT:
+    if WINDOWS:
         first = block * BLOCK
         remainder = first.to(tl.int32) * 0
         # What is seen begins at a place that only grows: the first query's is the lowest.
@@ -88,20 +88,20 @@ def _block(reach, n_places, owned, chunk, BLOCK: tl.constexpr, RECENT: tl.conste
 def _forward(
     q, k, v, out, lse, order, reach, u, windows, n_rows, shift, n_places, owned, chunk, u_stride,
     D: tl.constexpr, DV: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr, BLOCK: tl.constexpr,
-    TILE: tl.constexpr, RECENT: tl.constexpr, ITSELF: tl.constexpr, EARLIER: tl.constexpr, FIRST: tl.constexpr,
+    TILE: tl.constexpr, WINDOWS: tl.constexpr, ITSELF: tl.constexpr, EARLIER: tl.constexpr, FIRST: tl.constexpr,
 ):  # fmt: skip
-    first, begin, end, low, own, remainder = _block(reach, n_places, owned, chunk, BLOCK, RECENT)
+    first, begin, end, low, own, remainder = _block(reach, n_places, owned, chunk, BLOCK, WINDOWS)
     i = tl.arange(0, BLOCK)
     mine = i < own
     index = tl.load(order + first + i, mask=mine, other=-1)
     there = index >= 0
-    reach_i = tl.load(reach + first + i, mask=mine, other=0) if RECENT else i
+    reach_i = tl.load(reach + first + i, mask=mine, other=0) if WINDOWS else i
     query = _rows(q, index, there, D, BLOCK_D)
     peak = tl.full([BLOCK], -float("inf"), tl.float32)
     total = tl.zeros([BLOCK], tl.float32)
     summed = tl.zeros([BLOCK, BLOCK_DV], tl.float32)
     high = BLOCK
-    if not RECENT:
+    if not WINDOWS:
         high = (_chunk(BLOCK - 1, remainder, chunk) + 1) * chunk - remainder
     for start in range(low, high, TILE):
         j = start + tl.arange(0, TILE)
@@ -111,7 +111,7 @@ def _forward(
         value = _rows(v, read, (index_j >= 0) & (read < n_rows), DV, BLOCK_DV)
         scores = _dot(query, tl.trans(key))
         seen = _seen(
-            i, j, index, index_j, reach_i, remainder, chunk, u, windows, u_stride, RECENT, ITSELF, EARLIER
+            i, j, index, index_j, reach_i, remainder, chunk, u, windows, u_stride, WINDOWS, ITSELF, EARLIER
         )  # fmt: skip
         scores = tl.where(seen, scores, -float("inf"))
         higher = tl.maximum(peak, tl.max(scores, 1))
@@ -146,11 +146,11 @@ def _forward(
 def _backward(
     q, k, v, d_out, lse, delta, dq, dk, dv, order, reach, u, windows, n_rows, shift, n_places, owned, chunk, u_stride,
     window, D: tl.constexpr, DV: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr, BLOCK: tl.constexpr,
-    TILE: tl.constexpr, SCAN: tl.constexpr, RECENT: tl.constexpr, ITSELF: tl.constexpr, EARLIER: tl.constexpr,
+    TILE: tl.constexpr, SCAN: tl.constexpr, WINDOWS: tl.constexpr, ITSELF: tl.constexpr, EARLIER: tl.constexpr,
     FIRST: tl.constexpr, SHARED: tl.constexpr,
 ):  # fmt: skip
     low_type = v.dtype.element_ty
-    first, begin, end, low, own, remainder = _block(reach, n_places, owned, chunk, BLOCK, RECENT)
+    first, begin, end, low, own, remainder = _block(reach, n_places, owned, chunk, BLOCK, WINDOWS)
     i = tl.arange(0, BLOCK)
     mine = i < own
     index = tl.load(order + first + i, mask=mine, other=-1)
@@ -159,14 +159,14 @@ def _backward(
     inside = there[:, None] & (column[None, :] < D)
 
     # As queries: against the keys before.
-    reach_i = tl.load(reach + first + i, mask=mine, other=0) if RECENT else i
+    reach_i = tl.load(reach + first + i, mask=mine, other=0) if WINDOWS else i
     query = _rows(q, index, there, D, BLOCK_D)
     upper = _rows(d_out, index, there, DV, BLOCK_DV)
     lse_i = tl.load(lse + index, mask=there, other=0.0)
     delta_i = tl.load(delta + index, mask=there, other=0.0)
     d_query = tl.zeros([BLOCK, BLOCK_D], tl.float32)
     high = BLOCK
-    if not RECENT:
+    if not WINDOWS:
         high = (_chunk(BLOCK - 1, remainder, chunk) + 1) * chunk - remainder
     for start in range(low, high, TILE):
         j = start + tl.arange(0, TILE)
@@ -176,7 +176,7 @@ def _backward(
         value = _rows(v, read, (index_j >= 0) & (read < n_rows), DV, BLOCK_DV)
         scores = _dot(query, tl.trans(key))
         seen = _seen(
-            i, j, index, index_j, reach_i, remainder, chunk, u, windows, u_stride, RECENT, ITSELF, EARLIER
+            i, j, index, index_j, reach_i, remainder, chunk, u, windows, u_stride, WINDOWS, ITSELF, EARLIER
         )  # fmt: skip
         weights = tl.where(seen, tl.exp(scores - lse_i[:, None]), 0.0)
         d_weights = _dot(upper, tl.trans(value))
@@ -189,7 +189,7 @@ def _backward(
         tl.store(rows, d_query.to(dq.dtype.element_ty), mask=inside)
 
     # As keys: against the queries after.
-    if RECENT:
+    if WINDOWS:
         low = 0
         high = BLOCK + window - 1
         if SCAN > 0:
@@ -214,14 +214,14 @@ def _backward(
         inner = (j >= begin) & (j < end)
         index_j = tl.load(order + first + j, mask=inner, other=-1)
         real = index_j >= 0
-        reach_j = tl.load(reach + first + j, mask=inner, other=0) if RECENT else j
+        reach_j = tl.load(reach + first + j, mask=inner, other=0) if WINDOWS else j
         other = _rows(q, index_j, real, D, BLOCK_D)
         above = _rows(d_out, index_j, real, DV, BLOCK_DV)
         lse_j = tl.load(lse + index_j, mask=real, other=0.0)
         delta_j = tl.load(delta + index_j, mask=real, other=0.0)
         scores = _dot(other, tl.trans(key))
         seen = _seen(
-            j, i, index_j, index, reach_j, remainder, chunk, u, windows, u_stride, RECENT, ITSELF, EARLIER
+            j, i, index_j, index, reach_j, remainder, chunk, u, windows, u_stride, WINDOWS, ITSELF, EARLIER
         )  # fmt: skip
         weights = tl.where(seen, tl.exp(scores - lse_j[:, None]), 0.0)
         d_value += _dot(tl.trans(weights.to(low_type)), above)

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from reformer.backends.gpu import on
 from reformer.ops.bucket_attention import triton_kernels
-from reformer.ops.bucket_attention.chunks import Published
+from reformer.ops.bucket_attention.chunks import SortedChunks
 from reformer.ops.bucket_attention.layout import Layout
-from reformer.ops.bucket_attention.windows import Recent
+from reformer.ops.bucket_attention.windows import BucketWindows
 
 MOST_D = 256  # widest head that a program's registers are meant for
 MOST_SCANNED = (
@@ -95,7 +95,7 @@ def _launch(
 ) -> tuple[tuple[int, int], tuple[Any, ...], dict[str, Any], int]:
     """(grid, arguments that both kernels end with, named ones, window) of a round."""
     d, dv = q.shape[1], v.shape[1]
-    if isinstance(layout, Recent):
+    if isinstance(layout, BucketWindows):
         now, earlier = layout.rounds[r], layout.earlier(r)
         order, reach, window, chunk, lines = now.order, now.reach, now.window, 1, 1
         n_places = owned = len(order)
@@ -104,7 +104,7 @@ def _launch(
         assert windows is not None
         n_earlier = len(earlier)
     else:
-        assert isinstance(layout, Published)
+        assert isinstance(layout, SortedChunks)
         order = layout.extended(r)
         (lines, n_places), chunk, window = order.shape, layout.chunk, layout.chunk
         owned, n_earlier = n_places - 2 * chunk, 0
@@ -113,7 +113,8 @@ def _launch(
     shared = (order, reach, u, windows, len(v), shift, n_places, owned, chunk, u.shape[-1])
     named = {
         "D": d, "DV": dv, "BLOCK_D": _padded(d), "BLOCK_DV": _padded(dv), "BLOCK": t.block, "TILE": t.tile,
-        "RECENT": isinstance(layout, Recent), "ITSELF": int(layout.itself), "EARLIER": n_earlier, "FIRST": r == 0,
+        "WINDOWS": isinstance(layout, BucketWindows), "ITSELF": int(layout.itself), "EARLIER": n_earlier,
+        "FIRST": r == 0,
         "num_warps": t.warps, "num_stages": t.stages,
     }  # fmt: skip
     return (triton.cdiv(owned, t.block), lines), shared, named, window

@@ -1,4 +1,4 @@
-"""Pattern `recent`: each position and the most recent ones of its buckets, every pair once."""
+"""Pattern `windows`: each position and the most recent ones of its buckets, every pair once."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def make_round(buckets: Tensor, window: int, u: Tensor | None) -> Round:
 
 
 @dataclass(frozen=True)
-class Recent:
+class BucketWindows:
     """block: sorted queries worked on together. itself: a position sees itself as it sees others. union: a pair counts
     once, in whichever rounds it is seen, else as often as it is seen. u: of all rounds but the last, one tensor [rounds
     - 1, T], of which each round's is a row; windows: int32 [rounds], on the device; None where there is one round."""
@@ -115,9 +115,9 @@ class Recent:
             yield Slice(keys, hidden, min(stop, total) - start)
 
 
-def make_recent(
+def make_bucket_windows(
     buckets: Tensor, windows: Sequence[int], *, itself: bool, block: int = BLOCK, union: bool = True
-) -> Recent:
+) -> BucketWindows:
     """buckets: integer [rounds, batch, heads, length], one window a round."""
     last, total = len(buckets) - 1, buckets[0].numel()
     u_dtype = torch.int32 if total * (max(windows) + 1) <= LARGEST_INT32 else torch.int64
@@ -127,7 +127,7 @@ def make_recent(
         for r, (b, w) in enumerate(zip(buckets, windows, strict=True))
     ]
     sizes = torch.tensor(windows, dtype=torch.int32, device=buckets.device) if last else None
-    return Recent(rounds, block, itself, union, u, sizes)
+    return BucketWindows(rounds, block, itself, union, u, sizes)
 
 
 def flat_order(batch: int, heads: int, length: int, device: torch.device) -> Tensor:
@@ -138,8 +138,8 @@ def flat_order(batch: int, heads: int, length: int, device: torch.device) -> Ten
 
 def make_window(
     batch: int, heads: int, length: int, window: int, device: torch.device, *, itself: bool, block: int = BLOCK
-) -> Recent:
+) -> BucketWindows:
     """The local round alone, in which all of a row is one bucket: nothing to sort."""
     order = flat_order(batch, heads, length, device).flatten()
     reach = torch.arange(1, length + 1, dtype=torch.int32, device=device).clamp_max_(window).repeat(batch * heads)
-    return Recent([Round(order, reach, None, window)], block, itself)
+    return BucketWindows([Round(order, reach, None, window)], block, itself)
