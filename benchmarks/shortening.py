@@ -6,8 +6,8 @@
 
 `step`: a training step of the novel model, each factor in a process of its own, in processor time. `text`, `images`:
 `reformer train` (of images, with the recipe tiny-images), then `reformer evaluate perplexity`, with
-shorten_factor=F and all else the same. --steps: so many for each factor, in their order: what fits in equal minutes, where others use the
-machine meanwhile. FOLDER: `python benchmarks/images.py make`. Appends to results.csv.
+shorten_factor=F and all else the same. --steps: so many for each factor, in their order: what fits in equal minutes,
+where others use the machine meanwhile. FOLDER: `python benchmarks/images.py make`. Appends to results.csv.
 """
 
 from __future__ import annotations

@@ -52,6 +52,7 @@ SETTINGS: dict[str, str] = {
 OPTIONS: dict[str, str] = {"--samples": "--num-samples"}
 # regular expression, replacement: old names of tensors become new ones
 TENSORS: list[tuple[str, str]] = [(r"^columns\.table$", "line_positions.weight"), (r"^columns\.", "line_positions.")]
+TENSORS += [(r"\.centre$", ".hash_mean"), (r"\.blend$", ".key_conv")]
 FIGURES: list[tuple[str, str]] = []  # the same for what `evaluate perplexity --json` says
 
 COMMON = ["model.d_model=64", "model.n_heads=4", "model.d_head=16", "model.n_hashes=2", "data.context=256"]
@@ -63,12 +64,13 @@ JOBS = {
     ],
     "shortened": [
         "model.n_layers=4", "model.layers=[mixed, lsh]", "model.n_buckets=[4]", "model.far_buckets=0",
-        "model.shorten=3", "model.head_group=2", "model.workspace_tokens=128", "model.backend=torch", "model.dropout=0.1",
-        "data.tokenizer=bytes",
+        "model.shorten=3", "model.head_group=2", "model.workspace_tokens=128", "model.backend=torch",
+        "model.dropout=0.1", "data.tokenizer=bytes",
     ],
     "published": [
         "model.n_layers=3", "model.layers=[local, lsh, local]", "model.n_buckets=[8]", "model.head_bias=false",
-        "model.windows=[16]", "model.local_window=32", "model.pattern=published", "model.values=same", "model.key_tokens=1",
+        "model.windows=[16]", "model.local_window=32", "model.pattern=published", "model.values=same",
+        "model.key_tokens=1",
         "model.norm=layer", "model.merge=concat", "model.softcap=0.0", "model.feed_forward=relu",
         "model.positions=axial", "model.axial_shape=[64, 64]", "model.axial_dims=[32, 32]", "data.tokenizer=bytes",
     ],

@@ -47,18 +47,18 @@ class Gradients:
         self.seed = model.config.seed  # of dropout
         self.loss = world.wrap(Loss(model), config.fsdp)
         self.device = torch.device(world.device)
-        self.centres = [b for name, b in model.named_buffers() if name.endswith("centre")]
+        self.hash_means = [b for name, b in model.named_buffers() if name.endswith("hash_mean")]
 
     def of(self, read: LoadedBatch, progress: TrainState) -> tuple[float, float, str]:
         """(loss, norm of the gradient, what is wrong with them, if anything) of this process's rows and all others'.
 
         What a bad step did to the running means that forward keeps is undone; float16's scale, in progress, moves on.
         """
-        kept = [c.clone() for c in self.centres]
+        kept = [c.clone() for c in self.hash_means]
         loss, norm, problem = self._in_parts(read, progress)
         if problem:
-            for centre, old in zip(self.centres, kept, strict=True):
-                centre.copy_(old)
+            for hash_mean, old in zip(self.hash_means, kept, strict=True):
+                hash_mean.copy_(old)
         return loss, norm, problem
 
     def _in_parts(self, read: LoadedBatch, progress: TrainState) -> tuple[float, float, str]:
@@ -68,7 +68,7 @@ class Gradients:
             [None] * size if x is None else list(self.world.local_rows(x).chunk(size))
             for x in (read.batch.tokens, read.batch.targets, read.batch.documents)
         ]
-        before, sums = [c.clone() for c in self.centres], [torch.zeros_like(c) for c in self.centres]
+        before, sums = [c.clone() for c in self.hash_means], [torch.zeros_like(c) for c in self.hash_means]
         for n, part in enumerate(zip(*rows, strict=True)):
             with self.world.no_sync(self.loss) if n < size - 1 else nullcontext():
                 loss, problem = self._part(n, part, read.scored, progress)
@@ -76,12 +76,12 @@ class Gradients:
                 return math.nan, math.nan, problem
             total += loss
             if size > 1:  # as if the batch had come in one piece: each part moves the means from where they were
-                for centre, old, s in zip(self.centres, before, sums, strict=True):
-                    s += centre / size
-                    centre.copy_(s if n == size - 1 else old)
+                for hash_mean, old, s in zip(self.hash_means, before, sums, strict=True):
+                    s += hash_mean / size
+                    hash_mean.copy_(s if n == size - 1 else old)
         unscale_(self.model.parameters(), self._scale(progress))
         length = whole(torch.nn.utils.clip_grad_norm_(self.model.parameters(), GRADIENT_CLIP))
-        self.world.all_reduce_mean_(self.centres)
+        self.world.all_reduce_mean_(self.hash_means)
         mean, norm = torch.stack([total, length.double()]).tolist()  # the device is waited for once
         problem = "" if math.isfinite(norm) else f"gradient norm {norm}"
         if self.config.precision == "float16":

@@ -114,7 +114,7 @@ def _taken(name: str, old: Tensor | None, fresh: Tensor, redrawn: bool) -> Tenso
     last = name.rsplit(".", 1)[-1]
     if last == "rotations":  # drawn, not trained: others can take their place
         return old if old is not None and old.shape == fresh.shape and not redrawn else fresh
-    if last == "blend" and (old is None or (old.shape[1] < fresh.shape[1] and old.shape[::2] == fresh.shape[::2])):
+    if last == "key_conv" and (old is None or (old.shape[1] < fresh.shape[1] and old.shape[::2] == fresh.shape[::2])):
         # Keys of more tokens begin as they were: the new tokens' shares are 0.
         found = fresh.new_zeros(fresh.shape)
         found[:, : old.shape[1] if old is not None else 1] = old if old is not None else 1.0

@@ -52,7 +52,7 @@ def attention_cases() -> Iterator[Case]:
 
 def hash_cases() -> Iterator[Case]:
     for d, dtype, factors in ((64, torch.bfloat16, (64, 128)), (128, torch.float32, (512, 512))):
-        pointers = {"x": NAMES[dtype], "rotations": "fp32", "centre": "fp32", "buckets": "i16"}
+        pointers = {"x": NAMES[dtype], "rotations": "fp32", "hash_mean": "fp32", "buckets": "i16"}
         fixed = {
             "D": d, "BLOCK_D": d, "BLOCK": lsh.BLOCK, "COLUMNS": lsh.MOST_COLUMNS, "FACTORS": factors,
             "N_FACTORS": len(factors), "CENTRED": True,

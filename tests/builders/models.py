@@ -58,7 +58,7 @@ def small(dtype: torch.dtype = torch.float32, **changes) -> ReformerLM:
         elif name.endswith("temperature"):
             p.data.copy_(4 + torch.rand(p.shape, generator=random))
     for name, b in model.named_buffers():
-        if name.endswith("centre"):
+        if name.endswith("hash_mean"):
             b.copy_(torch.randn(b.shape, generator=random) * 0.1)
     if model.line_positions is not None:  # a token in eight ends its line, some take a space back
         model.line_positions.weight.data.copy_(torch.randn(model.line_positions.weight.shape, generator=random))

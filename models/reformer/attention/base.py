@@ -16,7 +16,7 @@ from reformer.layers.context import PassContext
 from reformer.layers.norm import make_norm, record_norm
 from reformer.layers.sublayer import Sublayer
 from reformer.ops.bucket_attention.layout import SCORES_AT_ONCE
-from reformer.ops.head_gate import gated
+from reformer.ops.head_gate import head_gate
 from reformer.ops.linear import linear, project
 
 
@@ -152,7 +152,7 @@ class Attention(Sublayer):
     def decode(self, x: Tensor, step: DecodeStep, cache: Any) -> Tensor:
         qkv, gate = self.without_gate(self.project_in(x, step.phase(x.shape[1]), self.all_heads))
         out = self.attend_cached(qkv, step, cache)
-        return self.project_out(gated(out, gate) if gate is not None else out, self.all_heads)
+        return self.project_out(head_gate(out, gate) if gate is not None else out, self.all_heads)
 
     @abstractmethod
     def attend_cached(self, qkv: tuple[Tensor, ...], step: DecodeStep, cache: Any) -> Tensor:

@@ -47,8 +47,17 @@ class ChunkedAttention(Attention):
 
     def attended(self, q: Tensor, k: Tensor, v: Tensor, buckets: Tensor, delta: Tensor | None = None) -> Tensor:
         layout = make_sorted_chunks(buckets, self.chunk, self.config.chunk_multiple, itself=not self.shared)
-        lone = layout.own_shares(upcast_dtype(q)) if self.shared and self.config.hashes(q.shape[2]) else None
-        return attend(q, k, v, layout, alone=self.shared, delta=delta, lone=lone, backend=self.config.backend)
+        self_weight = layout.own_shares(upcast_dtype(q)) if self.shared and self.config.hashes(q.shape[2]) else None
+        return attend(
+            q,
+            k,
+            v,
+            layout,
+            self_if_alone=self.shared,
+            delta=delta,
+            self_weight=self_weight,
+            backend=self.config.backend,
+        )
 
     def attend(
         self, qkv: tuple[Tensor, ...], context: PassContext, heads: slice, buckets: Tensor | None = None,

@@ -11,7 +11,7 @@ from reformer.decode.full_cache import FullCache
 from reformer.decode.program import NativeProgram
 from reformer.decode.step import DecodeStep
 from reformer.layers.context import PassContext
-from reformer.ops.head_gate import gated
+from reformer.ops.head_gate import head_gate
 
 
 class FullAttention(LocalAttention):
@@ -34,7 +34,7 @@ class FullAttention(LocalAttention):
         ((q, k, v), gate), d = self.without_gate(qkv), context.documents
         seen = (d[:, :, None] == d[:, None, :]).tril()[:, None] if d is not None else None
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, is_causal=seen is None, scale=1.0)
-        return gated(out, gate) if gate is not None else out, None
+        return head_gate(out, gate) if gate is not None else out, None
 
     def new_cache(self, batch: int) -> FullCache:  # type: ignore[override]
         return FullCache.empty(batch, self.n_heads, self.config.d_head, self.project.weight)

@@ -45,7 +45,7 @@ class LocalAttention(Attention):
     ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
         (q, k, v), gate = self.without_gate(qkv)
         layout = self.layout(q, context.documents)
-        return attend(q, k, v, layout, alone=False, delta=delta, backend=self.config.backend, gate=gate), None
+        return attend(q, k, v, layout, self_if_alone=False, delta=delta, backend=self.config.backend, gate=gate), None
 
     def new_cache(self, batch: int) -> WindowCache:
         like = self.project.weight

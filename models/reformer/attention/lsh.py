@@ -15,11 +15,11 @@ from reformer.layers.context import PassContext
 from reformer.ops.bucket_attention.autograd import attend
 from reformer.ops.bucket_attention.reference import visible
 from reformer.ops.bucket_attention.windows import make_bucket_windows
-from reformer.ops.key_conv import blend
+from reformer.ops.key_conv import key_conv
 from reformer.ops.lsh_hash import lsh_hash, rotation_width
 
 LEAST_TEMPERATURE = 1e-3
-CENTRE_RATE = 0.02  # share of the running mean that a training pass renews
+HASH_MEAN_RATE = 0.02  # share of the running mean that a training pass renews
 
 
 class LSHAttention(Attention):
@@ -29,19 +29,19 @@ class LSHAttention(Attention):
     parts = 2
     takes_delta = True
     rotations: Tensor
-    centre: Tensor
+    hash_mean: Tensor
 
     def __init__(self, config: ReformerConfig, heads: int) -> None:
         super().__init__(config, heads)
         several = config.lsh_key_conv > 1
-        self.blend = nn.Parameter(torch.empty(heads, config.lsh_key_conv, config.d_head)) if several else None
+        self.key_conv = nn.Parameter(torch.empty(heads, config.lsh_key_conv, config.d_head)) if several else None
         self.sink = nn.Parameter(torch.empty(heads))
         rounds, width = len(config.hash_rounds), rotation_width(config.hash_factors)
         # Saved with the weights: decoding and evaluation hash as training did, and with the far round beside it.
         self.register_buffer("rotations", torch.empty(heads, config.d_head, rounds, width))
         # A constant is subtracted before hashing, since a common direction would fill a few buckets with
         # everything. The mean of the sequence at hand would leak the future; this one is of earlier passes.
-        self.register_buffer("centre", torch.zeros(heads, config.d_head))
+        self.register_buffer("hash_mean", torch.zeros(heads, config.d_head))
         self.windows, self.sizes = [config.lsh_window] * rounds, config.hash_rounds
 
     @classmethod
@@ -74,31 +74,31 @@ class LSHAttention(Attention):
         self.windows, self.sizes, self.rotations = [length], [1], self.rotations[:, :, :0]
 
     def lengths(self) -> Tensor | None:
-        return self.key_lengths()[None] if self.blend is None else None  # else after they are blended
+        return self.key_lengths()[None] if self.key_conv is None else None  # else after they are blended
 
     def key_lengths(self) -> Tensor:
         # Query and key are one vector of length sqrt(temperature): scores are temperature x cosine.
         return self.temperature.clamp_min(LEAST_TEMPERATURE).sqrt()
 
     def keys(self, x: Tensor, heads: slice, documents: Tensor | None = None, before: Tensor | None = None) -> Tensor:
-        """Queries and keys in one, of what `project_in` makes of them; the others as for `blend`."""
-        if self.blend is None:
+        """Queries and keys in one, of what `project_in` makes of them; the others as for `key_conv`."""
+        if self.key_conv is None:
             return x
-        return blend(x, self.blend[heads], self.key_lengths()[heads], documents, before)
+        return key_conv(x, self.key_conv[heads], self.key_lengths()[heads], documents, before)
 
     def buckets(self, k: Tensor, heads: slice) -> Tensor:
         """Integer [rounds, batch, heads of the group, length]. The far round, if any, comes first, and is left
         out in training on short contexts (`skips_far_round`)."""
         if not self.rotations.shape[2]:
             return torch.zeros(1, *k.shape[:3], dtype=torch.uint8, device=k.device)
-        # A hash minds the direction alone: the centre, kept for unit vectors, is brought to the vectors' length.
-        centre = (self.centre * self.key_lengths()[:, None].detach())[heads]
+        # A hash minds the direction alone: the mean, kept for unit vectors, is brought to the vectors' length.
+        hash_mean = (self.hash_mean * self.key_lengths()[:, None].detach())[heads]
         c, rotations = self.config, self.rotations[heads]
         factors, near = c.hash_factors, self.training and c.skips_far_round(k.shape[2])
         if near:
             factors = c.n_buckets
             rotations = rotations[:, :, 1:, : rotation_width(factors)]
-        hashed = lsh_hash(k, rotations, factors, centre, c.backend)
+        hashed = lsh_hash(k, rotations, factors, hash_mean, c.backend)
         if c.has_far_round and not near:
             hashed[1:].remainder_(c.hash_rounds[1])  # the first factors are the lowest digits
         return hashed
@@ -113,7 +113,7 @@ class LSHAttention(Attention):
             buckets = self.buckets(k.detach(), heads)
             if self.training:
                 mean = upcast(k.detach()).mean((0, 2)) / self.key_lengths()[heads, None].detach()
-                self.centre[heads].lerp_(mean.to(self.centre.dtype), CENTRE_RATE)
+                self.hash_mean[heads].lerp_(mean.to(self.hash_mean.dtype), HASH_MEAN_RATE)
         sorted_by = buckets
         if context.documents is not None:
             stride = max(self.sizes)
@@ -121,7 +121,9 @@ class LSHAttention(Attention):
         windows = self.windows[len(self.windows) - len(sorted_by) :]  # without the far round, where it is left out
         layout, sink = make_bucket_windows(sorted_by, windows, itself=False), self.sink[heads]
         backend = self.config.backend
-        out = attend(k, k, v, layout, shift=1, alone=False, delta=delta, backend=backend, sink=sink, gate=gate)
+        out = attend(
+            k, k, v, layout, value_offset=1, self_if_alone=False, delta=delta, backend=backend, sink=sink, gate=gate
+        )
         return out, buckets
 
     def new_cache(self, batch: int) -> BucketCache:
@@ -145,7 +147,7 @@ class LSHAttention(Attention):
         return cache.attend_and_append(k, k, v, ids, step, self.config.backend, self.sink)
 
     def record_attention(self, program: NativeProgram, y: Tensor, cache: BucketCache) -> Tensor:
-        c, centre = self.config, self.centre * self.key_lengths()[:, None]
-        if self.blend is not None:
-            program.key_conv(y, cache, self.blend, self.key_lengths())
-        return program.buckets(y, cache, self.rotations, centre, c.hash_factors, unit=False, sink=self.sink)
+        c, hash_mean = self.config, self.hash_mean * self.key_lengths()[:, None]
+        if self.key_conv is not None:
+            program.key_conv(y, cache, self.key_conv, self.key_lengths())
+        return program.buckets(y, cache, self.rotations, hash_mean, c.hash_factors, unit=False, sink=self.sink)

@@ -227,7 +227,7 @@ class BucketCache(Cache):
             together, [c + 1 for c in self.capacities], block=64, itself=False, union=self.count_pairs_once
         )
         keys, values = torch.cat([pairs[:, :, :, 0], k], 2), torch.cat([pairs[:, :, :, 1], read], 2)
-        out = attend_new(q, keys, values, layout, alone=not self.next_values, backend="torch", sink=sink)
+        out = attend_new(q, keys, values, layout, self_if_alone=not self.next_values, backend="torch", sink=sink)
         self._file(k, read, flat, real, seen)
         return out
 

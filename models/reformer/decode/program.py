@@ -151,7 +151,7 @@ class NativeProgram:
         return out
 
     def buckets(
-        self, y: Tensor, cache: BucketCache, rotations: Tensor, centre: Tensor | None, factors: Sequence[int], *,
+        self, y: Tensor, cache: BucketCache, rotations: Tensor, hash_mean: Tensor | None, factors: Sequence[int], *,
         unit: bool, sink: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
         """Attention of y's shared queries and keys, and values, over their buckets. unit: keys are queries brought to
@@ -161,7 +161,7 @@ class NativeProgram:
         held = cache.struct(sink)
         numbers = torch.tensor(list(factors))
         self.emit(
-            "buckets", [y, out, held.struct, torch.zeros(threads(), each), rotations, centre, numbers],
+            "buckets", [y, out, held.struct, torch.zeros(threads(), each), rotations, hash_mean, numbers],
             [each, hashed, width, len(factors), unit],
         )  # fmt: skip
         self.held += [cache, held]

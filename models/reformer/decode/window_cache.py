@@ -60,7 +60,7 @@ class WindowCache(Cache):
         layout = BucketWindows(
             [Round(order, reach.repeat_interleave(heads, 0).view(-1), None, window)], 64, itself=True
         )
-        out = attend_new(q, keys, values, layout, alone=False, backend=backend)
+        out = attend_new(q, keys, values, layout, self_if_alone=False, backend=backend)
         place = torch.arange(new, device=q.device)
         b, i = ((place < counts[:, None]) & (place >= counts[:, None] - window)).nonzero(as_tuple=True)
         self.keys[b, :, now[b, i] % window] = k[b, :, i]

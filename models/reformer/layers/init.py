@@ -37,7 +37,7 @@ def init_weights(module: nn.Module, config: ReformerConfig) -> None:
         else:
             embedding = EMBEDDING if config.block_style == "modern" else 1.0
             deviation = {"embedding": embedding, "head.weight": 0.02}.get(name, p.shape[1] ** -0.5)
-            if kind == "blend":  # every token as much, and mixed by signs, so that their order counts
+            if kind == "key_conv":  # every token as much, and mixed by signs, so that their order counts
                 deviation = 1.0
             p.copy_(torch.empty(p.shape).normal_(0.0, deviation, generator=generator))
     for name, b in module.named_buffers():

@@ -2,7 +2,7 @@
 
 A softmax always hands something on; a gate lets a head be silent where what it found is of no use (arXiv 2505.06708,
 with a number a head instead of one a channel; the factor 2 makes a new gate 1). It is part of `attend`, which keeps
-nothing more for it; `gated` is for what does without: decoding, and full heads.
+nothing more for it; `head_gate` is for what does without: decoding, and full heads.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 from reformer.backends.dtypes import upcast
 
 
-def gated(out: Tensor, scores: Tensor) -> Tensor:
+def head_gate(out: Tensor, scores: Tensor) -> Tensor:
     """out [batch, heads, length, d_head] times 2 sigmoid(scores [batch, heads, length, 1])."""
     found: Tensor = _Gated.apply(out, scores)
     return found

@@ -20,7 +20,7 @@ AT_ONCE = 4096  # tokens: what is made in float32 does not grow with the text
 LEAST = 1e-12  # of a squared length: a vector of zeros stays one
 
 
-def blend(
+def key_conv(
     x: Tensor, weight: Tensor, lengths: Tensor, documents: Tensor | None = None, before: Tensor | None = None
 ) -> Tensor:
     """x [batch, heads, length, d_head], weight [heads, tokens, d_head], the present token's first -> as x, every vector

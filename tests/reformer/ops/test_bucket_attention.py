@@ -150,7 +150,7 @@ def test_gradients_that_take_the_place_of_queries(window: int, backend: str, poi
         q, k, v, g = (torch.randn(1, 2500, 2, 8, dtype=dtype, generator=draw).transpose(1, 2) for _ in range(4))
         leaves = [x.requires_grad_() for x in (q, k, v)]
         delta = torch.empty(5000, dtype=dtype) if once else None
-        out = attend(*leaves, layout, alone=False, delta=delta, backend=backend)
+        out = attend(*leaves, layout, self_if_alone=False, delta=delta, backend=backend)
         if delta is not None:
             delta.copy_((out * g).sum(-1).transpose(1, 2).flatten())
         found.append(torch.autograd.grad(out, leaves, g))

@@ -11,7 +11,7 @@ from reformer.backends.native import library
 from reformer.layers.context import PassContext
 from reformer.ops.bucket_attention.autograd import attend
 from reformer.ops.bucket_attention.windows import make_bucket_windows
-from reformer.ops.head_gate import gated
+from reformer.ops.head_gate import head_gate
 
 needs_compiler = pytest.mark.skipif(library.library() is None, reason=library.problem())
 BACKENDS = ["torch", pytest.param("native", marks=needs_compiler)]
@@ -44,11 +44,11 @@ def test_gradients(backend: str, values: str, given: bool) -> None:
     scores, sink = 2 * torch.randn(2, 3, 40, 1, generator=draw), torch.randn(3, generator=draw)
     layout = make_bucket_windows(torch.randint(4, (2, 2, 3, 40), generator=draw), [5, 9], block=8, itself=False)
     same = values == "same"
-    how = {"shift": 0 if same else 1, "alone": same, "backend": backend}
+    how = {"value_offset": 0 if same else 1, "self_if_alone": same, "backend": backend}
     leaves = [[x.clone().requires_grad_() for x in ((k, v, scores) if same else (k, v, scores, sink))] for _ in "ab"]
     of_sink = [None if same else x[3] for x in leaves]
     wanted = attend(leaves[0][0], leaves[0][0], leaves[0][1], layout, sink=of_sink[0], **how)
-    wanted = gated(wanted, leaves[0][2])
+    wanted = head_gate(wanted, leaves[0][2])
     delta = (wanted.detach() * grad).sum(-1).transpose(1, 2).flatten() if given else None
     found = attend(
         leaves[1][0], leaves[1][0], leaves[1][1], layout, sink=of_sink[1], gate=leaves[1][2], delta=delta, **how
@@ -64,7 +64,7 @@ def test_scores_of_any_size_have_finite_gradients() -> None:
     scores = torch.tensor([-1e4, 1e4]).view(1, 1, 2, 1).requires_grad_()
     k, v = torch.randn(1, 1, 2, 4, requires_grad=True), torch.ones(1, 1, 2, 4, requires_grad=True)
     layout = make_bucket_windows(torch.zeros(1, 1, 1, 2, dtype=torch.long), [2], block=8, itself=True)
-    found = attend(k, k, v, layout, alone=False, gate=scores)
+    found = attend(k, k, v, layout, self_if_alone=False, gate=scores)
     assert torch.allclose(found.flatten(), torch.tensor([0.0] * 4 + [2.0] * 4))
     assert all(bool(g.isfinite().all()) for g in torch.autograd.grad(found.sum(), [k, v, scores]))
 

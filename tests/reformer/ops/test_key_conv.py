@@ -6,7 +6,7 @@ import pytest
 import reformer.ops.key_conv as module
 import torch
 from builders.models import small, tokens
-from reformer.ops.key_conv import blend
+from reformer.ops.key_conv import key_conv
 from torch import Tensor
 
 
@@ -43,26 +43,26 @@ def at_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 def test_the_sum_written_out(at_once: int, documents: Tensor | None, n: int) -> None:
     x, weight, lengths = inputs(n=n)
     with torch.no_grad():
-        assert (blend(x, weight, lengths, documents) - by_hand(x, weight, lengths, documents)).abs().max() < 1e-12
+        assert (key_conv(x, weight, lengths, documents) - by_hand(x, weight, lengths, documents)).abs().max() < 1e-12
 
 
 @pytest.mark.parametrize("documents", [None, DOCUMENTS[:, :11]], ids=["one document", "several"])
 def test_gradients(at_once: int, documents: Tensor | None) -> None:
-    assert torch.autograd.gradcheck(lambda *parts: blend(*parts, documents), inputs(11))
+    assert torch.autograd.gradcheck(lambda *parts: key_conv(*parts, documents), inputs(11))
 
 
 def test_what_came_before_counts_and_pieces_are_the_whole(at_once: int) -> None:
     x, weight, lengths = (t.detach() for t in inputs())
-    whole, before, found = blend(x, weight, lengths), torch.zeros(2, 3, 2, 8, dtype=x.dtype), []
+    whole, before, found = key_conv(x, weight, lengths), torch.zeros(2, 3, 2, 8, dtype=x.dtype), []
     for part in x.split([1, 1, 20, 18], 2):
-        found.append(blend(part, weight, lengths, before=before))
+        found.append(key_conv(part, weight, lengths, before=before))
         before = torch.cat([before, part], 2)[:, :, -2:]
     assert (torch.cat(found, 2) - whole).abs().max() < 1e-14
 
 
 def test_nothing_stays_nothing() -> None:
     x, weight, lengths = (t.detach().requires_grad_() for t in inputs())
-    out = blend(x * 0, weight, lengths)
+    out = key_conv(x * 0, weight, lengths)
     out.sum().backward()
     assert not out.any()
     assert all(bool(t.grad.isfinite().all()) for t in (x, weight, lengths))
@@ -75,7 +75,7 @@ def test_however_the_vectors_lie_the_bits_are_the_same() -> None:
         x, weight, lengths = (t.detach().float() for t in inputs(500))
         x = x.transpose(1, 2).contiguous().transpose(1, 2) if token_by_token else x
         parts = [t.requires_grad_() for t in (x, weight, lengths)]
-        blend(*parts).square().cumsum(2).sum().backward()
+        key_conv(*parts).square().cumsum(2).sum().backward()
         found.append([t.grad for t in parts])
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 

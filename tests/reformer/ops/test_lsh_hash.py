@@ -88,8 +88,8 @@ def test_near_vectors_collide_more_often() -> None:
 def test_triton_gives_the_definition(device: str, factors: tuple[int, ...]) -> None:
     x = torch.randn(2, 70, 3, 20, generator=torch.Generator().manual_seed(0)).transpose(1, 2)  # token by token
     rotations = torch.randn(3, 20, 2, rotation_width(factors), generator=torch.Generator().manual_seed(1))
-    centre = torch.randn(3, 20, generator=torch.Generator().manual_seed(2))
-    for middle in (None, centre):
+    hash_mean = torch.randn(3, 20, generator=torch.Generator().manual_seed(2))
+    for middle in (None, hash_mean):
         wanted = lsh_hash(x, rotations, factors, middle)
         on = None if middle is None else middle.to(device)
         found = lsh_hash(x.to(device), rotations.to(device), factors, on, backend="triton").cpu()

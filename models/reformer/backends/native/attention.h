@@ -25,7 +25,7 @@ typedef struct {
     const int64_t *places, *rows;    /* [n_queries]: place and row in q of each query; NULL: every place, its row of k */
     const void *const *u;            /* [n_earlier]: of an earlier round, by row of k: int32, or int64 where wide */
     const int64_t *u_windows;        /* [n_earlier] */
-    int64_t n_places, n_queries, shift, window, d, d_value;
+    int64_t n_places, n_queries, value_offset, window, d, d_value;
     int32_t half, half_out, n_earlier, wide, itself, shared, first, threads;
     void *ahead; /* backward where dq is q: the queries that follow a segment and may see its keys, as they were */
 } Round;
@@ -102,7 +102,7 @@ static void load_keys(const Round *R, Work *w, int64_t first, int n) {
     for (int j = 0; j < n; j++) {
         int64_t at = R->order[first + j];
         load_row(R->k, at, R->d, R->half, w->key + j * D);
-        load_row(R->v, least(at + R->shift, R->n_places - 1), R->d_value, R->half, w->value + j * V);
+        load_row(R->v, least(at + R->value_offset, R->n_places - 1), R->d_value, R->half, w->value + j * V);
         for (int r = 0; r < R->n_earlier; r++)
             w->u_key[r * KEYS + j] = R->wide ? ((const int64_t *)R->u[r])[at] : ((const int32_t *)R->u[r])[at];
     }

@@ -109,7 +109,7 @@ static void backward_segment(const Round *R, Work *w, int64_t from, int64_t to) 
     for (int64_t p = from; p < to; p++) {
         int64_t at = R->order[p];
         hand_over(R, R->dk, at, R->d, w->d_key + (p - from) * D);
-        if (at + R->shift < R->n_places) hand_over(R, R->dv, at + R->shift, R->d_value, w->d_value + (p - from) * V);
+        if (at + R->value_offset < R->n_places) hand_over(R, R->dv, at + R->value_offset, R->d_value, w->d_value + (p - from) * V);
     }
 }
 

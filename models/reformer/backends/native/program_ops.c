@@ -174,11 +174,11 @@ void op_window(const Program *P, const Operation *o) {
 }
 
 /* Buckets of a vector x [d]; rotations [d, rounds, width], factors [n_factors]; see ops/lsh_hash/README.md. */
-INLINE void hash(const float *x, const float *centre, const float *rotations, int64_t d, int64_t rounds, int64_t width,
+INLINE void hash(const float *x, const float *hash_mean, const float *rotations, int64_t d, int64_t rounds, int64_t width,
                  const int64_t *factors, int64_t n_factors, float *scratch, int64_t *ids) {
     memset(scratch, 0, 4 * rounds * width);
     for (int64_t c = 0; c < d; c++)
-        add_scaled(scratch, rotations + c * rounds * width, x[c] - (centre ? centre[c] : 0), rounds * width);
+        add_scaled(scratch, rotations + c * rounds * width, x[c] - (hash_mean ? hash_mean[c] : 0), rounds * width);
     for (int64_t r = 0; r < rounds; r++) {
         const float *digits = scratch + r * width;
         int64_t id = 0, scale = 1;
@@ -192,7 +192,7 @@ INLINE void hash(const float *x, const float *centre, const float *rotations, in
     }
 }
 
-/* p: y [rows, 2, heads, d], out, Buckets, scratch of every thread, rotations [heads, d, rounds, width], centre [heads, d] or
+/* p: y [rows, 2, heads, d], out, Buckets, scratch of every thread, rotations [heads, d, rounds, width], hash_mean [heads, d] or
    NULL, factors; n: numbers of scratch each, hashed rounds, width, factors, whether keys are queries brought to unit length. */
 void op_buckets(const Program *P, const Operation *o) {
     const Buckets *S = o->p[2];
@@ -203,8 +203,8 @@ void op_buckets(const Program *P, const Operation *o) {
         for (int64_t i = 0; i < P->new_tokens; i++) {
             int64_t row = r / H * P->new_tokens + i, h = r % H, ids[MOST_ROUNDS] = {0};
             const float *q = (const float *)o->p[0] + (row * 2 * H + h) * d, *k = q;
-            const float *centre = o->p[5] ? (const float *)o->p[5] + h * d : NULL;
-            hash(q, centre, (const float *)o->p[4] + h * d * rounds * width, d, rounds, width, o->p[6], o->n[3], scratch, ids);
+            const float *hash_mean = o->p[5] ? (const float *)o->p[5] + h * d : NULL;
+            hash(q, hash_mean, (const float *)o->p[4] + h * d * rounds * width, d, rounds, width, o->p[6], o->n[3], scratch, ids);
             for (int64_t round = 0; round < S->rounds; round++) ids[round] %= S->sizes[round]; /* a near round has fewer */
             if (o->n[4]) {
                 float scale = 1 / sqrtf((products(q, q, d) / d + 1e-6f) * d);

@@ -47,7 +47,7 @@ def _shaped(x: Tensor, like: Tensor) -> Tensor:
     return x.to(like.dtype).view(batch, length, heads, d).transpose(1, 2)
 
 
-def _sunk(out: Tensor, lse: Tensor, sink: Tensor) -> Tensor:
+def _with_sink(out: Tensor, lse: Tensor, sink: Tensor) -> Tensor:
     """The logsumexp [T] with a score [heads] for reading nothing besides; out [T, d], token by token, shrinks."""
     seen = lse.view(-1, len(sink))
     total = torch.logaddexp(seen, sink.to(lse.dtype))
@@ -58,24 +58,32 @@ def _sunk(out: Tensor, lse: Tensor, sink: Tensor) -> Tensor:
 class _BucketAttention(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, q: Tensor, k: Tensor, v: Tensor, layout: Layout, shift: int, alone: bool, delta: Tensor | None,
-        passes: ModuleType, lone: Tensor | None, sink: Tensor | None, gate: Tensor | None,
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, layout: Layout, value_offset: int, self_if_alone: bool,
+        delta: Tensor | None, passes: ModuleType, self_weight: Tensor | None, sink: Tensor | None, gate: Tensor | None,
     ) -> Tensor:  # fmt: skip
         keys, values = _flat(k), _flat(v)
         queries = keys if q is k else _flat(q)
         with torch.autocast(q.device.type, enabled=False):  # sums are wide, whatever it says
-            out, lse = passes.forward_pass(queries, keys, values, layout, shift * q.shape[1])
+            out, lse = passes.forward_pass(queries, keys, values, layout, value_offset * q.shape[1])
             if sink is not None:
-                lse = _sunk(out, lse, sink)
-        if alone:
+                lse = _with_sink(out, lse, sink)
+        if self_if_alone:
             own = values.to(out.dtype)
-            out = torch.where((lse == -torch.inf)[:, None], own if lone is None else own * lone[:, None], out)
+            out = torch.where(
+                (lse == -torch.inf)[:, None], own if self_weight is None else own * self_weight[:, None], out
+            )
         if gate is not None:
             out *= (2 * upcast(_flat(gate)).sigmoid()).to(out.dtype)
         shaped = _shaped(out, v)
         ctx.save_for_backward(q, k, v, lse, sink, gate, *([shaped] if delta is None else []))
-        ctx.layout, ctx.shift, ctx.alone, ctx.shared, ctx.passes = layout, shift, alone, q is k, passes
-        ctx.lone = lone
+        ctx.layout, ctx.value_offset, ctx.self_if_alone, ctx.shared, ctx.passes = (
+            layout,
+            value_offset,
+            self_if_alone,
+            q is k,
+            passes,
+        )
+        ctx.self_weight = self_weight
         ctx.delta = delta  # no saved tensor: it is filled later, and may be
         return shaped
 
@@ -104,23 +112,24 @@ class _BucketAttention(torch.autograd.Function):
                 delta,
                 d_out,
                 ctx.layout,
-                ctx.shift * q.shape[1],
+                ctx.value_offset * q.shape[1],
                 once=ctx.delta is not None,
             )
-        if ctx.alone:
+        if ctx.self_if_alone:
             d_own = d_out.masked_fill((lse != -torch.inf)[:, None], 0.0)  # there, out was the own v
-            dv += d_own if ctx.lone is None else d_own * ctx.lone[:, None]
+            dv += d_own if ctx.self_weight is None else d_own * ctx.self_weight[:, None]
         return None if ctx.shared else _shaped(dq, q), _shaped(dk, k), _shaped(dv, v), *[None] * 6, d_sink, d_gate
 
 
 def attend(
-    q: Tensor, k: Tensor, v: Tensor, layout: Layout, *, shift: int = 0, alone: bool, delta: Tensor | None = None,
-    backend: Backend = "auto", lone: Tensor | None = None, sink: Tensor | None = None, gate: Tensor | None = None,
+    q: Tensor, k: Tensor, v: Tensor, layout: Layout, *, value_offset: int = 0, self_if_alone: bool,
+    delta: Tensor | None = None, backend: Backend = "auto", self_weight: Tensor | None = None,
+    sink: Tensor | None = None, gate: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     """Attention over a layout made before; q, k, v: [batch, heads, length, d_head].
 
-    shift: v_{j+shift} is read at a visible j. alone: who sees nothing returns its own v (times `lone` [batch * length *
-    heads], token by token, if given), else 0. sink (where not `alone`): as in `bucket_attention`. gate: [batch,
+    value_offset: v_{j+value_offset} is read at a visible j. self_if_alone: who sees nothing returns its own
+    v (times `self_weight` [batch * length * heads], token by token, if given), else 0. sink (else alone): as in `bucket_attention`. gate: [batch,
     heads, length, 1], scores s by whose 2 sigmoid(s) rows of the output are multiplied. delta: a tensor
     [batch * length * heads] in which the caller, before backward, puts the sums of products of the output's rows and
     its gradient's, token by token (`row_products`): the output is then not kept, and it, q and the output's gradient
@@ -129,23 +138,25 @@ def attend(
     passes = _passes(backend, layout, q, k, v)
     if passes not in (pytorch, native) and not q.dtype == k.dtype == v.dtype:
         q, k = q.to(v.dtype), k.to(v.dtype)  # a GPU multiplies equals
-    out: Tensor = _BucketAttention.apply(q, k, v, layout, shift, alone, delta, passes, lone, sink, gate)
+    out: Tensor = _BucketAttention.apply(
+        q, k, v, layout, value_offset, self_if_alone, delta, passes, self_weight, sink, gate
+    )
     return out
 
 
 def attend_new(
-    q: Tensor, k: Tensor, v: Tensor, layout: BucketWindows, *, alone: bool, backend: Backend = "auto",
+    q: Tensor, k: Tensor, v: Tensor, layout: BucketWindows, *, self_if_alone: bool, backend: Backend = "auto",
     sink: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     """`attend` for the last positions only, without gradients: q [batch, heads, new, d_head], k and v of all."""
     new, before = q.shape[2], k.shape[2] - q.shape[2]
     if _passes(backend, layout, q, k, v) is not native:
         whole = torch.cat([q.new_zeros(*q.shape[:2], before, q.shape[3]), q], 2)
-        return attend(whole, k, v, layout, alone=alone, backend=backend, sink=sink)[:, :, before:]
+        return attend(whole, k, v, layout, self_if_alone=self_if_alone, backend=backend, sink=sink)[:, :, before:]
     out, lse = native.forward_new(_flat(q), _flat(k), _flat(v), layout, q.shape[1], k.shape[2], new)
     if sink is not None:
-        _sunk(out, lse, sink)
-    if alone:
+        _with_sink(out, lse, sink)
+    if self_if_alone:
         own = _flat(v[:, :, before:])
         out = torch.where((lse == -torch.inf)[:, None], own.to(out.dtype), out)
     return _shaped(out, v[:, :, before:])
@@ -206,4 +217,4 @@ def bucket_attention(
         layout = make_sorted_chunks(buckets, windows[0], windows[0], itself=always)
     else:
         layout = make_bucket_windows(buckets, windows, block=block, itself=always)
-    return attend(q, k, v, layout, shift=0 if same else 1, alone=same, backend=backend, sink=sink)
+    return attend(q, k, v, layout, value_offset=0 if same else 1, self_if_alone=same, backend=backend, sink=sink)

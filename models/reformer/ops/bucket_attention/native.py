@@ -14,7 +14,7 @@ from reformer.ops.bucket_attention.windows import BucketWindows
 
 NAMES = ("q", "k", "v", "d_out", "out", "dq", "dk", "dv", "lse", "delta", "order", "reach", "places", "rows")
 POINTERS = (*NAMES, "u", "u_windows")
-SIZES = ("n_places", "n_queries", "shift", "window", "d", "d_value")
+SIZES = ("n_places", "n_queries", "value_offset", "window", "d", "d_value")
 FLAGS = ("half", "half_out", "n_earlier", "wide", "itself", "shared", "first", "threads")
 
 
@@ -29,12 +29,12 @@ class _Round(ctypes.Structure):
     ]
 
 
-def forward_pass(q: Tensor, k: Tensor, v: Tensor, layout: BucketWindows, shift: int) -> tuple[Tensor, Tensor]:
+def forward_pass(q: Tensor, k: Tensor, v: Tensor, layout: BucketWindows, value_offset: int) -> tuple[Tensor, Tensor]:
     """As `blocked.forward_pass`."""
     out = v.new_empty(len(q), v.shape[1], dtype=_sums(v, layout))
     lse = v.new_empty(len(q), dtype=torch.float32)
     for r in range(layout.n_rounds):
-        _call("attention_forward", layout, r, q, k, v, shift, out=out, lse=lse)
+        _call("attention_forward", layout, r, q, k, v, value_offset, out=out, lse=lse)
     return out, lse
 
 
@@ -56,16 +56,16 @@ def forward_new(
 
 def backward_pass(
     q: Tensor, k: Tensor, v: Tensor, lse: Tensor, delta: Tensor, d_out: Tensor,
-    layout: BucketWindows, shift: int, *, once: bool,
+    layout: BucketWindows, value_offset: int, *, once: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """As `blocked.backward_pass`; where q is wanted this once and there is one round, dq takes its place."""
     sums = _sums(v, layout)
     dk, dv = torch.empty_like(k, dtype=sums), torch.empty_like(v, dtype=sums)
     dq = dk if q is k else q if once and sums == q.dtype else torch.empty_like(q, dtype=sums)
-    dv[:shift] = 0  # the first values follow no key
+    dv[:value_offset] = 0  # the first values follow no key
     for r in range(layout.n_rounds):
         _call(
-            "attention_backward", layout, r, q, k, v, shift,
+            "attention_backward", layout, r, q, k, v, value_offset,
             d_out=d_out.to(v.dtype), lse=lse, delta=delta, dq=dq, dk=dk, dv=dv,
         )  # fmt: skip
     return dq, dk, dv
@@ -83,7 +83,7 @@ def _earlier(layout: BucketWindows, r: int) -> Iterator[tuple[Tensor, int]]:
 
 
 def _call(
-    function: str, layout: BucketWindows, r: int, q: Tensor, k: Tensor, v: Tensor, shift: int, **tensors: Tensor
+    function: str, layout: BucketWindows, r: int, q: Tensor, k: Tensor, v: Tensor, value_offset: int, **tensors: Tensor
 ) -> None:
     lib = library()
     assert lib is not None
@@ -92,7 +92,7 @@ def _call(
     windows = (ctypes.c_int64 * (len(earlier) + 1))(*(window for _, window in earlier))
     numbers: dict[str, Any] = {
         "u": ctypes.addressof(u), "u_windows": ctypes.addressof(windows), "n_places": len(now.order),
-        "n_queries": len(q), "shift": shift, "window": now.window, "d": q.shape[1], "d_value": v.shape[1],
+        "n_queries": len(q), "value_offset": value_offset, "window": now.window, "d": q.shape[1], "d_value": v.shape[1],
         "half": v.dtype == torch.bfloat16, "half_out": _sums(v, layout) == torch.bfloat16, "n_earlier": len(earlier),
         "wide": bool(earlier) and earlier[0][0].dtype == torch.int64, "itself": layout.itself, "shared": q is k,
         "first": r == 0, "threads": threads(),

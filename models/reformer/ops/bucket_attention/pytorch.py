@@ -16,9 +16,9 @@ from reformer.ops.bucket_attention.layout import Layout, fold, spans
 LOWEST = -1e30  # stands for -inf where -inf - -inf would be NaN
 
 
-def forward_pass(q: Tensor, k: Tensor, v: Tensor, layout: Layout, shift: int) -> tuple[Tensor, Tensor]:
+def forward_pass(q: Tensor, k: Tensor, v: Tensor, layout: Layout, value_offset: int) -> tuple[Tensor, Tensor]:
     """Merged output [T, d] and logsumexp [T] over all rounds, in wide precision, a single round's output in the values'
-    type; q, k, v are flat [T, d]. shift: how far behind a key its value lies."""
+    type; q, k, v are flat [T, d]. value_offset: how far behind a key its value lies."""
     total, d = v.shape
     dtype = torch.float64 if q.dtype == torch.float64 else torch.float32
     out = q.new_zeros(total, d, dtype=v.dtype if layout.n_rounds == 1 else dtype)
@@ -28,7 +28,7 @@ def forward_pass(q: Tensor, k: Tensor, v: Tensor, layout: Layout, shift: int) ->
             n, m, span = part.shape
             rows = upcast(k.index_select(0, part.keys))
             query = (rows[-n * m :] if q is k else upcast(q.index_select(0, part.queries))).view(n, m, -1)
-            value = spans(upcast(v.index_select(0, (part.keys + shift).clamp_max_(total - 1))), m, span)
+            value = spans(upcast(v.index_select(0, (part.keys + value_offset).clamp_max_(total - 1))), m, span)
             scores = torch.bmm(query, spans(rows, m, span).transpose(1, 2))
             scores.masked_fill_(part.hidden, -torch.inf)
             peak = scores.amax(-1, keepdim=True).clamp_min_(LOWEST)
@@ -51,7 +51,7 @@ def forward_pass(q: Tensor, k: Tensor, v: Tensor, layout: Layout, shift: int) ->
 
 def backward_pass(
     q: Tensor, k: Tensor, v: Tensor, lse: Tensor, delta: Tensor, d_out: Tensor,
-    layout: Layout, shift: int, *, once: bool,
+    layout: Layout, value_offset: int, *, once: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of flat q, k, v; where q is k, dq and dk are one, their sum. Scores are made again; each row is
     owned by one slice at a time: no atomics. Sums over rounds are wide; a single round's need not be. once: q may be
@@ -64,7 +64,7 @@ def backward_pass(
     for r in range(layout.n_rounds):
         for part in layout.slices(r):
             n, m, span = part.shape
-            read = (part.keys + shift).clamp_max_(total - 1)
+            read = (part.keys + value_offset).clamp_max_(total - 1)
             rows = upcast(k.index_select(0, part.keys))
             key, value = spans(rows, m, span), spans(upcast(v.index_select(0, read)), m, span)
             query = (rows[-n * m :] if q is k else upcast(q.index_select(0, part.queries))).view(n, m, -1)

@@ -86,7 +86,7 @@ def _block(reach, n_places, owned, chunk, BLOCK: tl.constexpr, WINDOWS: tl.const
 
 @triton.jit
 def _forward(
-    q, k, v, out, lse, order, reach, u, windows, n_rows, shift, n_places, owned, chunk, u_stride,
+    q, k, v, out, lse, order, reach, u, windows, n_rows, value_offset, n_places, owned, chunk, u_stride,
     D: tl.constexpr, DV: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr, BLOCK: tl.constexpr,
     TILE: tl.constexpr, WINDOWS: tl.constexpr, ITSELF: tl.constexpr, EARLIER: tl.constexpr, FIRST: tl.constexpr,
 ):  # fmt: skip
@@ -107,7 +107,7 @@ def _forward(
         j = start + tl.arange(0, TILE)
         index_j = tl.load(order + first + j, mask=(j >= begin) & (j < end), other=-1)
         key = _rows(k, index_j, index_j >= 0, D, BLOCK_D)
-        read = index_j + shift
+        read = index_j + value_offset
         value = _rows(v, read, (index_j >= 0) & (read < n_rows), DV, BLOCK_DV)
         scores = _dot(query, tl.trans(key))
         seen = _seen(
@@ -144,8 +144,9 @@ def _forward(
 
 @triton.jit
 def _backward(
-    q, k, v, d_out, lse, delta, dq, dk, dv, order, reach, u, windows, n_rows, shift, n_places, owned, chunk, u_stride,
-    window, D: tl.constexpr, DV: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr, BLOCK: tl.constexpr,
+    q, k, v, d_out, lse, delta, dq, dk, dv, order, reach, u, windows, n_rows, value_offset, n_places, owned, chunk,
+    u_stride, window, D: tl.constexpr, DV: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
+    BLOCK: tl.constexpr,
     TILE: tl.constexpr, SCAN: tl.constexpr, WINDOWS: tl.constexpr, ITSELF: tl.constexpr, EARLIER: tl.constexpr,
     FIRST: tl.constexpr, SHARED: tl.constexpr,
 ):  # fmt: skip
@@ -172,7 +173,7 @@ def _backward(
         j = start + tl.arange(0, TILE)
         index_j = tl.load(order + first + j, mask=(j >= begin) & (j < end), other=-1)
         key = _rows(k, index_j, index_j >= 0, D, BLOCK_D)
-        read = index_j + shift
+        read = index_j + value_offset
         value = _rows(v, read, (index_j >= 0) & (read < n_rows), DV, BLOCK_DV)
         scores = _dot(query, tl.trans(key))
         seen = _seen(
@@ -202,7 +203,7 @@ def _backward(
         high = (_chunk(BLOCK - 1, remainder, chunk) + 2) * chunk - remainder
     high = tl.minimum(high, end)
     key = _rows(k, index, there, D, BLOCK_D)
-    read = index + shift
+    read = index + value_offset
     has_value = there & (read < n_rows)
     value = _rows(v, read, has_value, DV, BLOCK_DV)
     d_key = tl.zeros([BLOCK, BLOCK_D], tl.float32)

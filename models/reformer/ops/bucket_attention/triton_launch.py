@@ -53,13 +53,13 @@ def tiling(d: int, dtype: torch.dtype) -> Tiling:
 
 
 def forward_pass(
-    q: Tensor, k: Tensor, v: Tensor, layout: Layout, shift: int, tiles: Tiling | None = None
+    q: Tensor, k: Tensor, v: Tensor, layout: Layout, value_offset: int, tiles: Tiling | None = None
 ) -> tuple[Tensor, Tensor]:
     """As `blocked.forward_pass`."""
     out = v.new_empty(len(q), v.shape[1], dtype=_sums(v, layout))
     lse = v.new_empty(len(q), dtype=torch.float32)
     for r in range(layout.n_rounds):
-        grid, shared, named, _ = _launch(q, v, layout, r, shift, tiles)
+        grid, shared, named, _ = _launch(q, v, layout, r, value_offset, tiles)
         with on(q):
             triton_kernels._forward[grid](q, k, v, out, lse, *shared, **named)
     return out, lse
@@ -67,16 +67,16 @@ def forward_pass(
 
 def backward_pass(
     q: Tensor, k: Tensor, v: Tensor, lse: Tensor, delta: Tensor, d_out: Tensor,
-    layout: Layout, shift: int, *, once: bool, tiles: Tiling | None = None,
+    layout: Layout, value_offset: int, *, once: bool, tiles: Tiling | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """As `blocked.backward_pass`. q is never overwritten: other programs still read it."""
     sums = _sums(v, layout)
     dk, dv = torch.empty_like(k, dtype=sums), torch.empty_like(v, dtype=sums)
     dq = dk if q is k else torch.empty_like(q, dtype=sums)
-    dv[:shift] = 0  # the first values follow no key
+    dv[:value_offset] = 0  # the first values follow no key
     d_out = d_out.to(v.dtype)
     for r in range(layout.n_rounds):
-        grid, shared, named, window = _launch(q, v, layout, r, shift, tiles)
+        grid, shared, named, window = _launch(q, v, layout, r, value_offset, tiles)
         scan = triton.next_power_of_2(window) if window <= MOST_SCANNED else 0
         with on(q):
             triton_kernels._backward[grid](
@@ -91,7 +91,7 @@ def _sums(v: Tensor, layout: Layout) -> torch.dtype:
 
 
 def _launch(
-    q: Tensor, v: Tensor, layout: Layout, r: int, shift: int, tiles: Tiling | None
+    q: Tensor, v: Tensor, layout: Layout, r: int, value_offset: int, tiles: Tiling | None
 ) -> tuple[tuple[int, int], tuple[Any, ...], dict[str, Any], int]:
     """(grid, arguments that both kernels end with, named ones, window) of a round."""
     d, dv = q.shape[1], v.shape[1]
@@ -110,7 +110,7 @@ def _launch(
         owned, n_earlier = n_places - 2 * chunk, 0
         reach = u = windows = order  # not read
     t = tiles or tiling(max(d, dv), v.dtype)
-    shared = (order, reach, u, windows, len(v), shift, n_places, owned, chunk, u.shape[-1])
+    shared = (order, reach, u, windows, len(v), value_offset, n_places, owned, chunk, u.shape[-1])
     named = {
         "D": d, "DV": dv, "BLOCK_D": _padded(d), "BLOCK_DV": _padded(dv), "BLOCK": t.block, "TILE": t.tile,
         "WINDOWS": isinstance(layout, BucketWindows), "ITSELF": int(layout.itself), "EARLIER": n_earlier,

@@ -16,12 +16,12 @@ __all__ = ["lsh_hash", "lsh_hash_reference", "rotation_width"]
 
 
 def lsh_hash(
-    x: Tensor, rotations: Tensor, factors: Sequence[int], centre: Tensor | None = None, backend: Backend = "torch"
+    x: Tensor, rotations: Tensor, factors: Sequence[int], hash_mean: Tensor | None = None, backend: Backend = "torch"
 ) -> Tensor:
-    """`lsh_hash_reference` of x - centre; centre: [heads, d_head]. Ids have the smallest type that fits. backend:
+    """`lsh_hash_reference` of x - hash_mean; hash_mean: [heads, d_head]. Ids have the smallest type that fits. backend:
     triton for a GPU, or auto, for triton where it can be had; ValueError where it is asked for and cannot."""
     if choose(backend, x) == "triton":
         from reformer.ops.lsh_hash import triton_kernels
 
-        return triton_kernels.lsh_hash(x, rotations, factors, centre)
-    return pytorch.lsh_hash(x, rotations, factors, centre)
+        return triton_kernels.lsh_hash(x, rotations, factors, hash_mean)
+    return pytorch.lsh_hash(x, rotations, factors, hash_mean)

@@ -14,8 +14,8 @@ from reformer.ops.lsh_hash.buckets import bucket_dtype
 PROJECTIONS_AT_ONCE = 2**22  # numbers of one slice's projections
 
 
-def lsh_hash(x: Tensor, rotations: Tensor, factors: Sequence[int], centre: Tensor | None = None) -> Tensor:
-    """`lsh_hash_reference` of x - centre; centre: [heads, d_head]. Ids have the smallest type that fits."""
+def lsh_hash(x: Tensor, rotations: Tensor, factors: Sequence[int], hash_mean: Tensor | None = None) -> Tensor:
+    """`lsh_hash_reference` of x - hash_mean; hash_mean: [heads, d_head]. Ids have the smallest type that fits."""
     batch, heads, length, _ = x.shape
     _, d, rounds, width = rotations.shape
     buckets = torch.empty(rounds, batch, heads, length, dtype=bucket_dtype(math.prod(factors)), device=x.device)
@@ -24,8 +24,8 @@ def lsh_hash(x: Tensor, rotations: Tensor, factors: Sequence[int], centre: Tenso
     step = max(1, PROJECTIONS_AT_ONCE // (batch * heads * rounds * width))
     for start in range(0, length, step):
         part = upcast(x[:, :, start : start + step])
-        if centre is not None:
-            part = part - centre.to(dtype)[:, None]
+        if hash_mean is not None:
+            part = part - hash_mean.to(dtype)[:, None]
         with torch.autocast(x.device.type, enabled=False):  # a rounded projection is another bucket
             projected = torch.matmul(part, flat).unflatten(-1, (rounds, width))
         bucket: Tensor | int = 0

@@ -20,7 +20,7 @@ MOST_COLUMNS = 32  # projections at a time
 
 @triton.jit
 def _hash(
-    x, rotations, centre, buckets, length, heads, rounds, width,
+    x, rotations, hash_mean, buckets, length, heads, rounds, width,
     stride_batch, stride_head, stride_time,
     D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK: tl.constexpr, COLUMNS: tl.constexpr, FACTORS: tl.constexpr,
     N_FACTORS: tl.constexpr, CENTRED: tl.constexpr,
@@ -35,7 +35,7 @@ def _hash(
     places = start + time.to(tl.int64)[:, None] * stride_time + dim[None, :]
     rows = tl.load(places, mask=there[:, None] & (dim[None, :] < D), other=0.0).to(tl.float32)
     if CENTRED:
-        rows -= tl.load(centre + head * D + dim, mask=dim < D, other=0.0).to(tl.float32)[None, :]
+        rows -= tl.load(hash_mean + head * D + dim, mask=dim < D, other=0.0).to(tl.float32)[None, :]
     turned = rotations + (head * D + dim)[:, None] * (rounds * width) + r * width
     bucket = tl.zeros([BLOCK], tl.int64)
     scale = 1
@@ -67,7 +67,7 @@ def _hash(
     tl.store(buckets + line * length + time, bucket.to(buckets.dtype.element_ty), mask=there)
 
 
-def lsh_hash(x: Tensor, rotations: Tensor, factors: Sequence[int], centre: Tensor | None = None) -> Tensor:
+def lsh_hash(x: Tensor, rotations: Tensor, factors: Sequence[int], hash_mean: Tensor | None = None) -> Tensor:
     """As `pytorch.lsh_hash`, for float32 and less."""
     batch, heads, length, d = x.shape
     rounds, width = rotations.shape[2:]
@@ -79,8 +79,9 @@ def lsh_hash(x: Tensor, rotations: Tensor, factors: Sequence[int], centre: Tenso
     grid = (triton.cdiv(length, BLOCK), batch * heads, rounds)
     with on(x):
         _hash[grid](
-            x, flat, flat if centre is None else centre.contiguous(), buckets, length, heads, rounds, width,
+            x, flat, flat if hash_mean is None else hash_mean.contiguous(), buckets, length, heads, rounds, width,
             *x.stride()[:3], D=d, BLOCK_D=max(16, triton.next_power_of_2(d)), BLOCK=BLOCK, COLUMNS=columns,
-            FACTORS=tuple(factors), N_FACTORS=len(factors), CENTRED=centre is not None, num_warps=WARPS, num_stages=1,
+            FACTORS=tuple(factors), N_FACTORS=len(factors), CENTRED=hash_mean is not None, num_warps=WARPS,
+            num_stages=1,
         )  # fmt: skip
     return buckets
