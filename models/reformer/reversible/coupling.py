@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from reformer.decode.program import NativeProgram
 from reformer.decode.step import DecodeStep
 from reformer.layers.context import PassContext
 from reformer.layers.feed_forward import FeedForward
+from reformer.layers.sublayer import Sublayer
 from reformer.ops.bucket_attention.layout import row_products
 from reformer.reversible.backward import BackwardPass
 from reformer.reversible.streams import Pair, Streams
@@ -38,10 +39,6 @@ class Coupling(ABC):
     reads: int
     writes: int
     name: str
-
-    @abstractmethod
-    def parameters(self) -> Iterator[nn.Parameter]:
-        """Those of f."""
 
     def in_groups(self, chunk_heads: int) -> list[Coupling]:
         """The same, done as several steps one after the other."""
@@ -62,6 +59,10 @@ class Coupling(ABC):
         """Undo `run`, advancing gradients too."""
 
     @abstractmethod
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Those of f."""
+
+    @abstractmethod
     def new_cache(self, batch: int) -> Cache | None:
         """As `Sublayer.new_cache`."""
 
@@ -74,14 +75,31 @@ class Coupling(ABC):
         """As `Sublayer.record`."""
 
 
-@dataclass(frozen=True)
-class PointwiseCoupling(Coupling):
-    """f maps every position by itself."""
+F = TypeVar("F", bound=Sublayer)
 
-    sublayer: FeedForward
+
+@dataclass(frozen=True)
+class SublayerCoupling(Coupling, Generic[F]):
+    """f is one sub-layer, which decodes and is recorded by itself."""
+
+    sublayer: F
 
     def parameters(self) -> Iterator[nn.Parameter]:
         return self.sublayer.parameters()
+
+    def new_cache(self, batch: int) -> Cache | None:
+        return self.sublayer.new_cache(batch)
+
+    def decode(self, x: Tensor, step: DecodeStep, cache: Any) -> Tensor:
+        return self.sublayer.decode(x, step, cache)
+
+    def record(self, program: NativeProgram, cache: Any) -> Tensor | None:
+        return self.sublayer.record(program, self.reads, cache)
+
+
+@dataclass(frozen=True)
+class PointwiseCoupling(SublayerCoupling[FeedForward]):
+    """f maps every position by itself."""
 
     def run(
         self, streams: Streams, number: int, pair: Pair, context: PassContext, saved: Any, observer: Observer | None
@@ -104,30 +122,17 @@ class PointwiseCoupling(Coupling):
             (dx,) = back.differentiate([added], [x], [back.restore(added, here)])
             back.dx[:, here] += dx
 
-    def new_cache(self, batch: int) -> Cache | None:
-        return self.sublayer.new_cache(batch)
-
-    def decode(self, x: Tensor, step: DecodeStep, cache: Any) -> Tensor:
-        return self.sublayer.decode(x, step, cache)
-
-    def record(self, program: NativeProgram, cache: Any) -> Tensor | None:
-        return self.sublayer.record(program, self.reads, cache)
-
 
 @dataclass(frozen=True)
-class AttentionCoupling(Coupling):
+class AttentionCoupling(SublayerCoupling[Attention]):
     """f lets positions meet; heads: the group of them that is run, None for all."""
 
-    sublayer: Attention
     heads: slice | None = None
 
     @property
     def group(self) -> slice:
         """The heads that are run."""
         return self.heads if self.heads is not None else self.sublayer.all_heads
-
-    def parameters(self) -> Iterator[nn.Parameter]:
-        return self.sublayer.parameters()
 
     def in_groups(self, chunk_heads: int) -> list[Coupling]:
         n = self.sublayer.n_heads
@@ -211,15 +216,6 @@ class AttentionCoupling(Coupling):
                 delta.view(batch, length, heads)[:, here] = row_products(*rows).view(batch, -1, heads)
             d_out[:, :, here] = d_part
         return d_out
-
-    def new_cache(self, batch: int) -> Cache | None:
-        return self.sublayer.new_cache(batch)
-
-    def decode(self, x: Tensor, step: DecodeStep, cache: Any) -> Tensor:
-        return self.sublayer.decode(x, step, cache)
-
-    def record(self, program: NativeProgram, cache: Any) -> Tensor | None:
-        return self.sublayer.record(program, self.reads, cache)
 
 
 def cut(x: Tensor, here: slice, dim: int = 1) -> Tensor:

@@ -214,7 +214,7 @@ def test_context_limits_what_is_seen(reformer: Program, run: Path, text: Path) -
         (["--context", "1"], "'--context': Input should be greater than or equal to 2"),
         (["--json", "--csv"], "exclude each other"),
         (["--n-hashes", "0"], "--n-hashes"),
-        (["--far-buckets", "100"], "100 far buckets are no even multiple of the 64 that"),
+        (["--far-buckets", "100"], "far_buckets 100 is no even multiple of the 64 buckets"),
         ([".."], "cannot read"),
     ],
 )

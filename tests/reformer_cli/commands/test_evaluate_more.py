@@ -165,7 +165,7 @@ def test_recall_mistakes(reformer: Program, run: Path, duplicate_run: Path) -> N
     options = ["evaluate", "recall", "--run", run]
     assert "--test nothing is not known; use copy, associative, needle" in reformer(*options, "--test", "nothing").error
     assert "--n-hashes '0' is not" in reformer(*options, "--n-hashes", "0").error
-    assert "--far-buckets: 7 far buckets are no even multiple" in reformer(*options, "--far-buckets", 7).error
+    assert "--far-buckets: far_buckets 7 is no even multiple" in reformer(*options, "--far-buckets", 7).error
     assert "no text to plant" in reformer("evaluate", "recall", "--run", duplicate_run, "--test", "needle").error
     assert "common words, too few" in reformer(*options, "--test", "needle").error
 

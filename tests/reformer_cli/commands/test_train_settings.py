@@ -179,8 +179,8 @@ def test_steps_left_out_are_counted_and_recorded(
     def bad(self: Gradients, read: LoadedBatch, progress: TrainState) -> tuple[float, float, str]:
         found = original(self, read, progress)
         if progress.step in (2, 3, 5):
-            for centre in self.centres:
-                centre.fill_(torch.nan)
+            for hash_mean in self.hash_means:
+                hash_mean.fill_(torch.nan)
             return float("nan"), float("nan"), "loss nan"
         return found
 

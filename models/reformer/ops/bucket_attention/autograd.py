@@ -128,12 +128,13 @@ def attend(
 ) -> Tensor:  # fmt: skip
     """Attention over a layout made before; q, k, v: [batch, heads, length, d_head].
 
-    value_offset: v_{j+value_offset} is read at a visible j. self_if_alone: who sees nothing returns its own
-    v (times `self_weight` [batch * length * heads], token by token, if given), else 0. sink (else alone): as in `bucket_attention`. gate: [batch,
-    heads, length, 1], scores s by whose 2 sigmoid(s) rows of the output are multiplied. delta: a tensor
-    [batch * length * heads] in which the caller, before backward, puts the sums of products of the output's rows and
-    its gradient's, token by token (`row_products`): the output is then not kept, and it, q and the output's gradient
-    may be overwritten. Raises ValueError where backend native or triton is asked for and cannot be had.
+    value_offset: v_{j+value_offset} is read at a visible j. self_if_alone: who sees nothing returns its own v (times
+    `self_weight` [batch * length * heads], token by token, if given), else 0. sink (else alone): as in
+    `bucket_attention`. gate: [batch, heads, length, 1], scores s by whose 2 sigmoid(s) rows of the output are
+    multiplied. delta: a tensor [batch * length * heads] in which the caller, before backward, puts the sums of
+    products of the output's rows and its gradient's, token by token (`row_products`): the output is then not kept,
+    and it, q and the output's gradient may be overwritten. Raises ValueError where backend native or triton is asked
+    for and cannot be had.
     """
     passes = _passes(backend, layout, q, k, v)
     if passes not in (pytorch, native) and not q.dtype == k.dtype == v.dtype:
