@@ -25,10 +25,10 @@ SetOption = Annotated[
 BucketsOption = Annotated[
     int | None,
     typer.Option(
-        min=2,
+        min=0,
         max=65_536,
         help="Buckets of the hash round that looks far back (about buckets x window tokens), also for a model without "
-        "one: an even multiple of the other rounds'; as many as those: none.",
+        "one: an even multiple of the other rounds'; 0: none.",
     ),
 ]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what is there already.")]
