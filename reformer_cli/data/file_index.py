@@ -19,8 +19,8 @@ from reformer_cli.data.sources import Source
 from reformer_cli.data.text_decoding import Options
 from reformer_cli.utils.errors import UserError
 
-VERSION = 4  # of the readers: a change makes files be read again
-COLUMNS = "digest, bytes, words, lengths, faults, n_faults, notes, replaced, cut, joined, encodings"
+VERSION = 5  # of the readers: a change makes files be read again
+COLUMNS = "digest, bytes, words, lengths, faults, n_faults, notes, replaced, cut, joined, encodings, formats, skipped"
 FIELDS = COLUMNS.count(",") + 1
 PATIENCE = 60.0  # seconds to wait for another process that writes
 
@@ -30,7 +30,8 @@ class Record:
     """What a file holds. lengths: int64, characters of each document, -1 where it cannot be read.
 
     replaced: places where bytes were no text and became U+FFFD; notes: where that was. cut: characters left out, such
-    as a licence; joined: lines, with the next one. encodings: other than UTF-8, and how surely.
+    as a licence; joined: lines, with the next one. encodings: other than UTF-8, and how surely. formats: files by what
+    has read them, those in archives too; skipped: (how many files in it were left out, one of them) by reason.
     """
 
     digest: bytes
@@ -44,23 +45,18 @@ class Record:
     cut: int = 0
     joined: int = 0
     encodings: dict[str, float] = field(default_factory=dict)
+    formats: dict[str, int] = field(default_factory=dict)
+    skipped: dict[str, tuple[int, str]] = field(default_factory=dict)
 
     def row(self) -> tuple[Any, ...]:
-        told = (
-            json.dumps(self.faults),
-            self.n_faults,
-            json.dumps(self.notes),
-            self.replaced,
-            self.cut,
-            self.joined,
-            json.dumps(self.encodings),
-        )
-        return self.digest, self.bytes, self.words, self.lengths.tobytes(), *told
+        told = json.dumps(self.faults), self.n_faults, json.dumps(self.notes), self.replaced, self.cut, self.joined
+        about = map(json.dumps, (self.encodings, self.formats, self.skipped))
+        return self.digest, self.bytes, self.words, self.lengths.tobytes(), *told, *about
 
     @classmethod
     def of_row(cls, row: tuple[Any, ...]) -> Record:
-        digest, n_bytes, words, lengths, faults, n_faults, notes, *counts, encodings = row
-        told = json.loads(faults), n_faults, json.loads(notes), *counts, json.loads(encodings)
+        digest, n_bytes, words, lengths, faults, n_faults, notes, replaced, cut, joined, *about = row
+        told = json.loads(faults), n_faults, json.loads(notes), replaced, cut, joined, *map(json.loads, about)
         return cls(digest, n_bytes, words, np.frombuffer(lengths, np.int64), *told)
 
 
@@ -174,7 +170,7 @@ class Index(Table):
 
 def _key(source: Source, options: Options) -> tuple[str, str]:
     # JSON, for a path may hold bytes that are no text
-    how = [VERSION, source.ending, source.packed, options.encoding, options.text_field, options.replacing, options.ruby]
-    how += [options.unwrap]
+    how = [VERSION, source.ending, source.packed, source.named, options.encoding, options.text_field]
+    how += [options.replacing, options.ruby, options.unwrap]
     how += [*options.image_size] if options.image_size else []
     return json.dumps(source.path), json.dumps(how)

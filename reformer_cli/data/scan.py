@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from reformer_cli.data import sources
 from reformer_cli.data.file_index import Index, Listing, Record
+from reformer_cli.data.formats.base import NoText
 from reformer_cli.data.sources import Source
 from reformer_cli.data.text_decoding import Options, Replacements, UnreadableText
 from reformer_cli.utils.errors import UserError
@@ -84,6 +85,7 @@ class Scan:
     options: Options
     listing: Listing
     digest: str = ""
+    files_read: int = 0
     documents: int = 0
     characters: int = 0
     bytes: int = 0
@@ -97,8 +99,8 @@ class Scan:
     cut: int = 0  # characters left out of files, such as a licence
     encodings: dict[str, tuple[int, float, str]] = field(default_factory=dict)  # files, least sure, which that is
     joined: int = 0  # lines joined with the next one, or that would be
-    formats: Counter[str] = field(default_factory=Counter)  # files by ending
-    skipped: Counter[str] = field(default_factory=Counter)  # what folders hold besides, by reason
+    formats: Counter[str] = field(default_factory=Counter)  # files, and those in archives, by what has read them
+    skipped: Counter[str] = field(default_factory=Counter)  # what folders and archives hold besides, by reason
     examples: dict[str, str] = field(default_factory=dict)  # a path for each reason
 
     @property
@@ -123,7 +125,11 @@ class Scan:
 
     def _add(self, source: Source, record: Record) -> None:
         kept = record.lengths[record.lengths > 0]
-        self.formats[source.ending + source.packed] += 1
+        self.files_read += 1
+        self.formats.update(record.formats or {source.ending + source.packed: 1})
+        for why, (count, example) in record.skipped.items():
+            self.skipped[why] += count
+            self.examples.setdefault(why, example)
         self.documents += len(kept)
         self.characters += int(kept.sum())
         self.longest = max(self.longest, int(kept.max(initial=0)))
@@ -237,11 +243,15 @@ def read_file(source: Source, options: Options) -> Record:
                 total.update(meter.digest())
                 n_bytes, words = n_bytes + meter.bytes, words + meter.words
     except UnreadableText as fault:
-        n_faults += 1
-        faults.append(str(fault))
+        if isinstance(fault, NoText) and not source.named:
+            replaced.skip(source.name, fault.why)
+        else:
+            n_faults += 1
+            faults.append(str(fault))
     found = np.frombuffer(lengths, np.int64)
     told = replaced.notes, replaced.places, replaced.cut, replaced.joined, replaced.encodings
-    return Record(total.digest(), n_bytes, words, found, faults, n_faults, *told)
+    about = dict(replaced.formats), replaced.skipped
+    return Record(total.digest(), n_bytes, words, found, faults, n_faults, *told, *about)
 
 
 def reread(source: Source, record: Record, options: Options) -> Iterator[tuple[int, str, int, Iterator[str]]]:
@@ -260,8 +270,8 @@ def reread(source: Source, record: Record, options: Options) -> Iterator[tuple[i
                 for _ in pieces:  # what was not asked for belongs to the digest too
                     pass
                 total.update(meter.digest())
-    except UnreadableText:
-        faulty = True  # and the scan has met the same, or the digest will tell
+    except UnreadableText as fault:
+        faulty = not isinstance(fault, NoText)  # and the scan has met the same, or the digest will tell
     if total.digest() != record.digest or (faulty and not record.n_faults):
         raise Changed(source)
 

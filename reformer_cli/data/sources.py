@@ -15,7 +15,7 @@ from typing import BinaryIO
 from reformer_cli.data import gutenberg
 from reformer_cli.data.formats import registry
 from reformer_cli.data.formats.base import Document
-from reformer_cli.data.formats.registry import IMAGES, READERS, UNPACKERS, format_of
+from reformer_cli.data.formats.registry import ENDINGS, IMAGES, INSTEAD, format_of
 from reformer_cli.data.text_decoding import Options, Replacements, UnreadableText
 from reformer_cli.data.unwrap import unwrap
 from reformer_cli.utils.errors import UserError
@@ -30,7 +30,8 @@ BLOCK = 2**20  # bytes copied at once
 class Source:
     """A file of a corpus, by its name for people, its path and its format.
 
-    signature: changes with the content; changed: when it last did, in seconds since 1970.
+    signature: changes with the content; changed: when it last did, in seconds since 1970; named: outright, not found in
+    a folder.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Source:
     size: int
     signature: str
     changed: float
+    named: bool = False
 
 
 def documents(source: Source, options: Options, replaced: Replacements | None = None) -> Iterator[Document]:
@@ -85,7 +87,7 @@ def _named(spec: str, skipped: Callable[[str, str], None], stack: ExitStack, ima
     elif spec.startswith(GUTENBERG):
         yield _source(spec, str(gutenberg.download(spec.removeprefix(GUTENBERG))), (".txt", ""))
     elif spec == "-":
-        yield _source("standard input", stack.enter_context(_kept(sys.stdin.buffer)), _plain(images))
+        yield _source("standard input", stack.enter_context(_kept(sys.stdin.buffer)), _plain(images), named=True)
     elif os.path.isdir(spec):
         files = _walk(spec, skipped, images)
         first = next(files, None)
@@ -98,7 +100,7 @@ def _named(spec: str, skipped: Callable[[str, str], None], stack: ExitStack, ima
 
 
 def _nothing_in(folder: str, images: bool) -> UserError:
-    known = " ".join(IMAGES) if images else " ".join([*READERS, *UNPACKERS])
+    known = " ".join(IMAGES) if images else " ".join(ENDINGS)
     if not images and next(_walk(folder, lambda path, why: None, True), None) is not None:
         hint = "for images, --config tiny-images or imagenet64, or --set data.image_size=[HEIGHT,WIDTH]"
         return UserError(f"the folder {folder} holds images and no text files", hint)
@@ -106,8 +108,8 @@ def _nothing_in(folder: str, images: bool) -> UserError:
 
 
 def _plain(images: bool) -> tuple[str, str]:
-    """The format of what has no known ending; an image's is found in its content."""
-    return (".png" if images else ".txt", "")
+    """The format of what has no known ending; it is found in the content."""
+    return (".png" if images else "", "")
 
 
 def _file(spec: str, stack: ExitStack, images: bool) -> Source:
@@ -116,9 +118,9 @@ def _file(spec: str, stack: ExitStack, images: bool) -> Source:
     try:
         mode = os.stat(spec).st_mode
         if stat.S_ISREG(mode):
-            return _source(spec, spec, kind)
+            return _source(spec, spec, kind, named=True)
         with open(spec, "rb") as pipe:  # such as a shell's <(zcat book.gz)
-            return _source(spec, stack.enter_context(_kept(pipe)), kind)
+            return _source(spec, stack.enter_context(_kept(pipe)), kind, named=True)
     except (FileNotFoundError, ValueError):
         hint = f"the built-in text is called {BUILT_IN}, a Gutenberg book {GUTENBERG}2554"
         raise not_there(spec, hint) from None
@@ -126,10 +128,10 @@ def _file(spec: str, stack: ExitStack, images: bool) -> Source:
         raise UserError(f"cannot read {spec}: {error.strerror}") from None
 
 
-def _source(name: str, path: str, kind: tuple[str, str]) -> Source:
+def _source(name: str, path: str, kind: tuple[str, str], named: bool = False) -> Source:
     found = os.stat(path)
     signature = f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns} {found.st_ino} {found.st_dev}"
-    return Source(name, path, *kind, found.st_size, signature, max(found.st_mtime, found.st_ctime))
+    return Source(name, path, *kind, found.st_size, signature, max(found.st_mtime, found.st_ctime), named)
 
 
 def _walk(folder: str, skipped: Callable[[str, str], None], images: bool) -> Iterator[Source]:
@@ -167,7 +169,8 @@ def _why(name: str, path: str) -> str:
     if not os.path.isfile(path):
         return "no regular file"
     ending = os.path.splitext(name)[1]
-    return f"ending {ending}" if ending else "no ending"
+    what = INSTEAD.get(ending.lower())
+    return (f"ending {ending}: {what}" if what else f"ending {ending}") if ending else "no ending"
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO, Literal
@@ -47,13 +48,16 @@ class Options:
 class Replacements:
     """What was replaced in a file: in how many places, and where the first one of each document was; or, of images,
     how many were converted, and how. cut: characters left out, such as a licence; joined: lines, with the next one.
-    encodings: that were found, and how surely, UTF-8 apart."""
+    encodings: that were found, and how surely, UTF-8 apart. formats: files by what has read them, those in archives
+    too; skipped: what was left out, by reason, how often, and one of them."""
 
     places: int = 0
     cut: int = 0
     joined: int = 0
     notes: list[str] = field(default_factory=list)
     encodings: dict[str, float] = field(default_factory=dict)
+    formats: Counter[str] = field(default_factory=Counter)
+    skipped: dict[str, tuple[int, str]] = field(default_factory=dict)
 
     def note(self, places: int, what: str) -> None:
         self.places += places
@@ -63,6 +67,10 @@ class Replacements:
     def found(self, encoding: Guess) -> None:
         if encoding.name != "utf-8":
             self.encodings[encoding.name] = min(encoding.confidence, self.encodings.get(encoding.name, 1.0))
+
+    def skip(self, name: str, why: str) -> None:
+        count, first = self.skipped.get(why, (0, name))
+        self.skipped[why] = count + 1, first
 
     def count_cut(self, characters: int) -> None:
         self.cut += characters

@@ -9,7 +9,7 @@ from typing import Any
 
 from reformer_cli.config.schema import DataConfig
 from reformer_cli.data.dataset import open_dataset, options_of
-from reformer_cli.data.scan import Scan, scanned
+from reformer_cli.data.scan import Scan, reread, scanned
 from reformer_cli.data.shards import tokenised_before
 from reformer_cli.utils.console import say
 from reformer_cli.utils.errors import UserError
@@ -82,14 +82,37 @@ def inspect_corpus(
     with scanned(texts, options, data.num_workers, report) as found:
         if tokenise and (data.errors == "skip" or not found.n_faults):
             open_dataset(data, report)
-        faults = [*found.faults, *([f"and {n:,} more"] if (n := found.n_faults - len(found.faults)) else [])]
-        return CorpusReport(_figures(found), faults, data.image_size is not None)
+        return CorpusReport(_figures(found), _faults(found), data.image_size is not None)
+
+
+def read_corpus(
+    texts: Sequence[str], data: DataConfig, write: Callable[[bytes], object], report: Callable[[str], None] = say
+) -> list[str]:
+    """Write the text of a corpus as `train` would read it, one document after another, each of which ends a line.
+
+    Returns a line for each text that cannot be read. Raises UserError for what is not there, and for images.
+    """
+    if data.image_size is not None:
+        raise UserError("images have no text to show", "leave --show or data.image_size out")
+    with scanned(texts, options_of(data), data.num_workers, report) as found:
+        for _, source, record in found.files():
+            for _, _, _, pieces in reread(source, record, found.options):
+                last = ""
+                for piece in pieces:
+                    write(piece.encode())
+                    last = piece or last
+                write(b"" if last.endswith("\n") else b"\n")
+        return _faults(found)
+
+
+def _faults(found: Scan) -> list[str]:
+    return [*found.faults, *([f"and {n:,} more"] if (n := found.n_faults - len(found.faults)) else [])]
 
 
 def _figures(found: Scan) -> dict[str, Any]:
     keep = ("tokens", "kind", "vocab_size")
     return {
-        "files": found.formats.total(),
+        "files": found.files_read,
         "formats": dict(found.formats.most_common()),
         "documents": found.documents,
         "bytes": found.bytes,

@@ -1,4 +1,4 @@
-"""What readers of all formats have in common: documents, and the text of a field of a row."""
+"""What readers of all formats have in common: documents, limits, and the text of a field of a row."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from reformer_cli.data.text_decoding import OpenFile, UnreadableText, decode_whole, plain_line_ends
+from reformer_cli.data.gutenberg import cut_licence
+from reformer_cli.data.text_decoding import OpenFile, UnreadableText, decode_whole, decoded, plain_line_ends
+from reformer_cli.utils.format import as_size
 
 WHICH = "say which: --set data.text_field=NAME"
+AGAIN = "download it again"
 SURROGATE = re.compile("[\ud800-\udfff]")
+LARGEST = 2**26  # bytes of a file that its reader needs as a whole
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,43 @@ class Document:
 
 
 Reader = Callable[[OpenFile], Iterator[Document]]
+
+
+class NoText(UnreadableText):
+    """A file of data such as lies beside texts: left out, for the reason `why`, unless it was named outright."""
+
+    def __init__(self, message: str, hint: str, why: str) -> None:
+        super().__init__(message, hint)
+        self.why = why
+
+
+def book(file: OpenFile, pieces: Iterable[str]) -> Document:
+    """The one document of a file, without the licence of Project Gutenberg."""
+    return Document(file.name, cut_licence(pieces, file.replaced.count_cut))
+
+
+def whole(file: OpenFile, largest: int = LARGEST) -> bytes:
+    """All bytes of a file. Raises UnreadableText where they are more than a text of its format would have."""
+    data = file.stream.read(largest + 1)
+    if len(data) > largest:
+        raise UnreadableText(f"{file.name} has more than {as_size(largest)}", "turn it into text, or split it")
+    return data
+
+
+def whole_text(file: OpenFile) -> str:
+    """All of a file of text, decoded. Raises UnreadableText."""
+    pieces, size = [], 0
+    for piece in decoded(file):
+        pieces.append(piece)
+        if (size := size + len(piece)) > LARGEST:
+            raise UnreadableText(f"{file.name} has more than {as_size(LARGEST)}", "turn it into text, or split it")
+    return "".join(pieces)
+
+
+def not_whole(file: OpenFile, what: str, error: Exception) -> UnreadableText:
+    """What is said where a library gives up."""
+    told = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    return UnreadableText(f"{file.name} is not a whole {what} ({told})", AGAIN)
 
 
 def not_utf8(error: UnicodeDecodeError, name: str, part: str) -> UnreadableText:

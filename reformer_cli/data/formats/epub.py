@@ -10,8 +10,7 @@ from html.parser import HTMLParser
 from urllib.parse import unquote
 
 from reformer_cli.data.formats import html
-from reformer_cli.data.formats.base import Document
-from reformer_cli.data.gutenberg import cut_licence
+from reformer_cli.data.formats.base import Document, book
 from reformer_cli.data.text_decoding import OpenFile, UnreadableText
 from reformer_cli.utils.format import as_size
 
@@ -21,16 +20,16 @@ LARGEST_BOOK, MOST_PAGES = 2**29, 50_000  # bytes that a book's pages unpack to,
 
 def read_epub(file: OpenFile) -> Iterator[Document]:
     """A book, its pages in reading order."""
-    yield Document(file.name, cut_licence(_book(file), file.replaced.count_cut))
+    yield book(file, _pages(file))
 
 
-def _book(file: OpenFile) -> Iterator[str]:
+def _pages(file: OpenFile) -> Iterator[str]:
     broken = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, KeyError, RuntimeError, ValueError)
     try:
-        with zipfile.ZipFile(file.stream) as book:
+        with zipfile.ZipFile(file.stream) as archive:
             left = LARGEST_BOOK
-            for page in _spine(book, file.name):
-                data = _member(book, page, file.name, min(html.LARGEST, left))
+            for page in _spine(archive, file.name):
+                data = _member(archive, page, file.name, min(html.LARGEST, left))
                 left -= len(data)
                 if text := html.page_text(data, f"{file.name}: {page}", "utf-8", file, xml=True).strip("\n"):
                     yield text + "\n\n"

@@ -9,12 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from reformer_cli.data.formats.base import Document
+from reformer_cli.data.formats.base import Document, book, whole
 from reformer_cli.data.formats.html_encoding import decode_page
-from reformer_cli.data.gutenberg import cut_licence
 from reformer_cli.data.text_decoding import OpenFile, UnreadableText, plain_line_ends
 from reformer_cli.utils.extras import missing_package
-from reformer_cli.utils.format import as_size
 
 LARGEST = 2**26  # bytes of one page; its tree takes some ten times as much memory
 HARDEST = 2e10  # tags x nesting of a page: the parser's time grows with it
@@ -63,15 +61,12 @@ TEXT_NODE = "-text"
 
 def read_html(file: OpenFile) -> Iterator[Document]:
     """A page: its text, blocks on lines of their own, without scripts, styles and forms' buttons."""
-    yield Document(file.name, _pages(file))
+    yield book(file, _pages(file))
 
 
 def _pages(file: OpenFile) -> Iterator[str]:
-    data = file.stream.read(LARGEST + 1)
-    if len(data) > LARGEST:
-        raise UnreadableText(f"{file.name} has more than {as_size(LARGEST)} of HTML", "turn it into text, or split it")
-    text = page_text(data, file.name, file.options.encoding, file, ".xhtml" in file.name.lower())
-    yield from cut_licence([text], file.replaced.count_cut)
+    data = whole(file, LARGEST)
+    yield page_text(data, file.name, file.options.encoding, file, ".xhtml" in file.name.lower())
 
 
 def page_text(data: bytes, name: str, encoding: str, file: OpenFile, xml: bool = False) -> str:

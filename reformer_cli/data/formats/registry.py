@@ -6,58 +6,69 @@ raised by itself, the rest of the file is lost; raised by a document's pieces, t
 
 from __future__ import annotations
 
-import gzip
-import importlib
+import dataclasses
 import io
 import os
-import sys
-import zlib
-from collections.abc import Callable, Iterator
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any, BinaryIO
 
+from reformer_cli.data.formats import archives
 from reformer_cli.data.formats.base import Document, Reader
+from reformer_cli.data.formats.chat import read_json
 from reformer_cli.data.formats.epub import read_epub
 from reformer_cli.data.formats.html import read_html
 from reformer_cli.data.formats.images import read_image
 from reformer_cli.data.formats.jsonl import read_jsonl
+from reformer_cli.data.formats.office import read_docx, read_odt
+from reformer_cli.data.formats.packed import UNPACKERS, Budget, Unpacked
 from reformer_cli.data.formats.parquet import read_parquet
-from reformer_cli.data.formats.text import read_text
+from reformer_cli.data.formats.pdf import read_pdf
+from reformer_cli.data.formats.rtf import read_rtf
+from reformer_cli.data.formats.subtitles import read_subtitles
+from reformer_cli.data.formats.tables import read_csv
+from reformer_cli.data.formats.tex import read_tex
+from reformer_cli.data.formats.text import read_text, read_unknown
 from reformer_cli.data.text_decoding import BLOCK, OpenFile, Options, Replacements, UnreadableText
-from reformer_cli.utils.extras import missing_package
 
-BOMB_RATIO, BOMB_SIZE = 250, 2**28  # a compressed file that grows so much, and to more than so many bytes, is refused
+DEEPEST = 3  # archives in archives
+HEAD = 4096  # bytes by which a format is recognised
+CALIBRE = "convert it with Calibre: ebook-convert BOOK.mobi BOOK.epub"
+UNPACK = "unpack it, and name what was in it"
 
 
 IMAGES: dict[str, Reader] = {".png": read_image, ".jpg": read_image, ".jpeg": read_image, ".webp": read_image}
 READERS: dict[str, Reader] = {
-    ".txt": read_text,
-    ".text": read_text,
-    ".md": read_text,
-    ".markdown": read_text,
-    ".html": read_html,
-    ".htm": read_html,
-    ".xhtml": read_html,
-    ".epub": read_epub,
-    ".jsonl": read_jsonl,
-    ".ndjson": read_jsonl,
-    ".parquet": read_parquet,
+    "": read_unknown,  # a file that was named outright, or standard input
+    ".txt": read_text, ".text": read_text, ".md": read_text, ".markdown": read_text,
+    ".html": read_html, ".htm": read_html, ".xhtml": read_html,
+    ".epub": read_epub, ".docx": read_docx, ".odt": read_odt, ".rtf": read_rtf, ".pdf": read_pdf, ".tex": read_tex,
+    ".srt": read_subtitles, ".vtt": read_subtitles,
+    ".jsonl": read_jsonl, ".ndjson": read_jsonl, ".json": read_json,
+    ".parquet": read_parquet, ".csv": read_csv, ".tsv": read_csv,
+}  # fmt: skip
+ARCHIVES = {".zip": archives.read_zip, ".tar": archives.read_tar}
+ENDINGS = [*filter(None, READERS), *ARCHIVES, *UNPACKERS]
+SHORT = {".tgz": (".tar", ".gz")}
+SEEKING = {".epub", ".docx", ".odt", ".pdf", ".parquet", ".zip"}  # of which the end is read first
+MAGIC = {b"%PDF-": ".pdf", b"{\\rtf": ".rtf", b"PAR1": ".parquet", b"PK\x03\x04": ".zip"}
+PACKED = {b"\x1f\x8b\x08": ".gz", b"\x28\xb5\x2f\xfd": ".zst"}
+REFUSED = {  # place in the file, what is there: what it is, and what to do
+    (60, b"BOOKMOBI"): ("a Kindle book", CALIBRE),
+    (0, b"\xd0\xcf\x11\xe0"): ("a Word or other Office file of the old kind, or encrypted", "save it as .docx"),
+    (0, b"Rar!"): ("a RAR archive", UNPACK),
+    (0, b"7z\xbc\xaf"): ("a 7-Zip archive", UNPACK),
+    (0, b"\x89PNG"): ("an image", "for images, see --set data.image_size"),
+    (0, b"\xff\xd8\xff"): ("an image", "for images, see --set data.image_size"),
+    (0, b"SQLite format 3"): ("a database", "export its texts as .csv or .jsonl"),
 }
-
-
-def _gzip(file: BinaryIO, name: str) -> Any:
-    return gzip.GzipFile(fileobj=file)
-
-
-def _zstd(file: BinaryIO, name: str) -> Any:
-    # Unlike the package zstandard, this one tells a file that was cut off.
-    try:
-        zstd = importlib.import_module("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd")
-    except ImportError:
-        raise missing_package("backports.zstd", name) from None
-    return zstd.ZstdFile(file)
-
-
-UNPACKERS: dict[str, Callable[[BinaryIO, str], Any]] = {".gz": _gzip, ".zst": _zstd}
+INSTEAD = {  # what to do with files that are not read
+    **dict.fromkeys((".mobi", ".azw3", ".azw", ".prc"), CALIBRE), ".doc": "save it as .docx",
+    **dict.fromkeys((".rar", ".7z", ".bz2", ".xz"), UNPACK),
+}  # fmt: skip
 
 
 def format_of(name: str, images: bool = False) -> tuple[str, str] | None:
@@ -65,10 +76,10 @@ def format_of(name: str, images: bool = False) -> tuple[str, str] | None:
     stem, packed = _cut(name.lower())
     if images:
         return (packed, "") if packed in IMAGES else None
-    if packed not in UNPACKERS:
-        return (packed, "") if packed in READERS else None
-    ending = _cut(stem)[1] or ".txt"
-    return (ending, packed) if ending in READERS else None
+    if packed in SHORT:
+        return SHORT[packed]
+    ending, packed = (_cut(stem)[1] or ".txt", packed) if packed in UNPACKERS else (packed, "")
+    return (ending, packed) if ending and (ending in READERS or ending in ARCHIVES) else None
 
 
 def _cut(name: str) -> tuple[str, str]:
@@ -81,37 +92,64 @@ def documents(
 ) -> Iterator[Document]:
     """The documents of a file. Raises UnreadableText, OSError."""
     with open(path, "rb") as file:
-        stream: Any = file
+        opened = OpenFile(name, file, options, replaced)
+        if options.image_size:
+            replaced.formats[ending] += 1
+            yield from IMAGES[ending](opened)
+        else:
+            yield from _documents(opened, ending, packed, Budget(os.fstat(file.fileno()).st_size), 0)
+
+
+def _documents(file: OpenFile, ending: str, packed: str, budget: Budget, depth: int) -> Iterator[Document]:
+    with ExitStack() as stack:
+        if not packed:
+            head = _head(file.stream)
+            packed = next((kind for sign, kind in PACKED.items() if head.startswith(sign)), "")
         if packed:
-            unpacked = _Unpacked(UNPACKERS[packed](file, name), os.fstat(file.fileno()).st_size, name)
-            stream = io.BufferedReader(unpacked, BLOCK)
-        yield from (IMAGES if options.image_size else READERS)[ending](OpenFile(name, stream, options, replaced))
+            file = dataclasses.replace(file, stream=_buffered(Unpacked(file.stream, packed, file.name, budget)))
+        head = _head(file.stream)
+        for (place, sign), (what, hint) in REFUSED.items():
+            if head.startswith(sign, place):
+                raise UnreadableText(f"{file.name} is {what}", hint)
+        kind = next((kind for sign, kind in MAGIC.items() if head.startswith(sign)), "")
+        kind = kind or (".tar" if head.startswith(b"ustar", 257) else ending)
+        if kind in SEEKING and not file.stream.seekable():
+            kept = stack.enter_context(tempfile.TemporaryFile())
+            shutil.copyfileobj(file.stream, kept, BLOCK)
+            kept.seek(0)
+            file = dataclasses.replace(file, stream=kept)
+        if kind == ".zip":
+            found = _kind_of_zip(file.stream)
+            kind = ending if found == ".zip" and ending in SEEKING else found
+        file.replaced.formats[(kind or ".txt") + packed] += 1
+        if kind not in ARCHIVES:
+            yield from READERS[kind](file)
+        elif depth < DEEPEST:
+            nested = archives.Registry(budget, format_of, lambda file, kind: _documents(file, *kind, budget, depth + 1))
+            yield from ARCHIVES[kind](file, nested)
+        else:
+            raise UnreadableText(f"{file.name} is an archive in {depth} others", UNPACK)
 
 
-class _Unpacked(io.RawIOBase):
-    """A stream that unpacks, and refuses to unpack to far more than a text would."""
+def _head(stream: BinaryIO) -> bytes:
+    return stream.peek(HEAD)[:HEAD]  # type: ignore[attr-defined]
 
-    def __init__(self, stream: Any, packed: int, name: str) -> None:
-        self.stream, self.file = stream, name
-        self.left = max(BOMB_SIZE, packed * BOMB_RATIO)
 
-    def readable(self) -> bool:
-        return True
+def _buffered(stream: Any) -> Any:
+    return io.BufferedReader(stream, BLOCK)
 
-    def readinto(self, buffer: Any) -> int:
-        try:
-            data = self.stream.read(len(buffer))
-        except Exception as error:
-            kind = type(error).__name__
-            if isinstance(error, (EOFError, zlib.error)) or kind in ("BadGzipFile", "ZstdError"):
-                what = "zstd" if type(self.stream).__name__ == "ZstdFile" else "gzip"
-                hint = "unpack or download it again"
-                raise UnreadableText(f"{self.file} is not a whole {what} file ({error})", hint) from None
-            raise
-        self.left -= len(data)
-        if self.left < 0:
-            raise UnreadableText(
-                f"{self.file} unpacks to more than {BOMB_RATIO} times its size", "unpack it yourself if that is right"
-            )
-        buffer[: len(data)] = data
-        return len(data)
+
+def _kind_of_zip(stream: BinaryIO) -> str:
+    """Which of the formats that are zip archives inside, by what it holds."""
+    try:
+        with zipfile.ZipFile(stream) as archive:
+            names = archive.NameToInfo
+            if "word/document.xml" in names:
+                return ".docx"
+            if "META-INF/container.xml" in names:
+                return ".epub"
+            return ".odt" if {"content.xml", "styles.xml"} <= names.keys() else ".zip"
+    except Exception:  # it says so itself when it is read
+        return ".zip"
+    finally:
+        stream.seek(0)

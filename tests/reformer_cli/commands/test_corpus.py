@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import subprocess
@@ -143,3 +144,26 @@ def test_files_by_any_name(text: Path, tmp_path: Path) -> None:
     call("train", "--steps", 1, "--run", "r", *TINY, "--", *paths)
     assert "going on after step 1" in call("train", "--resume", "--run", "r", "--steps", 2)
     assert json.loads(call("corpus", "--json", "--", *paths))["files"] == len(paths)
+
+
+def test_show_prints_what_training_reads(reformer: Program, folder: Path) -> None:
+    """Documents one after another, a faulty one left out and named at the end."""
+    (folder / "zero.txt").write_bytes(b"abc\0")
+    result = reformer("corpus", folder, "--show")
+    assert result.out == (folder / "long.txt").read_text() + "one row here\nzwei Zeilen, ä\n"
+    assert "zero.txt looks binary" in result.error
+    assert reformer("corpus", folder, "--show", "--set", "errors=skip").status == 0
+    assert "leave --show" in reformer("corpus", folder, "--show", "--set", "image_size=[4,4]").error
+
+
+def test_show_into_a_pipe_that_closes(text: Path) -> None:
+    show = f"{sys.executable} -m reformer_cli corpus {text} --show | head -1"
+    found = subprocess.run(["bash", "-o", "pipefail", "-c", show], capture_output=True, text=True)
+    assert found.stdout == text.read_text().splitlines()[0] + "\n"
+    assert (found.returncode, found.stderr) == (0, "")
+
+
+def test_show_of_what_came_through_a_pipe(text: Path) -> None:
+    command = [sys.executable, "-m", "reformer_cli", "corpus", "-", "--show"]
+    found = subprocess.run(command, input=gzip.compress(text.read_bytes()), capture_output=True)
+    assert found.stdout == text.read_bytes()

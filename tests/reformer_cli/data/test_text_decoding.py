@@ -59,7 +59,7 @@ def test_a_character_that_is_cut_off_at_the_end(tmp_path: Path) -> None:
 
 def test_zero_bytes(tmp_path: Path) -> None:
     (tmp_path / "late.txt").write_bytes(b"x" * 300_000 + b"\0")
-    (tmp_path / "picture.txt").write_bytes(b"\x89PNG\0")
+    (tmp_path / "picture.txt").write_bytes(b"\x89XYZ\0")
     assert "looks binary: a zero byte at 300000" in faults(tmp_path / "late.txt")[0]
     assert "looks binary: a zero byte at 4" in faults(tmp_path / "picture.txt")[0]
 

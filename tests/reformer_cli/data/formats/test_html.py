@@ -122,4 +122,4 @@ def test_html_that_would_take_the_parser_for_ever(tmp_path: Path, monkeypatch: p
     assert len(found) == 2
     assert all("nests" in fault for fault in found)
     monkeypatch.setattr(html, "LARGEST", 2**19)
-    assert "has more than 512.0 KiB of HTML" in faults(tmp_path / "long.html")[0]
+    assert "long.html has more than 512.0 KiB" in faults(tmp_path / "long.html")[0]

@@ -1,0 +1,56 @@
+"""Text of LaTeX sources, by pylatexenc, which makes readable signs of formulas."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from reformer_cli.data.formats.base import Document, not_whole, whole_text
+from reformer_cli.data.text_decoding import OpenFile
+from reformer_cli.utils.extras import missing_package
+
+BODY = re.compile(r"\\begin\s*\{document\}(.*?)(?:\\end\s*\{document\}|\Z)", re.DOTALL)
+LINE_END = re.compile(r"(\\\\\*?(?:\[[^\]\n]{0,40}\])?)[ \t]*\n(?![ \t]*\n)")  # \\, which breaks the line by itself
+BLANK = re.compile(r"\n(?:[ \t]*\n){2,}")
+SILENT = (
+    "maketitle",
+    "today",
+    "label",
+    "ref",
+    "eqref",
+    "pageref",
+    "cite",
+    "citep",
+    "citet",
+    "tableofcontents",
+    "index",
+)
+
+
+def read_tex(file: OpenFile) -> Iterator[Document]:
+    """The text between \\begin{document} and \\end{document}; of a chapter in a file of its own, all."""
+    yield Document(file.name, _text(file))
+
+
+def _text(file: OpenFile) -> Iterator[str]:
+    source = whole_text(file)
+    body = match.group(1) if (match := BODY.search(source)) else source
+    try:
+        from pylatexenc import latex2text
+    except ImportError:
+        raise missing_package("pylatexenc", file.name) from None
+    known = latex2text.get_default_latex_context_db()
+    macros = [latex2text.MacroTextSpec(name, discard=True) for name in SILENT]  # \today would be another every day
+    macros.append(latex2text.MacroTextSpec("verb", _verbatim))
+    environments = [latex2text.EnvironmentTextSpec(name, _verbatim) for name in ("verbatim", "lstlisting")]
+    known.add_context_category("of a book", prepend=True, macros=macros, environments=environments)
+    try:
+        found = latex2text.LatexNodes2Text(known).latex_to_text(LINE_END.sub(r"\1 ", body))
+    except Exception as error:  # of many kinds, where it does not know the source's ways
+        raise not_whole(file, "LaTeX source", error) from None
+    yield BLANK.sub("\n\n", found.replace("\n ", "\n")).strip("\n") + "\n"
+
+
+def _verbatim(node: Any, l2tobj: Any = None) -> str:
+    return getattr(node.nodeargd, "verbatim_text", None) or ""
