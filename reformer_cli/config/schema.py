@@ -30,7 +30,7 @@ class DataConfig:
         description="of the corpus files; auto: UTF-8 or, where a file is none, what its bytes are for sure",
     )
     text_field: str = Field(
-        default="text", min_length=1, description="what holds the text in rows of .jsonl and .parquet"
+        default="text", min_length=1, description="what holds the text in rows of .jsonl, .parquet, .csv and .json"
     )
     errors: Literal["strict", "replace", "skip"] = Field(
         default="strict",

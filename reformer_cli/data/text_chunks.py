@@ -85,5 +85,5 @@ def check_readable(name: str) -> None:
 def size_of(name: str) -> int | None:
     """Bytes of text that `read_pieces` will read, for a progress bar; None where that is not known before."""
     path, kind = Path(name), format_of(os.path.basename(name)) or PLAIN
-    plain = READERS[kind[0]] is READERS[PLAIN[0]] and not kind[1]
+    plain = READERS.get(kind[0]) is READERS[PLAIN[0]] and not kind[1]
     return path.stat().st_size if name != "-" and plain and path.is_file() else None
