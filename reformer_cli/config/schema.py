@@ -41,6 +41,11 @@ class DataConfig:
         default="drop",
         description="readings printed beside the words of HTML and EPUB pages: left out, or kept as text",
     )
+    duplicates: Literal["keep", "drop"] = Field(
+        default="keep",
+        description="texts and passages that stand in an earlier text of the corpus too, and the running heads of "
+        "pages: only told of, or left out",
+    )
     unwrap: Literal["auto", "keep", "join"] = Field(
         default="auto",
         description="line ends within the paragraphs of text that is wrapped at a width: join makes spaces of them, "

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from reformer_cli.config.schema import DataConfig
 from reformer_cli.data import copy_task, sources
 from reformer_cli.data.changes import describe_changes
+from reformer_cli.data.duplicates import held_out_share
 from reformer_cli.data.make_tokenizer import tokenizer_for
 from reformer_cli.data.scan import Scan, scanned
 from reformer_cli.data.shards import TokenFiles, open_tokens, token_folder, write_tokens
@@ -23,6 +24,7 @@ from reformer_cli.utils.errors import UserError
 from reformer_cli.utils.files import cache_folder
 
 Report = Callable[[str], None]
+TOLD = 0.01  # share of the validation text that is trained on, from which that is said
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ def open_dataset(
                 first = scan.notes[0] if scan.notes else ""
                 what = "invalid bytes became U+FFFD" if data.image_size is None else "images were converted"
                 report(f"warning: {scan.replaced:,} {what}; the first: {first}")
+        _tell_of_duplicates(scans, data, report, new=not expected)
         parts = _rules(scans, share_of(data))
         if tokenizer is None:
             tokenizer = tokenizer_for(data, scans[0], report, case_markers)
@@ -112,7 +115,7 @@ def _without_text(data: DataConfig, report: Report, tokenizer: Tokenizer, expect
 def options_of(data: DataConfig) -> Options:
     """How the files of a corpus are read."""
     unwrap: Literal["join", "keep"] = "join" if data.unwrap == "join" else "keep"
-    return Options(data.encoding, data.text_field, data.errors, data.ruby, data.image_size, unwrap)
+    return Options(data.encoding, data.text_field, data.errors, data.ruby, data.image_size, unwrap, data.duplicates)
 
 
 def absolute(specs: Sequence[str]) -> tuple[str, ...]:
@@ -134,8 +137,25 @@ def _scans(data: DataConfig, report: Report) -> list[Any]:
     if "-" in data.corpus and "-" in data.validation:
         raise UserError("the corpus and the validation text cannot both be standard input", "put one in a file")
     options = options_of(data)
-    named = [data.corpus, data.validation] if data.validation else [data.corpus]
-    return [scanned(specs, options, data.num_workers, report) for specs in named]
+    scans = [scanned(data.corpus, options, data.num_workers, report)]
+    if data.validation:
+        if options.duplicates == "drop":  # what is validated on stays whole, but for its running heads
+            options = replace(options, duplicates="heads")
+        scans.append(scanned(data.validation, options, data.num_workers, report))
+    return scans
+
+
+def _tell_of_duplicates(scans: Sequence[Scan], data: DataConfig, report: Report, new: bool) -> None:
+    """What stands in the corpus more than once, for a new run; and what of the validation text is trained on."""
+    if new and (duplicates := str(scans[0].duplicates)):
+        drop = data.duplicates == "drop"
+        report(f"duplicates: {duplicates}; {'left out' if drop else 'data.duplicates=drop leaves the later ones out'}")
+    share = held_out_share(lambda: [(scan.listing, rule) for scan, rule in _rules(scans, share_of(data))])
+    if share >= TOLD:
+        report(
+            f"warning: {share:.0%} of the validation text stands in the training text too: its figures say little "
+            "of unseen text"
+        )
 
 
 def _digest(scans: Sequence[Scan]) -> str:

@@ -19,8 +19,11 @@ from reformer_cli.data.sources import Source
 from reformer_cli.data.text_decoding import Options
 from reformer_cli.utils.errors import UserError
 
-VERSION = 5  # of the readers: a change makes files be read again
-COLUMNS = "digest, bytes, words, lengths, faults, n_faults, notes, replaced, cut, joined, encodings, formats, skipped"
+VERSION = 6  # of the readers: a change makes files be read again
+COLUMNS = (
+    "digest, bytes, words, lengths, counts, shingles, left_out, passages, faults, n_faults, notes, replaced, cut, "
+)
+COLUMNS += "joined, encodings, formats, skipped, heads"
 FIELDS = COLUMNS.count(",") + 1
 PATIENCE = 60.0  # seconds to wait for another process that writes
 
@@ -32,6 +35,8 @@ class Record:
     replaced: places where bytes were no text and became U+FFFD; notes: where that was. cut: characters left out, such
     as a licence; joined: lines, with the next one. encodings: other than UTF-8, and how surely. formats: files by what
     has read them, those in archives too; skipped: (how many files in it were left out, one of them) by reason.
+    heads: how many running heads, by one of them. shingles: of all documents in order, counts: of each; left_out:
+    documents that are duplicates, passages: of others, as document << 32 | shingle, where such are to be left out.
     """
 
     digest: bytes
@@ -47,17 +52,26 @@ class Record:
     encodings: dict[str, float] = field(default_factory=dict)
     formats: dict[str, int] = field(default_factory=dict)
     skipped: dict[str, tuple[int, str]] = field(default_factory=dict)
+    heads: dict[str, int] = field(default_factory=dict)
+    counts: npt.NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
+    shingles: npt.NDArray[np.uint32] = field(default_factory=lambda: np.zeros(0, np.uint32))
+    left_out: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    passages: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def row(self) -> tuple[Any, ...]:
         told = json.dumps(self.faults), self.n_faults, json.dumps(self.notes), self.replaced, self.cut, self.joined
-        about = map(json.dumps, (self.encodings, self.formats, self.skipped))
-        return self.digest, self.bytes, self.words, self.lengths.tobytes(), *told, *about
+        about = map(json.dumps, (self.encodings, self.formats, self.skipped, self.heads))
+        arrays = self.lengths, self.counts, self.shingles, self.left_out, self.passages
+        return self.digest, self.bytes, self.words, *(array.tobytes() for array in arrays), *told, *about
 
     @classmethod
     def of_row(cls, row: tuple[Any, ...]) -> Record:
-        digest, n_bytes, words, lengths, faults, n_faults, notes, replaced, cut, joined, *about = row
+        kinds = np.int64, np.int32, np.uint32, np.int64, np.int64
+        lengths, *more = (np.frombuffer(data, kind) for data, kind in zip(row[3:8], kinds, strict=True))
+        digest, n_bytes, words = row[:3]
+        faults, n_faults, notes, replaced, cut, joined, *about = row[8:]
         told = json.loads(faults), n_faults, json.loads(notes), replaced, cut, joined, *map(json.loads, about)
-        return cls(digest, n_bytes, words, np.frombuffer(lengths, np.int64), *told)
+        return cls(digest, n_bytes, words, lengths, *told, *more)
 
 
 class Damaged(UserError):
@@ -121,7 +135,7 @@ class Listing(Table):
         return size, n
 
     def put(self, n: int, record: Record) -> None:
-        self.run(f"INSERT INTO records VALUES (?, {', '.join('?' * FIELDS)})", (n, *record.row()))
+        self.run(f"INSERT OR REPLACE INTO records VALUES (?, {', '.join('?' * FIELDS)})", (n, *record.row()))
 
     def sources(self) -> Iterator[tuple[int, Source]]:
         with self._telling():
@@ -171,6 +185,6 @@ class Index(Table):
 def _key(source: Source, options: Options) -> tuple[str, str]:
     # JSON, for a path may hold bytes that are no text
     how = [VERSION, source.ending, source.packed, source.named, options.encoding, options.text_field]
-    how += [options.replacing, options.ruby, options.unwrap]
+    how += [options.replacing, options.ruby, options.unwrap, options.duplicates != "keep"]
     how += [*options.image_size] if options.image_size else []
     return json.dumps(source.path), json.dumps(how)

@@ -7,21 +7,22 @@ corpus by size, times and inode, and only what differs is read; a small one is a
 from __future__ import annotations
 
 import hashlib
-import re
 import time
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
 from reformer_cli.data import sources
+from reformer_cli.data.duplicates import Duplicates, find_duplicates, remaining
 from reformer_cli.data.file_index import Index, Listing, Record
 from reformer_cli.data.formats.base import NoText
+from reformer_cli.data.meter import Meter
 from reformer_cli.data.sources import Source
 from reformer_cli.data.text_decoding import Options, Replacements, UnreadableText
 from reformer_cli.utils.errors import UserError
@@ -35,46 +36,6 @@ ALONE = 2**25, 2_000  # bytes and files up to which further processes would take
 JOB = 2**23, 500  # bytes and files a process reads at once
 RACY_SECONDS = 2.0  # a file may change so soon after a change without another time stamp
 MOST_FAULTS = 100  # that are told of
-FEW = 2_000  # characters up to which Python counts words faster than numpy
-BREAKS = np.zeros(256, bool)
-BREAKS[[9, 10, 11, 12, 13, 28, 29, 30, 31, 32]] = True
-RARE_BREAKS = re.compile("[\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]")
-
-
-class Meter:
-    """Counts and digests a document that comes in pieces."""
-
-    def __init__(self, name: str, options: Options, count_words: bool = True) -> None:
-        self.name, self.options = name, options
-        self.characters = self.bytes = self.words = 0
-        self._sum, self._count_words, self._inside = hashlib.sha256(), count_words, False
-
-    def add(self, piece: str) -> None:
-        try:
-            data = self.options.bytes_of(piece)
-        except UnicodeEncodeError:
-            raise UnreadableText(
-                f"{self.name} holds half of a character (a lone surrogate)", "give its encoding"
-            ) from None
-        self._sum.update(data)
-        self.characters += len(piece)
-        self.bytes += len(data)
-        if self._count_words and piece:
-            self.words += count_words(piece) - (self._inside and not piece[0].isspace())
-            self._inside = not piece[-1].isspace()
-
-    def digest(self) -> bytes:
-        return self._sum.digest()
-
-
-def count_words(text: str) -> int:
-    """len(text.split()), faster where the text is long."""
-    if len(text) <= FEW:
-        return len(text.split())
-    if not text.isascii():
-        text = RARE_BREAKS.sub(" ", text)
-    space = BREAKS[np.frombuffer(text.encode(), np.uint8)]
-    return int((space[:-1] > space[1:]).sum()) + (not space[0])
 
 
 @dataclass
@@ -99,6 +60,7 @@ class Scan:
     cut: int = 0  # characters left out of files, such as a licence
     encodings: dict[str, tuple[int, float, str]] = field(default_factory=dict)  # files, least sure, which that is
     joined: int = 0  # lines joined with the next one, or that would be
+    duplicates: Duplicates = field(default_factory=Duplicates)
     formats: Counter[str] = field(default_factory=Counter)  # files, and those in archives, by what has read them
     skipped: Counter[str] = field(default_factory=Counter)  # what folders and archives hold besides, by reason
     examples: dict[str, str] = field(default_factory=dict)  # a path for each reason
@@ -133,7 +95,7 @@ class Scan:
         self.documents += len(kept)
         self.characters += int(kept.sum())
         self.longest = max(self.longest, int(kept.max(initial=0)))
-        self.empty += int((record.lengths == 0).sum())
+        self.empty += int((record.lengths == 0).sum()) - len(record.left_out)
         self.bytes, self.words = self.bytes + record.bytes, self.words + record.words
         self.n_faults += record.n_faults
         self.faults += record.faults[: MOST_FAULTS - len(self.faults)]
@@ -160,8 +122,12 @@ def scanned(
             size, files = listing.fill(opened)
             large = size > ALWAYS_READ[0] or files > ALWAYS_READ[1]
             alone = size <= ALONE[0] and files <= ALONE[1]
-            with Index(cache_folder() / "index-5.sqlite" if large else None) as index:
-                _read(listing, index, options, 1 if alone else processes or cores(), size, report)
+            with Index(cache_folder() / "index-6.sqlite" if large else None) as index:
+                processes = 1 if alone else processes or cores()
+                _read(listing, index, options, processes, size, report)
+            found.duplicates = find_duplicates(listing, options.duplicates == "drop")
+            if options.duplicates == "drop":
+                _read_again(listing, options, processes)
             total = hashlib.sha256()
             for _, source, record in listing.rows():
                 found._add(source, record)
@@ -202,6 +168,27 @@ def _read(
             advance(sum(source.size for _, source in job))
 
 
+def _read_again(listing: Listing, options: Options, processes: int) -> None:
+    """The files of which a part is left out, to know what they hold without it."""
+    waiting: list[tuple[int, Record]] = []
+
+    def jobs() -> Iterator[list[tuple[Source, Record]]]:
+        n = -1
+        while (row := next(listing.rows(n + 1), None)) is not None:
+            n, source, record = row
+            if len(record.left_out) or len(record.passages):
+                waiting.append((n, record))
+                yield [(source, record)]
+
+    for (again,) in ordered(_rereader, (options,), jobs(), processes):
+        n, old = waiting.pop(0)
+        listing.put(n, replace(again, left_out=old.left_out, passages=old.passages))
+
+
+def _rereader(options: Options) -> Callable[[list[tuple[Source, Record]]], list[Record]]:
+    return lambda job: [read_file(source, options, record) for source, record in job]
+
+
 def _jobs(files: Iterable[tuple[int, Source]]) -> Iterator[list[tuple[int, Source]]]:
     job: list[tuple[int, Source]] = []
     size = 0
@@ -220,25 +207,29 @@ def reader(options: Options) -> Callable[[list[Source]], list[Record]]:
     return lambda job: [*map(partial(read_file, options=options), job)]
 
 
-def read_file(source: Source, options: Options) -> Record:
-    """Read a file whole, document by document."""
-    lengths = array("q")  # there may be a hundred million
+def read_file(source: Source, options: Options, known: Record | None = None) -> Record:
+    """Read a file whole, document by document; known: what of it is left out."""
+    lengths, counts, shingles = array("q"), array("i"), array("I")  # there may be a hundred million
     faults: list[str] = []
     n_faults, replaced = 0, Replacements()
     total, n_bytes, words = hashlib.sha256(), 0, 0
     try:
-        for document in sources.documents(source, options, replaced):
+        for number, document in enumerate(sources.documents(source, options, replaced)):
             meter = Meter(document.name, options)
             try:
-                for piece in document.pieces:
+                for piece in document.pieces if known is None else remaining(document.pieces, known, number):
                     meter.add(piece)
             except UnreadableText as fault:
                 lengths.append(-1)
+                counts.append(0)
                 n_faults += 1
                 if len(faults) < MOST_FAULTS:
                     faults.append(str(fault))
                 continue
             lengths.append(meter.characters)
+            kept = meter.shingles() if meter.characters else np.zeros(0, np.uint32)
+            counts.append(len(kept))
+            shingles.frombytes(kept.tobytes())
             if meter.characters:
                 total.update(meter.digest())
                 n_bytes, words = n_bytes + meter.bytes, words + meter.words
@@ -250,8 +241,9 @@ def read_file(source: Source, options: Options) -> Record:
             faults.append(str(fault))
     found = np.frombuffer(lengths, np.int64)
     told = replaced.notes, replaced.places, replaced.cut, replaced.joined, replaced.encodings
-    about = dict(replaced.formats), replaced.skipped
-    return Record(total.digest(), n_bytes, words, found, faults, n_faults, *told, *about)
+    about = dict(replaced.formats), replaced.skipped, replaced.heads
+    sums = np.frombuffer(counts, np.int32), np.frombuffer(shingles, np.uint32)
+    return Record(total.digest(), n_bytes, words, found, faults, n_faults, *told, *about, *sums)
 
 
 def reread(source: Source, record: Record, options: Options) -> Iterator[tuple[int, str, int, Iterator[str]]]:
@@ -265,7 +257,7 @@ def reread(source: Source, record: Record, options: Options) -> Iterator[tuple[i
             length = int(record.lengths[number]) if number < len(record.lengths) else 0
             if length > 0:
                 meter = Meter(document.name, options, count_words=False)
-                pieces = _metered(document.pieces, meter, source)
+                pieces = _metered(remaining(document.pieces, record, number), meter, source)
                 yield number, document.name, length, pieces
                 for _ in pieces:  # what was not asked for belongs to the digest too
                     pass

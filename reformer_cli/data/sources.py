@@ -6,7 +6,7 @@ import os
 import shutil
 import stat
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from reformer_cli.data import gutenberg
 from reformer_cli.data.formats import registry
 from reformer_cli.data.formats.base import Document
 from reformer_cli.data.formats.registry import ENDINGS, IMAGES, INSTEAD, format_of
+from reformer_cli.data.running_heads import cut_heads
 from reformer_cli.data.text_decoding import Options, Replacements, UnreadableText
 from reformer_cli.data.unwrap import unwrap
 from reformer_cli.utils.errors import UserError
@@ -47,17 +48,24 @@ class Source:
 def documents(source: Source, options: Options, replaced: Replacements | None = None) -> Iterator[Document]:
     """The documents of a source. replaced: where bytes were none. Raises UnreadableText for what is no text."""
     if source.ending == BUILT_IN:
-        yield Document(BUILT_IN, [python_reference()])
+        yield _laid_out(Document(BUILT_IN, [python_reference()]), options, replaced or Replacements())
         return
     place = source.path, source.name, source.ending, source.packed
     try:
         for document in registry.documents(*place, options, told := replaced or Replacements()):
-            pieces = document.pieces
-            if options.image_size is None and options.unwrap != "keep":
-                pieces = unwrap(pieces, told.count_joined, join=options.unwrap == "join")
-            yield Document(document.name, pieces)
+            yield _laid_out(document, options, told)
     except OSError as error:
         raise UnreadableText(f"cannot read {source.name}: {error.strerror or error}") from None
+
+
+def _laid_out(document: Document, options: Options, told: Replacements) -> Document:
+    """A text without its running heads, its lines joined, where the options say so; an image as it is."""
+    if options.image_size is not None:
+        return document
+    pieces: Iterable[str] = cut_heads(document.pieces, options.duplicates != "keep", told.count_heads)
+    if options.unwrap != "keep":
+        pieces = unwrap(pieces, told.count_joined, join=options.unwrap == "join")
+    return Document(document.name, pieces)
 
 
 @contextmanager

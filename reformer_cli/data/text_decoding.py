@@ -26,7 +26,8 @@ class UnreadableText(UserError):
 
 @dataclass(frozen=True)
 class Options:
-    """What else decides what is read from a file: data.encoding, .text_field, .errors, .ruby, .image_size, .unwrap."""
+    """What else decides what is read from a file: data.encoding, .text_field, .errors, .ruby, .image_size, .unwrap,
+    .duplicates."""
 
     encoding: str = AUTO
     text_field: str = "text"
@@ -34,6 +35,7 @@ class Options:
     ruby: Literal["drop", "keep"] = "drop"
     image_size: tuple[int, int] | None = None  # height, width; None: files are texts
     unwrap: Literal["keep", "count", "join"] = "keep"  # hard line ends: left, left but counted, made spaces
+    duplicates: Literal["keep", "heads", "drop"] = "keep"  # left out: nothing, running heads, all that stands before
 
     @property
     def replacing(self) -> bool:
@@ -49,11 +51,13 @@ class Replacements:
     """What was replaced in a file: in how many places, and where the first one of each document was; or, of images,
     how many were converted, and how. cut: characters left out, such as a licence; joined: lines, with the next one.
     encodings: that were found, and how surely, UTF-8 apart. formats: files by what has read them, those in archives
-    too; skipped: what was left out, by reason, how often, and one of them."""
+    too; skipped: what was left out, by reason, how often, and one of them. heads: how many
+    running heads, by one of them."""
 
     places: int = 0
     cut: int = 0
     joined: int = 0
+    heads: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     encodings: dict[str, float] = field(default_factory=dict)
     formats: Counter[str] = field(default_factory=Counter)
@@ -74,6 +78,10 @@ class Replacements:
 
     def count_cut(self, characters: int) -> None:
         self.cut += characters
+
+    def count_heads(self, lines: int, head: str) -> None:
+        if head in self.heads or len(self.heads) < MOST_NOTES:
+            self.heads[head] = self.heads.get(head, 0) + lines
 
     def count_joined(self, lines: int) -> None:
         self.joined += lines

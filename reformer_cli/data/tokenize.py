@@ -16,7 +16,8 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from reformer_cli.data.scan import Scan, count_words, first_lengths, reread
+from reformer_cli.data.meter import count_words
+from reformer_cli.data.scan import Scan, first_lengths, reread
 from reformer_cli.data.split import Rule, split
 from reformer_cli.data.text_decoding import Options
 from reformer_cli.tokenizers.base import Tokenizer, safe_pieces

@@ -72,15 +72,21 @@ def unwrap(pieces: Iterable[str], tell: Callable[[int], None] = lambda _: None, 
 def blocks(pieces: Iterable[str], size: int) -> Iterator[str]:
     """A text in blocks of `size` to 2 * size characters that end with a line, before a blank one if they can: the same
     ones however it comes in pieces."""
-    held = ""
+    waiting: list[str] = []
+    length = 0
     for piece in pieces:
-        held += piece
-        while len(held) >= 2 * size:
-            at = held.find("\n\n", size, 2 * size) + 1 or held.rfind("\n", size, 2 * size) + 1 or 2 * size
-            yield held[:at]
-            held = held[at:]
-    if held:
-        yield held
+        waiting.append(piece)
+        length += len(piece)
+        if length < 2 * size:
+            continue
+        held, start = "".join(waiting), 0
+        while (last := start + 2 * size) <= len(held):
+            at = held.find("\n\n", start + size, last) + 1 or held.rfind("\n", start + size, last) + 1 or last
+            yield held[start:at]
+            start = at
+        waiting, length = [held[start:]], len(held) - start
+    if length:
+        yield "".join(waiting)
 
 
 def _width(lines: list[str], texts: list[str]) -> tuple[int, int]:

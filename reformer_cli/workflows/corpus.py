@@ -53,6 +53,15 @@ class CorpusReport:
         ]
         if about["cut"]:
             rows.append(("cut", f"{about['cut']:,}", "characters: Project Gutenberg's headers, licences and credits"))
+        more = about["duplicates"]
+        how = "left out" if more["dropped"] else "--set data.duplicates=drop leaves the later ones out"
+        such = ", ".join(f"{text} in {before}" for text, before in more["such_as"][:3])
+        each = [
+            ("duplicates", more["texts"], f"texts that stand in others, such as {such}"),
+            ("passages", more["passages"], f"in several texts, some {more['characters']:,} characters"),
+            ("page heads", sum(more["heads"].values()), f"such as {next(iter(more['heads']), '')!r}"),
+        ]
+        rows += [(name, f"{n:,}", f"{what}; {how}") for name, n, what in each if n]
         if about["joined"]:
             how = "joined" if about["unwrap"] == "join" else "that --set data.unwrap=join would join"
             rows.append(("hard lines", f"{about['joined']:,}", f"within paragraphs, {how}"))
@@ -126,6 +135,14 @@ def _figures(found: Scan) -> dict[str, Any]:
         "encodings": {
             name: {"files": files, "confidence": sure, "such_as": which}
             for name, (files, sure, which) in sorted(found.encodings.items())
+        },
+        "duplicates": {
+            "texts": found.duplicates.texts,
+            "such_as": found.duplicates.names,
+            "passages": found.duplicates.passages,
+            "characters": found.duplicates.characters,
+            "heads": found.duplicates.heads,
+            "dropped": found.options.duplicates == "drop",
         },
         "joined": found.joined,
         "unwrap": found.options.unwrap,

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reformer_cli.data import scan
-from reformer_cli.data.scan import Meter, count_words, reread, scanned
+from reformer_cli.data.meter import Meter, count_words
+from reformer_cli.data.scan import reread, scanned
 from reformer_cli.data.text_decoding import Options
 from reformer_cli.utils.errors import UserError
 from reformer_cli.utils.files import cache_folder
