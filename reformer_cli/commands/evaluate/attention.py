@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 TOKENS, MOST = 2048, 8192  # of the text that are looked at: everything is dense
 SHOWN, AROUND = 5, 6  # tokens listed of each head, and how many are shown before each
+CHARACTER = 8  # tokens of one, at most: the halves of its bytes
 
 
 def attention(
@@ -150,8 +151,13 @@ def _listing(tokenizer: Tokenizer, ids: Ids, position: int, seen: list[Seen]) ->
 
 
 def _around(tokenizer: Tokenizer, ids: Ids, position: int) -> str:
-    """A token in brackets, with some of the text around it, on one line."""
-    before, after = ids[max(0, position - AROUND) : position], ids[position + 1 : position + 3]
-    parts = [tokenizer.decode(part) for part in (before, ids[position : position + 1], after)]
+    """A token in brackets, or the character that it is a part of, with some of the text around it, on one line."""
+    start, stop = position, position + 1
+    while start > max(0, position - CHARACTER) and tokenizer.decode(ids[start:stop]).startswith("\ufffd"):
+        start -= 1
+    while stop < min(len(ids), position + CHARACTER) and tokenizer.decode(ids[start:stop]).endswith("\ufffd"):
+        stop += 1
+    cuts = ids[max(0, start - AROUND) : start], ids[start:stop], ids[stop : stop + 2]
+    parts = [tokenizer.decode(part).strip("\ufffd") for part in cuts]
     text = f"{parts[0]}[{parts[1]}]{parts[2]}".replace("\n", "\\n").replace("\t", "\\t")
     return "".join(c if c.isprintable() else "\ufffd" for c in text)
