@@ -86,7 +86,7 @@ def open_dataset(
 
 
 def _file_names(scans: Sequence[Scan]) -> Iterator[str]:
-    return (source.name for scan in scans for _, source in scan.listing.sources())
+    return (source.name for scan in scans for _, source, record in scan.files() if record.bytes)
 
 
 def reopen_dataset(data: DataConfig, tokenizer: Tokenizer, digest: str) -> Dataset:

@@ -166,6 +166,8 @@ def _texts(parts: Parts, start: Place) -> Iterator[Text]:
     file = 0
     for scan, rule in parts:
         for _, source, record in scan.files():
+            if not record.bytes:  # the digest, by which tokens are found again, does not know of it either
+                continue
             if file < start[0]:
                 rule.skip(record.lengths[record.lengths > 0])
             else:
