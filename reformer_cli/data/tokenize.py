@@ -165,9 +165,9 @@ def _texts(parts: Parts, start: Place) -> Iterator[Text]:
     """All that is to be tokenised from a place on, in order."""
     file = 0
     for scan, rule in parts:
-        for _, source, record in scan.files():
-            if not record.bytes:  # the digest, by which tokens are found again, does not know of it either
-                continue
+        for _, source, record in (
+            row for row in scan.files() if row[2].bytes
+        ):  # as the digest, which finds tokens again
             if file < start[0]:
                 rule.skip(record.lengths[record.lengths > 0])
             else:
