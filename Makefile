@@ -8,16 +8,18 @@ TESTING := $(VENV)/.installed-for-tests
 .PHONY: run test test-all lint types docs bench gpu clean
 .DEFAULT_GOAL := run
 
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# Modules are compiled when they are first imported: most of what is installed never is, and compiling it all takes a minute.
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) -e .
 	touch $@
 
-$(TESTING): $(INSTALLED)
+$(TESTING): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) -e '.[test,dev]'
-	touch $@
+	touch $(INSTALLED) $@
 
 run: $(INSTALLED)  ## train on the built-in text, generate, evaluate: about five minutes on two cores
 	$(BIN)/reformer train python-reference --minutes 3
