@@ -13,18 +13,19 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from reformer.backends import choose
-from reformer.backends.compiler import is_exporting
+from reformer.backends.choose import choose
+from reformer.backends.torch_compile import is_exporting
 from reformer.config import ReformerConfig
 from reformer.decode.cuda_graph import NEVER, WARMUP, Checks, CudaGraph, autocast_now
 from reformer.decode.program import MOST_TOKENS, NativeProgram
 from reformer.decode.state import UNKNOWN, DecodingState
 from reformer.decode.step import DecodeStep
 from reformer.errors import out_of_range
+from reformer.layers.axial_positions import AxialPositions
 from reformer.layers.embedding import Embedding
 from reformer.layers.line_position import LinePositions
 from reformer.layers.lm_head import LMHead
-from reformer.ops.rotary import AxialPositions, Rotary, speeds
+from reformer.ops.rotary import Rotary, speeds
 from reformer.reversible.autograd import begin
 from reformer.reversible.sequence import ReversibleSequence
 

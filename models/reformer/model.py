@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from reformer import checkpoint, inference, sampling
 from reformer.attention import sublayers
 from reformer.attention.base import Attention
-from reformer.backends.compiler import no_compile
+from reformer.backends.torch_compile import no_compile
 from reformer.config import ReformerConfig
 from reformer.decode.state import DecodingState, saved_batch
+from reformer.layers.axial_positions import AxialPositions
 from reformer.layers.context import PassContext
 from reformer.layers.embedding import Embedding
 from reformer.layers.feed_forward import FeedForward
@@ -24,7 +25,7 @@ from reformer.layers.init import init_weights
 from reformer.layers.line_position import LinePositions
 from reformer.layers.lm_head import LMHead
 from reformer.layers.shorten_maps import ShortenMaps
-from reformer.ops.rotary import AxialPositions, Rotary
+from reformer.ops.rotary import Rotary
 from reformer.ops.rowwise import rows_for
 from reformer.reversible.autograd import Pass, reversible, reversible_loss
 from reformer.reversible.coupling import AttentionCoupling, Coupling, PointwiseCoupling

@@ -21,7 +21,7 @@ from reformer.decode.program import NativeProgram
 from reformer.decode.step import DecodeStep
 from reformer.decode.window_cache import WindowCache
 from reformer.layers.context import PassContext
-from reformer.ops.bucket_attention.autograd import attend
+from reformer.ops.bucket_attention.attend import attend
 from reformer.ops.bucket_attention.chunks import make_sorted_chunks
 from reformer.ops.bucket_attention.reference import met
 from reformer.ops.lsh_hash import lsh_hash, rotation_width

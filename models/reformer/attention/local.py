@@ -11,7 +11,7 @@ from reformer.decode.program import NativeProgram
 from reformer.decode.step import DecodeStep
 from reformer.decode.window_cache import WindowCache
 from reformer.layers.context import PassContext
-from reformer.ops.bucket_attention.autograd import attend
+from reformer.ops.bucket_attention.attend import attend
 from reformer.ops.bucket_attention.windows import BucketWindows, make_bucket_windows, make_window
 
 

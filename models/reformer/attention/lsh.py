@@ -12,7 +12,7 @@ from reformer.decode.bucket_cache import BucketCache, ring_bytes
 from reformer.decode.program import NativeProgram
 from reformer.decode.step import DecodeStep
 from reformer.layers.context import PassContext
-from reformer.ops.bucket_attention.autograd import attend
+from reformer.ops.bucket_attention.attend import attend
 from reformer.ops.bucket_attention.reference import visible
 from reformer.ops.bucket_attention.windows import make_bucket_windows
 from reformer.ops.key_conv import key_conv

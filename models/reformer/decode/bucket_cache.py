@@ -10,13 +10,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from reformer.backends import choose
+from reformer.backends.choose import choose
 from reformer.backends.native.library import library, pointer, threads
 from reformer.config import Backend
 from reformer.decode.cache import Cache, take, zeros
 from reformer.decode.native_structs import Held, bucket_struct
 from reformer.decode.step import DecodeStep
-from reformer.ops.bucket_attention.autograd import attend_new
+from reformer.ops.bucket_attention.attend import attend_new
 from reformer.ops.bucket_attention.windows import make_bucket_windows
 
 
@@ -142,12 +142,12 @@ class BucketCache(Cache):
         flat = [x.transpose(1, 2).contiguous() for x in (q, k, v)]
         out, held = torch.zeros_like(flat[2]), self.struct(sink)
         ids, seen, counts = ids.long().contiguous(), step.seen.contiguous(), step.new.contiguous()
-        good = lib.state_buckets(
+        good = lib.extend_bucket_cache(
             ctypes.byref(held.struct), *(ctypes.c_void_p(pointer(x)) for x in (*flat, ids, out, seen, counts)),
             *(ctypes.c_int64(n) for n in (batch, new, threads())),
         )  # fmt: skip
         if not good:
-            raise MemoryError("state_buckets found no memory for its workspace")
+            raise MemoryError("extend_bucket_cache found no memory for its workspace")
         return out.transpose(1, 2)
 
     def single(self, q: Tensor, k: Tensor, v: Tensor, ids: Tensor, seen: Tensor, sink: Tensor | None) -> Tensor:

@@ -12,7 +12,7 @@ from reformer.config import Backend
 from reformer.decode.cache import Cache, take, zeros
 from reformer.decode.native_structs import WindowStruct, window_struct
 from reformer.decode.step import DecodeStep
-from reformer.ops.bucket_attention.autograd import attend_new
+from reformer.ops.bucket_attention.attend import attend_new
 from reformer.ops.bucket_attention.windows import BucketWindows, Round, flat_order
 
 

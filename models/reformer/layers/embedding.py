@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from reformer.layers.axial_positions import AxialPositions
 from reformer.layers.line_position import LinePositions
-from reformer.ops.rotary import AxialPositions
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,6 @@ class LMHead(nn.Module):
         return cross_entropy(self.raw_logits(h), targets, self.softcap, reduction="none", backend=self.backend)
 
     def record(self, program: NativeProgram, concat: bool) -> None:
-        """The same in C, as what the tape ends with."""
+        """The same in C, as what the program ends with."""
         logits = program.matmul(record_norm(self.norm, program, 0, 1, concat=concat), self.weight, self.bias)
         program.finish(program.activate("softcap", logits, self.softcap) if self.softcap else logits)

@@ -1,4 +1,4 @@
-"""Where a token stands: rotary positions inside attention, axial ones added to the embedding."""
+"""Rotary positions: where a token stands, as a turn of its queries and keys."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from reformer.backends.compiler import is_exporting
 from reformer.backends.dtypes import upcast
+from reformer.backends.torch_compile import is_exporting
 
 BASE = 10_000.0  # the longest wavelength, over 2 pi
 
@@ -62,21 +62,3 @@ def rotate_(x: Tensor, phase: Tensor) -> Tensor:
     turned = upcast(x)
     torch.view_as_complex(turned.unflatten(-1, (-1, 2))).mul_(phase[:, None])
     return x if turned is x else x.copy_(turned)
-
-
-class AxialPositions(nn.Module):
-    """A table per axis of a grid, concatenated (Reformer paper's code): the sizes add up where positions multiply."""
-
-    def __init__(self, shape: tuple[int, ...], dims: tuple[int, ...]) -> None:
-        super().__init__()
-        self.shape = shape
-        self.tables = nn.ParameterList(nn.Parameter(torch.empty(n, d)) for n, d in zip(shape, dims, strict=True))
-
-    def forward(self, positions: Tensor) -> Tensor:
-        """int64 [..] -> [.., d_model]; row-major over the grid."""
-        parts: list[Tensor] = []
-        rest = positions
-        for size, table in zip(reversed(self.shape), reversed(list(self.tables)), strict=True):
-            parts.insert(0, table[rest % size])
-            rest = rest // size
-        return torch.cat(parts, -1)

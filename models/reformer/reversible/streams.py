@@ -13,7 +13,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from reformer.backends.compiler import is_exporting
+from reformer.backends.torch_compile import is_exporting
 from reformer.errors import out_of_range
 from reformer.layers.context import PassContext
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from builders.models import small, tokens
-from reformer.backends import choose
+from reformer.backends.choose import choose
 from reformer.backends.native import library
 from reformer.ops.rowwise import rows_for
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reformer.backends.native import library
 from reformer.ops.bucket_attention import bucket_attention, bucket_attention_reference, chunks
-from reformer.ops.bucket_attention.autograd import attend
+from reformer.ops.bucket_attention.attend import attend
 from reformer.ops.bucket_attention.reference import visible
 from reformer.ops.bucket_attention.windows import make_window
 from torch import Tensor

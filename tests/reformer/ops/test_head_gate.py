@@ -9,7 +9,7 @@ from builders.models import small, tokens
 from reformer import ReformerConfig, ReformerLM
 from reformer.backends.native import library
 from reformer.layers.context import PassContext
-from reformer.ops.bucket_attention.autograd import attend
+from reformer.ops.bucket_attention.attend import attend
 from reformer.ops.bucket_attention.windows import make_bucket_windows
 from reformer.ops.head_gate import head_gate
 

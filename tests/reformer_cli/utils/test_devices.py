@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from reformer import ReformerConfig
-from reformer.backends import choose, gpu
+from reformer.backends import gpu
+from reformer.backends.choose import choose
 
 from reformer_cli.utils.devices import backend_reason
 from reformer_cli.utils.errors import UserError

@@ -92,7 +92,7 @@ void bucket_token(const Buckets *S, int64_t row, int64_t position, const int64_t
 
 /* n tokens of every row of a batch, one after the other: q, k, v, out [batch, n, heads, d], ids [rounds, batch, heads, n];
    the first counts [batch] of each row are real, starting at positions [batch]. Returns 0 where memory was refused. */
-int state_buckets(const Buckets *S, const float *q, const float *k, const float *v, const int64_t *ids, float *out,
+int extend_bucket_cache(const Buckets *S, const float *q, const float *k, const float *v, const int64_t *ids, float *out,
                   const int64_t *positions, const int64_t *counts, int64_t batch, int64_t n, int64_t threads) {
     int64_t rows = batch * S->heads;
     int good = 1;

@@ -1,7 +1,7 @@
-/* What decoding keeps, as state.py lays it out, and what one new token does with it. */
+/* What decoding keeps, as decode/native_structs.py lays it out, and what one new token does with it. */
 
-#ifndef REFORMER_STATE_H
-#define REFORMER_STATE_H
+#ifndef REFORMER_CACHES_H
+#define REFORMER_CACHES_H
 
 #include "vectors.h"
 

@@ -7,7 +7,7 @@ from types import ModuleType
 
 from torch import Tensor
 
-from reformer.backends import NATIVE_DTYPES, choose
+from reformer.backends.choose import NATIVE_DTYPES, choose
 from reformer.backends.dtypes import matmul_dtype
 from reformer.config import Backend
 from reformer.ops.rowwise import native, pytorch

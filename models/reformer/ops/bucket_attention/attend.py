@@ -10,30 +10,13 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from reformer.backends import choose
 from reformer.backends.dtypes import upcast
 from reformer.config import Backend
 from reformer.ops.bucket_attention import native, pytorch
+from reformer.ops.bucket_attention.choose import passes_for
 from reformer.ops.bucket_attention.chunks import make_sorted_chunks
 from reformer.ops.bucket_attention.layout import Layout, row_products
 from reformer.ops.bucket_attention.windows import BucketWindows, make_bucket_windows
-
-
-def _passes(backend: Backend, layout: Layout, q: Tensor, k: Tensor, v: Tensor) -> ModuleType:
-    """The module whose passes serve these inputs. ValueError where backend triton is asked for and cannot be had."""
-    name = choose(backend, q, k, v)
-    if name == "triton":
-        from reformer.ops.bucket_attention import triton_launch
-
-        width = max(q.shape[-1], v.shape[-1])
-        if width <= triton_launch.MOST_D:
-            return triton_launch
-        if backend == "triton":
-            raise ValueError(
-                f"backend triton has heads up to {triton_launch.MOST_D} wide, not {width}; use auto or torch"
-            )
-    fits = isinstance(layout, BucketWindows) and q.dtype == k.dtype == v.dtype
-    return native if name == "native" and fits else pytorch
 
 
 def _flat(x: Tensor) -> Tensor:
@@ -136,7 +119,7 @@ def attend(
     and it, q and the output's gradient may be overwritten. Raises ValueError where backend native or triton is asked
     for and cannot be had.
     """
-    passes = _passes(backend, layout, q, k, v)
+    passes = passes_for(backend, layout, q, k, v)
     if passes not in (pytorch, native) and not q.dtype == k.dtype == v.dtype:
         q, k = q.to(v.dtype), k.to(v.dtype)  # a GPU multiplies equals
     out: Tensor = _BucketAttention.apply(
@@ -151,7 +134,7 @@ def attend_new(
 ) -> Tensor:  # fmt: skip
     """`attend` for the last positions only, without gradients: q [batch, heads, new, d_head], k and v of all."""
     new, before = q.shape[2], k.shape[2] - q.shape[2]
-    if _passes(backend, layout, q, k, v) is not native:
+    if passes_for(backend, layout, q, k, v) is not native:
         whole = torch.cat([q.new_zeros(*q.shape[:2], before, q.shape[3]), q], 2)
         return attend(whole, k, v, layout, self_if_alone=self_if_alone, backend=backend, sink=sink)[:, :, before:]
     out, lse = native.forward_new(_flat(q), _flat(k), _flat(v), layout, q.shape[1], k.shape[2], new)
