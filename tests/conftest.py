@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
-from builders.programs import reformer, run, text  # noqa: F401  # fixtures of the whole suite
+from builders.programs import _made, kept, reformer, run, text  # noqa: F401  # fixtures of the whole suite
 
 # Two, so that what threads share is tested; one is faster where others use the machine.
 torch.set_num_threads(int(os.environ.get("TEST_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")))
@@ -24,6 +25,44 @@ if not torch.cuda.is_available():  # before triton is imported: its interpreter 
     os.environ.setdefault("TRITON_INTERPRET", "1")
     if find_spec("triton") is not None:
         import triton  # noqa: F401  # now, since its own functions are what the variable says at this moment
+
+
+# What `make test` leaves to `make test-all`: the same thing again at another size, width, type or variant. Of each test
+# the variants stay that have found bugs of their own. Node ids; on a GPU all of the kernels' tests are run.
+SLOW = re.compile(
+    r"""test_inference.py::(
+            test_pieces_\w+\[(1|1000)-(?!default|far\ round|groups\ of\ 3)
+            |test_float32_to_rounding\[(?!default|groups\ of\ 3).*-torch
+            |test_later_tokens_\w+\[(?!default|far\ round|groups\ of\ 3|full)
+            |test_rows_of_\w+\[dtype0-(?!default|groups\ of\ 3)
+        )
+        |test_autograd.py::(
+            test_gradients_are_\w+\[dtype[12]-(?!default)
+            |test_logits_and_loss_\w+\[(?!default|chunked|groups\ of\ 3|full)
+            |test_24_layers_\w+\[dtype1
+        )
+        |test_bucket_attention_triton.py::(
+            test_recent\[(same-\w+-\d|next-alone-1)-131-cpu
+            |test_published\[always-131-cpu
+            |test_widths_and_types\[(48|128)-\w+-cpu
+            |test_(every_tiling|windows_wider_\w+|gradients_repeat_\w+)\[cpu
+        )
+        |test_rowwise_triton.py::test_(a_model_is_the_same\[chunked-cpu|rebuilt_\w+\[cpu)
+        |test_bucket_attention.py::test_native_over_its_\w+\[next-windows2
+        |test_convert.py::test_(the_cards_code_loads_the_export\[transformers|fine_tuning_with_a_longer_context)
+        |test_from_transformers.py::test_configurations_in_\w+\[(?![0-3]\])
+        |test_train.py::test_decay_is_chosen_\w+\[adafactor
+        |test_subword.py::test_a_small_vocabulary_\w+\[unigram
+    """,
+    re.VERBOSE,
+)
+
+
+@pytest.hookimpl(tryfirst=True)  # before those marked slow are left out
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if SLOW.search(item.nodeid):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from builders.programs import Program
+from builders.programs import Kept, Program
 from builders.transformers_folders import LEFT_OVER, edit_config, make_model, save, transformers
 from safetensors.torch import load_file
 
@@ -19,16 +19,18 @@ from reformer_cli.runs.run import Run
 
 
 @pytest.fixture
-def there(tmp_path: Path) -> Path:
+def there(tmp_path: Path, kept: Kept) -> Path:
     """A folder as the hub has it, of 128 positions."""
-    return save(make_model(1), tmp_path / "there", pickled=True, old=True)
+    return kept("there", lambda: save(make_model(1), tmp_path / "there", pickled=True, old=True))
 
 
 @pytest.fixture
-def imported(reformer: Program, there: Path, tmp_path: Path) -> Path:
-    result = reformer("import", there, "--run", tmp_path / "in")
-    assert result.status == 0, result.err
-    return tmp_path / "in"
+def imported(reformer: Program, there: Path, tmp_path: Path, kept: Kept) -> Path:
+    def bring() -> None:
+        result = reformer("import", there, "--run", tmp_path / "in")
+        assert result.status == 0, result.err
+
+    return kept("in", bring)
 
 
 def test_an_imported_model_generates_and_is_scored(reformer: Program, imported: Path, text: Path) -> None:
