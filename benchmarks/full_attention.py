@@ -22,9 +22,9 @@ import record
 import torch
 from reformer.rehash import FULL, Rounds, with_far_buckets, with_rounds
 
+from reformer_cli.commands.evaluate.output import numbers
 from reformer_cli.data.text_chunks import read_pieces
 from reformer_cli.evaluation.context_curve import Curve
-from reformer_cli.evaluation.recall_suite import parse_rounds
 from reformer_cli.evaluation.scorers import WindowScorer
 from reformer_cli.runs.run import Run
 from reformer_cli.utils.devices import keep_freed_memory
@@ -78,7 +78,10 @@ def main() -> None:
         prefix = torch.cat([prefix[:cut], scored, prefix[cut:]])
         case += f", read {arguments.again:,} tokens before"
     lengths = tokenizer.byte_lengths()[scored.numpy()]
-    given, rounds = (run, prefix, scored, lengths, contexts), parse_rounds(",".join(arguments.rounds))
+    given, rounds = (
+        (run, prefix, scored, lengths, contexts),
+        numbers("--rounds", ",".join(arguments.rounds), 1, 64, "full"),
+    )
     case += f", {arguments.buckets:,} buckets" if arguments.buckets else ""
     found = {r: measured(*given, r, arguments.buckets) for r in rounds}
     report(found, case, contexts)

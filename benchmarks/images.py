@@ -32,6 +32,7 @@ from reformer_cli.sampling.config import SamplingConfig
 from reformer_cli.sampling.images import complete, sheet, unfinished
 from reformer_cli.sampling.sampler import Sampler
 from reformer_cli.workflows.evaluate_images import scored_images
+from reformer_cli.workflows.open_model import OpenModel
 
 LEVELS = np.arange(16, 256, 32)  # of a colour channel
 ADDED = [2.0**n for n in range(-10, 5)]  # counts that are added to each byte's; the best is kept
@@ -97,11 +98,11 @@ def score(path: Path, page: Path | None, count: int) -> None:
     tokens = open_dataset(run.config.data, print, tokenizer, run.config.corpus_digest).tokens
     stride = run.config.data.context + 1
     train = np.asarray(tokens.train, np.int64).reshape(-1, stride)[:, 1:]
-    test = np.asarray(tokens.held_out, np.int64).reshape(-1, stride - 1)
+    test = np.asarray(tokens.validation, np.int64).reshape(-1, stride - 1)
     model = run.load_model()
     windows = ValidationWindows(tokens, stride - 1)
     reading = ContextRule.for_images(model.config, stride - 1)
-    ((_, ours),) = scored_images(run, model, tokenizer, [], windows, reading)
+    ((_, ours),) = scored_images(OpenModel(run, tokenizer, model), [], windows, reading)
     shape = (-1, *size, 3)
     case = f"{len(test)} held-out images of {size[1]} x {size[0]}, {len(train)} to train on"
     found = [

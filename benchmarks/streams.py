@@ -115,7 +115,7 @@ def main() -> None:
     arguments = parser.parse_args()
     keep_freed_memory()
     dataset = open_dataset(DataConfig(corpus=("python-reference",), context=CONTEXT), print)
-    text = torch.from_numpy(dataset.tokens.held_out[: 64 * CONTEXT].astype("int64"))
+    text = torch.from_numpy(dataset.tokens.validation[: 64 * CONTEXT].astype("int64"))
     rows: list[tuple[str, str, str, float, str]] = []
     trained: Any = None
     for seed in range(arguments.seeds):

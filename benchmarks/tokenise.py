@@ -78,7 +78,7 @@ def ours(folder: Path, processes: int) -> dict[str, float]:
         began = time.monotonic()
         tokens = open_dataset(data, lambda _: None, tokenizer).tokens
         found[name] = time.monotonic() - began
-    return found | {"tokens": len(tokens.train) + len(tokens.held_out)}
+    return found | {"tokens": len(tokens.train) + len(tokens.validation)}
 
 
 def theirs(folder: Path, processes: int) -> dict[str, float]:

@@ -254,10 +254,12 @@ class ReformerConfig:
         """Longest text the positions can number; None where there is no limit."""
         if self.positions != "axial":
             return None
-        length = 1
-        for size in self.axial_shape:
-            length *= size
-        return length
+        return math.prod(self.axial_shape)
+
+    def check_length(self, tokens: int) -> None:
+        """Raises ValueError for a text of more tokens than the positions can number."""
+        if (limit := self.max_length) is not None and tokens > limit:
+            raise ValueError(f"{tokens:,} tokens exceed the {limit:,} positions of this model")
 
 
 def field_descriptions() -> dict[str, str]:

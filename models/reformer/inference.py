@@ -58,9 +58,7 @@ def check_tokens(config: ReformerConfig, tokens: Tensor, start: int) -> None:
     """Raises ValueError for tokens that do not fit after `start` others."""
     if tokens.dim() != 2:
         raise ValueError(f"tokens must be [batch, length], not {list(tokens.shape)}")
-    limit, end = config.max_length, start + tokens.shape[1]
-    if limit is not None and end > limit:
-        raise ValueError(f"{end} tokens exceed the {limit} of axial_shape {config.axial_shape}")
+    config.check_length(start + tokens.shape[1])
     if tokens.numel() and not is_exporting():
         low, high = int(tokens.min()), int(tokens.max())
         if low < 0 or high >= config.vocab_size:

@@ -30,6 +30,7 @@ def export(
     ] = None,
     license_: Annotated[str, typer.Option("--license", help="Licence of the weights, for the model card.")] = "unknown",
     data_license: Annotated[str, typer.Option(help="Licence of the training data, for the model card.")] = "unknown",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an older export.")] = False,
 ) -> None:
     """Write a run's best weights with config, tokenizer and model card, in a format others read.
 
@@ -38,4 +39,7 @@ def export(
     from reformer_cli.runs.run import Run
     from reformer_cli.workflows.export import export_run
 
-    export_run(Run.open(run), folder, format_, hash_seed=hash_seed, licence=license_, data_licence=data_license)
+    export_run(
+        Run.open(run), folder, format_, hash_seed=hash_seed, licence=license_, data_licence=data_license,
+        overwrite=overwrite,
+    )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,13 +17,14 @@ def conflicts(parts: Mapping[str, Any]) -> list[str]:
     faults: list[str] = []
     data, model, train = (parts.get(name) for name in ("data", "model", "train"))
     if data is not None and model is not None:
-        limit, context = model.max_length, data.context
-        if limit is not None and context > limit:
+        try:
+            model.check_length(data.context)
+        except ValueError as error:
             shape = model.axial_shape
-            larger = [-(-context // (limit // shape[0])), *shape[1:]]
+            larger = [-(-data.context // math.prod(shape[1:])), *shape[1:]]
             faults.append(
-                f"data.context {context} exceeds the {limit} positions of model.axial_shape {list(shape)}; lower it, "
-                f"do without (model.positions: none), or let the first axis grow (model.axial_shape: {larger})"
+                f"data.context: {error}, model.axial_shape {list(shape)}; lower it, do without (model.positions: "
+                f"none), or let the first axis grow (model.axial_shape: {larger})"
             )
     if train is not None:
         faults += _of_training(train)

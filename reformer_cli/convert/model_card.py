@@ -17,6 +17,7 @@ from reformer_cli.runs.run import METRICS, Run
 from reformer_cli.tokenizers.base import Tokenizer
 
 UNKNOWN = "unknown"
+SIGN = "A Reformer language model, exported by `reformer export"
 LOAD = {
     "transformers": "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
     'model = AutoModelForCausalLM.from_pretrained("FOLDER")\ntokenizer = AutoTokenizer.from_pretrained("FOLDER")',
@@ -50,7 +51,7 @@ def model_card(run: Run, tokenizer: Tokenizer, parameters: int, form: str, licen
     parts = [
         f"---\n{yaml.safe_dump(front, sort_keys=False)}---",
         f"# {run.path.resolve().name}",
-        f"A Reformer language model, exported by `reformer export --format {form}`.",
+        f"{SIGN} --format {form}`.",
         f"## Training data\n\n{_data(c, Origin.read(run.path))}\n\nLicence of the data: {licences.data}.",
         f"## Figures\n\n{_table(trained) if trained else 'No figures were kept with the run.'}",
         f"## Model\n\n{_table(_sizes(c, tokenizer, parameters))}",
@@ -59,6 +60,15 @@ def model_card(run: Run, tokenizer: Tokenizer, parameters: int, form: str, licen
         f"## Licence\n\nOf the weights: {licences.license}. Of the training data: {licences.data}.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def is_exports(card: Path) -> bool:
+    """Whether a file is a card that an export wrote."""
+    try:
+        with open(card, encoding="utf-8") as file:
+            return SIGN in file.read(4096)
+    except (OSError, UnicodeDecodeError):
+        return False
 
 
 def figures(run: Path) -> dict[str, str]:

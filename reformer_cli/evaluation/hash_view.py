@@ -8,12 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from reformer import ReformerLM
 from reformer.analysis import Attention, observe
 from torch import Tensor
 
 NEAREST = 16  # true top keys that a query is asked for
+PIXELS = 384  # of a side of a picture, at most
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,17 @@ class Seen:
 
 
 @dataclass(frozen=True)
+class LayerSummary:
+    """What is reported and drawn of a layer. raster: [side, side], in how many rounds and heads a token (row) sees an
+    earlier one, the most of a square; sizes: [rounds, buckets], tokens, fullest first."""
+
+    layer: str
+    reach: list[Reach]
+    raster: npt.NDArray[np.float32]
+    sizes: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
 class LayerView:
     """One layer's LSH heads on a text of n tokens, or of n groups of `tokens`: scores [heads, n, n] of all pairs, seen
     bool [rounds, heads, n, n], together bool [heads, n, n], and sizes int64 [rounds, heads, buckets], fullest first;
@@ -66,6 +80,16 @@ class LayerView:
     def weights(self) -> Tensor:
         """[heads, n, n]: attention as the layer pays it."""
         return torch.softmax(self.scores.masked_fill(~self.together, -torch.inf), -1).nan_to_num(0.0)
+
+    def summary(self) -> LayerSummary:
+        """Without what only the text itself needs."""
+        n = self.scores.shape[-1]
+        step = -(-n // PIXELS)
+        side = -(-n // step)
+        padded = np.zeros((side * step, side * step), np.float32)
+        padded[:n, :n] = self.seen.sum((0, 1)).numpy()
+        raster = padded.reshape(side, step, side, step).max((1, 3))
+        return LayerSummary(self.layer, self.reach(), raster, self.sizes.float().mean(1).numpy())
 
     def reach(self) -> list[Reach]:
         """Round by round, then all together."""

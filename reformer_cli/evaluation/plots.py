@@ -12,10 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from reformer_cli.evaluation.context_curve import Curve, named
-from reformer_cli.evaluation.hash_view import LayerView, Reach
+from reformer_cli.evaluation.hash_view import LayerSummary
 from reformer_cli.evaluation.recall import TESTS, Outcome
 
-PIXELS = 384  # of a side of an attention picture, at most
 COUNT = FuncFormatter(lambda x, _: f"{x:,.0f}")
 
 
@@ -136,41 +135,23 @@ def _logarithmic(axes: Axes, places: Sequence[float]) -> None:
         axes.set_xlim(places[0] / 4, places[0] * 4)
 
 
-class AttentionPicture:
-    """A row for each layer: who sees whom, how full the buckets are, what share of the true top keys is found."""
-
-    def __init__(self) -> None:
-        self._rows: list[tuple[str, Any, Any, list[Reach]]] = []
-
-    def add(self, view: LayerView) -> None:
-        """One layer, of which only what is drawn is kept."""
-        n = view.scores.shape[-1]
-        step = -(-n // PIXELS)
-        padded = np.zeros((-(-n // step) * step,) * 2, np.float32)
-        padded[:n, :n] = view.seen.sum((0, 1)).numpy()
-        side = len(padded) // step
-        raster = padded.reshape(side, step, side, step).max((1, 3))
-        self._rows.append((view.layer, raster, view.sizes.float().mean(1).numpy(), view.reach()))
-
-    def save(self, path: Path, n: int) -> None:
-        """n: tokens of the text."""
-        figure = Figure(figsize=(13, 3.6 * len(self._rows)), layout="constrained")
-        for axes, (layer, raster, sizes, reach) in zip(
-            figure.subplots(len(self._rows), 3, squeeze=False), self._rows, strict=True
-        ):
-            shown = np.ma.masked_equal(raster, 0)
-            image = axes[0].imshow(shown, cmap="viridis", extent=(0, n, n, 0), interpolation="nearest")
-            axes[0].set(title=f"{layer}: who sees whom", xlabel="earlier token", ylabel="token")
-            whole = MaxNLocator(integer=True)
-            figure.colorbar(image, ax=axes[0], label="rounds and heads that see it", ticks=whole)
-            for r, row in enumerate(sizes):
-                axes[1].plot(np.arange(1, len(row) + 1), row, label=f"round {r}")
-            axes[1].axhline(n / sizes.shape[1], color="grey", linestyle=":", label="all alike")
-            axes[1].set(title="tokens in each bucket", xlabel="bucket, fullest first", yscale="symlog")
-            axes[1].set_ylim(bottom=0)
-            axes[1].legend(fontsize="small")
-            names = [f"round {r.round}" if r.round is not None else "together" for r in reach]
-            axes[2].bar(names, [r.top_found for r in reach], color=[*["C0"] * (len(reach) - 1), "C1"])
-            axes[2].set(title="share of the true top keys seen", ylim=(0, 1))
-            axes[2].tick_params(axis="x", rotation=45 if len(names) > 5 else 0)
-        save(figure, path)
+def plot_attention(layers: Sequence[LayerSummary], tokens: int, path: Path) -> None:
+    """A row a layer: who sees whom, how full the buckets are, what share of the true top keys is found."""
+    figure = Figure(figsize=(13, 3.6 * len(layers)), layout="constrained")
+    for axes, layer in zip(figure.subplots(len(layers), 3, squeeze=False), layers, strict=True):
+        shown = np.ma.masked_equal(layer.raster, 0)
+        image = axes[0].imshow(shown, cmap="viridis", extent=(0, tokens, tokens, 0), interpolation="nearest")
+        axes[0].set(title=f"{layer.layer}: who sees whom", xlabel="earlier token", ylabel="token")
+        whole = MaxNLocator(integer=True)
+        figure.colorbar(image, ax=axes[0], label="rounds and heads that see it", ticks=whole)
+        for r, row in enumerate(layer.sizes):
+            axes[1].plot(np.arange(1, len(row) + 1), row, label=f"round {r}")
+        axes[1].axhline(tokens / layer.sizes.shape[1], color="grey", linestyle=":", label="all alike")
+        axes[1].set(title="tokens in each bucket", xlabel="bucket, fullest first", yscale="symlog")
+        axes[1].set_ylim(bottom=0)
+        axes[1].legend(fontsize="small")
+        names = [f"round {r.round}" if r.round is not None else "together" for r in layer.reach]
+        axes[2].bar(names, [r.top_found for r in layer.reach], color=[*["C0"] * (len(names) - 1), "C1"])
+        axes[2].set(title="share of the true top keys seen", ylim=(0, 1))
+        axes[2].tick_params(axis="x", rotation=45 if len(names) > 5 else 0)
+    save(figure, path)

@@ -124,10 +124,9 @@ def copy(
     """0 w 0 w with w of `length` symbols; see the module's docstring."""
     row = len(alphabet.first) + 2 * (length + 1)
     count = max(1, min(MOST_SEQUENCES, DUPLICATE_TOKENS // row))
-    rows = []
-    for n in range(count):
-        w = alphabet.symbols[np.random.default_rng([seed, 0, length, n]).integers(0, len(alphabet.symbols), length)]
-        rows.append(np.concatenate([[*alphabet.first, alphabet.mark], w, [alphabet.mark], w]))
+    task, tokens = CopyTask(length, len(alphabet.symbols)), np.concatenate([[alphabet.mark], alphabet.symbols])
+    first = np.array(alphabet.first, np.int64)
+    rows = [np.concatenate([first, tokens[task.sequence(seed, 0, length, n)]]) for n in range(count)]
     right, nats = 0, 0.0
     for part in _on(model, np.stack(rows)).split(max(1, LONGEST_FORWARD // row)):
         a, b = answers(model, part, length, streamed)

@@ -6,30 +6,15 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from reformer import ReformerLM
-from reformer.rehash import FULL, MOST, Rounds, with_rounds
+from reformer.rehash import FULL, Rounds, with_rounds
 
 from reformer_cli.data.shards import TokenFiles
 from reformer_cli.evaluation import recall
 from reformer_cli.evaluation.recall import NEEDLE_SHORTEST, Alphabet, Outcome, Progress, Tokens, common_words, steps_to
 from reformer_cli.tokenizers.base import Tokenizer
-from reformer_cli.utils.errors import UserError
 
 Haystack = tuple[Tokens, list[str]]  # tokens to plant sentences in, and words to make sentences of
 Lengths = dict[str, list[int]]  # test -> how far it goes: w of copies, distances of pairs, lengths of texts
-
-
-def parse_rounds(text: str) -> list[Rounds]:
-    """'1,2,full' -> [1, 2, 'full']. Raises UserError."""
-    found: list[Rounds] = []
-    for part in text.split(","):
-        word = part.strip()
-        if word == FULL:
-            found.append(FULL)
-        elif word.isascii() and word.isdigit() and 1 <= int(word) <= MOST:
-            found.append(int(word))
-        else:
-            raise UserError(f"--n-hashes {word!r} is not a number from 1 to {MOST} or {FULL!r}", "such as 1,2,4,8,full")
-    return found
 
 
 def haystack_of(ids: Tokens, tokenizer: Tokenizer) -> Haystack:

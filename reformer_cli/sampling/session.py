@@ -74,6 +74,8 @@ def load(path: Path, texts: Sampler, made: list[Sample]) -> Path | None:
         )
     try:
         _stand(tensors, texts, made, about)
+    except UserError:
+        raise
     except (KeyError, ValueError, RuntimeError, TypeError, IndexError) as error:
         raise UserError(f"{path} is damaged ({_line(error)})", "choose another --session") from None
     return Path(about["output"]) if "output" in about else None

@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from reformer_cli.utils.console import reported
 from reformer_cli.utils.format import as_size, as_time
 
 EVERY_SECONDS = 10.0  # between lines where stderr is no terminal
@@ -40,7 +41,8 @@ class Display:
     def __init__(self, device: str, unit: str, silent: bool = False) -> None:
         self.device, self.unit, self.silent = device, unit, silent
         self.console = _Console(stderr=True, quiet=silent)
-        self.live = self.console.is_terminal and not silent
+        self.report = None if silent else reported()
+        self.live = self.console.is_terminal and not silent and self.report is None
         self.progress = Progress(TextColumn("{task.description}"), BarColumn(20), console=self.console)
         self.task = self.progress.add_task("starting", total=1.0)
         self.smooth: dict[str, float] = {}
@@ -62,6 +64,9 @@ class Display:
     def say(self, text: str) -> None:
         """A line that stays."""
         if self.gone:
+            return
+        if self.report is not None:
+            self.report(printable(text))
             return
         try:
             self.console.print(printable(text), markup=False, highlight=False, soft_wrap=True)

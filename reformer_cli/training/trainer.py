@@ -102,6 +102,8 @@ class Trainer:
             self.progress = train_state_of(meta["progress"])
             read(self.tensors())
             restore_random_states(meta["random"])
+        except UserError:
+            raise
         except (RuntimeError, KeyError, ValueError, TypeError) as error:
             raise UserError(
                 f"the checkpoint does not fit this run's config ({' '.join(str(error).split())[:400]})",

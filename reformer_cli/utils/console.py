@@ -4,11 +4,34 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+
+Report = Callable[[str], object]
+_report: ContextVar[Report | None] = ContextVar("report", default=None)
+
+
+@contextmanager
+def reporting_to(report: Report) -> Iterator[None]:
+    """What is said meanwhile, by this thread, is told to `report` in place of stderr."""
+    before = _report.set(report)
+    try:
+        yield
+    finally:
+        _report.reset(before)
+
+
+def reported() -> Report | None:
+    """What lines are told to in place of stderr, if anything."""
+    return _report.get()
 
 
 def say(text: str) -> None:
     """A line. A terminal that is gone, or a closed pipe, does not end what is going on."""
+    if (report := reported()) is not None:
+        report(text)
+        return
     try:
         print(text, file=sys.stderr, flush=True)
     except OSError:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-class UserError(Exception):
+class UserError(ValueError):
     """A mistake the user can mend. message: what is wrong, with its numbers; hint: what to do about it. silent: another
     process has said it."""
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from reformer_cli.utils.console import reported
 from reformer_cli.utils.format import as_time
 
 EVERY_SECONDS = 30.0  # between lines where stderr is no terminal
@@ -28,7 +29,7 @@ def shown(what: str, total: int | None, report: Callable[[str], None], unit: Uni
     total: None where it is not known. report writes a line, where there is no terminal for a bar.
     """
     console = Console(stderr=True)
-    if not console.is_terminal:
+    if not console.is_terminal or reported() is not None:
         yield _lines(what, total, report, unit)
         return
     columns = (

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
+from reformer import ReformerConfig
+
+from reformer_cli.data.batches import ValidationWindow, ValidationWindows
+from reformer_cli.data.dataset import Dataset, open_dataset
+from reformer_cli.data.text_chunks import check_readable, size_of
+from reformer_cli.evaluation.likelihood import ScoreSums, bin_range, encoded, pooled, score_pieces
+from reformer_cli.evaluation.scorers import DECODING, FORWARD, ContextRule
+from reformer_cli.evaluation.token_facts import Facts, facts_of
+from reformer_cli.tokenizers.base import Ids, Tokenizer, is_foreign
+from reformer_cli.tokenizers.sentencepiece import losses
 from reformer_cli.utils.console import say
 from reformer_cli.utils.errors import UserError
 from reformer_cli.utils.format import aligned, as_size, span
 from reformer_cli.utils.progress_bar import shown
+from reformer_cli.workflows.evaluate_images import scored_images
+from reformer_cli.workflows.open_model import OpenModel, check_length
+from reformer_cli.workflows.plot import plot_positions
+from reformer_cli.workflows.result import Result
 
-if TYPE_CHECKING:
-    from reformer import ReformerLM
-
-    from reformer_cli.data.batches import ValidationWindow, ValidationWindows
-    from reformer_cli.data.dataset import Dataset
-    from reformer_cli.evaluation.likelihood import ScoreSums
-    from reformer_cli.evaluation.scorers import ContextRule
-    from reformer_cli.evaluation.token_facts import Facts
-    from reformer_cli.runs.run import Run
-    from reformer_cli.tokenizers.base import Ids, Tokenizer
-
+MOST_TABLES = 3  # texts with a table each; more have a line each
 LABELS = {
     "nats_per_token": ("nats/token", 4),
     "perplexity": ("perplexity", 2),
@@ -35,22 +40,20 @@ OF_IMAGES = {"nats_per_token": ("nats/value", 4), "perplexity": ("perplexity", 2
 
 
 @dataclass
-class Perplexity:
+class PerplexityResult(Result):
     """The sums of each text that was scored, by its name; settings: how, for `--json`; rule: the same in words."""
 
     settings: dict[str, Any]
     rule: str
     by_position: bool = False
-    expected: int = 1  # texts that are scored
     texts: dict[str, ScoreSums] = field(default_factory=dict)
 
     @property
     def bits_per_byte(self) -> float:
         """Of all texts together."""
-        return float(self.as_dict()["bits_per_byte"])
+        return pooled([t.blocks for t in self._all])[0].bits_per_byte
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything that is known, by the names that `--json` prints."""
         each = {name: _record([sums], self.by_position) for name, sums in self.texts.items()}
         return _record(self._all, self.by_position) | self.settings | {"rule": self.rule, "files": each}
 
@@ -68,10 +71,8 @@ class Perplexity:
         parts += ["\n" + _position_table(self._all)] if self.by_position else []
         return "\n".join([*parts, "\n" + self.rule])
 
-    def plot(self, path: Path) -> None:
-        """Nats a token by position, as .svg, or .png and .pdf with matplotlib."""
-        from reformer_cli.workflows.plot import plot_positions
-
+    def _draw(self, path: Path) -> None:
+        """Nats a token by position."""
         plot_positions({name: _record([sums], True)["by_position"] for name, sums in self.texts.items()}, path)
 
     @property
@@ -79,51 +80,52 @@ class Perplexity:
         return list(self.texts.values())
 
 
-def perplexity(
-    run: Run, tokenizer: Tokenizer, model: ReformerLM, files: Sequence[str], *, context: int | None = None,
-    likelihood: str | None = None, by_position: bool = False, settings: dict[str, Any] | None = None,
-) -> tuple[Perplexity, Iterator[tuple[str, ScoreSums]]]:  # fmt: skip
-    """A result that fills as the iterator scores text after text: files, or what the run held out.
+def evaluate_perplexity(
+    opened: OpenModel, files: Sequence[str], *, context: int | None = None, likelihood: str | None = None,
+    by_position: bool = False, settings: dict[str, Any] | None = None,
+    on_text: Callable[[str], None] = lambda line: None,
+) -> tuple[PerplexityResult, BaseException | None]:  # fmt: skip
+    """Score files, or what the run held out. What goes wrong at a later file does not cost the figures of those before
+    it: it comes beside them.
 
-    context, likelihood: see `ContextRule`. Raises UserError for a run that held nothing out.
+    context, likelihood: see `ContextRule`; settings: of the model, for `as_dict`; on_text: is told of each text's
+    figures as soon as they are known. Raises UserError where nothing could be scored.
     """
-    from reformer_cli.evaluation.scorers import DECODING, FORWARD, ContextRule
-    from reformer_cli.workflows.evaluate_images import scored_images
-
+    run, model = opened.run, opened.model
     trained, images = run.config.data.context, run.config.data.image_size is not None
+    if likelihood not in (None, DECODING, FORWARD):
+        raise UserError(f"--likelihood {likelihood!r} is not known", f"use {DECODING} or {FORWARD}")
     rule = ContextRule.for_model(model.config, trained, context, likelihood)
     if images and context is None:
         rule = ContextRule.for_images(model.config, trained, likelihood)
-    windows: Sequence[ValidationWindow] = [] if files else held_out(run, tokenizer, rule.context or trained)
+    windows: Sequence[ValidationWindow] = [] if files else held_out(opened, rule.context or trained)
     if windows and not images:
         say(f"scoring the held-out last part of {len(windows)} {'text' if len(windows) == 1 else 'texts'}")
     how = {"context": rule.context, "likelihood": FORWARD if rule.forward else DECODING} | (settings or {})
-    join = run.config.data.unwrap == "join"
-    words = rule.rule(model.config, images) + (JOINED if join else "")
-    result = Perplexity(how, words, by_position, 1 if images else len(files or windows))
-
-    def scored() -> Iterator[tuple[str, ScoreSums]]:
-        given = (model, tokenizer, list(files), windows, rule)
-        for name, sums in scored_images(run, *given) if images else scored_texts(*given, join):
+    words = rule.rule(model.config, images) + (JOINED if opened.joins else "")
+    result = PerplexityResult(how, words, by_position)
+    told = table if images or len(files or windows) <= MOST_TABLES else line
+    try:
+        for name, sums in (scored_images if images else scored_texts)(opened, files, windows, rule):
             result.texts[name := _unlike(name, result.texts)] = sums
-            yield name, sums
+            on_text(told(name, [sums]))
+    except (UserError, OSError, KeyboardInterrupt) as error:
+        if not result.texts:
+            raise
+        return result, error
+    return result, None
 
-    return result, scored()
 
-
-def prepared_text(run: Run, tokenizer: Tokenizer) -> Dataset:
+def prepared_text(opened: OpenModel) -> Dataset:
     """The text that a run was trained on. Raises UserError where it has changed."""
-    from reformer_cli.data.dataset import open_dataset
+    config = opened.run.config
+    return open_dataset(config.data, say, opened.tokenizer, config.corpus_digest)
 
-    return open_dataset(run.config.data, say, tokenizer, run.config.corpus_digest)
 
-
-def held_out(run: Run, tokenizer: Tokenizer, context: int | None) -> ValidationWindows:
+def held_out(opened: OpenModel, context: int | None) -> ValidationWindows:
     """What a run never trained on, each part after up to `context` tokens of its document (None: all of them)."""
-    from reformer_cli.data.batches import ValidationWindows
-
-    dataset = prepared_text(run, tokenizer)
-    windows = ValidationWindows(dataset.tokens, len(dataset.tokens.train) if context is None else context)
+    tokens = prepared_text(opened).tokens
+    windows = ValidationWindows(tokens, len(tokens.train) if context is None else context)
     if not windows:
         raise UserError("the run held nothing out (data.val_fraction is 0)", "name the files to score")
     return windows
@@ -161,8 +163,6 @@ def _labels(texts: list[ScoreSums]) -> dict[str, tuple[str, int]]:
 
 def _record(texts: list[ScoreSums], by_position: bool) -> dict[str, Any]:
     """Figures of texts together by the names that `--json` prints."""
-    from reformer_cli.evaluation.likelihood import bin_range, pooled
-
     score, intervals = pooled([t.blocks for t in texts])
     record: dict[str, Any] = score.as_dict()
     if texts[0].images:  # of which a dimension is a byte
@@ -202,37 +202,27 @@ def _position_table(texts: list[ScoreSums]) -> str:
 
 
 def scored_texts(
-    model: ReformerLM, tokenizer: Tokenizer, files: list[str], windows: Sequence[ValidationWindow], rule: ContextRule,
-    join: bool,
-) -> Iterator[tuple[str, ScoreSums]]:  # fmt: skip
-    """Each text with its sums. join: lines of its paragraphs become one first, as the run read its corpus."""
-    import torch
-
-    from reformer_cli.data.text_chunks import check_readable, read_pieces, size_of
-    from reformer_cli.evaluation.likelihood import encoded, score_pieces
-    from reformer_cli.evaluation.token_facts import facts_of
-
-    limit, context = model.config.max_length, rule.context
-    if limit is not None and (context or 0) > limit:
-        raise UserError(f"--context {context:,} exceeds the {limit:,} positions of this model")
+    opened: OpenModel, files: Sequence[str], windows: Sequence[ValidationWindow], rule: ContextRule
+) -> Iterator[tuple[str, ScoreSums]]:
+    """Each text with its sums."""
+    tokenizer, model = opened.tokenizer, opened.model
+    use = f"use --context {model.config.max_length}"
+    check_length(model.config, rule.context or 0, "--context", use)
     for name in files:
         check_readable(name)
     for name in files:
-        pieces: Iterable[tuple[Ids, Facts]] = encoded(tokenizer, _noted(tokenizer, name, read_pieces(name, join=join)))
-        if limit is not None and context is None:
-            pieces = _fitting(pieces, name, limit)
-        reader = rule.scorer(model, torch.tensor([tokenizer.end]))
+        pieces: Iterable[tuple[Ids, Facts]] = encoded(tokenizer, _noted(tokenizer, name, opened.pieces(name)))
+        if model.config.max_length is not None and rule.context is None:
+            pieces = _fitting(pieces, name, model.config)
+        scorer = rule.scorer(model, torch.tensor([tokenizer.end]))
         with shown(f"scoring {name}", size_of(name), say, as_size) as advance:
-            sums = score_pieces(reader, pieces, 0, advance)
+            sums = score_pieces(scorer, pieces, 0, advance)
         if not sums.score.tokens:
             raise UserError(f"{name} is empty", "there is nothing to score")
         yield name, sums
     for w in windows:
-        if limit is not None and context is None and len(w.prefix) + len(w.scored) > limit:
-            raise UserError(
-                f"{len(w.prefix) + len(w.scored):,} tokens exceed the {limit:,} positions of this model",
-                f"use --context {limit}",
-            )
+        if rule.context is None:
+            check_length(model.config, len(w.prefix) + len(w.scored), w.name, use)
         ids = w.scored.numpy().astype("int32")
         facts = facts_of(tokenizer.decode(ids), ids, tokenizer.byte_lengths())
         with shown(f"scoring {w.name}", w.text.bytes, say, as_size) as advance:
@@ -242,9 +232,6 @@ def scored_texts(
 
 def _noted(tokenizer: Tokenizer, name: str, pieces: Iterable[str]) -> Iterator[str]:
     """The pieces of a text; says what a tokenizer from elsewhere loses of the first, or that it does not know it."""
-    from reformer_cli.tokenizers.base import is_foreign
-    from reformer_cli.tokenizers.sentencepiece import losses
-
     for n, piece in enumerate(pieces):
         if n == 0 and not tokenizer.lossless and (lost := losses(tokenizer, piece)):
             say(f"note: the tokenizer loses of {name} {lost}; what is lost is not predicted, and counts as bytes")
@@ -253,14 +240,11 @@ def _noted(tokenizer: Tokenizer, name: str, pieces: Iterable[str]) -> Iterator[s
         yield piece
 
 
-def _fitting(pieces: Iterable[tuple[Ids, Facts]], name: str, limit: int) -> list[tuple[Ids, Facts]]:
+def _fitting(pieces: Iterable[tuple[Ids, Facts]], name: str, config: ReformerConfig) -> list[tuple[Ids, Facts]]:
     """All pieces of a text that a model with numbered positions can read at once. Raises UserError for more."""
     found, count = [], 1
     for piece in pieces:
         found.append(piece)
         count += len(piece[0])
-        if count > limit:
-            raise UserError(
-                f"{name} has more tokens than the {limit:,} positions of this model", f"use --context {limit}"
-            )
+        check_length(config, count, f"{name} is too long", f"use --context {config.max_length}")
     return found

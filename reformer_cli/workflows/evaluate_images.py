@@ -3,73 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
 
+import numpy as np
+import torch
+
+from reformer_cli.data.batches import ValidationWindow
+from reformer_cli.data.dataset import options_of
+from reformer_cli.data.scan import reread, scanned
+from reformer_cli.evaluation.likelihood import ScoreSums
+from reformer_cli.evaluation.scorers import ContextRule
+from reformer_cli.tokenizers.base import Ids
 from reformer_cli.utils.console import say
 from reformer_cli.utils.errors import UserError
 from reformer_cli.utils.progress_bar import shown
-
-if TYPE_CHECKING:
-    from reformer import ReformerLM
-
-    from reformer_cli.data.batches import ValidationWindow
-    from reformer_cli.evaluation.likelihood import ScoreSums
-    from reformer_cli.evaluation.scorers import ContextRule
-    from reformer_cli.runs.run import Run
-    from reformer_cli.tokenizers.base import Ids, Tokenizer
+from reformer_cli.workflows.open_model import OpenModel
 
 
 def scored_images(
-    run: Run,
-    model: ReformerLM,
-    tokenizer: Tokenizer,
-    files: list[str],
-    windows: Sequence[ValidationWindow],
-    reading: ContextRule,
+    opened: OpenModel, files: Sequence[str], windows: Sequence[ValidationWindow], rule: ContextRule
 ) -> Iterator[tuple[str, ScoreSums]]:
     """Each file or folder, or all that was held out, with the sums over its images, read as for training."""
-    from reformer_cli.data.dataset import options_of
-    from reformer_cli.data.scan import reread, scanned
-
-    data = run.config.data
-    if (reading.context or 0) > 2 * data.context:
-        raise UserError(
-            f"--context {reading.context:,} exceeds the {data.context:,} values of an image", "leave it out"
-        )
+    data = opened.run.config.data
+    if (rule.context or 0) > 2 * data.context:
+        raise UserError(f"--context {rule.context:,} exceeds the {data.context:,} values of an image", "leave it out")
     for name in files:
         with scanned([name], options_of(data), data.num_workers, say) as found:
             found.check(data.errors)
             if found.replaced:
                 say(f"warning: {found.replaced:,} images were converted; the first: {found.notes[0]}")
             images = (
-                tokenizer.encode("".join(pieces))
+                opened.tokenizer.encode("".join(pieces))
                 for _, source, record in found.files()
                 for *_, pieces in reread(source, record, found.options)
             )
-            yield name, _tally(model, tokenizer, images, found.documents, reading)
+            yield name, _sums(opened, images, found.documents, rule)
     if windows:
         held = (w.scored.numpy().astype("int32") for w in windows)
-        yield f"{len(windows):,} images (held out)", _tally(model, tokenizer, held, len(windows), reading)
+        yield f"{len(windows):,} images (held out)", _sums(opened, held, len(windows), rule)
 
 
-def _tally(
-    model: ReformerLM, tokenizer: Tokenizer, images: Iterable[Ids], count: int, reading: ContextRule
-) -> ScoreSums:
-    import numpy as np
-    import torch
-
-    from reformer_cli.evaluation.likelihood import ScoreSums
-
-    tally = ScoreSums(images=True)
+def _sums(opened: OpenModel, images: Iterable[Ids], count: int, rule: ContextRule) -> ScoreSums:
+    found = ScoreSums(images=True)
     with shown("scoring", count, say, lambda n: f"{n:,.0f} images") as advance:
         for ids in images:
-            tally.another()
-            reader = reading.scorer(model, torch.tensor([tokenizer.end]))
+            found.another()
+            scorer = rule.scorer(opened.model, torch.tensor([opened.tokenizer.end]))
             facts = np.zeros((len(ids), 3))
             facts[:, 0] = 1  # a byte each, of no character or word
-            for start in range(0, len(ids), reader.at_once):
-                here = slice(start, start + reader.at_once)
-                nats = reader.score(torch.from_numpy(ids[here].astype(np.int64)))
-                tally.add(facts[here], nats.numpy())
+            for start in range(0, len(ids), scorer.at_once):
+                here = slice(start, start + scorer.at_once)
+                nats = scorer.score(torch.from_numpy(ids[here].astype(np.int64)))
+                found.add(facts[here], nats.numpy())
             advance(1)
-    return tally
+    return found

@@ -16,15 +16,21 @@ if TYPE_CHECKING:
     from reformer_cli.runs.run import Run
     from reformer_cli.tokenizers.base import Tokenizer
 
+CARD = "README.md"
+WRITTEN = {
+    CARD, "config.yaml", "config.json", "model.safetensors", "state_dict.pt", "tokenizer.model", "tokenizer.json",
+    "tokenizer_config.json", "reformer_tokenizer.model", "spiece.model",
+}  # fmt: skip  # what any format writes
 Format = Literal["transformers", "safetensors", "state-dict"]
 
 
 def export_run(
     run: Run, folder: Path, form: Format = "safetensors", *, hash_seed: str | None = None, licence: str = "unknown",
-    data_licence: str = "unknown",
+    data_licence: str = "unknown", overwrite: bool = False,
 ) -> None:  # fmt: skip
     """Write best weights, config, tokenizer and model card, whole or not at all. Raises UserError for a folder that
-    holds something, and for a model that transformers cannot compute, with all the reasons."""
+    holds something (overwrite: anything but an older export), and for a model that transformers cannot compute, with
+    all the reasons."""
     from reformer_cli.convert.model_card import Licences, model_card
 
     licences = Licences(licence, data_licence)
@@ -32,8 +38,7 @@ def export_run(
         raise UserError("; ".join(faults), "such as mit, cc-by-4.0 or unknown")
     if hash_seed is not None and form != "transformers":
         raise UserError(f"--hash-seed {hash_seed} is for --format transformers, not {form}", "leave it out")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} exists and is not empty", "name another folder")
+    _check_free(folder, overwrite)
     tokenizer, model = run.tokenizer(), run.load_model()
     write, notes = _writer(run, model, tokenizer, form, hash_seed)
     parameters = sum(p.numel() for p in model.parameters())
@@ -41,12 +46,30 @@ def export_run(
     def fill(aside: Path) -> None:
         write(aside)
         card = model_card(run, tokenizer, parameters, form, licences, notes)
-        (aside / "README.md").write_text(card, "utf-8")
+        (aside / CARD).write_text(card, "utf-8")
 
     write_folder(folder, fill)
     for note in notes:
         say(f"note: {note}")
     say(f"{folder}: {', '.join(sorted(p.name for p in folder.iterdir()))}")
+
+
+def _check_free(folder: Path, overwrite: bool) -> None:
+    """Raises UserError where writing would lose what somebody else has put there."""
+    from reformer_cli.convert.model_card import is_exports
+
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not folder.is_dir() or not overwrite:
+        raise UserError(
+            f"{folder} exists and is not empty", "name another folder, or add --overwrite for an old export"
+        )
+    strange = sorted(p.name for p in folder.iterdir() if p.name not in WRITTEN or not p.is_file())
+    if strange or not is_exports(folder / CARD):
+        what = f"it holds {strange[0]}" if strange else f"its {CARD} is another's"
+        raise UserError(
+            f"--overwrite replaces older exports alone, and {folder} is none: {what}", "name another folder"
+        )
 
 
 def _writer(

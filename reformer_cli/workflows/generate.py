@@ -15,10 +15,10 @@ from reformer_cli.utils.devices import backend_reason, pick_device
 from reformer_cli.utils.errors import UserError
 from reformer_cli.utils.files import check_free
 from reformer_cli.utils.progress_bar import shown
-from reformer_cli.workflows.open_model import check_memory, decoding_note, refused, rehashed
+from reformer_cli.workflows.open_model import check_length, check_memory, decoding_note, refused, rehashed
 
 if TYPE_CHECKING:
-    from reformer import ReformerLM
+    from reformer import ReformerConfig, ReformerLM
 
     from reformer_cli.runs.run import Run
     from reformer_cli.sampling.generate import Sample
@@ -102,7 +102,7 @@ def generate(run: Run, config: SamplingConfig, request: Request, sink: Sink, dev
     ids = tokenizer.prompt(request.prompt, first=not request.goes_on).tolist()
     if is_foreign(tokenizer, request.prompt):
         say("note: the model's vocabulary does not know the script of the prompt, and spells its characters out")
-    check_length(1 + len(ids) + config.max_tokens, 1 + len(ids), model_config.max_length)
+    check_room(model_config, 1 + len(ids), config.max_tokens)
     where = pick_device(device)
     hashed = model_config
     if request.far_buckets is not None:
@@ -119,13 +119,10 @@ def generate(run: Run, config: SamplingConfig, request: Request, sink: Sink, dev
     return _draw(model, tokenizer, ids, config, bias, request, sink)
 
 
-def check_length(total: int, prompt: int, limit: int | None) -> None:
+def check_room(config: ReformerConfig, prompt: int, new: int) -> None:
     """Refuse what the model's positions cannot number, before any work."""
-    if limit is not None and total > limit:
-        raise UserError(
-            f"a prompt of {prompt:,} tokens and {total - prompt:,} new ones exceed the model's {limit:,} positions",
-            "shorten the prompt, lower --max-tokens, or train with positions: rotary",
-        )
+    hint = "shorten the prompt, lower --max-tokens, or train with positions: rotary"
+    check_length(config, prompt + new, f"a prompt of {prompt:,} tokens and {new:,} new ones", hint)
 
 
 def _draw(
@@ -182,8 +179,7 @@ def _started(sampler: Sampler, tokenizer: Tokenizer, ids: list[int], request: Re
         elif all(one.finish_reason == "end" for one in samples):
             raise UserError(f"the text in {request.session} has ended", "give a --prompt that another begins with")
     new = ids if goes_on else [sampler.end, *ids]
-    limit = sampler.model.config.max_length
-    check_length(len(sampler.histories[0].tokens) + len(new) + sampler.config.max_tokens, len(new), limit)
+    check_room(sampler.model.config, len(sampler.histories[0].tokens) + len(new), sampler.config.max_tokens)
     sink.begin(goes_on)
     if new:
         with reading(len(new)) as advance:

@@ -39,7 +39,8 @@ def generate_images(
     length = run.config.data.context
     where = pick_device(device)
     check_memory(run.config.model, length, config.num_samples, where)
-    tokenizer, model = open_model(run, where)
+    opened = open_model(run, where, images=True)
+    tokenizer, model = opened.tokenizer, opened.model
     if note := decoding_note(run.config.model):
         say(note)
     known = given.reshape(-1).tolist()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,27 +19,44 @@ if TYPE_CHECKING:
     from reformer_cli.tokenizers.base import Tokenizer
 
 
-def open_run(run: Path | None, images: bool = False) -> Run:
-    """A run. images: whether it may have been trained on images, else UserError."""
-    from reformer_cli.runs.run import Run
+@dataclass(frozen=True)
+class OpenModel:
+    """A run, its tokenizer, and its best weights on a device."""
 
-    opened = Run.open(run)
-    if not images and opened.config.data.image_size is not None:
-        raise UserError(f"{opened.path} was trained on images", "they have `reformer evaluate perplexity`")
-    return opened
+    run: Run
+    tokenizer: Tokenizer
+    model: ReformerLM
+
+    @property
+    def joins(self) -> bool:
+        """Whether the run read its corpus with the lines of paragraphs joined (data.unwrap)."""
+        return self.run.config.data.unwrap == "join"
+
+    def pieces(self, file: str) -> Iterator[str]:
+        """The text of a file as the run would have read it, see `read_pieces`."""
+        from reformer_cli.data.text_chunks import read_pieces
+
+        return read_pieces(file, join=self.joins)
 
 
 def open_model(
-    run: Run, device: str = "auto", *, n_hashes: int | None = None, far_buckets: int | None = None
-) -> tuple[Tokenizer, ReformerLM]:
-    """A run's tokenizer and best weights on a device that can compute them, with other hash rounds (None: as trained).
+    run: str | Path | Run | None, device: str = "auto", *, n_hashes: int | None = None, far_buckets: int | None = None,
+    images: bool = False,
+) -> OpenModel:  # fmt: skip
+    """The model of a run (None: of the newest) on a device that can compute it, with other hash rounds (None: as
+    trained). images: whether it may be one of images.
 
-    Raises UserError for what the model cannot have.
+    Raises UserError for no run, one of images that may not be, and for what the model cannot have.
     """
+    from reformer_cli.runs.run import Run
+
+    opened = run if isinstance(run, Run) else Run.open(Path(run) if run is not None else None)
+    if not images and opened.config.data.image_size is not None:
+        raise UserError(f"{opened.path} was trained on images", "they have `reformer evaluate perplexity`")
     where = pick_device(device)
-    backend_reason(run.config.model, where)
-    tokenizer, model = run.tokenizer(), run.load_model(where)
-    return tokenizer, rehashed(model, n_hashes, far_buckets)
+    backend_reason(opened.config.model, where)
+    tokenizer, model = opened.tokenizer(), opened.load_model(where)
+    return OpenModel(opened, tokenizer, rehashed(model, n_hashes, far_buckets))
 
 
 def rehashed(model: ReformerLM, n_hashes: int | None, far_buckets: int | None) -> ReformerLM:
@@ -61,6 +79,12 @@ def refused(what: str, hint: str = "") -> Iterator[None]:
         yield
     except ValueError as error:
         raise UserError(f"{what}: {error}", hint or (f"or leave {what} out" if what.startswith("--") else "")) from None
+
+
+def check_length(config: ReformerConfig, tokens: int, what: str, hint: str) -> None:
+    """Raises UserError where a model's positions cannot number so many tokens: what they are, and what to do."""
+    with refused(what, hint):
+        config.check_length(tokens)
 
 
 def check_memory(config: ReformerConfig, tokens: int, samples: int, device: str) -> None:

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reformer_cli.report.panels import Panel, panels_svg
 from reformer_cli.utils.files import write_file
+from reformer_cli.workflows.result import has_matplotlib
 
 if TYPE_CHECKING:
     from reformer_cli.evaluation.context_curve import Curve
     from reformer_cli.evaluation.recall import Outcome
-
-
-def has_matplotlib() -> bool:
-    return importlib.util.find_spec("matplotlib") is not None
 
 
 def plot_positions(texts: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:

@@ -2,43 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, overload
 
+from reformer_cli.config.schema import RunConfig
 from reformer_cli.sampling.config import SamplingConfig
 from reformer_cli.sampling.generate import Sample, generate, new_samples, stream_samples
 from reformer_cli.sampling.history import TextBias
 from reformer_cli.sampling.sampler import Sampler
-from reformer_cli.workflows.evaluate import Perplexity, perplexity
+from reformer_cli.utils.errors import UserError
+from reformer_cli.workflows.evaluate import PerplexityResult, evaluate_perplexity
+from reformer_cli.workflows.evaluate_attention import evaluate_attention
+from reformer_cli.workflows.evaluate_context import evaluate_context
+from reformer_cli.workflows.evaluate_recall import evaluate_recall
 from reformer_cli.workflows.export import Format, export_run
-from reformer_cli.workflows.generate import check_length
-from reformer_cli.workflows.open_model import open_model, open_run
+from reformer_cli.workflows.generate import check_room
+from reformer_cli.workflows.open_model import OpenModel, open_model
+from reformer_cli.workflows.result import Result
 
-if TYPE_CHECKING:
-    from reformer import ReformerLM
-
-    from reformer_cli.config.schema import RunConfig
-    from reformer_cli.runs.run import Run
-    from reformer_cli.tokenizers.base import Tokenizer
-
+Files = str | Path | Sequence[str | Path] | None
 Bias = Sequence[tuple[str, float]]  # texts, and what is added to the logits of tokens that complete them
 
 
-@dataclass(frozen=True)
-class TextModel:
+class TextModel(OpenModel):
     """A run, its best weights on a device, and its tokenizer."""
-
-    run: Run
-    tokenizer: Tokenizer
-    model: ReformerLM
 
     @classmethod
     def open(cls, run: str | Path | None = None, device: str = "auto") -> TextModel:
         """The model of a run directory; None: of the newest under runs/. Raises UserError where there is none."""
-        opened = open_run(Path(run) if run is not None else None)
-        return cls(opened, *open_model(opened, device))
+        return cls(**vars(open_model(run, device)))
 
     @property
     def config(self) -> RunConfig:
@@ -68,7 +61,7 @@ class TextModel:
         if config.num_beams > 1:
             raise ValueError("beams are searched by reformer_cli.sampling.beam_search")
         ids = [self.tokenizer.end, *self.tokenizer.prompt(prompt).tolist()]
-        check_length(len(ids) + config.max_tokens, len(ids), self.model.config.max_length)
+        check_room(self.model.config, len(ids), config.max_tokens)
         sampler = Sampler(
             self.model, config, self.tokenizer.end, TextBias(logit_bias, self.tokenizer) if logit_bias else None
         )
@@ -88,23 +81,46 @@ class TextModel:
         """Pieces of one continuation, each as soon as it is certain."""
         return generate(self.model, self.tokenizer, prompt, stop=stop, bias=logit_bias, **sampling)
 
+    @overload
     def evaluate(
-        self, files: str | Path | Sequence[str | Path] | None = None, *, context: int | None = None,
-        by_position: bool = False,
-    ) -> Perplexity:  # fmt: skip
-        """How well the model predicts files, or what the run held out: bits_per_byte, as_dict(), rows(), plot(path).
+        self, files: Files = None, *, context: int | None = None, by_position: bool = False
+    ) -> PerplexityResult: ...
 
-        context: let each token see fewer than so many before it; None: all.
+    @overload
+    def evaluate(
+        self, files: Files = None, *, context: int | None = None, tests: str | Sequence[str], by_position: bool = False
+    ) -> Any: ...
+
+    def evaluate(
+        self, files: Files = None, *, context: int | None = None, tests: str | Sequence[str] = ("perplexity",),
+        by_position: bool = False,
+    ) -> Any:  # fmt: skip
+        """Measure the model on files, or on what the run held out: a Result (print it, as_dict(), rows(), plot(path)),
+        or of several tests a dict of them by name.
+
+        tests: perplexity (which has bits_per_byte), context, recall, attention; the last two take one file. context, of
+        perplexity: let each token see fewer than so many before it, None: all; by_position: its figures by place, too.
         """
-        named = [files] if isinstance(files, (str, Path)) else files or ()
-        result, scored = perplexity(
-            self.run, self.tokenizer, self.model, [str(name) for name in named], context=context,
-            by_position=by_position,
-        )  # fmt: skip
-        for _ in scored:
-            pass
+        names = [str(name) for name in ([files] if isinstance(files, (str, Path)) else files or ())]
+        one = names[0] if names else None
+        run: dict[str, Callable[[], Result]] = {
+            "perplexity": lambda: self._perplexity(names, context, by_position),
+            "context": lambda: evaluate_context(self, names),
+            "recall": lambda: evaluate_recall(self, one),
+            "attention": lambda: evaluate_attention(self, one),
+        }
+        wanted = [tests] if isinstance(tests, str) else list(tests)
+        if wrong := [test for test in wanted if test not in run]:
+            raise UserError(f"the test {wrong[0]} is not known", f"use {', '.join(run)}")
+        found = {test: run[test]() for test in wanted}
+        return found if len(found) != 1 else found[wanted[0]]
+
+    def _perplexity(self, files: list[str], context: int | None, by_position: bool) -> PerplexityResult:
+        result, fault = evaluate_perplexity(self, files, context=context, by_position=by_position)
+        if fault is not None:
+            raise fault
         return result
 
-    def export(self, folder: str | Path, format: Format = "safetensors") -> None:
+    def export(self, folder: str | Path, format: Format = "safetensors", *, overwrite: bool = False) -> None:
         """Write the model for other programs: what `reformer export` does."""
-        export_run(self.run, Path(folder), format)
+        export_run(self.run, Path(folder), format, overwrite=overwrite)

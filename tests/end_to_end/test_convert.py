@@ -45,7 +45,7 @@ def test_an_imported_model_generates_and_is_scored(reformer: Program, imported: 
     assert "the tokenizer loses" in scored.err
     assert "500 line breaks" in scored.err
     too_long = reformer("generate", "--run", imported, "--max-tokens", 129)
-    assert "exceed the model's 128 positions" in too_long.error
+    assert "exceed the 128 positions of this model" in too_long.error
 
 
 def test_what_has_no_counterpart_is_told(reformer: Program, there: Path) -> None:
@@ -203,7 +203,7 @@ def test_a_run_of_ours_goes_on_with_another_text(reformer: Program, run: Path, t
         (["d_model=48"], ["embedding is [320, 24] in", "[320, 48] with these settings", "axial_dims"]),
         (["data.vocab_size=500"], ["brings its tokenizer (sentencepiece, 320 ids)", "leave out data.vocab_size"]),
         (["axial_shape=[8,32]"], ["axial.tables.1 is [16, 16] in", "[32, 16]", "only the first axis"]),
-        (["context=256"], ["data.context 256 exceeds the 128 positions", "model.positions: none", "[16, 16]"]),
+        (["context=256"], ["data.context: 256 tokens exceed the 128 positions", "model.positions: none", "[16, 16]"]),
         (["n_layers=3"], ["layers.2.0.project.weight is not in"]),
     ],
     ids=lambda x: x[0] if isinstance(x[0], str) and "=" in x[0] else "",
@@ -248,6 +248,21 @@ def test_mistakes(
     names = {"THERE": there, "RUN": run, "TEXT": text, "IN": imported}
     assert said in reformer(*(names.get(a, a) for a in arguments)).error
     assert not Path("x").exists()
+
+
+def test_overwrite_replaces_an_export_and_nothing_else(reformer: Program, run: Path) -> None:
+    """It deletes a folder: one that holds anything of the user's must stay."""
+    options = ["export", run, "out", "--format"]
+    assert reformer(*options, "safetensors").status == 0
+    assert "add --overwrite" in reformer(*options, "state-dict").error
+    assert reformer(*options, "state-dict", "--overwrite").status == 0
+    assert {p.name for p in Path("out").iterdir()} == {"README.md", "config.yaml", "state_dict.pt", "tokenizer.model"}
+    Path("out/notes.txt").write_text("mine")
+    assert "holds notes.txt" in reformer(*options, "safetensors", "--overwrite").error
+    Path("out/notes.txt").rename("notes.txt")
+    Path("out/README.md").write_text("mine")
+    assert "its README.md is another's" in reformer(*options, "safetensors", "--overwrite").error
+    assert Path("out/state_dict.pt").exists()
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", "{}", '{"model_type": "gpt2"}', "\xff", "[" * 100_000])

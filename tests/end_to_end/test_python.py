@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import reformer_cli as rc
+
 PAGE = Path(__file__).parents[2] / "docs" / "python.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.S)
 
@@ -21,8 +23,8 @@ def run(code: str, folder: Path) -> str:
 
 @pytest.mark.slow
 def test_the_copy_task_is_learnt(tmp_path: Path) -> None:
-    assert len(BLOCKS[0].splitlines()) <= 40
-    printed = run(BLOCKS[0], tmp_path)
+    assert len(BLOCKS[1].splitlines()) <= 40
+    printed = run(BLOCKS[1], tmp_path)
     share = re.search(r"copied right: (\d+) %", printed)
     assert share, printed
     assert int(share.group(1)) >= 90
@@ -30,8 +32,13 @@ def test_the_copy_task_is_learnt(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_other_pieces_run_after_it(tmp_path: Path) -> None:
-    assert len(BLOCKS) > 1
-    run("\n".join(BLOCKS), tmp_path)
+    run("\n".join(BLOCKS[1:]), tmp_path)
+
+
+def test_text_from_python_and_every_public_name(tmp_path: Path) -> None:
+    shown = set(re.findall(r"\brc\.(\w+)", BLOCKS[0]))
+    assert shown == set(rc.__all__)
+    assert "bits/byte" in run(BLOCKS[0], tmp_path)
 
 
 def test_the_readmes_piece_runs(tmp_path: Path) -> None:

@@ -14,11 +14,16 @@ import reformer_cli as rc
 SMALL = {"model.d_model": 16, "model.n_layers": 1, "model.d_head": 8, "data.context": 32, "train.batch_size": 2}
 
 
-def test_train_load_generate_stream_and_evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_train_load_generate_stream_and_evaluate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     text = "She opened the door, and with it the window; every name that is bound frees another.\n" * 30
     Path("novel.txt").write_text(text)
-    model = rc.train("novel.txt", steps=2, settings=SMALL)
+    said: list[str] = []
+    model = rc.train("novel.txt", steps=2, settings=SMALL, report=said.append)
+    assert any("parameters" in line for line in said)
+    assert any("finished: 2 steps" in line for line in said)
     asked = {"max_tokens": 20, "temperature": 0.8, "top_p": 0.9, "seed": 7}
     written = model.generate("She opened", **asked)
     assert isinstance(written, str)
@@ -34,13 +39,30 @@ def test_train_load_generate_stream_and_evaluate(tmp_path: Path, monkeypatch: py
     assert "bits/byte" in str(found)
     model.evaluate("novel.txt", by_position=True).plot(Path("p.svg"))
     assert "<svg" in Path("p.svg").read_text()
+    several = model.evaluate("novel.txt", tests=("context", "recall", "attention"))
+    assert list(several) == ["context", "recall", "attention"]
+    for result in several.values():
+        assert isinstance(result, rc.Result)
+        assert result.as_dict()
+        assert result.rows()
+        assert str(result)
+    several["context"].plot("c.svg")
+    assert "<svg" in Path("c.svg").read_text()
+    with pytest.raises(rc.UserError, match="no known ending"):
+        found.plot("p.jpeg2")
+    with pytest.raises(ValueError, match="the test pass is not known"):
+        model.evaluate("novel.txt", tests="pass")
     model.export("out")
+    with pytest.raises(rc.UserError, match="not empty"):
+        model.export("out")
+    model.export("out", overwrite=True)
     assert ReformerLM.from_pretrained("out").config == model.model.config
     with pytest.raises(ValueError, match="surprise"):
         model.generate("a", surprise=1)
     with pytest.raises(rc.UserError):
         rc.load("nowhere")
-    assert rc.train(resume=True, run=model.path, steps=3).path == model.path
+    assert rc.train(resume=True, run=model.path, steps=3, report=said.append).path == model.path
+    assert capsys.readouterr().out == ""
 
 
 def test_importing_it_loads_no_torch() -> None:

@@ -1,22 +1,19 @@
-"""What the evaluate commands share: an open run, its held-out text, a progress bar, tables as CSV, pictures."""
+"""What the evaluate commands share: their options, the checks of these, and how a result is shown."""
 
 from __future__ import annotations
 
-import csv
-import importlib.util
+import csv as csv_
 import json as json_
 import sys
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Annotated
 
 import typer
 
 from reformer_cli.utils.devices import keep_freed_memory
 from reformer_cli.utils.errors import UserError
 from reformer_cli.utils.files import check_free
-
-PICTURES = (".png", ".svg", ".pdf")
+from reformer_cli.workflows.result import Result, check_picture
 
 FilesArgument = Annotated[
     list[str] | None,
@@ -32,54 +29,44 @@ PlotOption = Annotated[
     Path | None,
     typer.Option("--plot", metavar="FILE", help="Write a picture too: .svg; with the extra plots .png or .pdf too."),
 ]
-SeedOption = Annotated[int, typer.Option(min=0, help="Seed of what is drawn.")]
+RoundsOption = Annotated[
+    int | None, typer.Option(min=1, max=64, help="Hash rounds instead of those that the model was trained with.")
+]
 
 
-class Result(Protocol):
-    """What was measured, for programs and for people."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """For `--json`."""
-
-    def rows(self) -> list[dict[str, Any]]:
-        """For `--csv`."""
-
-
-def begin(json: bool, csv: bool, plot: Path | None = None, overwrite: bool = False, matplotlib: bool = False) -> None:
-    """What is wrong with the options, found before anything is computed. matplotlib: whether no picture can be drawn
-    without it."""
+def check(json: bool, csv: bool, plot: Path | None = None, overwrite: bool = False, drawn_by_us: bool = True) -> None:
+    """What is wrong with the options, found before anything is computed. drawn_by_us: see `check_picture`."""
     keep_freed_memory()
     if json and csv:
         raise UserError("--json and --csv exclude each other", "give one of them")
-    if plot is None:
-        return
-    if plot.suffix.lower() not in PICTURES:
-        raise UserError(f"--plot {plot} has no known ending", f"use one of {', '.join(PICTURES)}")
-    check_free(plot, overwrite, "--plot")
-    if importlib.util.find_spec("matplotlib") is None and (matplotlib or plot.suffix.lower() != ".svg"):
-        other = "the table works without it" if matplotlib else "a picture that ends in .svg works without it"
-        raise UserError(f"--plot {plot} needs matplotlib", f"pip install 'reformer-cli[plots]'; {other}")
+    if plot is not None:
+        check_free(plot, overwrite, "--plot")
+        check_picture(plot, drawn_by_us)
 
 
-def show(result: Result, json: bool, csv: bool, text: str | None = None) -> None:
-    """Print a result as it was asked for. text: for people, in place of all that it says of itself."""
+def numbers(option: str, text: str, low: int, high: int, word: str | None = None) -> list[int | str]:
+    """'1,2,full' -> [1, 2, 'full']: numbers from low to high, and a word. Raises UserError."""
+    found: list[int | str] = []
+    for part in (part.strip().replace("_", "") for part in text.split(",")):
+        if part != word and not (part.isascii() and part.isdigit() and low <= int(part) <= high):
+            also = f" or {word!r}" if word else ""
+            raise UserError(f"{option} {part!r} is not a number from {low:,} to {high:,}{also}", "such as 256,1024")
+        found.append(part if part == word else int(part))
+    return found
+
+
+def show(result: Result, json: bool, csv: bool, plot: Path | None = None, text: str | None = None) -> None:
+    """Print a result as it was asked for, and draw it. text: for people, in place of all that it says of itself."""
     if json:
-        print_json(result.as_dict())
+        from reformer_cli.evaluation.bootstrap import finite
+
+        typer.echo(json_.dumps(finite(result.as_dict()), allow_nan=False))
     elif csv:
-        write_csv(result.rows())
+        rows = result.rows()
+        table = csv_.DictWriter(sys.stdout, list(rows[0]), lineterminator="\n")
+        table.writeheader()
+        table.writerows(rows)
     else:
         typer.echo(str(result) if text is None else text)
-
-
-def write_csv(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Rows with the same keys, to stdout; None becomes an empty field."""
-    table = csv.DictWriter(sys.stdout, list(rows[0]), lineterminator="\n")
-    table.writeheader()
-    table.writerows(rows)
-
-
-def print_json(record: Mapping[str, Any]) -> None:
-    """One object to stdout."""
-    from reformer_cli.evaluation.bootstrap import finite
-
-    typer.echo(json_.dumps(finite(record), allow_nan=False))
+    if plot is not None:
+        result.plot(plot)

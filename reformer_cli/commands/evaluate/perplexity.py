@@ -12,15 +12,15 @@ from reformer_cli.commands.evaluate.output import (
     FilesArgument,
     JsonOption,
     PlotOption,
-    begin,
+    RoundsOption,
+    check,
     show,
 )
 from reformer_cli.commands.options import BucketsOption, DeviceOption, OverwriteOption, RunOption
 from reformer_cli.utils.console import say
 from reformer_cli.utils.errors import UserError
-from reformer_cli.workflows.open_model import open_model, open_run
+from reformer_cli.workflows.open_model import open_model
 
-MOST_TABLES = 3  # texts with a table each; more have a line each
 app = typer.Typer(help="Measure a trained model.", rich_markup_mode=None)
 
 
@@ -38,9 +38,7 @@ def perplexity(
         typer.Option(min=2, help="Let each token see fewer than so many before it, at least half; default: all."),
     ] = None,
     by_position: Annotated[bool, typer.Option("--by-position", help="Also the figures by place in the text.")] = False,
-    n_hashes: Annotated[
-        int | None, typer.Option(min=1, max=64, help="Hash rounds instead of those that the model was trained with.")
-    ] = None,
+    n_hashes: RoundsOption = None,
     far_buckets: BucketsOption = None,
     likelihood: Annotated[
         str | None,
@@ -61,32 +59,22 @@ def perplexity(
     Files are scored whole, however long, with hard line ends as the run's data.unwrap has them; bytes are those of the
     text as the model is given it. Each figure comes with its 95 % bootstrap interval.
     """
-    from reformer_cli.evaluation.scorers import DECODING, FORWARD
-    from reformer_cli.workflows import evaluate as workflow
+    from reformer_cli.workflows.evaluate import evaluate_perplexity
 
-    begin(json, csv, plot, overwrite)
+    check(json, csv, plot, overwrite)
     if plot is not None and not by_position:
         raise UserError("--plot draws the figures by position", "add --by-position")
-    if likelihood not in (None, DECODING, FORWARD):
-        raise UserError(f"--likelihood {likelihood!r} is not known", f"use {DECODING} or {FORWARD}")
-    opened = open_run(run, images=True)
-    tokenizer, model = open_model(opened, device, n_hashes=n_hashes, far_buckets=far_buckets)
-    result, scored = workflow.perplexity(
-        opened, tokenizer, model, files or [], context=context, likelihood=likelihood, by_position=by_position,
+    opened = open_model(run, device, n_hashes=n_hashes, far_buckets=far_buckets, images=True)
+    result, fault = evaluate_perplexity(
+        opened, files or [], context=context, likelihood=likelihood, by_position=by_position,
         settings={"n_hashes": n_hashes, "far_buckets": far_buckets},
+        on_text=(lambda line: None) if json or csv else typer.echo,
     )  # fmt: skip
-    few = result.expected <= MOST_TABLES
-    try:
-        for name, sums in scored:
-            if not (json or csv):
-                typer.echo((workflow.table if few else workflow.line)(name, [sums]))
-    finally:  # what is wrong with a later file does not cost the figures of those before it
-        if result.texts:
-            show(result, json, csv, text=result.summary())
-            if csv:
-                say(result.rule)
-    if plot is not None:
-        result.plot(plot)
+    show(result, json, csv, plot if fault is None else None, text=result.summary())
+    if csv:
+        say(result.rule)
+    if fault is not None:
+        raise fault
 
 
 app.command("context")(context.context)

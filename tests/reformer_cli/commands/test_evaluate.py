@@ -240,10 +240,10 @@ def test_models_with_numbered_positions_say_what_they_can_read(reformer: Program
     sets = [part for setting in axial for part in ("--set", setting)]
     assert reformer("train", text, *TINY, *sets, "--steps", 1, "--run", "axial").status == 0
     error = reformer("evaluate", "perplexity", "--run", "axial", text).error
-    assert "more tokens than the 64 positions of this model; use --context 64" in error
+    assert "tokens exceed the 64 positions of this model; use --context 64" in error
     assert reformer("evaluate", "perplexity", "--run", "axial", text, "--context", 64).status == 0
     assert (
-        "--context 65 exceeds the 64 positions"
+        "--context: 65 tokens exceed the 64 positions"
         in reformer("evaluate", "perplexity", "--context", 65, "--run", "axial", text).error
     )
     Path("short.txt").write_text("The cat sat.", "utf-8")

@@ -52,7 +52,7 @@ def test_context_mistakes(reformer: Program, run: Path) -> None:
     Path("one.txt").write_text("a")
     options = ["evaluate", "context", "--run", run]
     assert "--contexts 'x' is not a number" in reformer(*options, "--contexts", "16,x").error
-    assert "--contexts '1' is not a number of tokens, at least 2" in reformer(*options, "--contexts", "1").error
+    assert "--contexts '1' is not a number from 2 to" in reformer(*options, "--contexts", "1").error
     assert "one.txt has 1 tokens" in reformer(*options, "one.txt").error
     assert "no file or folder 'none.txt'" in reformer(*options, "none.txt").error
 
@@ -163,11 +163,27 @@ def test_recall_of_other_rounds(reformer: Program, duplicate_run: Path) -> None:
 
 def test_recall_mistakes(reformer: Program, run: Path, duplicate_run: Path) -> None:
     options = ["evaluate", "recall", "--run", run]
-    assert "--test nothing is not known; use copy, associative, needle" in reformer(*options, "--test", "nothing").error
-    assert "--n-hashes '0' is not" in reformer(*options, "--n-hashes", "0").error
+    assert (
+        "the test nothing is not known; use copy, associative, needle" in reformer(*options, "--test", "nothing").error
+    )
+    for wrong in ("0", "65", "many", "", "1,,2", "²"):
+        assert "is not a number from 1 to 64 or 'full'" in reformer(*options, "--n-hashes", wrong).error
     assert "--far-buckets: far_buckets 7 is no even multiple" in reformer(*options, "--far-buckets", 7).error
     assert "no text to plant" in reformer("evaluate", "recall", "--run", duplicate_run, "--test", "needle").error
     assert "common words, too few" in reformer(*options, "--test", "needle").error
+
+
+def test_a_text_too_short_for_needles_leaves_the_other_tests(reformer: Program, run: Path, text: Path) -> None:
+    """Nothing at all was tested, although copies and keys need no text."""
+    Path("short.txt").write_text("Too few words.\n")
+    options = ["evaluate", "recall", "--run", run, "--max-distance", 64, "--json"]
+    result = reformer(*options, "--text", "short.txt")
+    assert {o["test"] for o in json.loads(result.out)["n_hashes"]["as trained"]} == {"copy", "associative"}
+    assert "needle left out: the text has 0 common words, too few" in result.err
+    text.unlink()  # what the run was trained on
+    result = reformer(*options, "--test", "needle", "--test", "associative")
+    assert {o["test"] for o in json.loads(result.out)["n_hashes"]["as trained"]} == {"associative"}
+    assert "needle left out: " in result.err
 
 
 def test_the_duplication_task_is_a_corpus(reformer: Program, duplicate_run: Path) -> None:

@@ -176,7 +176,7 @@ def test_a_prompt_longer_than_the_positions(reformer: Program, text: Path) -> No
     axial = ["--set", "positions=axial", "--set", "axial_shape=[8, 8]", "--set", "axial_dims=[8, 8]"]
     assert reformer("train", text, *TINY, *axial, "--steps", 1, "--run", "r").status == 0
     error = reformer("generate", "--run", "r", "--prompt", "x" * 100, "--max-tokens", 1).error
-    assert "a prompt of 101 tokens and 1 new ones exceed the model's 64 positions" in error
+    assert "a prompt of 101 tokens and 1 new ones: 102 tokens exceed the 64 positions of this model" in error
 
 
 def test_a_prompt_longer_than_memory(reformer: Program, text: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,7 +52,10 @@ def test_validate_lists_every_fault(reformer: Program, tmp_path: Path) -> None:
         ("model: {vocab_size: 9}", "follows from the tokenizer"),
         ("d_model: 3", "belongs under `model:`"),
         ("x: !!python/object/apply:os.system [ls]", "not YAML"),
-        ("model: {positions: axial, d_model: 256}\ndata: {context: 600000}", "exceeds the 524288 positions"),
+        (
+            "model: {positions: axial, d_model: 256}\ndata: {context: 600000}",
+            "600,000 tokens exceed the 524,288 positions",
+        ),
         ("train: {steps: 3, minutes: 4}", "exclude each other"),
         ("model: {seed: 1.5}", "model.seed"),
         ("model: {dropout: .nan}", "model.dropout"),
