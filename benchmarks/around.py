@@ -51,8 +51,8 @@ def measured(case: str, background: bool) -> dict[str, float]:
     gaps = [b["seconds"] - a["seconds"] - s for a, b, s in zip(done, done[1:], each[1:], strict=False)]
     return {
         "step": statistics.median(each),
-        "outside": 100 * (1 - sum(r["model_seconds"] for r in done) / sum(each)),
-        "waiting": 100 * sum(r["wait_seconds"] for r in done) / sum(each),
+        "outside": 100 * (1 - sum(r["step_seconds"] for r in done) / sum(each)),
+        "waiting": 100 * sum(r["data_seconds"] for r in done) / sum(each),
         "median gap": statistics.median(gaps),
         "longest gap": max(gaps),
         "longest step": max(each),

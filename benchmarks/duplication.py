@@ -1,8 +1,8 @@
-"""The paper's duplication task: trained with some rounds, evaluated with others (arXiv 2001.04451, table 2).
+"""The paper's copy task: trained with some rounds, evaluated with others (arXiv 2001.04451, table 2).
 
     python benchmarks/duplication.py [--trained 1 2 4 8] [--folder DIR] [--set key=value ...]
 
-Trains a run of `--config duplicate` for each number of rounds, or goes on with the one in DIR; evaluates each with all.
+Trains a run of `--config copy-task` for each number of rounds, or goes on with the one in DIR; evaluates each with all.
 Prints our table beside the published one; appends to results.csv.
 """
 
@@ -33,7 +33,7 @@ def trained(rounds: str, folder: Path, sets: list[str]) -> Path:
     else:
         chosen = [f"n_hashes={rounds}"]
         options = [part for setting in [*chosen, *sets] for part in ("--set", setting)]
-        reformer("train", "--config", "duplicate", "--run", str(run), *options)
+        reformer("train", "--config", "copy-task", "--run", str(run), *options)
     return run
 
 

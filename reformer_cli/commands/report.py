@@ -46,7 +46,7 @@ def report(
     if plot:
         sys.stdout.write(plotted(records, min(140, shutil.get_terminal_size().columns)))
         return
-    made = f"Made {time.strftime('%Y-%m-%d %H:%M')} by reformer {version('reformer-cli')}."
+    made = f"Written {time.strftime('%Y-%m-%d %H:%M')} by reformer {version('reformer-cli')}."
     text = page(opened.path.resolve().name, opened.config, records, made)
     if output == "-":
         sys.stdout.write(text)

@@ -39,7 +39,7 @@ class DataConfig:
     )
     ruby: Literal["drop", "keep"] = Field(
         default="drop",
-        description="readings printed beside the words of HTML and EPUB pages: left out, or kept as text",
+        description="pronunciations printed beside the words of HTML and EPUB pages: left out, or kept as text",
     )
     duplicates: Literal["keep", "drop"] = Field(
         default="keep",

@@ -86,13 +86,13 @@ def figures(run: Path) -> dict[str, str]:
         except (ValueError, AttributeError, TypeError):
             continue  # a line that a full disk cut short
         loss = record.get("loss", loss)
-        found = record.get("held_out_bits_per_byte")
-        if isinstance(found, (int, float)) and (best is None or found < best["held_out_bits_per_byte"]):
+        found = record.get("val_bits_per_byte")
+        if isinstance(found, (int, float)) and (best is None or found < best["val_bits_per_byte"]):
             best = record
     rows = {"training steps": f"{steps:,}"} if steps else {}
     if best is not None:
-        rows["held-out bits/byte"] = f"{best['held_out_bits_per_byte']:.4f} (step {best.get('step', '?')})"
-        rows["held-out tokens scored"] = f"{best.get('held_out_tokens', 0):,}"
+        rows["held-out bits/byte"] = f"{best['val_bits_per_byte']:.4f} (step {best.get('step', '?')})"
+        rows["held-out tokens scored"] = f"{best.get('val_tokens', 0):,}"
     if isinstance(loss, (int, float)):
         rows["last training loss"] = f"{loss:.4f} nats/token"
     return rows

@@ -1,4 +1,4 @@
-"""Text that is made, not read: the paper's duplication task as a corpus, `duplicate:511:127`."""
+"""Text that is made, not read: the paper's copy task as a corpus, `copy:511:127`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from reformer_cli.data.split import Span, ValidationSpan
 from reformer_cli.tokenizers.base import ByteTokenizer
 from reformer_cli.utils.errors import UserError
 
-DUPLICATE = "duplicate:"
+COPY = "copy:"
 MARK = 0  # stands before each copy
 UNSCORED = -100
 VALIDATION_TOKENS, MOST_SEQUENCES = 16_384, 64  # tokens of w, and sequences, that validation scores at most
@@ -35,7 +35,7 @@ class CopyTask:
         return 2 * (self.length + 1)
 
     def __str__(self) -> str:
-        return f"{DUPLICATE}{self.length}:{self.symbols}"
+        return f"{COPY}{self.length}:{self.symbols}"
 
     def sequence(self, *seed: int) -> Tokens:
         """0 w 0 w: int64 [context]."""
@@ -60,13 +60,13 @@ class CopyTask:
 
 def find(specs: Sequence[str]) -> CopyTask | None:
     """The synthetic source that a corpus names, if it does. UserError for a misspelt one, or one among others."""
-    if not any(spec.startswith(DUPLICATE) for spec in specs):
+    if not any(spec.startswith(COPY) for spec in specs):
         return None
     if len(specs) > 1:
-        raise UserError(f"{DUPLICATE} stands alone, not among {len(specs)} texts", "leave the others out")
-    numbers = specs[0].removeprefix(DUPLICATE).split(":")
+        raise UserError(f"{COPY} stands alone, not among {len(specs)} texts", "leave the others out")
+    numbers = specs[0].removeprefix(COPY).split(":")
     if len(numbers) != 2 or not all(n.isascii() and n.isdigit() and len(n) < 9 for n in numbers):
-        raise UserError(f"{specs[0]!r} is not {DUPLICATE}LENGTH:SYMBOLS", f"such as {DUPLICATE}511:127")
+        raise UserError(f"{specs[0]!r} is not {COPY}LENGTH:SYMBOLS", f"such as {COPY}511:127")
     length, symbols = map(int, numbers)
     if not 1 <= length <= 2**24 or not 2 <= symbols <= 255:
         raise UserError(f"{specs[0]} asks for {length:,} of {symbols:,} symbols", "use 1 to 2^24 of 2 to 255")

@@ -90,7 +90,7 @@ def _falls(n: int, share: float) -> bool:
 
 
 class Everything:
-    """Texts that are there for validation alone."""
+    """Files that are there for validation alone."""
 
     def tail(self, characters: int) -> int:
         return characters

@@ -132,7 +132,7 @@ Encode = Callable[[tuple[list[str], bytes]], tuple[bytes, npt.NDArray[np.int64]]
 
 
 def _encoder(model: bytes, dtype: str) -> Encode:
-    """Texts and whether `end` comes before each -> their tokens one after another, and how many each has."""
+    """(texts, whether `end` comes before each) -> their tokens one after another, and how many each has."""
     tokenizer = deserialise(model)
     end = np.array([tokenizer.end], dtype).tobytes()
     size = np.dtype(dtype).itemsize

@@ -30,10 +30,10 @@ class Evaluations:
 
     def __init__(
         self, config: EvalConfig, tokenizer: Tokenizer, tokens: TokenFiles, windows: ValidationWindows,
-        reading: ContextRule, source: CopyTask | None,
+        rule: ContextRule, source: CopyTask | None,
     ) -> None:  # fmt: skip
         self.config, self.tokenizer, self.tokens = config, tokenizer, tokens
-        self.reading, self.source = reading, source
+        self.rule, self.source = rule, source
         some = windows.some(config.tokens)
         each = max(1, config.tokens // max(1, len(some)))
         self.windows = [(w.prefix, w.scored[:each]) for w in some]
@@ -53,7 +53,7 @@ class Evaluations:
         for prefix, scored in self.windows:
             ids = scored.numpy().astype(np.int32)
             pieces = [(ids, facts_of(self.tokenizer.decode(ids), ids, lengths))]
-            blocks.append(score_pieces(self.reading.scorer(model, prefix), pieces, len(prefix)).blocks)
+            blocks.append(score_pieces(self.rule.scorer(model, prefix), pieces, len(prefix)).blocks)
         score, intervals = pooled(blocks)
         return score.as_dict() | {"intervals": intervals}
 

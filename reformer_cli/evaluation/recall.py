@@ -27,7 +27,7 @@ from reformer_cli.utils.errors import UserError
 
 TESTS = ("copy", "associative", "needle")
 SHORTEST, FACTOR = 64, 4  # distances and lengths grow by fours
-DUPLICATE_TOKENS, MOST_SEQUENCES = 32_768, 64  # read at most for each length
+COPY_TOKENS, MOST_SEQUENCES = 32_768, 64  # read at most for each length
 ROWS, QUESTIONS = 8, 8  # streams of pairs or texts, and questions on each at each distance
 DEPTHS = (0.0, 0.25, 0.5, 0.75, 1.0)  # of planted sentences: 0 is the beginning, 1 the end of the text
 CUE, ANSWER = 6, 6  # words of a planted sentence that are given, and that are asked for
@@ -123,7 +123,7 @@ def copy(
 ) -> Outcome:  # fmt: skip
     """0 w 0 w with w of `length` symbols; see the module's docstring."""
     row = len(alphabet.first) + 2 * (length + 1)
-    count = max(1, min(MOST_SEQUENCES, DUPLICATE_TOKENS // row))
+    count = max(1, min(MOST_SEQUENCES, COPY_TOKENS // row))
     task, tokens = CopyTask(length, len(alphabet.symbols)), np.concatenate([[alphabet.mark], alphabet.symbols])
     first = np.array(alphabet.first, np.int64)
     rows = [np.concatenate([first, tokens[task.sequence(seed, 0, length, n)]]) for n in range(count)]
@@ -139,7 +139,7 @@ def copy(
 
 def copy_tokens(length: int) -> int:
     """What `copy` reads."""
-    return max(1, min(MOST_SEQUENCES, DUPLICATE_TOKENS // (2 * length + 2))) * (2 * length + 2)
+    return max(1, min(MOST_SEQUENCES, COPY_TOKENS // (2 * length + 2))) * (2 * length + 2)
 
 
 @torch.inference_mode()

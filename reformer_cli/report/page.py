@@ -17,7 +17,7 @@ from reformer_cli.utils.format import as_size, as_time
 
 COLOURS = 8
 MOST_SAMPLES = 30
-KNOWN = ("step", "tokens", "seconds", "held_out_bits_per_byte", "held_out_tokens", "effective_buckets", "peak_bytes")
+KNOWN = ("step", "tokens", "seconds", "val_bits_per_byte", "val_tokens", "effective_buckets", "peak_bytes")
 # Only what is in the page itself, whatever text got into it.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
@@ -52,7 +52,7 @@ def page(name: str, config: RunConfig, records: Records, made: str) -> str:
 
 def charts(config: RunConfig, records: Records) -> Iterable[Chart]:
     """In the order of the page; one whose lines have no points is left out there."""
-    held_out = records.of("held_out_bits_per_byte")
+    held_out = records.of("val_bits_per_byte")
     of_loss = _with_mean(records.of("loss"), "training")
     yield Chart("Loss, nats per token", of_loss)
     bits = _with_mean(records.of("bits_per_byte"), "training")
@@ -91,7 +91,7 @@ def _few(layers: Sequence[Series]) -> list[Series]:
 
 
 def _tiles(records: Records) -> str:
-    speed, peak, held = (records.of(n).y for n in ("tokens_per_second", "peak_bytes", "held_out_bits_per_byte"))
+    speed, peak, held = (records.of(n).y for n in ("tokens_per_second", "peak_bytes", "val_bits_per_byte"))
     tiles = [
         (f"{records.steps:,}", "steps"),
         (count(records.tokens), "tokens"),
@@ -102,9 +102,9 @@ def _tiles(records: Records) -> str:
         (as_size(max(peak)) if peak else "-", "peak memory"),
     ]
     if speed and (seconds := step_seconds(records)):
-        outside = max(0.0, seconds - records.total("model_seconds"))
+        outside = max(0.0, seconds - records.total("step_seconds"))
         tiles.append((f"{100 * outside / seconds:.2f} %", "of a step outside the model"))
-        tiles.append((f"{100 * records.total('wait_seconds') / seconds:.2f} %", "of a step waiting for data"))
+        tiles.append((f"{100 * records.total('data_seconds') / seconds:.2f} %", "of a step waiting for data"))
     return "<div class=tiles>" + "".join(_tile(*tile) for tile in tiles) + "</div>"
 
 
@@ -142,7 +142,7 @@ def _validations(records: Records) -> str:
     rows = [
         (
             f"{record['step']:,}", count(record["tokens"]), as_time(record["seconds"]),
-            _written(record.get("held_out_bits_per_byte")), _written(record.get("held_out_tokens")),
+            _written(record.get("val_bits_per_byte")), _written(record.get("val_tokens")),
             *(row.get(name, "") for name in extra[:24]),
         )
         for record, row in zip(records.validations[-200:], flat, strict=True)

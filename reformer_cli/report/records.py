@@ -74,7 +74,7 @@ class Records:
 
 
 OF_STEPS = (
-    "loss", "bits_per_byte", "learning_rate", "gradient_norm", "tokens_per_second", "model_seconds", "wait_seconds",
+    "loss", "bits_per_byte", "learning_rate", "gradient_norm", "tokens_per_second", "step_seconds", "data_seconds",
     "peak_bytes", "context",
 )  # fmt: skip
 
@@ -124,8 +124,8 @@ def _add_step(found: Records, step: int, record: dict[str, Any]) -> None:
 def _add_validation(found: Records, step: int, record: dict[str, Any]) -> None:
     record = record | {"step": step, "tokens": found.tokens, "seconds": found.seconds}
     found.validations.append(record)
-    if (y := number(record.get("held_out_bits_per_byte"))) is not None:
-        name = "held_out_bits_per_byte"
+    if (y := number(record.get("val_bits_per_byte"))) is not None:
+        name = "val_bits_per_byte"
         found.series.setdefault(name, Series("held out")).add(found.tokens, found.seconds, y)
     layers = record.get("effective_buckets")
     for n, value in enumerate(layers[:64] if isinstance(layers, list) else ()):

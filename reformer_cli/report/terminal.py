@@ -16,7 +16,7 @@ GUTTER = 9  # characters of the axis
 def plot(records: Records, width: int, height: int = 16) -> str:
     """Bits/byte against tokens: training as a line, held out as marks."""
     training = Series("training", *_points(records.of("bits_per_byte").smooth()))
-    held_out = records.of("held_out_bits_per_byte")
+    held_out = records.of("val_bits_per_byte")
     if not training.y:
         return "no step was logged yet\n"
     columns = max(10, width - GUTTER - 1)

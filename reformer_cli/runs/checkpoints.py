@@ -42,7 +42,7 @@ class Checkpoints:
         self._drop(step, best)
 
     def save_together(
-        self, step: int, tensors: dict[str, Tensor], meta: dict[str, Any], best: int | None, chief: bool,
+        self, step: int, tensors: dict[str, Tensor], meta: dict[str, Any], best: int | None, is_main: bool,
         wait: Callable[[], None],
     ) -> None:  # fmt: skip
         """`save` of tensors that lie in parts in several processes, each of which writes its own."""
@@ -50,12 +50,12 @@ class Checkpoints:
         from torch.distributed.checkpoint.state_dict_saver import save
 
         target = self.at(step)
-        aside = open_aside(target, "shards") if chief else target.with_name(f".{target.name}.shards.part")
+        aside = open_aside(target, "shards") if is_main else target.with_name(f".{target.name}.shards.part")
         wait()
         # As safetensors: the library's own format keeps a pickled index.
         save(tensors, storage_writer=HuggingFaceStorageWriter(str(aside), save_distributed=True))
         wait()
-        if chief:
+        if is_main:
             _describe(aside, step, meta)
             put_in_place(aside, target)
             self._drop(step, best)

@@ -43,7 +43,7 @@ class SamplingConfig:
         description="Leave out tokens less likely than this share of the likeliest one; 0: none.",
     )
     seed: int = Field(default=0, ge=0, lt=2**63, description="The same seed draws the same text.")
-    num_samples: int = Field(default=1, ge=1, le=4096, description="Texts to make, in one batch.")
+    num_samples: int = Field(default=1, ge=1, le=4096, description="How many texts to make, in one batch.")
     num_beams: int = Field(
         default=1,
         ge=1,

@@ -1,4 +1,4 @@
-"""Texts as they are made: pieces of text, and what is known of each when it is done. `generate` is the Python API."""
+"""Generated text as it is made: pieces of it, what is known of each when it is done. `generate` is the Python API."""
 
 from __future__ import annotations
 

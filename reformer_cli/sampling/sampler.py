@@ -27,7 +27,7 @@ class NextTokens:
 
 @dataclass
 class Sampler:
-    """Texts that are being made, as many as config.num_samples: where the model is, and what it is about to be told.
+    """Several texts being made, as many as config.num_samples: where the model is, and what it is about to be told.
 
     pending: int64 [samples, n], tokens of the texts that the model has not read yet.
     """

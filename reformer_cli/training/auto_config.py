@@ -46,7 +46,7 @@ SIZES = (
 BASE_SIZE = SIZES[1]
 TOKENS_PER_MINUTE = 700_000  # of BASE_SIZE on the two cores that this was measured on; other machines: throughput.py
 LINEAR = 192  # width at which half of the time goes into what grows with it and not with its square
-# From how many readings of the text, and numbers of the model for each of its tokens, on what is done against
+# From how many epochs of the text, and numbers of the model for each of its tokens, on what is done against
 # overfitting (after three, or with a small model, more decay does harm); after how many that does not help, unless they
 # are few steps; numbers of a model that a token is worth (LOG.md, 2026-11-24).
 REGULARISATION: tuple[tuple[float, float, dict[str, float]], ...] = (
@@ -106,7 +106,7 @@ def choose(
             batch,
             f"about {TOKENS_PER_STEP:,} tokens a step: many short steps learn most in little time",
         ),
-        *_readings(seen / max(1, n_tokens), most, _numbers(size) / max(1, n_tokens)),
+        *_regularised(seen / max(1, n_tokens), most, _numbers(size) / max(1, n_tokens)),
         AutoSetting("train.learning_rate", size.learning_rate, "the smaller the model, the larger the step"),
     ]
     return [c for c in choices if optimizer == "adamw" or c.key != "train.weight_decay"]
@@ -140,16 +140,16 @@ def _larger(sizes: list[Size], tokens: float, n_tokens: int) -> Size:
     return size
 
 
-def _readings(readings: float, most: float, numbers: float) -> list[AutoSetting]:
-    """readings: how often the text could be read, about; most: how often it should be; numbers: of the model, for each
+def _regularised(epochs: float, most: float, numbers: float) -> list[AutoSetting]:
+    """epochs: how often the text could be read, about; most: how often it should be; numbers: of the model, for each
     of the text's tokens."""
     found = []
-    if readings > most / 2:  # the speed is a guess, by as much at most
+    if epochs > most / 2:  # the speed is a guess, by as much at most
         reason = "more would overfit; where the time is longer, the run ends before it"
         found = [AutoSetting("train.max_epochs", round(most), reason)]
-    readings = min(readings, most)
-    reason = f"the text will be read about {readings:,.0f} times, enough to overfit"
-    suited = (settings for often, large, settings in REGULARISATION if readings >= often and numbers >= large)
+    epochs = min(epochs, most)
+    reason = f"the text will be read about {epochs:,.0f} times, enough to overfit"
+    suited = (settings for often, large, settings in REGULARISATION if epochs >= often and numbers >= large)
     settings = next(suited, {})
     return found + [AutoSetting(key, value, reason) for key, value in settings.items()]
 

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from torch import Tensor
 
-from reformer_cli.config.schema import DataConfig, TrainConfig
+from reformer_cli.config.schema import DataConfig, RunConfig, TrainConfig
+from reformer_cli.data.batches import Batches as TextBatches
+from reformer_cli.data.batches import CopyTaskBatches
+from reformer_cli.data.copy_task import find
+
+if TYPE_CHECKING:
+    from reformer_cli.data.dataset import Dataset
 
 T = TypeVar("T")
 
@@ -52,7 +59,7 @@ def stages_of(data: DataConfig, train: TrainConfig) -> list[Stage]:
     return [*found, Stage(start, data.context, train.batch_size)]
 
 
-class Reading:
+class DataLoader:
     """The batches of a run's stages, each made when it begins. make: (stage, its number) -> its batches."""
 
     def __init__(self, stages: Sequence[Stage], make: Callable[[Stage, int], Batches]) -> None:
@@ -90,6 +97,38 @@ class Reading:
         if n not in self._made:
             self._made[n] = self._make(self.stages[n], n)
         return self._made[n]
+
+
+def _batches_of(config: RunConfig, dataset: Dataset) -> Batches:
+    """What the steps of a run read. Raises UserError for a text that is too short."""
+    data, train = config.data, config.train
+    if (source := find(data.corpus)) is not None:
+        return CopyTaskBatches(source, data.context, train.batch_size, config.model.seed)
+    return TextBatches(
+        dataset.tokens, dataset.tokenizer.end, data.context, train.batch_size, config.model.seed,
+        whole=data.image_size is not None,
+    )  # fmt: skip
+
+
+def data_loader(config: RunConfig, dataset: Dataset) -> DataLoader:
+    """The batches of all contexts that the run goes through."""
+    data, train = config.data, config.train
+    stages = stages_of(data, train)
+
+    def make(stage: Stage, n: int) -> Batches:
+        # Another order in each stage: with the same one a later stage would begin with what an earlier one began with.
+        own: dict[str, Any] = {"batch_size": stage.batch, "context_schedule": ()}
+        return _batches_of(
+            dataclasses.replace(
+                config,
+                data=dataclasses.replace(data, context=stage.context),
+                model=dataclasses.replace(config.model, seed=(config.model.seed + n) % 2**63),
+                train=dataclasses.replace(train, **own),
+            ),
+            dataset,
+        )
+
+    return DataLoader(stages, make)
 
 
 class Prefetcher(Generic[T]):

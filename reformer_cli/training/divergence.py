@@ -10,7 +10,7 @@ from torch import Tensor
 from reformer_cli.training.state import TrainState
 
 SPIKE = 6.0  # deviations above the recent loss, from which it is reported
-RATE = 0.03  # of the running mean and spread of the loss
+RATE = 0.03  # of the running mean and variance of the loss
 LEAST_WATCHED = 50  # steps before a jump can be told from the start
 LEAST_SPREAD = 0.02  # of the recent loss: a very steady one may wobble
 
@@ -28,17 +28,17 @@ def is_spike(progress: TrainState, loss: float) -> bool:
 
     A spike enters the mean as if it stood at the limit, so that one does not hide the next.
     """
-    spread = max(math.sqrt(progress.spread), LEAST_SPREAD * abs(progress.recent))
-    limit = progress.recent + SPIKE * spread
+    deviation = max(math.sqrt(progress.loss_var), LEAST_SPREAD * abs(progress.loss_mean))
+    limit = progress.loss_mean + SPIKE * deviation
     found = progress.watched >= LEAST_WATCHED and loss > limit
     value = limit if found else loss
     if progress.watched:
-        away = value - progress.recent
+        away = value - progress.loss_mean
         rate = max(RATE, 1 / (progress.watched + 1))
-        progress.recent += rate * away
-        progress.spread = (1 - rate) * (progress.spread + rate * away * away)
+        progress.loss_mean += rate * away
+        progress.loss_var = (1 - rate) * (progress.loss_var + rate * away * away)
     else:
-        progress.recent = value
+        progress.loss_mean = value
     progress.watched += 1
     progress.spikes += found
     return found

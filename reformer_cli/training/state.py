@@ -21,9 +21,9 @@ Count = Annotated[int, Field(ge=0, lt=2**63)]
 class TrainState:
     """Checked when it is read back, since a run directory may come from anyone.
 
-    best: lowest held-out bits/byte; best_step: where it was found; validated: validations done, stale: in a row without
-    a new best; bad: steps skipped in a row, skipped: in all; stages: the first step of each context of the schedule;
-    recent: loss as the last steps had it, spread: its mean squared deviation, watched: steps that went into them;
+    best: lowest held-out bits/byte; best_step: where it was found; validated: validations done, evals_without_best: the
+    last ones; bad_steps: skipped in a row, skipped: in all; stages: the first step of each context of the schedule;
+    loss_mean: loss as the last steps had it, loss_var: its variance, watched: steps that went into both;
     scale: of the loss while products are float16, steady: steps since it moved.
     """
 
@@ -33,12 +33,12 @@ class TrainState:
     best: float | None = None
     best_step: Count | None = None
     validated: Count = 0
-    stale: Count = 0
-    bad: Count = 0
+    evals_without_best: Count = 0
+    bad_steps: Count = 0
     skipped: Count = 0
     spikes: Count = 0
-    recent: float = 0.0
-    spread: float = Field(default=0.0, ge=0)
+    loss_mean: float = 0.0
+    loss_var: float = Field(default=0.0, ge=0)
     watched: Count = 0
     scale: float = Field(default=FIRST_SCALE, ge=1)
     steady: Count = 0

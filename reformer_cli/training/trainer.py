@@ -13,7 +13,7 @@ from reformer import ReformerLM
 from torch import Tensor
 
 from reformer_cli.config.schema import TrainConfig
-from reformer_cli.training.dataloader import Prefetcher, Reading
+from reformer_cli.training.dataloader import DataLoader, Prefetcher
 from reformer_cli.training.distributed import World, whole
 from reformer_cli.training.divergence import DivergedError, is_spike
 from reformer_cli.training.gradients import UNSCORED, Gradients, LoadedBatch
@@ -53,13 +53,13 @@ class Trainer:
     """A model, its optimisers and how far they are, in one of the processes of a job."""
 
     def __init__(
-        self, model: ReformerLM, config: TrainConfig, reading: Reading, hooks: Callbacks, world: World
+        self, model: ReformerLM, config: TrainConfig, loader: DataLoader, hooks: Callbacks, world: World
     ) -> None:
-        self.model, self.config, self.reading, self.hooks, self.world = model, config, reading, hooks, world
+        self.model, self.config, self.loader, self.hooks, self.world = model, config, loader, hooks, world
         self.gradients = Gradients(model, config, world)
         self.optimizers = make_optimizers(model, config)
         self.progress = TrainState()
-        self.ahead = Prefetcher(self._read)
+        self.prefetcher = Prefetcher(self._read)
 
     @property
     def share(self) -> float:
@@ -70,7 +70,7 @@ class Trainer:
             assert self.config.minutes
             done = self.progress.seconds / (60 * self.config.minutes)
         if self.config.max_epochs:
-            done = max(done, self.reading.epochs(self.progress.step, self.progress.stages) / self.config.max_epochs)
+            done = max(done, self.loader.epochs(self.progress.step, self.progress.stages) / self.config.max_epochs)
         return min(1.0, done)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -114,7 +114,7 @@ class Trainer:
         """Train to the end. Raises DivergedError."""
         saved, first = time.monotonic(), self.progress.step
         marked = saved
-        with interruptible() as interrupted, closing(self.ahead):
+        with interruptible() as interrupted, closing(self.prefetcher):
             while (ending := self._ending(interrupted.is_set())) is None:
                 self._step()
                 best = self._validation_due() and self._validate()
@@ -138,7 +138,7 @@ class Trainer:
     def _ending(self, interrupted: bool) -> Ending | None:
         if self.share >= 1.0:
             return "finished"
-        if self.config.patience and self.progress.stale >= self.config.patience:
+        if self.config.patience and self.progress.evals_without_best >= self.config.patience:
             return "patience"
         return "interrupted" if self.world.any_rank(interrupted) else None
 
@@ -148,15 +148,15 @@ class Trainer:
         return seconds, bool(flag)
 
     def _read(self, step: int, begun: tuple[int, ...]) -> LoadedBatch:
-        batch = self.reading.batch_at(step, begun)
+        batch = self.loader.batch_at(step, begun)
         scored = batch.targets != UNSCORED
         n_bytes = float(self.hooks.byte_lengths[batch.targets.clamp_min(0)][scored].sum())
         return LoadedBatch(batch, n_bytes, int(scored.sum()))
 
     def _step(self) -> None:
         began, progress = time.perf_counter(), self.progress
-        self.reading.advance(progress.stages, progress.step, self.share)
-        read = self.ahead.take(progress.step, progress.stages)
+        self.loader.advance(progress.stages, progress.step, self.share)
+        read = self.prefetcher.take(progress.step, progress.stages)
         rate = learning_rate(self.share, self.config)
         self.model.train()
         for optimizer in self.optimizers:
@@ -170,13 +170,13 @@ class Trainer:
         else:
             for optimizer in self.optimizers:
                 optimizer.step()
-            progress.bad = 0
+            progress.bad_steps = 0
         computed = time.perf_counter() - before
         progress.step += 1
         progress.tokens += read.batch.tokens.numel()
         spike = math.isfinite(loss) and is_spike(progress, loss)
         if spike:
-            self.hooks.warn(f"step {progress.step:,}: loss {loss:.3f} jumps from about {progress.recent:.3f}")
+            self.hooks.warn(f"step {progress.step:,}: loss {loss:.3f} jumps from about {progress.loss_mean:.3f}")
         seconds = time.perf_counter() - began
         record: dict[str, Any] = {
             "step": progress.step,
@@ -188,8 +188,8 @@ class Trainer:
             "context": read.batch.tokens.shape[1],
             "seconds": round(progress.seconds + seconds, 3),
             "tokens_per_second": read.batch.tokens.numel() / seconds,
-            "model_seconds": round(computed, 6),
-            "wait_seconds": round(self.ahead.waited, 6),
+            "step_seconds": round(computed, 6),
+            "data_seconds": round(self.prefetcher.waited, 6),
         }
         record |= ({"spike": True} if spike else {}) | ({"skipped": problem} if problem else {})
         self.hooks.log(record, seconds)
@@ -198,10 +198,10 @@ class Trainer:
         """overflow: of float16, which the next step's smaller scale may avoid."""
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
-        self.progress.bad += not overflow
+        self.progress.bad_steps += not overflow
         self.progress.skipped += 1
         self.hooks.warn(f"step {self.progress.step + 1:,} left out: {problem} ({self.progress.skipped} so far)")
-        if self.progress.bad >= BAD_STEPS:
+        if self.progress.bad_steps >= BAD_STEPS:
             raise DivergedError(self.progress.step + 1, f"{problem}; {BAD_STEPS} times in a row")
 
     def _validation_due(self) -> bool:
@@ -219,7 +219,7 @@ class Trainer:
         better = good and (found is None or progress.best is None or found < progress.best)
         if better:
             progress.best, progress.best_step = found, progress.step
-        progress.stale = 0 if better else progress.stale + 1
+        progress.evals_without_best = 0 if better else progress.evals_without_best + 1
         return better
 
     def _evaluate(self) -> None:

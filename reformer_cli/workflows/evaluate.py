@@ -140,7 +140,7 @@ def _unlike(name: str, others: Container[str]) -> str:
 
 
 def line(name: str, texts: list[ScoreSums]) -> str:
-    """The chief figures of one text among many."""
+    """The main figures of one text among many."""
     record = _record(texts, False)
     interval = span(record["intervals"]["bits_per_byte"])
     bits = f"{record['bits_per_byte']:.4f} {_labels(texts)['bits_per_byte'][0]}{f' ({interval})' if interval else ''}"

@@ -3,7 +3,7 @@
     from lm_eval import simple_evaluate
     simple_evaluate(model=ReformerHarness("runs/novel"), tasks=["lambada_openai"])
 
-or `reformer evaluate harness`. Texts of any length are read whole: there is no window and no truncation. What is scored
+or `reformer evaluate harness`. A text of any length is read whole: there is no window and no truncation. What is scored
 is what generation follows (of attention in chunks, bucket by bucket).
 """
 

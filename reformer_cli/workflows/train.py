@@ -134,7 +134,7 @@ def _begun(asked: Asked, world: World) -> Ready:
     from reformer_cli.data.dataset import amount
     from reformer_cli.runs.run import Run
     from reformer_cli.training.auto_config import LEAST_CONTEXT
-    from reformer_cli.training.batching import reading_for
+    from reformer_cli.training.dataloader import data_loader
     from reformer_cli.training.distributed import check_world
     from reformer_cli.training.memory import count_parameters
     from reformer_cli.training.tensorboard import check_board
@@ -150,7 +150,7 @@ def _begun(asked: Asked, world: World) -> Ready:
     config = fitted(settings, config, world)
     warn_of_reach(config)
     check_world(config, world)
-    reading_for(config, dataset).check()
+    data_loader(config, dataset).check()
     check_board(config.train.tensorboard)
     n = count_parameters(config.model)
     run = Run.create(asked.run, config, dataset.tokenizer)

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reformer_cli.training.batching import reading_for
+from reformer_cli.training.dataloader import data_loader
 from reformer_cli.utils.errors import UserError
 from reformer_cli.workflows.validation import effective_buckets, score
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from reformer_cli.data.dataset import Dataset
     from reformer_cli.evaluation.likelihood import Score
     from reformer_cli.evaluation.periodic import Evaluations
-    from reformer_cli.evaluation.scorers import ContextRule as Seen
+    from reformer_cli.evaluation.scorers import ContextRule
     from reformer_cli.runs.run import Run
     from reformer_cli.training.distributed import World
     from reformer_cli.training.divergence import DivergedError
@@ -43,7 +43,7 @@ class TrainingRun:
 
         self.world, self.run, self.dataset, self.checkpoint = world, run, dataset, checkpoint
         self.config, self.unit = run.config, f"bits/{run.config.data.unit}"
-        self.reading = reading_for(run.config, dataset)
+        self.loader = data_loader(run.config, dataset)
         self.writer = Writer(copy_fits(run.config, world.device), self._warn, lambda: bool(run.checkpoints.all()))
         self.windows = ValidationWindows(dataset.tokens, run.config.data.context)
         least = run.config.data.context if run.config.data.image_size is not None else LEAST_SCORED
@@ -65,7 +65,7 @@ class TrainingRun:
             lines.set_token_widths(*map(torch.from_numpy, lengths_on_lines(self.dataset.tokenizer)))
         board = board_of(self.run.path, self.world.is_main and self.config.train.tensorboard)
         with Display(self.world.device, self.unit, silent=not self.world.is_main) as self.display, board as self.board:
-            self.trainer = Trainer(self.model, self.config.train, self.reading, self._hooks(), self.world)
+            self.trainer = Trainer(self.model, self.config.train, self.loader, self._hooks(), self.world)
             if self.checkpoint is not None:
                 self._restore(self.checkpoint)
             else:
@@ -102,7 +102,7 @@ class TrainingRun:
         from reformer_cli.utils.format import as_time
 
         progress, path = self.trainer.progress, self.run.path
-        epochs = self.reading.epochs(progress.step, progress.stages)
+        epochs = self.loader.epochs(progress.step, progress.stages)
         done = f"{progress.step:,} steps, {as_time(progress.seconds)}, {epochs:.1f} epochs"
         if progress.skipped:
             done += f", {progress.skipped} of the steps left out"
@@ -113,7 +113,9 @@ class TrainingRun:
             best = (
                 f"{progress.best:.3f} {self.unit} at step {progress.best_step:,}" if progress.best is not None else "-"
             )
-            self.display.say(f"stopped after {done}: {progress.stale} validations without a better one than {best}")
+            self.display.say(
+                f"stopped after {done}: {progress.evals_without_best} validations without a better one than {best}"
+            )
         else:
             self.display.say(f"finished: {done}")
             most = self.config.train.max_epochs
@@ -135,7 +137,7 @@ class TrainingRun:
         self.display.say(f"next: reformer generate --run {self.run.path} {ask}")
 
     def _score(self, model: Any, windows: ValidationWindows, most: int | None = None, each: int | None = None) -> Score:
-        return score(model, windows, self.dataset.tokenizer, self._reading(), most, each)
+        return score(model, windows, self.dataset.tokenizer, self._rule(), most, each)
 
     def _validate(self) -> float | None:
         """Held-out bits/byte, the windows being shared by the processes; None where nothing was held out."""
@@ -155,8 +157,8 @@ class TrainingRun:
         step = self.trainer.progress.step
         record: dict[str, Any] = {
             "step": step,
-            "held_out_bits_per_byte": score.bits_per_byte,
-            "held_out_tokens": score.tokens,
+            "val_bits_per_byte": score.bits_per_byte,
+            "val_tokens": score.tokens,
         }
         record |= {"effective_buckets": buckets, "peak_bytes": peak_memory(self.world.device)}
         self._log(record)
@@ -251,11 +253,11 @@ class TrainingRun:
         from reformer_cli.evaluation.periodic import Evaluations
 
         return Evaluations(
-            self.config.eval, self.dataset.tokenizer, self.dataset.tokens, self.windows, self._reading(),
+            self.config.eval, self.dataset.tokenizer, self.dataset.tokens, self.windows, self._rule(),
             find(self.config.data.corpus),
         )  # fmt: skip
 
-    def _reading(self) -> Seen:
+    def _rule(self) -> ContextRule:
         """Everything before a token where that can be, else as much as positions or training allow."""
         from reformer_cli.evaluation.scorers import ContextRule
 

@@ -28,7 +28,7 @@ SETTINGS = {
     "precision": "float32", "eval.every": 5, "eval.tokens": 64, "context_schedule": [[16, 0.5]],
 }  # fmt: skip
 trainer.SAVE_EVERY_MINUTES, training_run.SAMPLE_TOKENS = 1e-6, 4
-TIMED = ("seconds", "tokens_per_second", "model_seconds", "wait_seconds", "peak_bytes")
+TIMED = ("seconds", "tokens_per_second", "step_seconds", "data_seconds", "peak_bytes")
 
 
 def start(arguments: list[str], log: Path) -> int:

@@ -102,7 +102,7 @@ def test_held_out_images_by_default(reformer: Program, run: Path) -> None:
     found = json.loads(result.out)
     assert found["tokens"] in (72, 144)  # a twentieth of thirty, whole ones
     logged = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    best = min(line["held_out_bits_per_byte"] for line in logged if "held_out_bits_per_byte" in line)
+    best = min(line["val_bits_per_byte"] for line in logged if "val_bits_per_byte" in line)
     assert found["bits_per_dim"] == pytest.approx(best, rel=1e-6)
 
 

@@ -23,7 +23,7 @@ def head_gate(out: Tensor, scores: Tensor) -> Tensor:
 
 
 class _Gated(torch.autograd.Function):
-    # Made contiguous, since bits go with how memory lies: those of a sum, and those of a sigmoid too, which is another
+    # Contiguous, since bits go with how memory lies: those of a sum, and those of a sigmoid too, which is another
     # function for what does not fill a vector.
     @staticmethod
     def forward(ctx: Any, out: Tensor, scores: Tensor) -> Tensor:

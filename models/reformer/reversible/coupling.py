@@ -56,7 +56,7 @@ class Coupling(ABC):
 
     @abstractmethod
     def run_back(self, back: BackwardPass, saved: Any) -> None:
-        """Undo `run`, advancing gradients too."""
+        """Take back `run`, advancing gradients too."""
 
     @abstractmethod
     def parameters(self) -> Iterator[nn.Parameter]:

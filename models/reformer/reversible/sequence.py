@@ -75,7 +75,7 @@ class ReversibleSequence:
     def run_back(
         self, pair: Pair, gradients: Pair, context: PassContext, saved: Sequence[Any], graphs: list[Graph] | None = None
     ) -> Totals:
-        """Undo `run` in place, advancing the gradients of the streams too. Returns id(parameter) -> gradient.
+        """Take back `run` in place, advancing the gradients of the streams too. Returns id(parameter) -> gradient.
 
         graphs: as `run` filled it, which is emptied; the streams then stay as they are.
         """

@@ -188,12 +188,12 @@ def test_held_out_text_by_default(reformer: Program, run: Path) -> None:
     last = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()][-1]
     # Six steps, the last validation is of the last weights: the same figure as training showed.
     best = min(
-        json.loads(line)["held_out_bits_per_byte"]
+        json.loads(line)["val_bits_per_byte"]
         for line in (run / "metrics.jsonl").read_text().splitlines()
-        if "held_out_bits_per_byte" in line
+        if "val_bits_per_byte" in line
     )
     assert found["bits_per_byte"] == pytest.approx(best, rel=1e-6)
-    assert last["held_out_tokens"] == found["tokens"]
+    assert last["val_tokens"] == found["tokens"]
 
 
 def test_context_limits_what_is_seen(reformer: Program, run: Path, text: Path) -> None:

@@ -15,9 +15,9 @@ from reformer_cli.evaluation import periodic
 
 
 @pytest.fixture
-def duplicate_run(reformer: Program, tmp_path: Path) -> Path:
-    """A run of the duplication task, hardly trained."""
-    result = reformer("train", "duplicate:15:20", *TINY, "--steps", 3, "--run", tmp_path / "copy")
+def copy_run(reformer: Program, tmp_path: Path) -> Path:
+    """A run of the copy task, hardly trained."""
+    result = reformer("train", "copy:15:20", *TINY, "--steps", 3, "--run", tmp_path / "copy")
     assert result.status == 0, result.err
     assert "every sequence new (32 tokens)" in result.err
     return tmp_path / "copy"
@@ -118,7 +118,7 @@ def test_published_runs_say_which_likelihood_they_are_scored_by(reformer: Progra
     assert "use decoding or forward" in reformer(*options, "--likelihood", "exact").error
     # Validation is of the same likelihood as the command gives.
     lines = [json.loads(line) for line in Path("p/metrics.jsonl").read_text().splitlines()]
-    logged = [line["held_out_bits_per_byte"] for line in lines if "held_out_bits_per_byte" in line][-1]
+    logged = [line["val_bits_per_byte"] for line in lines if "val_bits_per_byte" in line][-1]
     held_out = json.loads(reformer("evaluate", "perplexity", "--run", "p", "--json").out)
     assert held_out["bits_per_byte"] == pytest.approx(logged, rel=1e-6)
     for command in ("context", "recall"):
@@ -148,8 +148,8 @@ def test_recall_of_a_text_run(reformer: Program, run: Path, text: Path) -> None:
     assert json.loads(reformer(*options, "--json", "--seed", 1).out)["n_hashes"] != found["n_hashes"]
 
 
-def test_recall_of_other_rounds(reformer: Program, duplicate_run: Path) -> None:
-    options = ["evaluate", "recall", "--run", duplicate_run, "--max-distance", 64, "--n-hashes", "1,2,full"]
+def test_recall_of_other_rounds(reformer: Program, copy_run: Path) -> None:
+    options = ["evaluate", "recall", "--run", copy_run, "--max-distance", 64, "--n-hashes", "1,2,full"]
     found = json.loads(reformer(*options, "--json").out)
     assert found["symbols"] == 20
     rounds = found["n_hashes"]
@@ -161,7 +161,7 @@ def test_recall_of_other_rounds(reformer: Program, duplicate_run: Path) -> None:
     assert len(rows) == sum(map(len, rounds.values()))
 
 
-def test_recall_mistakes(reformer: Program, run: Path, duplicate_run: Path) -> None:
+def test_recall_mistakes(reformer: Program, run: Path, copy_run: Path) -> None:
     options = ["evaluate", "recall", "--run", run]
     assert (
         "the test nothing is not known; use copy, associative, needle" in reformer(*options, "--test", "nothing").error
@@ -169,7 +169,7 @@ def test_recall_mistakes(reformer: Program, run: Path, duplicate_run: Path) -> N
     for wrong in ("0", "65", "many", "", "1,,2", "²"):
         assert "is not a number from 1 to 64 or 'full'" in reformer(*options, "--n-hashes", wrong).error
     assert "--far-buckets: far_buckets 7 is no even multiple" in reformer(*options, "--far-buckets", 7).error
-    assert "no text to plant" in reformer("evaluate", "recall", "--run", duplicate_run, "--test", "needle").error
+    assert "no text to plant" in reformer("evaluate", "recall", "--run", copy_run, "--test", "needle").error
     assert "common words, too few" in reformer(*options, "--test", "needle").error
 
 
@@ -186,14 +186,14 @@ def test_a_text_too_short_for_needles_leaves_the_other_tests(reformer: Program, 
     assert "needle left out: " in result.err
 
 
-def test_the_duplication_task_is_a_corpus(reformer: Program, duplicate_run: Path) -> None:
-    config = (duplicate_run / "config.yaml").read_text()
-    assert "corpus_digest: duplicate:15:20" in config
+def test_the_copy_task_is_a_corpus(reformer: Program, copy_run: Path) -> None:
+    config = (copy_run / "config.yaml").read_text()
+    assert "corpus_digest: copy:15:20" in config
     assert "context: 32" in config
-    assert reformer("train", "--resume", "--run", duplicate_run, "--steps", 5).status == 0
-    found = json.loads(reformer("evaluate", "perplexity", "--run", duplicate_run, "--json").out)
+    assert reformer("train", "--resume", "--run", copy_run, "--steps", 5).status == 0
+    found = json.loads(reformer("evaluate", "perplexity", "--run", copy_run, "--json").out)
     assert found["tokens"] == 64 * 15
-    error = reformer("train", "duplicate:15:20", "--set", "context=64", "--steps", 1).error
+    error = reformer("train", "copy:15:20", "--set", "context=64", "--steps", 1).error
     assert "makes sequences of 32 tokens, data.context is 64; use --set context=32" in error
 
 

@@ -38,7 +38,7 @@ def test_a_run_is_self_contained(run: Path) -> None:
     steps = [r for r in records if "loss" in r]
     assert [r["step"] for r in steps] == [1, 2, 3, 4, 5, 6]
     assert {"loss", "bits_per_byte", "learning_rate", "gradient_norm", "tokens_per_second"} <= set(steps[0])
-    assert any("held_out_bits_per_byte" in r for r in records)
+    assert any("val_bits_per_byte" in r for r in records)
 
 
 def test_loss_falls(reformer: Program, text: Path) -> None:

@@ -84,7 +84,7 @@ def test_a_recipe_counts_columns_as_the_text_has_them(reformer: Program, text: P
     assert found == wanted
     assert wanted is not None
     assert 20 < wanted < 128
-    assert reformer("train", "duplicate:15:60", *recipe, "--run", "synthetic").status == 0
+    assert reformer("train", "copy:15:60", *recipe, "--run", "synthetic").status == 0
     assert Run.open(Path("synthetic")).load_model().line_positions is None  # positions would tell what is to be found
 
 
@@ -235,7 +235,7 @@ def test_tensorboard(reformer: Program, text: Path, monkeypatch: pytest.MonkeyPa
     events = EventAccumulator("r/tensorboard")
     events.Reload()
     assert [e.step for e in events.Scalars("loss")] == [1, 2, 3, 4]
-    assert [e.step for e in events.Scalars("held_out_bits_per_byte")] == [2, 4]
+    assert [e.step for e in events.Scalars("val_bits_per_byte")] == [2, 4]
     assert "sample/text_summary" in events.Tags()["tensors"]
 
 

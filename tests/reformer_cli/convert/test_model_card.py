@@ -17,9 +17,9 @@ from reformer_cli.tokenizers.base import ByteTokenizer
 
 LINES = [
     {"step": 10, "loss": 3.25},
-    {"step": 10, "held_out_bits_per_byte": 2.5, "held_out_tokens": 1200},
+    {"step": 10, "val_bits_per_byte": 2.5, "val_tokens": 1200},
     {"step": 20, "loss": 2.75},
-    {"step": 20, "held_out_bits_per_byte": 2.6, "held_out_tokens": 1200},
+    {"step": 20, "val_bits_per_byte": 2.6, "val_tokens": 1200},
 ]
 
 
@@ -82,7 +82,7 @@ def test_an_origin_that_cannot_be_read_is_none(content: str, tmp_path: Path) -> 
     assert Origin.read(tmp_path) is None
 
 
-@pytest.mark.parametrize("lines", ['{"step": "x"}\n[]\n3\nnull\n', "", '{"held_out_bits_per_byte": "low"}\n'])
+@pytest.mark.parametrize("lines", ['{"step": "x"}\n[]\n3\nnull\n', "", '{"val_bits_per_byte": "low"}\n'])
 def test_metrics_that_cannot_be_read_give_no_figures(lines: str, tmp_path: Path) -> None:
     (tmp_path / METRICS).write_text(lines)
     assert figures(tmp_path) == {}

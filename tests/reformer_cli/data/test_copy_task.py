@@ -1,4 +1,4 @@
-"""The duplication task as a corpus."""
+"""The copy task as a corpus."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ def test_held_out_windows_score_the_second_w() -> None:
 @pytest.mark.parametrize(
     ("specs", "message"),
     [
-        (["duplicate:511"], "not duplicate:LENGTH:SYMBOLS"),
-        (["duplicate:a:b"], "not duplicate:LENGTH:SYMBOLS"),
-        (["duplicate:5:256"], "use 1 to 2\\^24 of 2 to 255"),
-        (["duplicate:0:9"], "use 1 to 2\\^24"),
-        (["a.txt", "duplicate:5:9"], "stands alone, not among 2"),
+        (["copy:511"], "not copy:LENGTH:SYMBOLS"),
+        (["copy:a:b"], "not copy:LENGTH:SYMBOLS"),
+        (["copy:5:256"], "use 1 to 2\\^24 of 2 to 255"),
+        (["copy:0:9"], "use 1 to 2\\^24"),
+        (["a.txt", "copy:5:9"], "stands alone, not among 2"),
     ],
 )
 def test_mistakes(specs: list[str], message: str) -> None:
@@ -67,6 +67,6 @@ def test_mistakes(specs: list[str], message: str) -> None:
 def test_other_corpora_pass_through() -> None:
     assert find(["a.txt", "-"]) is None
     assert absolute(["-", "python-reference"]) == sources.absolute(["-", "python-reference"])
-    assert absolute(["duplicate:5:9"]) == ("duplicate:5:9",)
-    dataset = open_dataset(DataConfig(corpus=("duplicate:5:9",)), print)
-    assert dataset.digest == "duplicate:5:9"
+    assert absolute(["copy:5:9"]) == ("copy:5:9",)
+    dataset = open_dataset(DataConfig(corpus=("copy:5:9",)), print)
+    assert dataset.digest == "copy:5:9"

@@ -42,7 +42,7 @@ def test_the_page_has_everything(reformer: Program, watched: Path) -> None:
     assert page.count('<svg class="tokens"') == page.count('<svg class="seconds"') == len(TITLES) + 1
     for name in ("Samples", "Evaluations", "Configuration", "context_schedule", "[[16, 0.5]]"):
         assert name in page
-    best = min(r.get("held_out_bits_per_byte", 99) for r in records(watched))
+    best = min(r.get("val_bits_per_byte", 99) for r in records(watched))
     assert f"<b>{best:.3f}</b><span>best held-out bits/byte</span>" in page
     assert "<b>12</b><span>steps</span>" in page
 
@@ -64,8 +64,8 @@ def test_what_a_run_says_is_text(reformer: Program, watched: Path) -> None:
         for record in (
             {"step": 13, "sample": evil},
             {"step": 13, "loss": None, "tokens_per_second": 1, "skipped": evil},
-            {"step": 13, "held_out_bits_per_byte": 1.5, evil: 2},
-            {"step": 13, "held_out_bits_per_byte": float("nan"), "effective_buckets": [[1], "x", None, True]},
+            {"step": 13, "val_bits_per_byte": 1.5, evil: 2},
+            {"step": 13, "val_bits_per_byte": float("nan"), "effective_buckets": [[1], "x", None, True]},
             {"step": 10**400, "loss": 10**400, "tokens_per_second": 10**400},
             {"step": "12", "sample": 5},
             [1, 2],
@@ -122,7 +122,7 @@ def test_ticks_are_round() -> None:
 
 def test_seconds_of_a_step_are_accounted_for(watched: Path) -> None:
     found = read_records(watched / "metrics.jsonl")
-    assert found.total("model_seconds") > 0
+    assert found.total("step_seconds") > 0
     assert found.steps == 12
     assert found.tokens == 12 * 64
     assert len(found.samples) == len(found.validations) == 3

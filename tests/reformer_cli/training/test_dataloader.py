@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from reformer_cli.config.schema import DataConfig, TrainConfig
-from reformer_cli.training.dataloader import Prefetcher, Reading, Stage, stages_of
+from reformer_cli.training.dataloader import DataLoader, Prefetcher, Stage, stages_of
 
 
 class Counted:
@@ -33,24 +33,24 @@ def test_contexts_grow_and_steps_keep_their_tokens() -> None:
 
 
 def test_each_stage_reads_from_its_own_beginning() -> None:
-    reading = Reading([Stage(0, 64, 8), Stage(0.3, 128, 4), Stage(0.5, 512, 1)], Counted)
+    loader = DataLoader([Stage(0, 64, 8), Stage(0.3, 128, 4), Stage(0.5, 512, 1)], Counted)
     begun: list[int] = []
     read = []
     for step in range(10):
-        reading.advance(begun, step, step / 10)
-        read.append(reading.batch_at(step, begun))
+        loader.advance(begun, step, step / 10)
+        read.append(loader.batch_at(step, begun))
     assert begun == [0, 3, 5]
     assert read[:4] == [(0, 64, 0), (0, 64, 1), (0, 64, 2), (1, 128, 0)]
     assert read[-1] == (2, 512, 4)
-    assert reading.epochs(10, begun) == pytest.approx(1.0)
+    assert loader.epochs(10, begun) == pytest.approx(1.0)
 
 
 def test_a_resumed_run_stays_in_its_stage() -> None:
     """Stages begin by the clock in a run by minutes: where they began is kept, not found again."""
-    reading = Reading([Stage(0, 64, 8), Stage(0.5, 512, 1)], Counted)
+    loader = DataLoader([Stage(0, 64, 8), Stage(0.5, 512, 1)], Counted)
     begun = [0, 7]
-    assert not reading.advance(begun, 9, 0.4)  # the clock of a longer run says otherwise
-    assert reading.batch_at(9, begun) == (1, 512, 2)
+    assert not loader.advance(begun, 9, 0.4)  # the clock of a longer run says otherwise
+    assert loader.batch_at(9, begun) == (1, 512, 2)
 
 
 def test_ahead_gives_what_is_asked_for() -> None:

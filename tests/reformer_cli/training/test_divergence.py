@@ -30,7 +30,7 @@ def falling(steps: int) -> list[float]:
 def test_a_falling_noisy_loss_has_no_spikes() -> None:
     progress = TrainState()
     assert not any(is_spike(progress, loss) for loss in falling(600))
-    assert progress.recent == pytest.approx(2, abs=0.1)
+    assert progress.loss_mean == pytest.approx(2, abs=0.1)
 
 
 def test_spikes_are_seen_each_and_counted() -> None:
@@ -56,7 +56,7 @@ def test_weights_that_are_no_numbers_are_named() -> None:
 
 
 def test_progress_comes_back() -> None:
-    progress = TrainState(step=3, seconds=1.25, best=0.1 + 0.2, best_step=2, stages=[0, 2], recent=1 / 3)
+    progress = TrainState(step=3, seconds=1.25, best=0.1 + 0.2, best_step=2, stages=[0, 2], loss_mean=1 / 3)
     assert train_state_of(plain(progress)) == progress
     for wrong in ({"step": "3"}, {"step": 1.5}, {"step": -1}, {"other": 1}, {"stages": [-1]}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
