@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from builders.faults import often  # noqa: F401
 from builders.programs import _made, kept, reformer, run, text  # noqa: F401  # fixtures of the whole suite
 
 # Two, so that what threads share is tested; one is faster where others use the machine.

@@ -13,6 +13,38 @@ from reformer_cli.utils.console import say
 from reformer_cli.utils.errors import UserError
 from reformer_cli.utils.files import ADDRESS
 
+LogitBiasOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="TEXT=NUMBER",
+        help="Add NUMBER to the score of tokens that would complete TEXT (-100: it never appears); repeatable.",
+    ),
+]
+StopOption = Annotated[
+    list[str] | None, typer.Option(metavar="TEXT", help="Stop before this text appears; repeatable.")
+]
+OutputOption = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Write to a file: text as it is made, or images, with a contact sheet."),
+]
+ImageOption = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Of a run of images: the upper part of one, whose lower part is drawn."),
+]
+KeepRowsOption = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Take --image for a whole image, cropped as in training, and keep N rows."),
+]
+SessionOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="Keep what is needed to go on in FILE; where it exists, go on from it as if never stopped."
+    ),
+]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="One JSON object a line and sample: text, tokens, log-probabilities, timing.")
+]
+
 
 @from_fields(SamplingConfig, "config")
 def generate(
@@ -25,43 +57,15 @@ def generate(
         str | None, typer.Option(metavar="FILE", help="Read the prompt from a file of any known format.")
     ] = None,
     config: SamplingConfig = SamplingConfig(),  # noqa: B008  (frozen)
-    logit_bias: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="TEXT=NUMBER",
-            help="Add NUMBER to the score of tokens that would complete TEXT (-100: it never appears); repeatable.",
-        ),
-    ] = None,
-    stop: Annotated[
-        list[str] | None, typer.Option(metavar="TEXT", help="Stop before this text appears; repeatable.")
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Write to a file: text as it is made, or images, with a contact sheet."),
-    ] = None,
+    logit_bias: LogitBiasOption = None,
+    stop: StopOption = None,
+    output: OutputOption = None,
     overwrite: OverwriteOption = False,
-    image: Annotated[
-        Path | None,
-        typer.Option(
-            "--image", metavar="FILE", help="Of a run of images: the upper part of one, whose lower part is drawn."
-        ),
-    ] = None,
-    keep_rows: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="Take --image for a whole image, cropped as in training, and keep N rows."),
-    ] = None,
-    session: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Keep what is needed to go on in FILE; where it exists, go on from it as if never stopped.",
-        ),
-    ] = None,
+    image: ImageOption = None,
+    keep_rows: KeepRowsOption = None,
+    session: SessionOption = None,
     far_buckets: BucketsOption = None,
-    json: Annotated[
-        bool,
-        typer.Option("--json", help="One JSON object a line and sample: text, tokens, log-probabilities, timing."),
-    ] = False,
+    json: JsonOption = False,
     device: DeviceOption = "auto",
 ) -> None:
     """Go on from a prompt, or complete an image.
@@ -74,13 +78,8 @@ def generate(
     if opened.config.data.image_size is not None:
         from reformer_cli.workflows.generate_images import check_options, generate_images
 
-        texts: dict[str, object] = {
-            "--prompt": prompt,
-            "--prompt-file": prompt_file,
-            "-": prompt_,
-            "--logit-bias": logit_bias,
-        }
-        texts |= {"--stop": stop, "--json": json, "--session": session, "--far-buckets": far_buckets}
+        texts: dict[str, object] = {"--prompt": prompt, "--prompt-file": prompt_file, "-": prompt_, "--stop": stop}
+        texts |= {"--logit-bias": logit_bias, "--json": json, "--session": session, "--far-buckets": far_buckets}
         check_options(config, texts)
         generate_images(opened, image, keep_rows, output, config, device, overwrite)
         return

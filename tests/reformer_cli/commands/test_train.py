@@ -7,14 +7,11 @@ import functools
 import gzip
 import json
 import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
+from builders.faults import tensors
 from builders.programs import TINY, Program
 from safetensors.torch import load_file
 
@@ -24,11 +21,6 @@ from reformer_cli.training.gradients import Gradients, LoadedBatch
 from reformer_cli.training.state import TrainState
 
 STEPS = 6  # of the fixture `run`
-
-
-def weights(run: Path) -> dict[str, torch.Tensor]:
-    newest = max((run / "checkpoints").glob("step-*"))
-    return load_file(newest / "tensors.safetensors")
 
 
 def test_a_run_is_self_contained(run: Path) -> None:
@@ -64,20 +56,6 @@ def test_float16_trains_once_the_loss_scale_has_come_down(
     assert any('"scale"' in path.read_text() for path in newest.glob("*.json"))
 
 
-def test_resuming_gives_the_same_weights_bit_for_bit(reformer: Program, text: Path) -> None:
-    more = [*TINY, "--set", "dropout=0.1", "--set", "warmup=0"]
-    assert reformer("train", text, *more, "--steps", 8, "--run", "whole").status == 0
-    # The same run, interrupted: the schedule is that of 8 steps throughout.
-    assert reformer("train", text, *more, "--steps", 8, "--run", "part").status == 0
-    _interrupted_after(reformer, text, more, 3)
-    assert reformer("train", "--resume", "--run", "cut").status == 0
-    whole, cut = weights(Path("whole")), weights(Path("cut"))
-    assert whole.keys() == cut.keys()
-    assert all(torch.equal(whole[name], cut[name]) for name in whole)
-    steps = [json.loads(line)["step"] for line in Path("cut/metrics.jsonl").read_text().splitlines() if "loss" in line]
-    assert steps == [1, 2, 3, 4, 5, 6, 7, 8]
-
-
 def test_a_run_ends_when_the_text_was_read_so_often(reformer: Program, text: Path) -> None:
     """It ends as one does whose steps are used up, the step size fallen; and goes on if the text may be read again."""
     how = (*TINY, "--set", "batch_size=8", "--steps", 5000, "--set", "max_epochs=2", "--run", "r")
@@ -91,76 +69,6 @@ def test_a_run_ends_when_the_text_was_read_so_often(reformer: Program, text: Pat
     more = reformer("train", "--resume", "--run", "r", "--set", "max_epochs=3")
     assert more.status == 0, more.err
     assert "read 3 times" in more.err
-
-
-def _interrupted_after(reformer: Program, text: Path, more: list[str], steps: int) -> None:
-    """Train run `cut` with a Ctrl-C that arrives in the middle of a step."""
-    original, done = Gradients._in_parts, 0
-
-    def gradients(self: Gradients, read: LoadedBatch, progress: TrainState) -> tuple[float, float, str]:
-        nonlocal done
-        done += 1
-        if done == steps:
-            os.kill(os.getpid(), signal.SIGINT)
-        return original(self, read, progress)
-
-    Gradients._in_parts = gradients
-    try:
-        result = reformer("train", text, *more, "--steps", 8, "--run", "cut")
-    finally:
-        Gradients._in_parts = original
-    assert result.status == 0
-    assert f"stopped after {steps} steps" in result.err
-    assert "reformer train --resume --run cut" in result.err
-
-
-def test_a_real_ctrl_c_saves(text: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "reformer_cli", "train", str(text), *TINY, "--minutes", "5", "--run", "r"]
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-    log = tmp_path / "r" / "metrics.jsonl"
-    deadline = time.monotonic() + 60
-    while not (log.exists() and log.read_text().count("\n") > 3):
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 0
-    assert "stopped after" in err
-    assert (tmp_path / "r" / "model.safetensors").exists()
-    assert list((tmp_path / "r" / "checkpoints").glob("step-*"))
-
-
-def test_resume_longer(reformer: Program, run: Path) -> None:
-    assert reformer("train", "--resume", "--run", run, "--steps", 9).status == 0
-    assert "step-00000009" in {p.name for p in (run / "checkpoints").iterdir()}
-    assert len(list((run / "checkpoints").iterdir())) <= 2
-
-
-def test_resume_skips_a_damaged_checkpoint(reformer: Program, run: Path) -> None:
-    assert reformer("train", "--resume", "--run", run, "--steps", 9).status == 0
-    newest = run / "checkpoints" / "step-00000009" / "tensors.safetensors"
-    data = bytearray(newest.read_bytes())
-    data[-1] ^= 1
-    newest.write_bytes(data)
-    result = reformer("train", "--resume", "--run", run, "--steps", 9)
-    assert result.status == 0
-    assert "step-00000009 is damaged (the checksum differs)" in result.err
-    assert "going on after step 6" in result.err
-
-
-def test_resume_refuses_what_would_change_the_model(reformer: Program, run: Path, text: Path) -> None:
-    assert "cannot change model.d_model" in reformer("train", "--resume", "--run", run, "--set", "d_model=32").error
-    assert "takes no CORPUS" in reformer("train", text, "--resume", "--run", run).error
-    text.write_text(text.read_text() + "One more line.\n")
-    assert "has changed since" in reformer("train", "--resume", "--run", run).error
-
-
-def test_resume_from_standard_input(reformer: Program, text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with open(text, encoding="utf-8") as file:
-        monkeypatch.setattr(sys, "stdin", file)
-        assert reformer("train", "-", *TINY, "--steps", 2, "--run", "r").status == 0
-    assert reformer("train", "--resume", "--run", "r", "--steps", 4).status == 0
 
 
 def test_second_run_reads_the_cache(reformer: Program, text: Path) -> None:
@@ -253,7 +161,7 @@ def test_all_faults_at_once(reformer: Program, text: Path) -> None:
 
 
 def test_a_full_disk_loses_nothing(reformer: Program, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = weights(run)
+    before = tensors(run)
 
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "somewhere")
@@ -263,20 +171,20 @@ def test_a_full_disk_loses_nothing(reformer: Program, run: Path, monkeypatch: py
     assert "no space left on the device while writing somewhere" in error
     monkeypatch.undo()
     monkeypatch.chdir(run.parent)
-    assert all(torch.equal(before[name], t) for name, t in weights(run).items())
+    assert all(torch.equal(before[name], t) for name, t in tensors(run).items())
 
 
 def test_divergence_stops_with_the_last_good_weights(
     reformer: Program, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """NaNs must overwrite neither the best weights nor the last checkpoint."""
-    before = weights(run)
+    before = tensors(run)
     monkeypatch.setattr(Gradients, "_in_parts", lambda self, read, progress: (float("nan"), 1.0, "loss nan"))
     error = reformer("train", "--resume", "--run", run, "--steps", 40).error
     assert f"training diverged at step {STEPS + 5} (loss nan" in error
     assert f"the last good checkpoint is {run / 'checkpoints' / 'step-00000006'}" in error
     assert "lower train.learning_rate" in error
-    assert all(torch.equal(before[name], t) for name, t in weights(run).items())
+    assert all(torch.equal(before[name], t) for name, t in tensors(run).items())
 
 
 def test_one_bad_step_is_left_out(reformer: Program, text: Path, monkeypatch: pytest.MonkeyPatch) -> None:

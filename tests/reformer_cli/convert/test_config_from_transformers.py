@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from reformer_cli.convert.config_from_transformers import DEFAULTS, NO_EFFECT, chosen_buckets, map_config
+from reformer_cli.convert.config_from_transformers import chosen_buckets, map_config
+from reformer_cli.convert.transformers_fields import DEFAULTS, NO_EFFECT
 from reformer_cli.utils.errors import ConfigError
 
 MINIMAL: dict[str, Any] = {"model_type": "reformer", "is_decoder": True, "num_buckets": [64, 128]}
