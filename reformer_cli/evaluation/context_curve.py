@@ -126,11 +126,11 @@ def context_curve(
         place = 0
         for p in passages:
             if context is None:
-                reader: WindowScorer | FullContextScorer = FullContextScorer(model, p.prefix, tell)
+                scorer: WindowScorer | FullContextScorer = FullContextScorer(model, p.prefix, tell)
             else:
-                reader = WindowScorer(model, p.prefix, context)
-            for part in p.scored.split(reader.at_once):
-                found[row, place : place + len(part)] = reader.score(part).numpy()
+                scorer = WindowScorer(model, p.prefix, context)
+            for part in p.scored.split(scorer.at_once):
+                found[row, place : place + len(part)] = scorer.score(part).numpy()
                 place += len(part)
                 tell(len(part) * (1 if context is None else 2))
     told = [p.recurrence for p in passages if p.recurrence is not None]

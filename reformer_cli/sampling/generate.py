@@ -74,33 +74,40 @@ def stream_samples(texts: Sampler, made: Sequence[Sample]) -> Iterator[list[str]
         yield [one.push(token, logprob, texts.end) for one, token, logprob in each]
 
 
-def generate(
-    model: ReformerLM,
-    tokenizer: Tokenizer,
-    prompt: str = "",
-    *,
-    stop: Sequence[str] = (),
+def begin(
+    model: ReformerLM, tokenizer: Tokenizer, prompt: str, config: SamplingConfig, stop: Sequence[str] = (),
     bias: Sequence[tuple[str, float]] = (),
-    **settings: Any,
-) -> Iterator[str]:
-    """Pieces of a continuation of `prompt`, as soon as each is certain.
-
-    settings: fields of SamplingConfig (max_tokens, temperature, seed, ...), for one sample. stop: texts to stop before.
-    bias: pairs of a text and what is added to the logits of tokens that complete it. Raises pydantic's ValidationError
-    for settings out of range.
-    """
+) -> tuple[Sampler, list[Sample]]:  # fmt: skip
+    """config.num_samples samples that have read a prompt. stop: texts to stop before; bias: pairs of a text and what is
+    added to the logits of tokens that complete it. Raises ValueError for beams."""
     from reformer_cli.sampling.history import TextBias
     from reformer_cli.sampling.sampler import Sampler
 
+    if config.num_beams != 1:
+        raise ValueError("beams are searched by reformer_cli.sampling.beam_search")
+    sampler = Sampler(model, config, tokenizer.end, TextBias(bias, tokenizer) if bias else None)
+    known = [tokenizer.end, *tokenizer.prompt(prompt).tolist()]
+    sampler.read(known)
+    samples = new_samples(tokenizer, stop, config.num_samples)
+    for one in samples:
+        one.stream.decoder.follow(known)
+    return sampler, samples
+
+
+def generate(
+    model: ReformerLM, tokenizer: Tokenizer, prompt: str = "", *, stop: Sequence[str] = (),
+    bias: Sequence[tuple[str, float]] = (), **settings: Any,
+) -> Iterator[str]:  # fmt: skip
+    """Pieces of a continuation of `prompt`, as soon as each is certain; stop, bias: see `begin`.
+
+    settings: fields of SamplingConfig (max_tokens, temperature, seed, ...), for one sample. Raises pydantic's
+    ValidationError for settings out of range.
+    """
     config = SamplingConfig(**settings)
-    if config.num_samples != 1 or config.num_beams != 1:
-        raise ValueError("generate() makes one text; for several, or beams, use sampling.engine and sampling.beam")
-    texts = Sampler(model, config, tokenizer.end, TextBias(bias, tokenizer) if bias else None)
-    known = tokenizer.prompt(prompt).tolist()
-    texts.read([tokenizer.end, *known])
-    one = Sample(TextStream(tokenizer.stream(), stop))
-    one.stream.decoder.follow(known)
-    for (piece,) in stream_samples(texts, [one]):
+    if config.num_samples != 1:
+        raise ValueError("a stream is of one text")
+    sampler, (one,) = begin(model, tokenizer, prompt, config, stop, bias)
+    for (piece,) in stream_samples(sampler, [one]):
         if piece:
             yield piece
     if rest := one.close():

@@ -53,9 +53,9 @@ class Trainer:
     """A model, its optimisers and how far they are, in one of the processes of a job."""
 
     def __init__(
-        self, model: ReformerLM, config: TrainConfig, loader: DataLoader, hooks: Callbacks, world: World
+        self, model: ReformerLM, config: TrainConfig, loader: DataLoader, callbacks: Callbacks, world: World
     ) -> None:
-        self.model, self.config, self.loader, self.hooks, self.world = model, config, loader, hooks, world
+        self.model, self.config, self.loader, self.callbacks, self.world = model, config, loader, callbacks, world
         self.gradients = Gradients(model, config, world)
         self.optimizers = make_optimizers(model, config)
         self.progress = TrainState()
@@ -118,9 +118,9 @@ class Trainer:
             while (ending := self._ending(interrupted.is_set())) is None:
                 self._step()
                 best = self._validation_due() and self._validate()
-                if (every := self.hooks.evaluate_every) and self.progress.step % every == 0 and self.share < 1.0:
+                if (every := self.callbacks.evaluate_every) and self.progress.step % every == 0 and self.share < 1.0:
                     self._evaluate()
-                due = time.monotonic() - saved > 60 * SAVE_EVERY_MINUTES and not self.hooks.busy()
+                due = time.monotonic() - saved > 60 * SAVE_EVERY_MINUTES and not self.callbacks.busy()
                 before, marked = marked, time.monotonic()  # from here to here, so that what saving takes counts too
                 self.progress.seconds, due = self._agreed(self.progress.seconds + marked - before, due)
                 if (due or best) and self.share < 1.0:
@@ -129,10 +129,10 @@ class Trainer:
             if self.progress.step > first or not self.progress.step:
                 # Where nothing was validated yet, or nothing can be, the latest weights are the run's result.
                 best = self._validate() if ending == "finished" else self.progress.best is None
-                if ending == "finished" and self.hooks.evaluate_every:
+                if ending == "finished" and self.callbacks.evaluate_every:
                     self._evaluate()
                 self._save(best)
-            self.hooks.finish()  # here, where a first Ctrl-C waits for it and a second does not
+            self.callbacks.finish()  # here, where a first Ctrl-C waits for it and a second does not
         return ending
 
     def _ending(self, interrupted: bool) -> Ending | None:
@@ -150,7 +150,7 @@ class Trainer:
     def _read(self, step: int, begun: tuple[int, ...]) -> LoadedBatch:
         batch = self.loader.batch_at(step, begun)
         scored = batch.targets != UNSCORED
-        n_bytes = float(self.hooks.byte_lengths[batch.targets.clamp_min(0)][scored].sum())
+        n_bytes = float(self.callbacks.byte_lengths[batch.targets.clamp_min(0)][scored].sum())
         return LoadedBatch(batch, n_bytes, int(scored.sum()))
 
     def _step(self) -> None:
@@ -176,7 +176,7 @@ class Trainer:
         progress.tokens += read.batch.tokens.numel()
         spike = math.isfinite(loss) and is_spike(progress, loss)
         if spike:
-            self.hooks.warn(f"step {progress.step:,}: loss {loss:.3f} jumps from about {progress.loss_mean:.3f}")
+            self.callbacks.warn(f"step {progress.step:,}: loss {loss:.3f} jumps from about {progress.loss_mean:.3f}")
         seconds = time.perf_counter() - began
         record: dict[str, Any] = {
             "step": progress.step,
@@ -192,7 +192,7 @@ class Trainer:
             "data_seconds": round(self.prefetcher.waited, 6),
         }
         record |= ({"spike": True} if spike else {}) | ({"skipped": problem} if problem else {})
-        self.hooks.log(record, seconds)
+        self.callbacks.log(record, seconds)
 
     def _skip(self, problem: str, overflow: bool) -> None:
         """overflow: of float16, which the next step's smaller scale may avoid."""
@@ -200,12 +200,12 @@ class Trainer:
             optimizer.zero_grad(set_to_none=True)
         self.progress.bad_steps += not overflow
         self.progress.skipped += 1
-        self.hooks.warn(f"step {self.progress.step + 1:,} left out: {problem} ({self.progress.skipped} so far)")
+        self.callbacks.warn(f"step {self.progress.step + 1:,} left out: {problem} ({self.progress.skipped} so far)")
         if self.progress.bad_steps >= BAD_STEPS:
             raise DivergedError(self.progress.step + 1, f"{problem}; {BAD_STEPS} times in a row")
 
     def _validation_due(self) -> bool:
-        if every := self.hooks.validate_every:
+        if every := self.callbacks.validate_every:
             return self.progress.step % every == 0 and self.share < 1.0
         return int(self.share * VALIDATIONS) > self.progress.validated and self.share < 1.0
 
@@ -214,7 +214,7 @@ class Trainer:
         progress = self.progress
         progress.validated = max(progress.validated + 1, int(self.share * VALIDATIONS))
         self.model.eval()
-        found = self.hooks.validate()
+        found = self.callbacks.validate()
         good = found is None or math.isfinite(found)
         better = good and (found is None or progress.best is None or found < progress.best)
         if better:
@@ -224,10 +224,10 @@ class Trainer:
 
     def _evaluate(self) -> None:
         self.model.eval()
-        self.hooks.evaluate()
+        self.callbacks.evaluate()
 
     def _save(self, best: bool) -> None:
-        self.hooks.save(self.tensors(), {"progress": plain(self.progress), "random": random_states()}, best)
+        self.callbacks.save(self.tensors(), {"progress": plain(self.progress), "random": random_states()}, best)
 
 
 def _finite(x: float) -> float | None:

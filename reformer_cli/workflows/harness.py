@@ -47,8 +47,8 @@ class ReformerHarness(LM):  # type: ignore[misc]  # the harness has no annotatio
         """Of each (text,): its log-probability, every token given all before it."""
         found = []
         for request in requests:
-            reader = FullContextScorer(self.model, torch.tensor([self.tokenizer.end]))
-            found.append(-score_pieces(reader, encoded(self.tokenizer, [request.args[0]])).score.nats)
+            scorer = FullContextScorer(self.model, torch.tensor([self.tokenizer.end]))
+            found.append(-score_pieces(scorer, encoded(self.tokenizer, [request.args[0]])).score.nats)
         return found
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:

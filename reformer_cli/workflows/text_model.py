@@ -8,9 +8,7 @@ from typing import Any, overload
 
 from reformer_cli.config.schema import RunConfig
 from reformer_cli.sampling.config import SamplingConfig
-from reformer_cli.sampling.generate import Sample, generate, new_samples, stream_samples
-from reformer_cli.sampling.history import TextBias
-from reformer_cli.sampling.sampler import Sampler
+from reformer_cli.sampling.generate import Sample, begin, generate, stream_samples
 from reformer_cli.utils.errors import UserError
 from reformer_cli.workflows.evaluate import PerplexityResult, evaluate_perplexity
 from reformer_cli.workflows.evaluate_attention import evaluate_attention
@@ -44,31 +42,17 @@ class TextModel(OpenModel):
         return self.run.path
 
     def generate(
-        self,
-        prompt: str = "",
-        *,
-        num_samples: int = 1,
-        stop: Sequence[str] = (),
-        logit_bias: Bias = (),
+        self, prompt: str = "", *, num_samples: int = 1, stop: Sequence[str] = (), logit_bias: Bias = (),
         **sampling: Any,
-    ) -> str | list[Sample]:
+    ) -> str | list[Sample]:  # fmt: skip
         """A continuation of the prompt; with num_samples > 1 as many, each with its tokens, logprobs and finish_reason.
 
         sampling: fields of SamplingConfig (max_tokens, temperature, top_p, seed, ...); pydantic's ValidationError, a
         ValueError, for what is out of range, UserError for more tokens than the model has positions.
         """
         config = SamplingConfig(num_samples=num_samples, **sampling)
-        if config.num_beams > 1:
-            raise ValueError("beams are searched by reformer_cli.sampling.beam_search")
-        ids = [self.tokenizer.end, *self.tokenizer.prompt(prompt).tolist()]
-        check_room(self.model.config, len(ids), config.max_tokens)
-        sampler = Sampler(
-            self.model, config, self.tokenizer.end, TextBias(logit_bias, self.tokenizer) if logit_bias else None
-        )
-        sampler.read(ids)
-        samples = new_samples(self.tokenizer, stop, num_samples)
-        for one in samples:
-            one.stream.decoder.follow(ids)
+        self._check_room(prompt, config)
+        sampler, samples = begin(self.model, self.tokenizer, prompt, config, stop, logit_bias)
         for _ in stream_samples(sampler, samples):
             pass
         for one in samples:
@@ -79,7 +63,11 @@ class TextModel(OpenModel):
         self, prompt: str = "", *, stop: Sequence[str] = (), logit_bias: Bias = (), **sampling: Any
     ) -> Iterator[str]:
         """Pieces of one continuation, each as soon as it is certain."""
+        self._check_room(prompt, SamplingConfig(**sampling))
         return generate(self.model, self.tokenizer, prompt, stop=stop, bias=logit_bias, **sampling)
+
+    def _check_room(self, prompt: str, config: SamplingConfig) -> None:
+        check_room(self.model.config, 1 + len(self.tokenizer.prompt(prompt)), config.max_tokens)
 
     @overload
     def evaluate(

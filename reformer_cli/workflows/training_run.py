@@ -65,7 +65,7 @@ class TrainingRun:
             lines.set_token_widths(*map(torch.from_numpy, lengths_on_lines(self.dataset.tokenizer)))
         board = board_of(self.run.path, self.world.is_main and self.config.train.tensorboard)
         with Display(self.world.device, self.unit, silent=not self.world.is_main) as self.display, board as self.board:
-            self.trainer = Trainer(self.model, self.config.train, self.loader, self._hooks(), self.world)
+            self.trainer = Trainer(self.model, self.config.train, self.loader, self._callbacks(), self.world)
             if self.checkpoint is not None:
                 self._restore(self.checkpoint)
             else:
@@ -218,7 +218,7 @@ class TrainingRun:
 
             self.writer.submit(write)
 
-    def _hooks(self) -> Callbacks:
+    def _callbacks(self) -> Callbacks:
         import torch
 
         from reformer_cli.training.trainer import Callbacks

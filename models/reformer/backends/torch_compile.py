@@ -19,7 +19,7 @@ def is_exporting() -> bool:
 
 
 def no_compile(function: Callable[P, T]) -> Callable[P, T]:
-    """A function that torch.compile leaves as it is: of the trunk it would compile the forward pass and not what
+    """A function that torch.compile leaves as it is: of reversible layers it would compile the forward pass, not what
     backward runs again, which then would not rebuild the same bits."""
 
     @functools.wraps(function)
