@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from reformer import ReformerLM
 
 from reformer_cli.sampling.config import SamplingConfig
+from reformer_cli.sampling.history import TextBias
+from reformer_cli.sampling.sampler import Sampler
 from reformer_cli.sampling.text_stream import TextStream
-
-if TYPE_CHECKING:
-    from reformer import ReformerLM
-
-    from reformer_cli.sampling.sampler import Sampler
-    from reformer_cli.tokenizers.base import Tokenizer
+from reformer_cli.tokenizers.base import Tokenizer
 
 
 @dataclass
@@ -80,9 +79,6 @@ def begin(
 ) -> tuple[Sampler, list[Sample]]:  # fmt: skip
     """config.num_samples samples that have read a prompt. stop: texts to stop before; bias: pairs of a text and what is
     added to the logits of tokens that complete it. Raises ValueError for beams."""
-    from reformer_cli.sampling.history import TextBias
-    from reformer_cli.sampling.sampler import Sampler
-
     if config.num_beams != 1:
         raise ValueError("beams are searched by reformer_cli.sampling.beam_search")
     sampler = Sampler(model, config, tokenizer.end, TextBias(bias, tokenizer) if bias else None)

@@ -5,29 +5,27 @@ The decoding state, the tokens, what was shown of them, and the random state, wi
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from reformer import ReformerLM
+from safetensors import safe_open
+from safetensors.torch import save as to_bytes
 
 from reformer_cli.sampling.generate import Sample
+from reformer_cli.sampling.sampler import Sampler
 from reformer_cli.utils.errors import UserError
 from reformer_cli.utils.files import write_file
-
-if TYPE_CHECKING:
-    from reformer import ReformerLM
-
-    from reformer_cli.sampling.sampler import Sampler
 
 FORMAT = "reformer session 1"
 
 
 def fingerprint(model: ReformerLM) -> str:
     """SHA-256 of what decides a model's outputs: its configuration and every weight."""
-    import dataclasses
-
     found = hashlib.sha256(json.dumps(dataclasses.asdict(model.config), sort_keys=True, default=str).encode())
     for name, tensor in sorted(model.state_dict().items()):
         found.update(name.encode())
@@ -38,8 +36,6 @@ def fingerprint(model: ReformerLM) -> str:
 def save(path: Path, texts: Sampler, made: list[Sample], output: Path | None) -> None:
     """Keep everything needed to go on, whole or not at all: an older file stays until this one is complete. output:
     the file that the text is written to, if any."""
-    from safetensors.torch import save as to_bytes
-
     state = texts.state or texts.model.new_state(len(texts.histories))
     tensors = {f"state.{name}": t.contiguous() for name, t in state.tensors().items()}
     tensors["tokens"] = torch.tensor([h.tokens for h in texts.histories], dtype=torch.int32)
@@ -56,8 +52,6 @@ def save(path: Path, texts: Sampler, made: list[Sample], output: Path | None) ->
 def load(path: Path, texts: Sampler, made: list[Sample]) -> Path | None:
     """Stand where `save` was called, and say to which file the text was written: no other one may be added to. Raises
     UserError for what cannot be gone on with."""
-    from safetensors import safe_open
-
     about: dict[str, Any] = {}
     try:
         with safe_open(path, framework="pt") as file:

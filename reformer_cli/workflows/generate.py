@@ -7,24 +7,25 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
+from reformer import ReformerConfig, ReformerLM
+from reformer.rehash import far_config
+
+from reformer_cli.runs.run import Run
+from reformer_cli.sampling.beam_search import search
 from reformer_cli.sampling.config import SamplingConfig
+from reformer_cli.sampling.generate import Sample, new_samples, stream_samples
+from reformer_cli.sampling.history import TextBias
+from reformer_cli.sampling.sampler import Sampler
+from reformer_cli.sampling.session import load, save
+from reformer_cli.tokenizers.base import Tokenizer, is_foreign
 from reformer_cli.utils.console import say
 from reformer_cli.utils.devices import backend_reason, pick_device
 from reformer_cli.utils.errors import UserError
 from reformer_cli.utils.files import check_free
 from reformer_cli.utils.progress_bar import shown
 from reformer_cli.workflows.open_model import check_length, check_memory, decoding_note, refused, rehashed
-
-if TYPE_CHECKING:
-    from reformer import ReformerConfig, ReformerLM
-
-    from reformer_cli.runs.run import Run
-    from reformer_cli.sampling.generate import Sample
-    from reformer_cli.sampling.history import TextBias
-    from reformer_cli.sampling.sampler import Sampler
-    from reformer_cli.tokenizers.base import Tokenizer
 
 LONG = 4096  # tokens of a prompt from which its reading is shown
 
@@ -92,11 +93,6 @@ class Request:
 def generate(run: Run, config: SamplingConfig, request: Request, sink: Sink, device: str = "auto") -> list[Sample]:
     """Go on from a prompt as the request asks. Raises UserError for what cannot be, KeyboardInterrupt when the sink
     asked to stop, after what there is has been written and kept."""
-    from reformer.rehash import far_config
-
-    from reformer_cli.sampling.history import TextBias
-    from reformer_cli.tokenizers.base import is_foreign
-
     request.check(config)
     model_config, tokenizer = run.config.model, run.tokenizer()
     ids = tokenizer.prompt(request.prompt, first=not request.goes_on).tolist()
@@ -130,10 +126,6 @@ def _draw(
     request: Request, sink: Sink,
 ) -> list[Sample]:  # fmt: skip
     """Draw texts; with a session, go on from it and keep it."""
-    from reformer_cli.sampling.generate import stream_samples
-    from reformer_cli.sampling.sampler import Sampler
-    from reformer_cli.sampling.session import save
-
     sampler = Sampler(model, config, tokenizer.end, bias)
     samples = _started(sampler, tokenizer, ids, request, sink)
     began, pressed, stands = time.monotonic(), False, False
@@ -164,9 +156,6 @@ def _draw(
 
 def _started(sampler: Sampler, tokenizer: Tokenizer, ids: list[int], request: Request, sink: Sink) -> list[Sample]:
     """Samples that have read the prompt, or gone on from a session."""
-    from reformer_cli.sampling.generate import new_samples
-    from reformer_cli.sampling.session import load
-
     n, goes_on = sampler.config.num_samples, request.goes_on
     samples = new_samples(tokenizer, request.stop, n)
     if goes_on:
@@ -194,9 +183,6 @@ def _search(
     request: Request, sink: Sink,
 ) -> list[Sample]:  # fmt: skip
     """Look for the likeliest texts."""
-    from reformer_cli.sampling.beam_search import search
-    from reformer_cli.sampling.generate import new_samples
-
     samples, began = new_samples(tokenizer, request.stop, config.num_samples), time.monotonic()
     for one in samples:
         one.stream.decoder.follow(prompt)

@@ -5,19 +5,16 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from reformer import ReformerConfig, ReformerLM
+from torch import Tensor
 
 from reformer_cli.config.checks import Unchosen
 from reformer_cli.config.schema import Settings
 from reformer_cli.runs.origin import Origin
 from reformer_cli.runs.run import Run
+from reformer_cli.training.auto_config import AutoSetting
 from reformer_cli.utils.errors import ConfigError, UserError
-
-if TYPE_CHECKING:
-    from reformer import ReformerConfig, ReformerLM
-    from torch import Tensor
-
-    from reformer_cli.training.auto_config import AutoSetting
 
 GENTLER = 0.25  # step size, as a share of that of a new model: what was learnt is to be kept
 
@@ -49,8 +46,6 @@ class Start:
         return found
 
     def _model(self, settings: Settings) -> ReformerConfig:
-        from reformer import ReformerConfig
-
         return ReformerConfig(**settings["model"], vocab_size=self.tokenizer.vocab_size)
 
     def suited(self, choices: Sequence[AutoSetting], settings: Settings) -> list[AutoSetting]:
@@ -79,8 +74,6 @@ class Start:
     def fitted(self, config: ReformerConfig) -> dict[str, Tensor]:
         """The weights for a model of this config. Raises ConfigError that lists every tensor which does not fit, with
         both shapes."""
-        from reformer import ReformerLM
-
         old = _tensors(self.model)
         wanted = _tensors(ReformerLM(config, head_bias="head.bias" in old))
         redrawn = config.chunked and config.seed != self.config.seed  # its rotations are its seed's

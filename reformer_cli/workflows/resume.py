@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from reformer_cli.config.load import as_yaml
-from reformer_cli.training.distributed import check_world
+from reformer_cli.config.load import as_yaml, load_config, resolve, to_yaml
+from reformer_cli.config.schema import SECTIONS, Settings
+from reformer_cli.data.dataset import Dataset, open_dataset
+from reformer_cli.runs.checkpoints import read_meta
+from reformer_cli.runs.run import CONFIG, Run
+from reformer_cli.training.distributed import World, check_world
+from reformer_cli.training.state import train_state_of
+from reformer_cli.training.tensorboard import check_board
 from reformer_cli.utils.console import say
 from reformer_cli.utils.devices import backend_reason
 from reformer_cli.utils.errors import UserError
-
-if TYPE_CHECKING:
-    from reformer_cli.config.schema import Settings
-    from reformer_cli.data.dataset import Dataset
-    from reformer_cli.runs.run import Run
-    from reformer_cli.training.distributed import World
+from reformer_cli.utils.files import write_file
 
 
 def resumed(path: Path | None, sets: list[str], world: World) -> tuple[Run, Dataset, Path | None]:
     """Go on from the newest whole checkpoint; only how to train may change, not what."""
-    from reformer_cli.runs.run import Run
-
     run = Run.open(path, trained=True)
     run.lock()
     try:
@@ -33,11 +31,6 @@ def resumed(path: Path | None, sets: list[str], world: World) -> tuple[Run, Data
 
 
 def _gone_on(run: Run, sets: list[str], world: World) -> tuple[Run, Dataset, Path | None]:
-    from reformer_cli.data.dataset import open_dataset
-    from reformer_cli.runs.checkpoints import read_meta
-    from reformer_cli.training.state import train_state_of
-    from reformer_cli.training.tensorboard import check_board
-
     if not run.config.data.corpus:
         raise UserError(
             f"{run.path} was not trained here", f"begin with its weights: reformer train TEXT --from {run.path}"
@@ -77,8 +70,6 @@ KEPT = {
 
 def _changes(run: Run, sets: list[str]) -> Settings:
     """The settings that are to be others from now on. Raises UserError for what cannot change."""
-    from reformer_cli.config.load import load_config
-
     changed = load_config(None, sets)
     if fixed := [f"{section}.{name}" for section in ("model", "data") for name in changed[section]]:
         raise UserError(
@@ -93,11 +84,6 @@ def _changes(run: Run, sets: list[str]) -> Settings:
 
 
 def _change(run: Run, changes: Settings, vocab_size: int) -> None:
-    from reformer_cli.config.load import resolve, to_yaml
-    from reformer_cli.config.schema import SECTIONS
-    from reformer_cli.runs.run import CONFIG
-    from reformer_cli.utils.files import write_file
-
     settings = {name: dataclasses.asdict(getattr(run.config, name)) for name in SECTIONS}
     for one, other in (("steps", "minutes"), ("minutes", "steps")):
         if changes["train"].get(one):

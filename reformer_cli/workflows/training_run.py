@@ -6,22 +6,34 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
+from reformer import ReformerLM
+from safetensors import SafetensorError
+
+from reformer_cli.data.batches import LEAST_SCORED, ValidationWindows
+from reformer_cli.data.copy_task import find
+from reformer_cli.data.dataset import Dataset
+from reformer_cli.evaluation.likelihood import Score
+from reformer_cli.evaluation.periodic import Evaluations
+from reformer_cli.evaluation.scorers import ContextRule
+from reformer_cli.runs.background_save import Writer
+from reformer_cli.runs.checkpoints import read_meta, read_tensors, tensor_names
+from reformer_cli.runs.run import Run
+from reformer_cli.sampling.generate import generate
+from reformer_cli.tokenizers.line_widths import lengths_on_lines
 from reformer_cli.training.dataloader import data_loader
+from reformer_cli.training.display import Display, peak_memory
+from reformer_cli.training.distributed import OtherProcessFailed, World
+from reformer_cli.training.divergence import DivergedError, check_finite
+from reformer_cli.training.state import seed_generators
+from reformer_cli.training.tensorboard import board_of
+from reformer_cli.training.trainer import Callbacks, Ending, Trainer
 from reformer_cli.utils.errors import UserError
+from reformer_cli.utils.format import as_time
+from reformer_cli.workflows import choose
 from reformer_cli.workflows.validation import effective_buckets, score
-
-if TYPE_CHECKING:
-    from reformer_cli.data.batches import ValidationWindows
-    from reformer_cli.data.dataset import Dataset
-    from reformer_cli.evaluation.likelihood import Score
-    from reformer_cli.evaluation.periodic import Evaluations
-    from reformer_cli.evaluation.scorers import ContextRule
-    from reformer_cli.runs.run import Run
-    from reformer_cli.training.distributed import World
-    from reformer_cli.training.divergence import DivergedError
-    from reformer_cli.training.trainer import Callbacks, Ending
 
 SAMPLE_TOKENS = 100  # of a text printed and logged at each validation
 
@@ -35,16 +47,12 @@ class TrainingRun:
     """One call of the command, in one of the processes of a job; checkpoint: the folder it goes on from."""
 
     def __init__(self, world: World, run: Run, dataset: Dataset, checkpoint: Path | None) -> None:
-        from reformer import ReformerLM
-
-        from reformer_cli.data.batches import LEAST_SCORED, ValidationWindows
-        from reformer_cli.runs.background_save import Writer
-        from reformer_cli.workflows.choose import copy_fits
-
         self.world, self.run, self.dataset, self.checkpoint = world, run, dataset, checkpoint
         self.config, self.unit = run.config, f"bits/{run.config.data.unit}"
         self.loader = data_loader(run.config, dataset)
-        self.writer = Writer(copy_fits(run.config, world.device), self._warn, lambda: bool(run.checkpoints.all()))
+        self.writer = Writer(
+            choose.copy_fits(run.config, world.device), self._warn, lambda: bool(run.checkpoints.all())
+        )
         self.windows = ValidationWindows(dataset.tokens, run.config.data.context)
         least = run.config.data.context if run.config.data.image_size is not None else LEAST_SCORED
         self.probes = self.windows.some(run.config.eval.tokens, least)  # what a validation during the run scores
@@ -52,15 +60,6 @@ class TrainingRun:
 
     def train(self) -> None:
         """Train until done or interrupted, and say what came of it."""
-        import torch
-
-        from reformer_cli.tokenizers.line_widths import lengths_on_lines
-        from reformer_cli.training.display import Display
-        from reformer_cli.training.divergence import DivergedError
-        from reformer_cli.training.state import seed_generators
-        from reformer_cli.training.tensorboard import board_of
-        from reformer_cli.training.trainer import Trainer
-
         if (lines := self.model.line_positions) is not None:
             lines.set_token_widths(*map(torch.from_numpy, lengths_on_lines(self.dataset.tokenizer)))
         board = board_of(self.run.path, self.world.is_main and self.config.train.tensorboard)
@@ -77,16 +76,11 @@ class TrainingRun:
             self._say(ending)
 
     def _restore(self, folder: Path) -> None:
-        from reformer_cli.runs.checkpoints import read_meta, read_tensors
-
         together = self.world.size > 1
         self.trainer.restore(lambda tensors: read_tensors(folder, tensors, together), read_meta(folder))
 
     def _diverged(self, error: DivergedError) -> UserError:
         """With what is still good."""
-        from reformer_cli.training.distributed import OtherProcessFailed
-        from reformer_cli.training.divergence import DivergedError
-
         if not self.world.is_main:
             return OtherProcessFailed(error.what)
         with suppress(DivergedError):  # the same may be found in what was to be written
@@ -99,8 +93,6 @@ class TrainingRun:
         )
 
     def _say(self, ending: Ending) -> None:
-        from reformer_cli.utils.format import as_time
-
         progress, path = self.trainer.progress, self.run.path
         epochs = self.loader.epochs(progress.step, progress.stages)
         done = f"{progress.step:,} steps, {as_time(progress.seconds)}, {epochs:.1f} epochs"
@@ -141,9 +133,6 @@ class TrainingRun:
 
     def _validate(self) -> float | None:
         """Held-out bits/byte, the windows being shared by the processes; None where nothing was held out."""
-        from reformer_cli.evaluation.likelihood import Score
-        from reformer_cli.training.display import peak_memory
-
         if not self.windows:
             self._show_sample()
             return None
@@ -184,8 +173,6 @@ class TrainingRun:
             self.board.log(record)
 
     def _log_step(self, record: dict[str, Any], seconds: float) -> None:
-        from reformer_cli.training.display import peak_memory
-
         record["peak_bytes"] = peak_memory(self.world.device)
         self._log(record)
         self.display.step(record, self.trainer.share, self.trainer.progress.seconds)
@@ -196,8 +183,6 @@ class TrainingRun:
         In this order: a run that is killed between the two takes the steps since the last checkpoint once more, and
         finds the best again.
         """
-        from reformer_cli.training.divergence import check_finite
-
         run, progress = self.run, self.trainer.progress
         step, best_step = progress.step, progress.best_step
         meta = meta | {"metrics": run.metrics_size()}
@@ -219,10 +204,6 @@ class TrainingRun:
             self.writer.submit(write)
 
     def _callbacks(self) -> Callbacks:
-        import torch
-
-        from reformer_cli.training.trainer import Callbacks
-
         return Callbacks(
             validate=self._validate,
             save=self._save,
@@ -249,9 +230,6 @@ class TrainingRun:
             self.display.say(f"step {step:,}  evaluated in {found['seconds']} s. {found.get('verdict', '')}".rstrip())
 
     def _evaluations(self) -> Evaluations:
-        from reformer_cli.data.copy_task import find
-        from reformer_cli.evaluation.periodic import Evaluations
-
         return Evaluations(
             self.config.eval, self.dataset.tokenizer, self.dataset.tokens, self.windows, self._rule(),
             find(self.config.data.corpus),
@@ -259,8 +237,6 @@ class TrainingRun:
 
     def _rule(self) -> ContextRule:
         """Everything before a token where that can be, else as much as positions or training allow."""
-        from reformer_cli.evaluation.scorers import ContextRule
-
         model = self.config.model
         if self.config.data.image_size is not None:
             return ContextRule.for_images(model, self.config.data.context)
@@ -274,18 +250,12 @@ class TrainingRun:
             return ""
 
     def _sample(self) -> str:
-        from reformer_cli.sampling.generate import generate
-
         wanted, most = SAMPLE_TOKENS, self.model.config.max_length
         return "".join(generate(self.model, self.dataset.tokenizer, max_tokens=min(wanted, most or wanted)))
 
 
 def _has_head_bias(folder: Path) -> bool:
     """Whether the weights that training goes on from have one; damaged files are refused where they are read."""
-    from safetensors import SafetensorError
-
-    from reformer_cli.runs.checkpoints import tensor_names
-
     try:
         return any(name.endswith("head.bias") for name in tensor_names(folder))
     except SafetensorError:

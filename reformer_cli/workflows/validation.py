@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from reformer_cli.data.batches import ValidationWindow, ValidationWindows
-    from reformer_cli.evaluation.likelihood import Score
-    from reformer_cli.evaluation.scorers import ContextRule
-    from reformer_cli.tokenizers.base import Tokenizer
+import torch
+from reformer.analysis import hash_statistics
+
+from reformer_cli.data.batches import ValidationWindow, ValidationWindows
+from reformer_cli.evaluation.likelihood import Score, nats
+from reformer_cli.evaluation.scorers import ContextRule
+from reformer_cli.tokenizers.base import Tokenizer
 
 STATISTICS_TOKENS, STATISTICS_NEAREST = 4096, 16  # of the hash, at each validation
 
@@ -19,8 +21,6 @@ def score(
 ) -> Score:  # fmt: skip
     """Held-out parts after as much of their documents as a training step reads; at most `most` tokens, and `each` of a
     window."""
-    from reformer_cli.evaluation.likelihood import Score, nats
-
     total, lengths = Score(0, 0.0, 0, 0, 0.0), tokenizer.byte_lengths()
     for window in windows:
         scored = window.scored[: None if each is None else max(1, each)]
@@ -33,9 +33,6 @@ def score(
 
 def effective_buckets(model: Any, window: ValidationWindow, context: int) -> list[float]:
     """Of each LSH layer, on held-out text: rounds and heads averaged. A collapse to few shows here first."""
-    import torch
-    from reformer.analysis import hash_statistics
-
     text = torch.cat([window.prefix, window.scored])[-min(STATISTICS_TOKENS, context) :]
     if len(text) < (STATISTICS_NEAREST + 1) * model.config.shorten_factor:
         return []
