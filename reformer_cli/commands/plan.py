@@ -10,7 +10,6 @@ from reformer_cli.commands.options import DeviceOption, SetOption
 from reformer_cli.utils.console import say
 from reformer_cli.utils.devices import free_memory, keep_freed_memory, pick_device
 from reformer_cli.utils.errors import UserError
-from reformer_cli.workflows.choose import step_of
 
 if TYPE_CHECKING:
     from reformer_cli.config.schema import RunConfig
@@ -47,6 +46,7 @@ def plan(
     from reformer_cli.training.auto_config import memory_hints
     from reformer_cli.training.memory import forecast, largest_context, largest_depth
     from reformer_cli.utils.format import as_size
+    from reformer_cli.workflows.choose import step_of
 
     limit = parse_size(memory) if memory is not None else None
     settings = load_config(config, set_ or ())

@@ -66,8 +66,7 @@ class DataConfig:
         description="tokens of the vocabulary; null: chosen from the length of the corpus",
     )
     image_size: tuple[int, int] | None = Field(
-        default=None,
-        description="height and width that images are resized and cropped to; null: the corpus is text",
+        default=None, description="height and width that images are resized and cropped to; null: the corpus is text"
     )
     context: int = Field(
         default=2048, ge=2, le=2**27, description="tokens a training step reads in one piece; of images: all of one"

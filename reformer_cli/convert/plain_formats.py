@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import torch
+from reformer import ReformerLM
+from reformer.checkpoint import write_config
 
 from reformer_cli.runs.run import TOKENIZER
+from reformer_cli.tokenizers.base import Tokenizer
 from reformer_cli.utils.files import write_file
-
-if TYPE_CHECKING:
-    from reformer import ReformerLM
-
-    from reformer_cli.tokenizers.base import Tokenizer
 
 STATE_DICT = "state_dict.pt"
 
@@ -24,9 +23,6 @@ def write_safetensors(model: ReformerLM, tokenizer: Tokenizer, folder: Path) -> 
 
 def write_state_dict(model: ReformerLM, tokenizer: Tokenizer, folder: Path) -> None:
     """state_dict.pt, for programs that know torch alone: torch.load(..., weights_only=True) reads it."""
-    import torch
-    from reformer.checkpoint import write_config
-
     torch.save({name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}, folder / STATE_DICT)
     write_config(model.config, folder)
     write_file(folder / TOKENIZER, tokenizer.serialise())

@@ -37,11 +37,7 @@ class Dataset:
 
 
 def open_dataset(
-    data: DataConfig,
-    report: Report,
-    tokenizer: Tokenizer | None = None,
-    expected: str = "",
-    case_markers: bool = True,
+    data: DataConfig, report: Report, tokenizer: Tokenizer | None = None, expected: str = "", case_markers: bool = True
 ) -> Dataset:
     """Read the corpus, and tokenise it unless that was done before; `tokenizer`: the one to use, else one is made, with
     case markers where the text gains by them, or without.

@@ -88,12 +88,7 @@ def values(n: float) -> str:
 
 
 def write_tokens(
-    parts: Parts,
-    tokenizer: Tokenizer,
-    folder: Path,
-    found: str,
-    report: Report,
-    processes: int | None = None,
+    parts: Parts, tokenizer: Tokenizer, folder: Path, found: str, report: Report, processes: int | None = None
 ) -> None:
     """Tokenise into `folder`, which is there complete or not at all; goes on with what a stopped one left beside it."""
     aside = folder.with_name(f".{folder.name}.part")

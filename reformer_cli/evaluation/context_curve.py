@@ -114,11 +114,9 @@ def choose_contexts(longest: int, asked: Sequence[int] = ()) -> list[Context]:
 
 
 def context_curve(
-    model: ReformerLM,
-    passages: Sequence[Passage],
-    contexts: Sequence[Context],
+    model: ReformerLM, passages: Sequence[Passage], contexts: Sequence[Context],
     progress: Callable[[int], None] | None = None,
-) -> Curve:
+) -> Curve:  # fmt: skip
     """Score all passages at every context. progress: is told of tokens read, see `tokens_to_read`."""
     tell = progress or (lambda n: None)
     found = np.empty((len(contexts), sum(len(p.scored) for p in passages)))

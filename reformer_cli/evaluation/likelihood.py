@@ -79,11 +79,7 @@ class Score:
 
 
 def nats(
-    model: ReformerLM,
-    prefix: Tensor,
-    scored: Tensor,
-    rule: ContextRule,
-    progress: Callable[[int], None] | None = None,
+    model: ReformerLM, prefix: Tensor, scored: Tensor, rule: ContextRule, progress: Callable[[int], None] | None = None
 ) -> float:
     """Total nats of tokens scored [n], given prefix [m >= 1] and each other; in bounded memory."""
     scorer, total = rule.scorer(model, prefix), 0.0
@@ -138,10 +134,7 @@ def bin_range(n: int) -> tuple[int, int]:
 
 
 def score_pieces(
-    scorer: Scorer,
-    pieces: Iterable[tuple[Ids, Facts]],
-    first: int = 0,
-    progress: Callable[[int], None] | None = None,
+    scorer: Scorer, pieces: Iterable[tuple[Ids, Facts]], first: int = 0, progress: Callable[[int], None] | None = None
 ) -> ScoreSums:
     """Score a text that comes in pieces, each with its tokens' facts. The figures do not depend on where it is cut;
     progress: is told of the bytes done."""

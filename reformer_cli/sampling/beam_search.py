@@ -34,15 +34,9 @@ class Found:
 
 
 def search(
-    model: ReformerLM,
-    prompt: Sequence[int],
-    config: SamplingConfig,
-    *,
-    end: int,
-    bias: TextBias | None = None,
-    on_read: Callable[[int], None] | None = None,
-    on_token: Callable[[int], None] | None = None,
-) -> list[Found]:
+    model: ReformerLM, prompt: Sequence[int], config: SamplingConfig, *, end: int, bias: TextBias | None = None,
+    on_read: Callable[[int], None] | None = None, on_token: Callable[[int], None] | None = None,
+) -> list[Found]:  # fmt: skip
     """The config.num_samples best texts, best first; what is apply_penalties or biased counts so in the search.
 
     Stops at config.max_tokens, or once as many texts have ended and none that goes on is better than they are.

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from torch import Tensor
 
@@ -16,9 +16,7 @@ from reformer_cli.config.schema import DataConfig, RunConfig, TrainConfig
 from reformer_cli.data.batches import Batches as TextBatches
 from reformer_cli.data.batches import CopyTaskBatches
 from reformer_cli.data.copy_task import find
-
-if TYPE_CHECKING:
-    from reformer_cli.data.dataset import Dataset
+from reformer_cli.data.dataset import Dataset
 
 T = TypeVar("T")
 

@@ -39,11 +39,7 @@ def rsqrt(progress: float, config: TrainConfig) -> float:
     return math.sqrt(begin / max(progress, begin))
 
 
-SCHEDULES: dict[str, Callable[[float, TrainConfig], float]] = {
-    "cosine": cosine,
-    "wsd": stable,
-    "rsqrt": rsqrt,
-}
+SCHEDULES: dict[str, Callable[[float, TrainConfig], float]] = {"cosine": cosine, "wsd": stable, "rsqrt": rsqrt}
 
 
 def _between(share: float) -> float:

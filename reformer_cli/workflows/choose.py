@@ -4,35 +4,38 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+from reformer.config import CHUNKED, Backend
+
+from reformer_cli.config.load import resolve
+from reformer_cli.config.schema import RunConfig, Settings
+from reformer_cli.data.dataset import Dataset
+from reformer_cli.tokenizers.line_widths import usual_line
+from reformer_cli.training import throughput
+from reformer_cli.training.auto_config import COLUMNS, choose, memory_hints, reduce_memory
+from reformer_cli.training.display import peak_memory
+from reformer_cli.training.distributed import World
+from reformer_cli.training.memory import Step
+from reformer_cli.training.mixed_precision import pick_precision
 from reformer_cli.utils.console import say
 from reformer_cli.utils.devices import backend_reason, free_memory
-
-if TYPE_CHECKING:
-    from reformer.config import Backend
-
-    from reformer_cli.config.schema import RunConfig, Settings
-    from reformer_cli.data.dataset import Dataset
-    from reformer_cli.training.distributed import World
-    from reformer_cli.training.memory import Step
-    from reformer_cli.workflows.init_from import Start
+from reformer_cli.utils.format import as_size
+from reformer_cli.workflows.init_from import Start
 
 SAMPLE = 1_000_000  # tokens whose lines are measured
 
 
 def chosen(settings: Settings, dataset: Dataset, world: World, start: Start | None) -> Settings:
     """The plan's choices under what the user set; printed with their reasons."""
-    from reformer_cli.training.auto_config import choose
-    from reformer_cli.training.throughput import tokens_per_minute
-
     minutes, steps = (settings["train"].get(name) for name in ("minutes", "steps"))
     memory = free_memory(world.device)
     speed = None
     if minutes and world.device == "cpu":
         say("measuring how fast this CPU trains")
         backend: Backend = "torch" if settings["model"].get("backend") == "torch" else "auto"  # others may be faults
-        speed = tokens_per_minute(settings["train"]["precision"], world.size, backend)
+        speed = throughput.tokens_per_minute(settings["train"]["precision"], world.size, backend)
     n_tokens, optimizer = len(dataset.tokens.train), settings["train"].get("optimizer", "adamw")
     choices = choose(n_tokens, world.device, memory, minutes, steps, world.size, speed, optimizer)
     for c in start.suited(choices, settings) if start is not None else choices:
@@ -46,12 +49,6 @@ def chosen(settings: Settings, dataset: Dataset, world: World, start: Start | No
 def count_line_positions(model: dict[str, Any], dataset: Dataset) -> None:
     """`model.line_positions` where a recipe leaves it open, too: it is the text's. Of counts that no line reaches
     nothing is learnt: a line that once is too long would not end."""
-    import numpy as np
-    from reformer.config import CHUNKED
-
-    from reformer_cli.tokenizers.line_widths import usual_line
-    from reformer_cli.training.auto_config import COLUMNS
-
     if model.get("line_positions") is None and not any(k in CHUNKED for k in model.get("attn_layers") or ()):
         most = usual_line(dataset.tokenizer, np.asarray(dataset.tokens.train[:SAMPLE], np.int32))
         model["line_positions"] = COLUMNS if most is None else min(COLUMNS, most)
@@ -62,10 +59,6 @@ def count_line_positions(model: dict[str, Any], dataset: Dataset) -> None:
 
 def fitted(settings: Settings, config: RunConfig, world: World) -> RunConfig:
     """The configuration, with less at once where a step would not fit; a warning where that does not help."""
-    from reformer_cli.config.load import resolve
-    from reformer_cli.training.auto_config import memory_hints, reduce_memory
-    from reformer_cli.utils.format import as_size
-
     step = dataclasses.replace(step_of(config, world.device), copied=False)  # if need be it saves without a copy
     step = dataclasses.replace(step, batch=-(-step.batch // world.size))
     memory = free_memory(world.device) + step.program  # what the program holds is no longer free
@@ -87,10 +80,6 @@ def fitted(settings: Settings, config: RunConfig, world: World) -> RunConfig:
 
 def step_of(config: RunConfig, device: str) -> Step:
     """The step that a run's configuration leads to, on this machine."""
-    from reformer_cli.training.display import peak_memory
-    from reformer_cli.training.memory import Step
-    from reformer_cli.training.mixed_precision import pick_precision
-
     precision = config.train.precision if config.train.precision != "auto" else pick_precision(device)[0]
     native = backend_reason(config.model, device)[0] == "native" and not config.model.chunked
     train = config.train

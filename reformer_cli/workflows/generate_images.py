@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import numpy as np
+
+from reformer_cli.data.formats.images import Pixels, as_bytes, pixels, top
+from reformer_cli.data.formats.registry import IMAGES
+from reformer_cli.data.shards import values
+from reformer_cli.runs.run import Run
+from reformer_cli.sampling import images
+from reformer_cli.sampling.config import SamplingConfig
+from reformer_cli.sampling.images import sheet, unfinished
+from reformer_cli.sampling.sampler import Sampler
 from reformer_cli.utils.console import say
 from reformer_cli.utils.devices import pick_device
 from reformer_cli.utils.errors import UserError
@@ -15,11 +24,6 @@ from reformer_cli.utils.signals import interruptible
 from reformer_cli.workflows.generate import reading
 from reformer_cli.workflows.open_model import check_memory, decoding_note, open_model
 
-if TYPE_CHECKING:
-    from reformer_cli.data.formats.images import Pixels
-    from reformer_cli.runs.run import Run
-    from reformer_cli.sampling.config import SamplingConfig
-
 NOT_OF_IMAGES = ("max_tokens", "repetition_penalty", "repetition_window", "no_repeat_ngram_size", "num_beams")
 
 
@@ -28,10 +32,6 @@ def generate_images(
     overwrite: bool,
 ) -> None:  # fmt: skip
     """Complete an image as often as config.num_samples says and write them; image: None starts with nothing."""
-    from reformer_cli.data.shards import values
-    from reformer_cli.sampling.images import complete
-    from reformer_cli.sampling.sampler import Sampler
-
     size = run.config.data.image_size
     assert size is not None
     place = _place(output, config.num_samples, overwrite)
@@ -50,7 +50,7 @@ def generate_images(
         sampler.read([tokenizer.end, *known], on_read)
     with interruptible([signal.SIGINT]) as interrupted, shown("drawing", length - len(known), say, values) as advance:
         try:
-            for new in complete(sampler, length - len(known)):
+            for new in images.complete(sampler, length - len(known)):
                 for one, value in zip(made, new, strict=True):
                     one.append(value)
                 advance(1)
@@ -64,8 +64,6 @@ def generate_images(
 
 def check_options(config: SamplingConfig, text_options: dict[str, object]) -> None:
     """Refuse what has no meaning for images. text_options: by name, what was given of those for text."""
-    from reformer_cli.sampling.config import SamplingConfig
-
     plain = SamplingConfig()
     wrong = [f"--{name.replace('_', '-')}" for name in NOT_OF_IMAGES if getattr(config, name) != getattr(plain, name)]
     wrong += [name for name, value in text_options.items() if value]
@@ -77,8 +75,6 @@ def check_options(config: SamplingConfig, text_options: dict[str, object]) -> No
 
 def _place(output: Path | None, samples: int, overwrite: bool) -> Path:
     """Where the images go; all that can be wrong with it is told before any work."""
-    from reformer_cli.data.formats.registry import IMAGES
-
     if output is None:
         raise UserError("this run makes images, which need a file", "say --output FILE.png")
     if output.suffix.lower() not in IMAGES:
@@ -96,10 +92,6 @@ def _names(output: Path, samples: int) -> list[Path]:
 
 def _given(image: Path | None, rows: int | None, size: tuple[int, int]) -> tuple[Pixels, Pixels | None]:
     """The rows to keep, [rows, width, 3], and the whole image where all of it is there."""
-    import numpy as np
-
-    from reformer_cli.data.formats.images import pixels, top
-
     height, width = size
     if image is None:
         if rows:
@@ -122,9 +114,6 @@ def _given(image: Path | None, rows: int | None, size: tuple[int, int]) -> tuple
 def _write(
     output: Path, given: list[int], made: list[list[int]], size: tuple[int, int], original: Pixels | None
 ) -> None:
-    from reformer_cli.data.formats.images import as_bytes
-    from reformer_cli.sampling.images import sheet, unfinished
-
     whole = [unfinished(given, one, size) for one in made]
     row = [("given", unfinished(given, [], size)), *((f"completed {n}", one) for n, one in enumerate(whole, 1))]
     row += [("original", original)] if original is not None else []

@@ -11,19 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
+from reformer import DecodingState
 
 from reformer_cli.evaluation.likelihood import encoded, score_pieces
 from reformer_cli.evaluation.scorers import FullContextScorer
 from reformer_cli.runs.run import Run
 from reformer_cli.sampling.generate import generate
-
-if TYPE_CHECKING:
-    from lm_eval.api.instance import Instance
-    from reformer import DecodingState
 
 MAX_TOKENS = 256  # made where a task names no max_gen_toks
 

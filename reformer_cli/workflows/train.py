@@ -7,21 +7,33 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from reformer_cli.config.load import as_yaml
+from reformer.config import CHUNKED
+
+from reformer_cli.config.load import as_yaml, load_config, resolve
+from reformer_cli.config.schema import Settings
+from reformer_cli.data.batches import check_length
+from reformer_cli.data.copy_task import find
+from reformer_cli.data.dataset import Dataset, absolute, amount, open_dataset, reopen_dataset
+from reformer_cli.data.make_tokenizer import check_kind
+from reformer_cli.runs.origin import Origin
+from reformer_cli.runs.run import Run, check_new
+from reformer_cli.tokenizers.base import Tokenizer
+from reformer_cli.tokenizers.load import open_tokenizer
+from reformer_cli.training.auto_config import LEAST_CONTEXT
+from reformer_cli.training.dataloader import data_loader
+from reformer_cli.training.distributed import World, check_world, world_of
+from reformer_cli.training.memory import count_parameters
+from reformer_cli.training.mixed_precision import pick_precision
+from reformer_cli.training.tensorboard import check_board
 from reformer_cli.utils.console import say
 from reformer_cli.utils.devices import backend_reason, keep_freed_memory, pick_device
 from reformer_cli.utils.errors import UserError
 from reformer_cli.workflows.choose import chosen, count_line_positions, fitted, say_choice, warn_of_reach
-
-if TYPE_CHECKING:
-    from reformer_cli.config.schema import Settings
-    from reformer_cli.data.dataset import Dataset
-    from reformer_cli.runs.run import Run
-    from reformer_cli.tokenizers.base import Tokenizer
-    from reformer_cli.training.distributed import World
-    from reformer_cli.workflows.init_from import Start
+from reformer_cli.workflows.init_from import Start
+from reformer_cli.workflows.resume import resumed
+from reformer_cli.workflows.training_run import TrainingRun
 
 MINUTES = 10.0  # of a run where nothing says how long
 GPU_WORKSPACE = 2**16  # tokens of a slice there; estimated, not measured
@@ -40,26 +52,15 @@ class Asked:
 
 
 def train(
-    corpus: str | Path | Sequence[str | Path] | None = None,
-    *,
-    config: str | None = None,
-    run: Path | None = None,
-    init_from: Path | None = None,
-    tokenizer: Path | None = None,
-    minutes: float | None = None,
-    steps: int | None = None,
-    resume: bool = False,
-    device: str = "auto",
-    settings: Mapping[str, Any] | Sequence[str] = (),
-) -> Path:
+    corpus: str | Path | Sequence[str | Path] | None = None, *, config: str | None = None, run: Path | None = None,
+    init_from: Path | None = None, tokenizer: Path | None = None, minutes: float | None = None, steps: int | None =
+    None, resume: bool = False, device: str = "auto", settings: Mapping[str, Any] | Sequence[str] = (),
+) -> Path:  # fmt: skip
     """Train a model on a text, and return its run's folder. What it does is said by `utils.console.say`.
 
     settings: as `--set` takes them, or by name. An interrupt ends the step, saves and returns. Raises UserError, which
     names every fault, before anything is written.
     """
-    from reformer_cli.runs.run import check_new
-    from reformer_cli.training.distributed import world_of
-
     keep_freed_memory()
     if steps is not None and minutes is not None:
         raise UserError(f"--steps {steps} and --minutes {minutes:g} exclude each other", "give one of them")
@@ -83,8 +84,6 @@ def train(
     with world_of(where) as world:
 
         def ready() -> Ready:
-            from reformer_cli.workflows.resume import resumed
-
             return resumed(run, sets, world) if resume else _begun(asked, world)
 
         return _train(world, ready)
@@ -96,11 +95,6 @@ Ready = tuple["Run", "Dataset", "Path | None"]
 
 def _train(world: World, make_ready: Callable[[], Ready]) -> Path:
     """The main process makes ready, the others open what it made."""
-    from reformer_cli.data.dataset import reopen_dataset
-    from reformer_cli.runs.origin import Origin
-    from reformer_cli.runs.run import Run
-    from reformer_cli.workflows.training_run import TrainingRun
-
     ready: list[Ready] = []
 
     def decide() -> str:
@@ -129,16 +123,6 @@ def _train(world: World, make_ready: Callable[[], Ready]) -> Path:
 def _begun(asked: Asked, world: World) -> Ready:
     """A new run: everything that can be wrong is found before anything is written."""
 
-    from reformer_cli.config.load import resolve
-    from reformer_cli.data.batches import check_length
-    from reformer_cli.data.dataset import amount
-    from reformer_cli.runs.run import Run
-    from reformer_cli.training.auto_config import LEAST_CONTEXT
-    from reformer_cli.training.dataloader import data_loader
-    from reformer_cli.training.distributed import check_world
-    from reformer_cli.training.memory import count_parameters
-    from reformer_cli.training.tensorboard import check_board
-
     settings, tokenizer, start = _asked(asked)
     dataset, made = _opened(settings, tokenizer, start)
     if not made:  # before anything is chosen, which takes a dozen lines
@@ -165,11 +149,6 @@ def _begun(asked: Asked, world: World) -> Ready:
 
 def _opened(settings: Settings, tokenizer: Tokenizer | None, start: Start | None) -> tuple[Dataset, bool]:
     """The text, tokenised, and whether it is anything else than lines of text; fills in what follows from it."""
-    from reformer_cli.config.load import resolve
-    from reformer_cli.data.copy_task import find
-    from reformer_cli.data.dataset import absolute, open_dataset
-    from reformer_cli.data.make_tokenizer import check_kind
-
     train = settings["train"]
     if not train.get("steps") and not train.get("minutes"):
         train["minutes"] = MINUTES
@@ -183,8 +162,6 @@ def _opened(settings: Settings, tokenizer: Tokenizer | None, start: Start | None
     if tokenizer is not None:
         check_kind(data, tokenizer)
     # transformers, which models of these kinds can be exported to, could not undo the markers.
-    from reformer.config import CHUNKED
-
     case_markers = not any(kind in CHUNKED for kind in settings["model"].get("attn_layers") or ())
     dataset = open_dataset(data, say, tokenizer, case_markers=case_markers)
     if (task := find(settings["data"]["corpus"])) is not None:
@@ -196,8 +173,6 @@ def _choose(
     settings: Settings, dataset: Dataset, world: World, start: Start | None, sizes: bool, of_lines: bool
 ) -> None:
     """Fill in what nobody set, and say why."""
-    from reformer_cli.training.mixed_precision import pick_precision
-
     train = settings["train"]
     if train.get("precision", "auto") == "auto":
         train["precision"], reason = pick_precision(world.device)
@@ -213,10 +188,6 @@ def _choose(
 
 def _asked(asked: Asked) -> tuple[Settings, Tokenizer | None, Start | None]:
     """The settings, the tokenizer if it is given, and the run that this one begins with."""
-    from reformer_cli.config.load import load_config
-    from reformer_cli.tokenizers.load import open_tokenizer
-    from reformer_cli.workflows.init_from import Start
-
     if asked.init_from is not None:
         start = Start(asked.init_from)
         return start.settings(lambda base: load_config(asked.config, asked.sets, base)), start.tokenizer, start

@@ -144,11 +144,7 @@ class TrainingRun:
             buckets = effective_buckets(self.model, self.windows[0], self.config.data.context)
         score = Score(int(tokens), n_bytes, 0, 0, nats)
         step = self.trainer.progress.step
-        record: dict[str, Any] = {
-            "step": step,
-            "val_bits_per_byte": score.bits_per_byte,
-            "val_tokens": score.tokens,
-        }
+        record: dict[str, Any] = {"step": step, "val_bits_per_byte": score.bits_per_byte, "val_tokens": score.tokens}
         record |= {"effective_buckets": buckets, "peak_bytes": peak_memory(self.world.device)}
         self._log(record)
         self.display.say(f"step {step:,}  held out {score.bits_per_byte:.3f} {self.unit}")

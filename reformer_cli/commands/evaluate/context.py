@@ -6,15 +6,7 @@ from typing import Annotated
 
 import typer
 
-from reformer_cli.commands.evaluate.output import (
-    CsvOption,
-    FilesArgument,
-    JsonOption,
-    PlotOption,
-    check,
-    numbers,
-    show,
-)
+from reformer_cli.commands.evaluate.output import CsvOption, FilesArgument, JsonOption, PlotOption, check, numbers, show
 from reformer_cli.commands.options import BucketsOption, DeviceOption, OverwriteOption, RunOption
 from reformer_cli.workflows.open_model import open_model
 from reformer_cli.workflows.result import SCORED
