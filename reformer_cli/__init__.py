@@ -36,9 +36,10 @@ def __getattr__(name: str) -> Any:
 
 def load(run: str | Path | None = None, device: str = "auto") -> TextModel:
     """The model of a run directory; None: of the newest under runs/. Raises UserError where there is none."""
+    from reformer_cli.workflows.open_model import open_model
     from reformer_cli.workflows.text_model import TextModel
 
-    return TextModel.open(run, device)
+    return TextModel(**vars(open_model(run, device)))
 
 
 def train(

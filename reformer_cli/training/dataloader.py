@@ -8,35 +8,15 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
-
-from torch import Tensor
+from typing import Any, Generic, TypeVar
 
 from reformer_cli.config.schema import DataConfig, RunConfig, TrainConfig
-from reformer_cli.data.batches import Batches as TextBatches
-from reformer_cli.data.batches import CopyTaskBatches
+from reformer_cli.data.batches import Batch, Batches, CopyTaskBatches
 from reformer_cli.data.copy_task import find
 from reformer_cli.data.dataset import Dataset
 
 T = TypeVar("T")
-
-
-class Batch(Protocol):
-    """What a step reads; see data.batches."""
-
-    @property
-    def tokens(self) -> Tensor: ...
-    @property
-    def targets(self) -> Tensor: ...
-    @property
-    def documents(self) -> Tensor | None: ...
-
-
-class Batches(Protocol):
-    """A pure function of the step."""
-
-    def batch_at(self, step: int) -> Batch: ...
-    def epoch_of(self, step: int) -> float: ...
+Source = Batches | CopyTaskBatches  # pure functions of the step
 
 
 @dataclass(frozen=True)
@@ -60,9 +40,9 @@ def stages_of(data: DataConfig, train: TrainConfig) -> list[Stage]:
 class DataLoader:
     """The batches of a run's stages, each made when it begins. make: (stage, its number) -> its batches."""
 
-    def __init__(self, stages: Sequence[Stage], make: Callable[[Stage, int], Batches]) -> None:
+    def __init__(self, stages: Sequence[Stage], make: Callable[[Stage, int], Source]) -> None:
         self.stages, self._make = stages, make
-        self._made: dict[int, Batches] = {}
+        self._made: dict[int, Source] = {}
 
     def check(self) -> None:
         """Raises UserError for a text too short for a stage."""
@@ -91,18 +71,18 @@ class DataLoader:
             self._batches(n).epoch_of(end - start) for n, (start, end) in enumerate(zip(begun, ends, strict=True))
         )
 
-    def _batches(self, n: int) -> Batches:
+    def _batches(self, n: int) -> Source:
         if n not in self._made:
             self._made[n] = self._make(self.stages[n], n)
         return self._made[n]
 
 
-def _batches_of(config: RunConfig, dataset: Dataset) -> Batches:
+def _batches_of(config: RunConfig, dataset: Dataset) -> Source:
     """What the steps of a run read. Raises UserError for a text that is too short."""
     data, train = config.data, config.train
     if (source := find(data.corpus)) is not None:
         return CopyTaskBatches(source, data.context, train.batch_size, config.model.seed)
-    return TextBatches(
+    return Batches(
         dataset.tokens, dataset.tokenizer.end, data.context, train.batch_size, config.model.seed,
         whole=data.image_size is not None,
     )  # fmt: skip
@@ -113,7 +93,7 @@ def data_loader(config: RunConfig, dataset: Dataset) -> DataLoader:
     data, train = config.data, config.train
     stages = stages_of(data, train)
 
-    def make(stage: Stage, n: int) -> Batches:
+    def make(stage: Stage, n: int) -> Source:
         # Another order in each stage: with the same one a later stage would begin with what an earlier one began with.
         own: dict[str, Any] = {"batch_size": stage.batch, "context_schedule": ()}
         return _batches_of(

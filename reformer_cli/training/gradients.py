@@ -11,7 +11,7 @@ from reformer import NumericalError, ReformerLM
 from torch import Tensor, nn
 
 from reformer_cli.config.schema import GRADIENT_CLIP, TrainConfig
-from reformer_cli.training.dataloader import Batch
+from reformer_cli.data.batches import Batch
 from reformer_cli.training.distributed import World, whole
 from reformer_cli.training.mixed_precision import products_in, rescaled, unscale_
 from reformer_cli.training.state import TrainState

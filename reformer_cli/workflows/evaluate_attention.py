@@ -77,10 +77,7 @@ class AttentionResult(Result):
         for s, text in self.reached:
             back, rounds = f"{self.token - s.position:,}", " ".join(map(str, s.rounds)) or "-"
             rows.append([s.layer, str(s.head), back, rounds, f"{s.weight:.0%}", text])
-        widths = [max(len(row[n]) for row in rows) for n in range(5)]
-        return "\n".join(
-            "  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[5]]).rstrip() for row in rows
-        )
+        return aligned(rows, 6)
 
     def _draw(self, path: Path) -> None:
         from reformer_cli.evaluation.plots import plot_attention
@@ -111,8 +108,8 @@ def evaluate_attention(
         reached.extend((s, _around(tokenizer, ids, s.position)) for s in view.reached_from(position, LISTED))
 
     look(model, torch.from_numpy(ids).long().to(model.embedding.device), show)
-    around = _around(tokenizer, ids, position)
-    return AttentionResult(len(ids), position, around, model.config.local_window, layers, reached)
+    here = _around(tokenizer, ids, position)
+    return AttentionResult(len(ids), position, here, model.config.local_window, layers, reached)
 
 
 def _text(opened: OpenModel, name: str | None, tokens: int) -> Ids:

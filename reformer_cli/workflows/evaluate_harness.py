@@ -43,9 +43,6 @@ class HarnessResult(Result):
             table.append([str(row["task"]), str(row["metric"]), f"{row['value']:.4f}", error])
         return aligned(table, 2)
 
-    def _draw(self, path: Path) -> None:
-        raise UserError("the harness's figures have no picture")
-
 
 def evaluate_harness(
     run: Path | None, tasks: Sequence[str], *, include_path: Path | None = None, num_fewshot: int | None = None,

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from reformer_cli.evaluation.context_curve import Curve, named
+from reformer_cli.evaluation.recall import Outcome
 from reformer_cli.report.panels import Panel, panels_svg
 from reformer_cli.utils.files import write_file
 from reformer_cli.workflows.result import has_matplotlib
-
-if TYPE_CHECKING:
-    from reformer_cli.evaluation.context_curve import Curve
-    from reformer_cli.evaluation.recall import Outcome
 
 
 def plot_positions(texts: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
@@ -31,8 +29,6 @@ def plot_positions(texts: Mapping[str, Sequence[Mapping[str, Any]]], path: Path)
 
 def plot_curve(curve: Curve, title: str, path: Path) -> None:
     """Bits/byte against context of all tokens; what context saves by how far back a word last occurred."""
-    from reformer_cli.evaluation.context_curve import named
-
     if has_matplotlib():
         from reformer_cli.evaluation import plots
 

@@ -16,7 +16,7 @@ from reformer_cli.workflows.evaluate_context import evaluate_context
 from reformer_cli.workflows.evaluate_recall import evaluate_recall
 from reformer_cli.workflows.export import Format, export_run
 from reformer_cli.workflows.generate import check_room
-from reformer_cli.workflows.open_model import OpenModel, open_model
+from reformer_cli.workflows.open_model import OpenModel
 from reformer_cli.workflows.result import Result
 
 Files = str | Path | Sequence[str | Path] | None
@@ -25,11 +25,6 @@ Bias = Sequence[tuple[str, float]]  # texts, and what is added to the logits of 
 
 class TextModel(OpenModel):
     """A run, its best weights on a device, and its tokenizer."""
-
-    @classmethod
-    def open(cls, run: str | Path | None = None, device: str = "auto") -> TextModel:
-        """The model of a run directory; None: of the newest under runs/. Raises UserError where there is none."""
-        return cls(**vars(open_model(run, device)))
 
     @property
     def config(self) -> RunConfig:

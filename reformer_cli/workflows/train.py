@@ -122,7 +122,6 @@ def _train(world: World, make_ready: Callable[[], Ready]) -> Path:
 
 def _begun(asked: Asked, world: World) -> Ready:
     """A new run: everything that can be wrong is found before anything is written."""
-
     settings, tokenizer, start = _asked(asked)
     dataset, made = _opened(settings, tokenizer, start)
     if not made:  # before anything is chosen, which takes a dozen lines

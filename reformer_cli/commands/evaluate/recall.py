@@ -47,7 +47,5 @@ def recall(
     check(json, csv, plot, overwrite)
     rounds = numbers("--n-hashes", n_hashes, 1, 64, "full") if n_hashes is not None else []
     opened = open_model(run, device, far_buckets=far_buckets)
-    result = evaluate_recall(
-        opened, text, tests=test or (), max_distance=max_distance, n_hashes=rounds, seed=seed
-    )  # fmt: skip
-    show(result, json, csv, plot)
+    found = evaluate_recall(opened, text, tests=test or (), max_distance=max_distance, n_hashes=rounds, seed=seed)
+    show(found, json, csv, plot)
