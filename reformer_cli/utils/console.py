@@ -10,6 +10,7 @@ from contextvars import ContextVar
 
 Report = Callable[[str], object]
 _report: ContextVar[Report | None] = ContextVar("report", default=None)
+reported = _report.get  # () -> what lines are told to in place of stderr, if anything
 
 
 @contextmanager
@@ -20,11 +21,6 @@ def reporting_to(report: Report) -> Iterator[None]:
         yield
     finally:
         _report.reset(before)
-
-
-def reported() -> Report | None:
-    """What lines are told to in place of stderr, if anything."""
-    return _report.get()
 
 
 def say(text: str) -> None:
