@@ -31,7 +31,7 @@ CEILINGS = {
     "files in the largest circle": (0, 0),
     "entries of models/reformer": (17, 17),
     "entries of reformer_cli": (15, 15),
-    "settings": (64, 64),
+    "settings": (63, 63),
     "Python files over 300 lines": (0, 0),
     "functions over 60 lines (Triton 100)": (0, 0),
     "lines of README.md": (145, 150),
