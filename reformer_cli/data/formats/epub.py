@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import posixpath
 import zipfile
-import zlib
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from urllib.parse import unquote
 
 from reformer_cli.data.formats import html
+from reformer_cli.data.formats.archives import BROKEN_ZIP
 from reformer_cli.data.formats.base import Document, book
 from reformer_cli.data.text_decoding import OpenFile, UnreadableText
 from reformer_cli.utils.format import as_size
@@ -24,7 +24,6 @@ def read_epub(file: OpenFile) -> Iterator[Document]:
 
 
 def _pages(file: OpenFile) -> Iterator[str]:
-    broken = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, KeyError, RuntimeError, ValueError)
     try:
         with zipfile.ZipFile(file.stream) as archive:
             left = LARGEST_BOOK
@@ -33,7 +32,7 @@ def _pages(file: OpenFile) -> Iterator[str]:
                 left -= len(data)
                 if text := html.page_text(data, f"{file.name}: {page}", "utf-8", file, xml=True).strip("\n"):
                     yield text + "\n\n"
-    except broken as error:
+    except BROKEN_ZIP as error:
         what = "is encrypted" if "encrypted" in str(error) else f"is not a whole EPUB book ({error})"
         raise UnreadableText(f"{file.name} {what}", "get it without copy protection, or download it again") from None
 

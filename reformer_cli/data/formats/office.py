@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import re
 import zipfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, Any
 
+from reformer_cli.data.formats.archives import BROKEN_ZIP
 from reformer_cli.data.formats.base import Document, book, not_whole
 from reformer_cli.data.text_decoding import OpenFile, UnreadableText
 from reformer_cli.utils.extras import missing_package
@@ -80,7 +80,7 @@ def _text(file: OpenFile, parts: re.Pattern[str]) -> Iterator[str]:
         from lxml.etree import XMLSyntaxError
     except ImportError:
         raise missing_package("lxml", file.name) from None
-    broken = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, XMLSyntaxError)
+    broken = (*BROKEN_ZIP, XMLSyntaxError)
     what = ".docx document" if parts is DOCX_PARTS else ".odt document"
     try:
         with zipfile.ZipFile(file.stream) as archive:
