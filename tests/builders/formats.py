@@ -9,6 +9,7 @@ import sys
 import tarfile
 import zipfile
 from collections.abc import Mapping
+from html import escape
 
 WORD = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
 OPEN = "urn:oasis:names:tc:opendocument:xmlns"
@@ -57,9 +58,9 @@ def docx(body: str, main: str = "word/document.xml", space: str = WORD, **parts:
 def paragraphs(*texts: str) -> str:
     """Of WordprocessingML, each in two runs, with the marks that Word leaves."""
     runs = '<w:r w:rsidR="1"><w:rPr><w:b/></w:rPr><w:t xml:space="preserve">{}</w:t></w:r><w:proofErr w:type="x"/>'
-    return "".join(
-        f"<w:p><w:pPr><w:tabs><w:tab/></w:tabs></w:pPr>{runs.format(t[:9])}{runs.format(t[9:])}</w:p>" for t in texts
-    )
+    parts = ((escape(text[:9]), escape(text[9:])) for text in texts)
+    stops = "<w:pPr><w:tabs><w:tab/></w:tabs></w:pPr>"
+    return "".join(f"<w:p>{stops}{runs.format(first)}{runs.format(rest)}</w:p>" for first, rest in parts)
 
 
 def odt(body: str) -> bytes:

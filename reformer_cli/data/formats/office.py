@@ -20,9 +20,9 @@ from reformer_cli.utils.format import as_size
 LARGEST = 2**29  # bytes that a part of a file may unpack to
 LONGEST = 2**25  # bytes of XML in which a paragraph or a row must end: they are held in memory
 BLOCK = 2**16
-SPACE = re.compile(r"[ \t\r\n]+")
-MARKS = {0xFDD0: " ", 0xFDD1: "\t", 0xFDD2: "\n", 0xFDD3: "-"}  # noncharacters: no text has them
-BLANK, TAB, BREAK, HYPHEN = map(chr, MARKS)
+SPACE = re.compile(r"[ \t\r\n]{2,}|[\t\r\n]")
+MARKS = {"\ufdd0": " ", "\ufdd1": "\t", "\ufdd2": "\n", "\ufdd3": "-"}  # noncharacters: no text has them
+BLANK, TAB, BREAK, HYPHEN = MARKS
 MOST_BLANKS = 1000  # that one element stands for
 CONTENTS = re.compile(r"TOC ?\d", re.IGNORECASE)  # styles of a table of contents
 
@@ -148,11 +148,15 @@ class _Paragraphs:
         etree.strip_elements(paragraph, *self.drop, with_tail=False)
         notes = [p for note in paragraph.iter(*kind.notes) for p in note.iter(*kind.paragraphs)]
         etree.strip_elements(paragraph, *kind.notes, with_tail=False)
-        for mark in paragraph.iter(*kind.marks):
-            count = next((value for name, value in mark.items() if name.endswith("}c")), "1")
-            mark.text = kind.marks[mark.tag] * min(int(count) if count.isdecimal() else 1, MOST_BLANKS)
+        for element in paragraph.iter(*kind.marks):
+            count = next((value for name, value in element.items() if name.endswith("}c")), "1")
+            element.text = kind.marks[element.tag] * min(int(count) if count.isdecimal() else 1, MOST_BLANKS)
         found = paragraph.itertext(*kind.texts, with_tail=not kind.texts) if kind.texts else paragraph.itertext()
-        if text := SPACE.sub(" ", "".join(found)).translate(MARKS).strip():
+        text = SPACE.sub(" ", "".join(found))
+        if not text.isascii():  # where a mark may be; `translate` would take longer than all else together
+            for mark, meant in MARKS.items():
+                text = text.replace(mark, meant)
+        if text := text.strip():
             yield text
         for note in notes:
             yield from self._lines(note)

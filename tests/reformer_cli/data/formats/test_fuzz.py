@@ -19,8 +19,9 @@ from types import FrameType
 
 import pytest
 from builders.formats import samples
+from builders.reading import silent
 
-from reformer_cli.data.scan import read_file
+from reformer_cli.data.scan import read_file, scanned
 from reformer_cli.data.sources import Source
 from reformer_cli.data.text_decoding import Options
 
@@ -114,3 +115,21 @@ def test_damaged_files(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_five_thousand_damaged_files(tmp_path: Path) -> None:
     fuzz(tmp_path, 1000, 5000)
+
+
+def test_a_thousand_files_of_which_twenty_are_faulty(tmp_path: Path) -> None:
+    """980 are read; each of the 20 is named with what is wrong and what to do."""
+    whole = [*samples().items()]
+    plain = [(ending, data) for ending, data in whole if not ending.startswith((".zip", ".tar"))]
+    for n in range(980):
+        ending, data = plain[n % len(plain)]
+        (tmp_path / f"{n:04}{ending}").write_bytes(data)
+    broken = {".docx": b"no zip", ".epub": b"PK\3\4", ".pdf": b"%PDF-1.4", ".txt": b"a\0b", ".rtf": b"x", ".json": b"{",
+              ".srt": b"words", ".jsonl": b"no", ".txt.gz": b"\x1f\x8b\x08", ".odt": b"PK\3\4"}  # fmt: skip
+    for n, (ending, data) in enumerate([*broken.items()] * 2):
+        (tmp_path / f"bad{n:02}{ending}").write_bytes(data)
+    with scanned([str(tmp_path)], Options(errors="skip"), 1, silent) as scan:
+        assert scan.files_read == 1000
+        assert scan.n_faults == len(scan.faults) == 20
+        assert sum(1 for _, _, record in scan.files() if record.words and not record.n_faults) == 980
+        assert sum("bad" in fault and "; " in fault for fault in scan.faults) == 20
