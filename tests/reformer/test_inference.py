@@ -257,7 +257,7 @@ def test_wrong_calls_are_refused() -> None:
     with pytest.raises(ValueError, match="at least one"):
         model.extend(tokens(3)[:, :0])
     axial = small(**VARIANTS["full, published style, axial"])
-    with pytest.raises(ValueError, match="1601 tokens exceed the 1600"):
+    with pytest.raises(ValueError, match="1,601 tokens exceed the 1,600"):
         axial(tokens(1601))
     with pytest.raises(ValueError, match="dropout_seed"):
         small(dropout=0.5).train()(tokens(3))

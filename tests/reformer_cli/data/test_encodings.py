@@ -131,8 +131,6 @@ def test_labels_are_those_of_browsers() -> None:
 
 def test_binary_is_no_text(tmp_path: Path) -> None:
     for data in (
-        b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR",
-        b"PK\3\4\x14\0\0\0\x08\0",
         bytes(range(256)) * 40,
         b"\x7fELF\2\1\1\0" * 9,
         b"abc\0def" * 99,
