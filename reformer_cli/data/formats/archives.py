@@ -17,16 +17,8 @@ from reformer_cli.data.formats.base import AGAIN, Document, NoText, not_whole
 from reformer_cli.data.formats.packed import Budget
 from reformer_cli.data.text_decoding import BLOCK, OpenFile, UnreadableText
 
-BROKEN_ZIP = (
-    zipfile.BadZipFile,
-    zlib.error,
-    EOFError,
-    NotImplementedError,
-    RuntimeError,
-    ValueError,
-    KeyError,
-    OSError,
-)
+# RuntimeError: of what is encrypted, or (as NotImplementedError) compressed in a way that zipfile does not know.
+BROKEN_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError, KeyError, OSError)
 BROKEN_TAR = (tarfile.TarError, zlib.error, EOFError, ValueError, OverflowError)
 MOST_MEMBERS = 1_000_000
 Kind = tuple[str, str]  # ending, compression
