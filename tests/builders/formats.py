@@ -35,15 +35,14 @@ def tarred(members: Mapping[str, bytes]) -> bytes:
     return found.getvalue()
 
 
-def epub(pages: Mapping[str, str | bytes], guide: str = "", more: Mapping[str, str | bytes] | None = None) -> bytes:
-    """guide: the href of the page that the book's <guide> calls its table of contents."""
+def epub(pages: Mapping[str, str | bytes]) -> bytes:
+    """Pages by href, in reading order."""
     items = "".join(f'<item id="i{n}" href="{name}"/>' for n, name in enumerate(pages))
     order = "".join(f'<itemref idref="i{n}"/>' for n in range(len(pages)))
-    toc = f'<guide><reference type="toc" title="Contents" href="{guide}"/></guide>' if guide else ""
     found = {
         "mimetype": "application/epub+zip",
         "META-INF/container.xml": '<container><rootfile full-path="OPS/book.opf"/></container>',
-        "OPS/book.opf": f"<package><manifest>{items}</manifest><spine>{order}</spine>{toc}</package>",
+        "OPS/book.opf": f"<package><manifest>{items}</manifest><spine>{order}</spine></package>",
     }
     return zipped(found | {f"OPS/{name}": data for name, data in pages.items()})
 
