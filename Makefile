@@ -41,7 +41,7 @@ types: $(TESTING)
 	$(BIN)/mypy
 
 docs: $(TESTING)  ## write docs/help.md and configs/README.md from the program
-	$(BIN)/python docs/generate.py
+	$(BIN)/python docs/write_reference.py
 
 bench: $(TESTING)  ## time us and the peers on this machine; appends to benchmarks/results.csv
 	$(PIP) -e '.[peers]'

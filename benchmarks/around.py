@@ -27,9 +27,9 @@ DRIVER = """
 import sys
 from reformer_cli.__main__ import main
 from reformer_cli.training import trainer
-from reformer_cli.workflows import choose
+from reformer_cli.workflows import choose_settings
 trainer.SAVE_EVERY_MINUTES = {minutes}
-choose.copy_fits = lambda *_: {background}
+choose_settings.copy_fits = lambda *_: {background}
 sys.exit(main(sys.argv[1:]))
 """
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from gpu_bench import Bench, Row
-from reformer.backends.choose import choose
+from reformer.backends.dispatch import choose
 from reformer.ops.bucket_attention import pytorch
 from reformer.ops.bucket_attention.layout import row_products
 from reformer.ops.bucket_attention.windows import BucketWindows, make_bucket_windows, make_window

@@ -17,7 +17,7 @@ from reformer_cli.app import app
 from reformer_cli.config.load import load_config
 
 ROOT = Path(__file__).parents[1]
-spec = importlib.util.spec_from_file_location("generate_docs", ROOT / "docs" / "generate.py")
+spec = importlib.util.spec_from_file_location("write_reference", ROOT / "docs" / "write_reference.py")
 assert spec is not None
 assert spec.loader is not None
 generate = importlib.util.module_from_spec(spec)

@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from reformer.backends.choose import choose
+from reformer.backends.dispatch import choose
 from reformer.backends.torch_compile import is_exporting
 from reformer.config import ReformerConfig
 from reformer.decode.cuda_graph import NEVER, WARMUP, Checks, CudaGraph, autocast_now

@@ -25,8 +25,8 @@ from reformer.layers.init import init_weights
 from reformer.layers.line_position import LinePositions
 from reformer.layers.lm_head import LMHead
 from reformer.layers.shorten_maps import ShortenMaps
+from reformer.ops.norm_rope_relu import rows_for
 from reformer.ops.rotary import Rotary
-from reformer.ops.rowwise import rows_for
 from reformer.reversible.autograd import Pass, reversible, reversible_loss
 from reformer.reversible.coupling import AttentionCoupling, Coupling, PointwiseCoupling
 from reformer.reversible.sequence import ReversibleSequence, graph_bytes

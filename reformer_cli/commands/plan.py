@@ -46,7 +46,7 @@ def plan(
     from reformer_cli.training.auto_config import memory_hints
     from reformer_cli.training.memory import forecast, largest_context, largest_depth
     from reformer_cli.utils.format import as_size
-    from reformer_cli.workflows.choose import step_of
+    from reformer_cli.workflows.choose_settings import step_of
 
     limit = parse_size(memory) if memory is not None else None
     settings = load_config(config, set_ or ())

@@ -59,7 +59,7 @@ def keep_freed_memory() -> None:
 def backend_reason(config: ReformerConfig, device: str) -> tuple[str, str]:
     """(what computes this model there, why). Raises UserError for a backend that cannot be had."""
     import torch
-    from reformer.backends.choose import explain
+    from reformer.backends.dispatch import explain
 
     try:
         return explain(config.backend, torch.device(device))

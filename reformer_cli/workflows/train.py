@@ -30,7 +30,7 @@ from reformer_cli.training.tensorboard import check_board
 from reformer_cli.utils.console import say
 from reformer_cli.utils.devices import backend_reason, keep_freed_memory, pick_device
 from reformer_cli.utils.errors import UserError
-from reformer_cli.workflows.choose import chosen, count_line_positions, fitted, say_choice, warn_of_reach
+from reformer_cli.workflows.choose_settings import chosen, count_line_positions, fitted, say_choice, warn_of_reach
 from reformer_cli.workflows.init_from import Start
 from reformer_cli.workflows.resume import resumed
 from reformer_cli.workflows.training_run import TrainingRun

@@ -32,7 +32,7 @@ from reformer_cli.training.tensorboard import board_of
 from reformer_cli.training.trainer import Callbacks, Ending, Trainer
 from reformer_cli.utils.errors import UserError
 from reformer_cli.utils.format import as_time
-from reformer_cli.workflows import choose
+from reformer_cli.workflows import choose_settings
 from reformer_cli.workflows.validation import effective_buckets, score
 
 SAMPLE_TOKENS = 100  # of a text printed and logged at each validation
@@ -51,7 +51,7 @@ class TrainingRun:
         self.config, self.unit = run.config, f"bits/{run.config.data.unit}"
         self.loader = data_loader(run.config, dataset)
         self.writer = Writer(
-            choose.copy_fits(run.config, world.device), self._warn, lambda: bool(run.checkpoints.all())
+            choose_settings.copy_fits(run.config, world.device), self._warn, lambda: bool(run.checkpoints.all())
         )
         self.windows = ValidationWindows(dataset.tokens, run.config.data.context)
         least = run.config.data.context if run.config.data.image_size is not None else LEAST_SCORED

@@ -19,7 +19,7 @@ from reformer.ops.bucket_attention import triton_kernels as attention
 from reformer.ops.bucket_attention import triton_launch
 from reformer.ops.cross_entropy import triton_kernels as loss
 from reformer.ops.lsh_hash import triton_kernels as lsh
-from reformer.ops.rowwise import triton_kernels as rows
+from reformer.ops.norm_rope_relu import triton_kernels as rows
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 

@@ -92,7 +92,9 @@ def test_a_disk_that_is_full_for_a_while_ends_no_run(
         original(path, fill)
 
     monkeypatch.setattr(checkpoints, "write_folder", sometimes)
-    monkeypatch.setattr("reformer_cli.workflows.choose.copy_fits", lambda *_: False)  # at once, not in the background
+    monkeypatch.setattr(
+        "reformer_cli.workflows.choose_settings.copy_fits", lambda *_: False
+    )  # at once, not in the background
     result = reformer("train", text, *TINY, "--steps", 6, "--run", "r")
     assert result.status == 0, result.err
     assert result.err.count("training goes on, and the next is tried as usual") == 2

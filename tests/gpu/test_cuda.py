@@ -6,7 +6,7 @@ import pytest
 import torch
 from builders.models import VARIANTS, small, tokens
 from reformer import NumericalError
-from reformer.backends.choose import choose
+from reformer.backends.dispatch import choose
 from reformer.decode.cuda_graph import NEVER
 from reformer.reversible.autograd import begin
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from reformer.backends.choose import choose
+from reformer.backends.dispatch import choose
 from reformer.backends.native.library import library, pointer, threads
 from reformer.config import Backend
 from reformer.decode.cache import Cache, take, zeros

@@ -1,6 +1,6 @@
 """Norm, projections and feed-forward in few passes over memory, each with its own backward.
 
-The large products are PyTorch's, in the precision that autocast names; what lies between them is in rowwise/.
+The large products are PyTorch's, in the precision that autocast names; what lies between them is in norm_rope_relu/.
 tests/reformer/ops/test_linear.py holds the plain definitions.
 """
 
@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 
 from reformer.backends.dtypes import matmul_dtype
 from reformer.config import Backend
-from reformer.ops.rowwise import rows_for
+from reformer.ops.norm_rope_relu import rows_for
 
 
 def project(

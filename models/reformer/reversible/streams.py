@@ -25,8 +25,8 @@ Pair = Sequence[Tensor]  # both streams, or both their gradients
 class Streams:
     """What is the same of all streams of a model. bits: they count in 2^-bits; dropout: share dropped of what is added;
     chunk_tokens: tokens that pointwise work is done on at a time; dtype: of the sub-layers' parameters; gradient_dtype:
-    of the streams' gradients; rows: passes over rows (`rowwise.rows_for`); pending: where something was added, and
-    whether it fitted, which a GPU is not waited for before `check_range`."""
+    of the streams' gradients; rows: passes over rows (`norm_rope_relu.rows_for`); pending: where something was added,
+    and whether it fitted, which a GPU is not waited for before `check_range`."""
 
     bits: int
     dropout: float

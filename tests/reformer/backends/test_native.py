@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 from builders.models import small, tokens
-from reformer.backends.choose import choose
+from reformer.backends.dispatch import choose
 from reformer.backends.native import library
-from reformer.ops.rowwise import rows_for
+from reformer.ops.norm_rope_relu import rows_for
 
 needs_compiler = pytest.mark.skipif(library.library() is None, reason=library.problem())
 COMPILER = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
@@ -93,7 +93,7 @@ def test_without_a_compiler_torch_does_it(anew: None, monkeypatch: pytest.Monkey
     monkeypatch.setattr(shutil, "which", lambda name: None)
     x = torch.zeros(2, 3)
     assert choose("auto", x) == "torch"
-    assert rows_for("auto", x).__name__ == "reformer.ops.rowwise.pytorch"
+    assert rows_for("auto", x).__name__ == "reformer.ops.norm_rope_relu.pytorch"
     assert small().loss(tokens(50), tokens(50)).isfinite()
     with pytest.raises(ValueError, match="no C compiler was found"):
         choose("native", x)
@@ -110,7 +110,7 @@ def test_what_auto_takes_and_what_native_refuses() -> None:
     with pytest.raises(ValueError, match="takes float32 or bfloat16 on a CPU"):
         choose("native", torch.zeros(1).double())
     with torch.autocast("cpu", torch.float16):
-        assert rows_for("auto", torch.zeros(1)).__name__ == "reformer.ops.rowwise.pytorch"
+        assert rows_for("auto", torch.zeros(1)).__name__ == "reformer.ops.norm_rope_relu.pytorch"
 
 
 @needs_compiler

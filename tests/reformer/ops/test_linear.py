@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from reformer.backends.native import library
 from reformer.ops.linear import linear, project, squared_relu_mlp
+from reformer.ops.norm_rope_relu import native as native_rows
+from reformer.ops.norm_rope_relu import pytorch
 from reformer.ops.rotary import Rotary
-from reformer.ops.rowwise import native as native_rows
-from reformer.ops.rowwise import pytorch
 from torch import Tensor
 
 

@@ -84,9 +84,9 @@ def test_measured_step(reformer: Program) -> None:
 
 
 def test_train_warns_of_what_will_not_fit(reformer: Program, text, monkeypatch: pytest.MonkeyPatch) -> None:
-    from reformer_cli.workflows import choose
+    from reformer_cli.workflows import choose_settings
 
-    monkeypatch.setattr(choose, "free_memory", lambda device: 1000)
+    monkeypatch.setattr(choose_settings, "free_memory", lambda device: 1000)
     result = reformer("train", text, "--steps", 1, "--set", "context=64", "--set", "d_model=16", "--run", "r")
     assert result.status == 0
     assert "warning: a step needs about" in result.err
@@ -94,12 +94,12 @@ def test_train_warns_of_what_will_not_fit(reformer: Program, text, monkeypatch: 
 
 
 def test_train_works_on_less_at_once_where_that_makes_it_fit(reformer: Program, text, monkeypatch) -> None:
-    from reformer_cli.workflows import choose
+    from reformer_cli.workflows import choose_settings
 
     sets = ["context=4096", "batch_size=1", "d_model=64", "n_heads=16", "d_head=32", "n_layers=1", "precision=float32"]
-    whole = choose.step_of(resolve(load_config(None, sets), 257), "cpu")
+    whole = choose_settings.step_of(resolve(load_config(None, sets), 257), "cpu")
     whole = dataclasses.replace(whole, copied=False)
-    monkeypatch.setattr(choose, "free_memory", lambda device: whole.total - whole.program - 1000)
+    monkeypatch.setattr(choose_settings, "free_memory", lambda device: whole.total - whole.program - 1000)
     result = reformer("train", text, "--steps", 1, *(x for s in sets for x in ("--set", s)), "--run", "r")
     assert result.status == 0, result.err
     assert "model.chunk_heads = 4" in result.err

@@ -6,7 +6,7 @@ import pytest
 import torch
 from reformer import ReformerConfig
 from reformer.backends import gpu
-from reformer.backends.choose import choose
+from reformer.backends.dispatch import choose
 
 from reformer_cli.utils.devices import backend_reason
 from reformer_cli.utils.errors import UserError

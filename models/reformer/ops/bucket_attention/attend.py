@@ -13,8 +13,8 @@ from torch.autograd.function import once_differentiable
 from reformer.backends.dtypes import upcast
 from reformer.config import Backend
 from reformer.ops.bucket_attention import native, pytorch
-from reformer.ops.bucket_attention.choose import passes_for
 from reformer.ops.bucket_attention.chunks import make_sorted_chunks
+from reformer.ops.bucket_attention.dispatch import passes_for
 from reformer.ops.bucket_attention.layout import Layout, row_products
 from reformer.ops.bucket_attention.windows import BucketWindows, make_bucket_windows
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from reformer.backends.choose import choose
+from reformer.backends.dispatch import choose
 from reformer.config import Backend
 from reformer.ops.cross_entropy import pytorch
 from reformer.ops.cross_entropy.pytorch import IGNORE_INDEX, softcapped

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from reformer.backends.choose import choose
+from reformer.backends.dispatch import choose
 from reformer.config import Backend
 from reformer.ops.lsh_hash import pytorch
 from reformer.ops.lsh_hash.buckets import rotation_width

@@ -1,4 +1,4 @@
-"""The functions of pytorch.py in C (backends/native/rowwise.c), for contiguous rows of float32 or bfloat16 on a CPU."""
+"""The functions of pytorch.py in C (backends/native/norm_rope_relu.c): contiguous float32 or bfloat16 on a CPU."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from reformer.backends.native.library import library, pointer, threads
 
-CHUNK = 64  # rows; as in rowwise.c
+CHUNK = 64  # rows; as in norm_rope_relu.c
 
 
 def rms_norm(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

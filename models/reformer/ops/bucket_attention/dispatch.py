@@ -6,7 +6,7 @@ from types import ModuleType
 
 from torch import Tensor
 
-from reformer.backends.choose import choose
+from reformer.backends.dispatch import choose
 from reformer.config import Backend
 from reformer.ops.bucket_attention import native, pytorch
 from reformer.ops.bucket_attention.layout import Layout

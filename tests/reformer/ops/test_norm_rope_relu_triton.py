@@ -10,7 +10,7 @@ from builders.models import VARIANTS, small, tokens
 from reformer import NumericalError
 from reformer.inference import one_token
 from reformer.ops.cross_entropy import IGNORE_INDEX, cross_entropy, softcapped
-from reformer.ops.rowwise import pytorch
+from reformer.ops.norm_rope_relu import pytorch
 from reformer.reversible.autograd import begin
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -23,7 +23,7 @@ dtypes = pytest.mark.parametrize("dtype", list(CLOSE))
 @pytest.fixture
 def kernels():
     pytest.importorskip("triton")
-    from reformer.ops.rowwise import triton_kernels as found
+    from reformer.ops.norm_rope_relu import triton_kernels as found
 
     return found
 

@@ -10,8 +10,8 @@ import triton.language as tl
 from torch import Tensor
 
 from reformer.backends.gpu import on
-from reformer.ops.rowwise import pytorch
-from reformer.ops.rowwise.pytorch import TINY
+from reformer.ops.norm_rope_relu import pytorch
+from reformer.ops.norm_rope_relu.pytorch import TINY
 
 NUMBERS = 4096  # of a program that works on rows
 FLAT = 1024  # of one that does not: more would only take registers

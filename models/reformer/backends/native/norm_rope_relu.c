@@ -1,5 +1,5 @@
 /* What happens to rows of vectors between the large products, each in one pass over memory: norms, lengths, rotary
-   positions, squared ReLU, and the fixed-point streams. ops/rowwise/pytorch.py defines them.
+   positions, squared ReLU, and the fixed-point streams. ops/norm_rope_relu/pytorch.py defines them.
 
    `half` marks rows of bfloat16, else they are float32. Work is cut into CHUNK rows, whatever the number of threads, so
    that sums over rows have one order. */

@@ -7,17 +7,17 @@ from types import ModuleType
 
 from torch import Tensor
 
-from reformer.backends.choose import NATIVE_DTYPES, choose
+from reformer.backends.dispatch import NATIVE_DTYPES, choose
 from reformer.backends.dtypes import matmul_dtype
 from reformer.config import Backend
-from reformer.ops.rowwise import native, pytorch
+from reformer.ops.norm_rope_relu import native, pytorch
 
 
 def rows_for(backend: Backend, x: Tensor) -> ModuleType:
     """The passes over rows like x (pytorch.py or one of its twins), products being taken as autocast says now."""
     name = choose(backend, x)
     if name == "triton":
-        from reformer.ops.rowwise import triton_kernels
+        from reformer.ops.norm_rope_relu import triton_kernels
 
         return triton_kernels
     if backend == "auto" and matmul_dtype(x) not in NATIVE_DTYPES:
