@@ -1,0 +1,133 @@
+"""What a training step and a decoded token ask of a GPU, told without one: kernels, bytes, products, waits; a forecast.
+
+    python benchmarks/cost.py [--shapes 32x1024 2x32768] [--set n_hashes=1 ...] [--novel] [--kernels] [--json]
+
+The model runs on `meta` tensors, which have shapes alone, and its Triton kernels are recorded instead of launched. A
+forecast, no measurement: a kernel takes the longest of its bytes at the speed of memory, its products at that of tensor
+cores, and LEAST; a host that starts kernels one by one takes HOST for each, which a step replayed as a CUDA graph does
+not. Checked against one H200 (2026-11-26, torch 2.11, commit a694d5e, where HOST was the limit): 60,460 and 139,332
+tokens/s were measured at 32x1024 and 2x32768; the forecast for the same code is 51,000 and 139,132.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from typing import Any
+
+import torch
+from cost_tally import HOST, Tally, pretended
+
+SIZES: dict[str, Any] = {  # a GPT-2 small, as the measured rows had it
+    "vocab_size": 8192, "d_model": 768, "n_layers": 12, "n_heads": 12, "d_head": 64, "local_window": 128,
+    "chunk_tokens": 65_536,
+}  # fmt: skip
+SHAPES = ["32x1024", "2x32768"]
+NOVEL: dict[str, Any] = {  # the published novel's sizes with one hash round, as benchmarks/systems.py has them
+    "vocab_size": 320, "d_model": 256, "n_layers": 6, "n_heads": 2, "d_head": 64, "d_ff": 512, "n_hashes": 1,
+    "far_buckets": 0, "chunk_tokens": 65_536,
+}  # fmt: skip
+
+
+def step(batch: int, context: int, **settings: Any) -> Tally:
+    """Forward and backward of a model of these sizes."""
+    from reformer import ReformerConfig, ReformerLM
+
+    with torch.device("meta"):
+        model = ReformerLM(ReformerConfig(**(SIZES | settings))).train()
+        tokens = torch.empty(batch, context, dtype=torch.int64)
+    tally = Tally()
+    with pretended(tally):
+        with torch.autocast("meta", torch.bfloat16):
+            loss = model.loss(tokens, tokens)
+        loss.backward()
+    return tally
+
+
+def token(batch: int, **settings: Any) -> Tally:
+    """One more token of each of so many rows, as its CUDA graph is captured; caches have their full size."""
+    from reformer import ReformerConfig, ReformerLM
+    from reformer.inference import new_state, one_token
+
+    with torch.device("meta"):
+        model = ReformerLM(ReformerConfig(**(SIZES | settings))).eval()
+        tokens = torch.empty(batch, 1, dtype=torch.int64)
+    tally, nobody = Tally(), Tally()
+    with torch.no_grad():
+        with pretended(nobody):
+            decode = one_token(model, new_state(model, batch))
+        with pretended(tally):
+            decode(tokens)
+    return tally
+
+
+def speed(tally: Tally, tokens: int, graph: bool) -> float:
+    """Forecast of tokens/s. graph: the step is replayed and no host starts kernels one by one."""
+    total = tally.total
+    return tokens / max(total.seconds, 0.0 if graph else total.launches * HOST)
+
+
+def sizes_of(shape: str) -> tuple[int, int]:
+    """32x1024 -> (batch, context)."""
+    batch, _, context = shape.partition("x")
+    return int(batch), int(context)
+
+
+def figures(shapes: list[str], graph: bool, **settings: Any) -> dict[str, Any]:
+    """What --json prints: the worst of all shapes, and tokens/s of each."""
+    layers = (SIZES | settings)["n_layers"]
+    tallies = {shape: (step(*sizes_of(shape), **settings), math.prod(sizes_of(shape))) for shape in shapes}
+    one = token(1, **settings)
+    return {
+        "launches_per_layer": max(round(tally.total.launches / layers, 1) for tally, _ in tallies.values()),
+        "bytes_per_token_layer": max(round(tally.total.bytes / layers / n) for tally, n in tallies.values()),
+        "host_waits": max(len(tally.waits) for tally, _ in tallies.values()),
+        "tokens_per_second": {shape: round(speed(tally, n, graph)) for shape, (tally, n) in tallies.items()},
+        "decode": {"launches": one.total.launches, "seconds": one.total.seconds, "waits": len(one.waits)},
+    }
+
+
+def show(shape: str, graph: bool, parts: bool, **settings: Any) -> None:
+    """A step of one shape, by part."""
+    tally, layers, tokens = (
+        step(*sizes_of(shape), **settings),
+        (SIZES | settings)["n_layers"],
+        math.prod(sizes_of(shape)),
+    )
+    total = tally.total
+    print(
+        f"{shape}: {total.launches:,} kernels ({total.launches / layers:,.0f} a layer), {len(tally.waits)} waits, "
+        f"{total.bytes / tokens / layers / 1e3:.1f} kB a token and layer, {total.products / 1e12:.1f} TFLOP; forecast "
+        f"{total.seconds * 1e3:.1f} ms of the device, {speed(tally, tokens, graph):,.0f} tokens/s"
+    )
+    for name, cost in sorted((tally.kernels if parts else tally.parts).items(), key=lambda one: -one[1].seconds):
+        print(
+            f"  {name:<32} {cost.launches:>7,} {cost.bytes / tokens / layers / 1e3:>8.2f} kB "
+            f"{cost.products / 1e12:>7.2f} TFLOP {cost.seconds * 1e3:>8.2f} ms"
+        )
+    for wait in tally.waits:
+        print(f"  waits: {wait}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shapes", nargs="+", default=SHAPES, help="batch x context")
+    parser.add_argument("--set", nargs="+", default=[], help="settings of the model, name=value")
+    parser.add_argument("--novel", action="store_true", help="the novel's sizes")
+    parser.add_argument("--kernels", action="store_true", help="by kernel and not by part")
+    parser.add_argument("--graph", action="store_true", help="replayed as a CUDA graph")
+    parser.add_argument("--json", action="store_true")
+    a = parser.parse_args()
+    import yaml
+
+    settings = (NOVEL if a.novel else {}) | {k: yaml.safe_load(v) for k, _, v in (s.partition("=") for s in a.set)}
+    if a.json:
+        print(json.dumps(figures(a.shapes, a.graph, **settings), indent=1))
+        return
+    for shape in a.shapes:
+        show(shape, a.graph, a.kernels, **settings)
+
+
+if __name__ == "__main__":
+    main()

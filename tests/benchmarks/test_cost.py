@@ -1,0 +1,65 @@
+"""What a training step asks of a GPU stays what it is where no GPU tells: benchmarks/cost.py on shapes alone.
+
+Guards against a change that is right on a CPU and slow where it matters: 27,392 launches a step, a sort for each row,
+three waits of the host were only seen when the program was measured on a card for the first time.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="the kernels to be counted are Triton's")
+FOLDER = Path(__file__).parents[2] / "benchmarks"
+# shape, of two layers of the sizes of benchmarks/cost.py: launches a layer, bytes a token and layer, waits. May only
+# shrink: lower them with the number.
+BOUNDS = {"4x1024": (2_000, 900_000, 4), "1x8192": (2_000, 900_000, 4)}
+MOST_OF_A_TOKEN = 350  # kernels of two layers, decoding
+
+
+@pytest.fixture
+def cost(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    import cost
+
+    return cost
+
+
+@pytest.mark.parametrize("shape", BOUNDS)
+def test_a_step_asks_for_no_more(cost: ModuleType, shape: str) -> None:
+    found, (launches, size, waits) = cost.figures([shape], False, n_layers=2), BOUNDS[shape]
+    print(found)
+    assert found["launches_per_layer"] <= launches
+    assert found["bytes_per_token_layer"] <= size
+    assert found["host_waits"] <= waits
+    assert found["tokens_per_second"][shape] > 0
+
+
+def test_one_token_asks_for_no_more(cost: ModuleType) -> None:
+    found = cost.token(1, **(cost.NOVEL | {"n_layers": 2}))
+    assert found.total.launches <= MOST_OF_A_TOKEN
+    assert not found.waits
+
+
+def test_a_wait_and_a_product_are_seen(cost: ModuleType) -> None:
+    # A count that misses what it is there to count would hold any bound.
+    tally = cost.Tally()
+    with cost.pretended(tally):
+        x = torch.empty(64, 32, dtype=torch.bfloat16, device="meta")
+        (x @ x.t()).sum().item()
+        x.float().cpu()
+    assert [wait.split()[0] for wait in tally.waits] == ["_local_scalar_dense", "_to_copy"]
+    assert tally.total.products == 2 * 64 * 32 * 64
+    assert tally.total.launches >= 2
+    assert tally.kernels["mm"].bytes == 2 * (2 * 64 * 32 + 64 * 64)
+
+
+def test_nothing_stays_pretended(cost: ModuleType) -> None:
+    with cost.pretended(cost.Tally()):
+        pass
+    assert torch.autocast.__module__.startswith("torch.")
+    assert not torch.is_autocast_enabled("cpu")
