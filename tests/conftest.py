@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from builders.faults import often  # noqa: F401
-from builders.programs import _made, kept, reformer, run, text  # noqa: F401  # fixtures of the whole suite
+from builders.programs import _made, kept, reformer, run, starter, text  # noqa: F401  # fixtures of the whole suite
 
 # Two, so that what threads share is tested; one is faster where others use the machine.
 torch.set_num_threads(int(os.environ.get("TEST_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")))
@@ -81,6 +81,12 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     (cache / "reformer").mkdir()
     (cache / "reformer" / "native").symlink_to(_compiled)
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+
+
+@pytest.fixture(autouse=True)
+def _no_starter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test begins with the real starter unawares: what a run comes out as would be its weights' doing."""
+    monkeypatch.setattr("reformer_cli.runs.starter.FOLDERS", ())
 
 
 # Texts that are too large for the repository; tests that need one are left out where it is not.

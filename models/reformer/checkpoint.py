@@ -21,6 +21,8 @@ from reformer.config import ReformerConfig
 
 WEIGHTS, CONFIG = "model.safetensors", "config.yaml"
 LARGEST_CONFIG = 2**20  # bytes
+SCALE = ".scale"
+SMALL = 4096  # numbers of a matrix below which eight bits save nothing
 Shapes = Mapping[str, torch.Size]
 ShapesOf = Callable[[ReformerConfig, Collection[str]], Shapes]
 
@@ -40,11 +42,13 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         aside.unlink(missing_ok=True)
 
 
-def write(config: ReformerConfig, tensors: dict[str, Tensor], folder: str | os.PathLike[str]) -> None:
-    """Both files, each whole or not at all; the folder is made."""
+def write(
+    config: ReformerConfig, tensors: dict[str, Tensor], folder: str | os.PathLike[str], int8: bool = False
+) -> None:
+    """Both files, each whole or not at all; the folder is made. int8: see `write_tensors`."""
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
-    write_tensors(tensors, target / WEIGHTS)
+    write_tensors(tensors, target / WEIGHTS, int8)
     write_config(config, target)
 
 
@@ -57,10 +61,24 @@ def read(
     return config, read_tensors(Path(folder) / WEIGHTS, lambda names: shapes_of(config, names), device)
 
 
-def write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
-    """Weights and rotations by name, atomically."""
-    whole = {name: t.contiguous() for name, t in tensors.items()}
+def write_tensors(tensors: dict[str, Tensor], path: Path, int8: bool = False) -> None:
+    """Weights and rotations by name, atomically. int8: matrices in eight bits, see `in_int8`."""
+    whole = {name: t.contiguous() for name, t in (in_int8(tensors) if int8 else tensors).items()}
     write_whole(path, lambda aside: save_file(whole, aside, metadata={"format": "reformer"}))
+
+
+def in_int8(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Each matrix [m, n] as int8 of the same name and a scale for each row, float32 [m], of the name with SCALE behind
+    it: its largest number is 127. Everything else as it is."""
+    found: dict[str, Tensor] = {}
+    for name, t in tensors.items():
+        if t.ndim == 2 and t.numel() >= SMALL:
+            scale = t.float().abs().amax(1) / 127
+            found[name] = (t.float() / scale.clamp_min(torch.finfo(torch.float32).tiny)[:, None]).round().to(torch.int8)
+            found[name + SCALE] = scale
+        else:
+            found[name] = t
+    return found
 
 
 def write_config(config: ReformerConfig, folder: Path) -> None:
@@ -73,12 +91,14 @@ def write_config(config: ReformerConfig, folder: Path) -> None:
 def read_tensors(
     path: Path, shapes_of: Callable[[Collection[str]], Shapes], device: torch.device | str = "cpu"
 ) -> dict[str, Tensor]:
-    """Tensors of the names and shapes that are asked for, given the names that there are. Raises ValueError naming
-    everything that does not fit."""
+    """Tensors of the names and shapes that are asked for, given the names that there are; matrices in int8 as float32.
+    Raises ValueError naming everything that does not fit."""
     try:
         with safe_open(path, framework="pt", device=str(device)) as file:
             names = set(file.keys())
-            shapes = shapes_of(names)
+            shapes = dict(shapes_of(names))
+            rows = {n + SCALE: shapes[n][:1] for n in names & set(shapes) if file.get_slice(n).get_dtype() == "I8"}
+            shapes |= rows
             faults = [f"{n} is missing" for n in shapes if n not in names]
             faults += [f"{n} is unknown" for n in names - set(shapes)]
             for name in names & set(shapes):
@@ -91,9 +111,13 @@ def read_tensors(
         raise ValueError(f"{path} does not exist") from None
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged: {error}") from None
+    for scale in rows:
+        name = scale.removesuffix(SCALE)
+        if tensors[name].ndim == 2:
+            tensors[name] = tensors[name] * tensors[scale].float()[:, None]
     if bad := [name for name, t in tensors.items() if not t.is_floating_point() or not bool(t.isfinite().all())]:
         raise ValueError(f"{path} holds values that are not finite numbers: {', '.join(sorted(bad))}")
-    return tensors
+    return {name: t for name, t in tensors.items() if name not in rows}
 
 
 def read_config(folder: Path) -> ReformerConfig:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from reformer_cli.workflows.export import Format
+from reformer_cli.workflows.export import Format, Weights
 
 
 def export(
@@ -21,6 +21,9 @@ def export(
             "AutoTokenizer; state-dict: for torch.load.",
         ),
     ] = "safetensors",
+    weights: Annotated[
+        Weights, typer.Option(help="safetensors: int8 is a quarter of the size, for a loss that hardly measures.")
+    ] = "float32",
     hash_seed: Annotated[
         str | None,
         typer.Option(
@@ -40,6 +43,6 @@ def export(
     from reformer_cli.workflows.export import export_run
 
     export_run(
-        Run.open(run), folder, format_, hash_seed=hash_seed, licence=license_, data_licence=data_license,
-        overwrite=overwrite,
+        Run.open(run), folder, format_, weights=weights, hash_seed=hash_seed, licence=license_,
+        data_licence=data_license, overwrite=overwrite,
     )  # fmt: skip

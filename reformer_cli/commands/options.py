@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from pydantic import ValidationError
 
 RunOption = Annotated[
-    Path | None, typer.Option("--run", metavar="DIR", help="Run directory; default: the newest under runs/.")
+    Path | None,
+    typer.Option("--run", metavar="DIR", help="Run directory, or starter; default: the newest in runs/."),
 ]
 SetOption = Annotated[
     list[str] | None,

@@ -15,9 +15,9 @@ from reformer_cli.utils.files import write_file
 STATE_DICT = "state_dict.pt"
 
 
-def write_safetensors(model: ReformerLM, tokenizer: Tokenizer, folder: Path) -> None:
+def write_safetensors(model: ReformerLM, tokenizer: Tokenizer, folder: Path, int8: bool = False) -> None:
     """model.safetensors, config.yaml, tokenizer.model: what ReformerLM.from_pretrained reads, and `--run`."""
-    model.save_pretrained(folder)
+    model.save_pretrained(folder, int8)
     write_file(folder / TOKENIZER, tokenizer.serialise())
 
 

@@ -16,9 +16,10 @@ from typing import IO, TYPE_CHECKING, Any
 from reformer_cli.config.load import from_yaml, to_yaml
 from reformer_cli.config.schema import RunConfig
 from reformer_cli.runs.checkpoints import Checkpoints
+from reformer_cli.runs.starter import NAME, starter
 from reformer_cli.tokenizers.base import Tokenizer
 from reformer_cli.tokenizers.load import load_tokenizer
-from reformer_cli.utils.console import warn
+from reformer_cli.utils.console import say, warn
 from reformer_cli.utils.errors import UserError
 from reformer_cli.utils.files import write_file
 from reformer_cli.utils.safe_yaml import read_limited
@@ -60,13 +61,15 @@ class Run:
 
     @classmethod
     def open(cls, path: Path | None, trained: bool = False) -> Run:
-        """A run that exists; None: the newest under runs/, of those with a text of their own where `trained`. Raises
-        UserError if it is none or damaged."""
+        """A run that exists; `starter`: the program's own; None: the newest under runs/, of those with a text of their
+        own where `trained`, and else the starter, which is said. Raises UserError if it is none or damaged."""
         if path is None:
-            newest_first = _newest_first()
+            newest_first = _newest_first(trained)
             path = newest_first[0]
             if trained and len(newest_first) > 1:  # an imported model has nothing to resume
                 path = next((p for p in newest_first if cls.open(p).config.data.corpus), path)
+        if str(path) == NAME and not (path / CONFIG).is_file():  # a folder of that name is a user's own run
+            path = starter() or path
         if not (path / CONFIG).is_file():
             raise UserError(
                 f"{path} is not a run directory (no {CONFIG} in it)", "train one with `reformer train CORPUS`"
@@ -205,10 +208,13 @@ def new_path(corpus: tuple[str, ...]) -> Path:
     return path
 
 
-def _newest_first() -> list[Path]:
+def _newest_first(trained: bool) -> list[Path]:
+    """The runs there are, or the starter, which has no text to go on with (trained)."""
     found = [p.parent for p in RUNS.glob(f"*/{CONFIG}")]
+    none = f"no run under {os.path.join(os.curdir, RUNS)}"
+    if not found and not trained and (own := starter()) is not None:
+        say(f"{none}: with the starter, a small model of English prose that comes with the program (--run {NAME})")
+        return [own]
     if not found:
-        raise UserError(
-            f"no run under {os.path.join(os.curdir, RUNS)}", "train one with `reformer train CORPUS`, or say --run DIR"
-        )
+        raise UserError(none, "train one with `reformer train CORPUS`, or say --run DIR")
     return sorted(found, key=lambda p: (p / CONFIG).stat().st_mtime_ns, reverse=True)

@@ -22,11 +22,12 @@ WRITTEN = {
     "tokenizer_config.json", "reformer_tokenizer.model", "spiece.model",
 }  # fmt: skip  # what any format writes
 Format = Literal["transformers", "safetensors", "state-dict"]
+Weights = Literal["float32", "int8"]
 
 
 def export_run(
-    run: Run, folder: Path, form: Format = "safetensors", *, hash_seed: str | None = None, licence: str = "unknown",
-    data_licence: str = "unknown", overwrite: bool = False,
+    run: Run, folder: Path, form: Format = "safetensors", *, weights: Weights = "float32",
+    hash_seed: str | None = None, licence: str = "unknown", data_licence: str = "unknown", overwrite: bool = False,
 ) -> None:  # fmt: skip
     """Write best weights, config, tokenizer and model card, whole or not at all. Raises UserError for a folder that
     holds something (overwrite: anything but an older export), and for a model that transformers cannot compute, with
@@ -38,9 +39,11 @@ def export_run(
         raise UserError("; ".join(faults), "such as mit, cc-by-4.0 or unknown")
     if hash_seed is not None and form != "transformers":
         raise UserError(f"--hash-seed {hash_seed} is for --format transformers, not {form}", "leave it out")
+    if weights == "int8" and form != "safetensors":
+        raise UserError(f"--weights int8 is for --format safetensors, not {form}", "leave it out")
     _check_free(folder, overwrite)
     tokenizer, model = run.tokenizer(), run.load_model()
-    write, notes = _writer(run, model, tokenizer, form, hash_seed)
+    write, notes = _writer(run, model, tokenizer, form, hash_seed, weights)
     parameters = sum(p.numel() for p in model.parameters())
 
     def fill(aside: Path) -> None:
@@ -73,7 +76,7 @@ def _check_free(folder: Path, overwrite: bool) -> None:
 
 
 def _writer(
-    run: Run, model: ReformerLM, tokenizer: Tokenizer, form: Format, hash_seed: str | None
+    run: Run, model: ReformerLM, tokenizer: Tokenizer, form: Format, hash_seed: str | None, weights: Weights
 ) -> tuple[Callable[[Path], None], list[str]]:
     """What fills a folder, and what the user should know of it."""
     from reformer_cli.convert import plain_formats, to_transformers
@@ -82,5 +85,7 @@ def _writer(
         tensors = {name: t.detach() for name, t in model.state_dict().items()}
         made = to_transformers.to_transformers(model.config, tensors, tokenizer, run.config.data.context, hash_seed)
         return made.write, made.notes
-    write = plain_formats.write_safetensors if form == "safetensors" else plain_formats.write_state_dict
-    return lambda aside: write(model, tokenizer, aside), []
+    if form == "state-dict":
+        return lambda aside: plain_formats.write_state_dict(model, tokenizer, aside), []
+    notes = ["Matrices are in int8 with a scale a row; they are read as float32."] if weights == "int8" else []
+    return lambda aside: plain_formats.write_safetensors(model, tokenizer, aside, weights == "int8"), notes

@@ -22,6 +22,10 @@ from reformer_cli.utils.files import write_file
 def resumed(path: Path | None, sets: list[str], world: World) -> tuple[Run, Dataset, Path | None]:
     """Go on from the newest whole checkpoint; only how to train may change, not what."""
     run = Run.open(path, trained=True)
+    if not run.config.data.corpus:
+        raise UserError(
+            f"{run.path} was not trained here", f"begin with its weights: reformer train TEXT --from {run.path}"
+        )
     run.lock()
     try:
         return _gone_on(run, sets, world)
@@ -31,10 +35,6 @@ def resumed(path: Path | None, sets: list[str], world: World) -> tuple[Run, Data
 
 
 def _gone_on(run: Run, sets: list[str], world: World) -> tuple[Run, Dataset, Path | None]:
-    if not run.config.data.corpus:
-        raise UserError(
-            f"{run.path} was not trained here", f"begin with its weights: reformer train TEXT --from {run.path}"
-        )
     changes = _changes(run, sets)
     tokenizer = run.tokenizer()
     dataset = open_dataset(run.config.data, say, tokenizer, run.config.corpus_digest)

@@ -112,3 +112,12 @@ def run(reformer: Program, text: Path, tmp_path: Path, kept: Kept) -> Path:
         assert result.status == 0, result.err
 
     return kept("run", train)
+
+
+@pytest.fixture
+def starter(reformer: Program, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A tiny starter in the place of the real one, made as that is made; no run stands in the working directory."""
+    folder = tmp_path / "program" / "starter"
+    assert reformer("export", run, folder, "--weights", "int8").status == 0
+    monkeypatch.setattr("reformer_cli.runs.starter.FOLDERS", (tmp_path / "elsewhere", folder))
+    return folder
