@@ -113,7 +113,7 @@ class Trainer:
     def run(self) -> Ending:
         """Train to the end. Raises DivergedError."""
         saved, first = time.monotonic(), self.progress.step
-        marked = saved
+        marked, best = saved, False
         with interruptible() as interrupted, closing(self.prefetcher):
             while (ending := self._ending(interrupted.is_set())) is None:
                 self._step()
@@ -127,8 +127,9 @@ class Trainer:
                     self._save(best)
                     saved = time.monotonic()
             if self.progress.step > first or not self.progress.step:
-                # Where nothing was validated yet, or nothing can be, the latest weights are the run's result.
-                best = self._validate() if ending == "finished" else self.progress.best is None
+                # Where nothing was validated yet, or nothing can be, the latest weights are the run's result. best: the
+                # last validation took the rest of the time, and what it found best is not saved yet.
+                best = (best or self._validate()) if ending == "finished" else self.progress.best is None
                 if ending == "finished" and self.callbacks.evaluate_every:
                     self._evaluate()
                 self._save(best)

@@ -59,6 +59,16 @@ def whole_text(file: OpenFile) -> str:
     return "".join(pieces)
 
 
+def single_spaced(text: str) -> str:
+    """With one space for all white space of ASCII that stands together: what markup does not tell from one."""
+    for sign in "\n\t\r\f":
+        if sign in text:
+            text = text.replace(sign, " ")
+    while "  " in text:  # each time half of them; a regular expression would look at every space
+        text = text.replace("  ", " ")
+    return text
+
+
 def not_whole(file: OpenFile, what: str, error: Exception) -> UnreadableText:
     """What is said where a library gives up."""
     told = " ".join(f"{type(error).__name__}: {error}".split())[:200]

@@ -27,10 +27,12 @@ def _pages(file: OpenFile) -> Iterator[str]:
     try:
         with zipfile.ZipFile(file.stream) as archive:
             left = LARGEST_BOOK
-            for page in _spine(archive, file.name):
+            pages, contents = _spine(archive, file.name)
+            for page in pages:
                 data = _member(archive, page, file.name, min(html.LARGEST, left))
                 left -= len(data)
-                if text := html.page_text(data, f"{file.name}: {page}", "utf-8", file, xml=True).strip("\n"):
+                text = html.page_text(data, f"{file.name}: {page}", "utf-8", file, True, page in contents).strip("\n")
+                if text:
                     yield text + "\n\n"
     except BROKEN_ZIP as error:
         what = "is encrypted" if "encrypted" in str(error) else f"is not a whole EPUB book ({error})"
@@ -45,20 +47,24 @@ def _member(book: zipfile.ZipFile, path: str, name: str, limit: int) -> bytes:
     return data
 
 
-def _spine(book: zipfile.ZipFile, name: str) -> list[str]:
-    """Paths of a book's pages inside the archive; they are looked up there, never on the disk."""
+def _spine(book: zipfile.ZipFile, name: str) -> tuple[list[str], set[str]]:
+    """Paths of a book's pages inside the archive, where alone they are looked up; those that EPUB 2 calls contents."""
     tags = _tags(_member(book, "META-INF/container.xml", name, LARGEST_PACKAGE))
     package = next((a["full-path"] for tag, a in tags if tag == "rootfile" and "full-path" in a), None)
     if package is None:
         raise UnreadableText(f"{name} names no package file", "download it again")
     tags = _tags(_member(book, package, name, LARGEST_PACKAGE))
     items = {a["id"]: a.get("href", "") for tag, a in tags if tag == "item" and "id" in a}
-    contents = {a["id"] for tag, a in tags if tag == "item" and "id" in a and "nav" in a.get("properties", "").split()}
-    order = [items[a["idref"]] for tag, a in tags if tag == "itemref" and a.get("idref") in items.keys() - contents]
+    navigation = {a.get("id") for tag, a in tags if tag == "item" and "nav" in a.get("properties", "").split()}
+    order = [items[a["idref"]] for tag, a in tags if tag == "itemref" and a.get("idref") in items.keys() - navigation]
     if not order or len(order) > MOST_PAGES:
         raise UnreadableText(f"{name} has {len(order)} pages", f"1 to {MOST_PAGES} are read")
-    here = posixpath.dirname(package)
-    return [posixpath.normpath(posixpath.join(here, unquote(href.partition("#")[0]))) for href in order]
+    contents = [a.get("href", "") for tag, a in tags if tag == "reference" and a.get("type", "").lower() == "toc"]
+
+    def path(href: str) -> str:
+        return posixpath.normpath(posixpath.join(posixpath.dirname(package), unquote(href.partition("#")[0])))
+
+    return [*map(path, order)], {path(href) for href in contents}
 
 
 class _Collector(HTMLParser):

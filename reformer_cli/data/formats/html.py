@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from reformer_cli.data.formats.base import Document, book, whole
+from reformer_cli.data.formats.base import Document, book, single_spaced, whole
 from reformer_cli.data.formats.html_encoding import decode_page
 from reformer_cli.data.text_decoding import OpenFile, UnreadableText, plain_line_ends
 from reformer_cli.utils.extras import missing_package
@@ -39,7 +39,6 @@ LINES = {
 CELLS = {"td", "th"}
 UNCLOSED = {"br", "img", "hr", "meta", "link", "input", "p", "li", "td", "tr", "th", "dt", "dd", "wbr", "col"}
 KEEPING = {"pre", "textarea"}
-SPACE = re.compile(r"[ \t\n\r\f]+")
 TAG = re.compile(rb"<(/?)([a-zA-Z][^\s/>]*)")
 EMPTY = "area|base|br|col|embed|hr|img|input|link|meta|source|track|wbr"  # HTML has no end tags of these
 XML = re.compile(  # comments, CDATA, tags that close themselves; no two of them share a `<`, so the search is linear
@@ -69,8 +68,11 @@ def _pages(file: OpenFile) -> Iterator[str]:
     yield page_text(data, file.name, file.options.encoding, file, ".xhtml" in file.name.lower())
 
 
-def page_text(data: bytes, name: str, encoding: str, file: OpenFile, xml: bool = False) -> str:
-    """The text of one page of a file. encoding: used where the page declares none; xml: it is XHTML.
+def page_text(
+    data: bytes, name: str, encoding: str, file: OpenFile, xml: bool = False, contents: bool = False
+) -> str:
+    """The text of one page of a file. encoding: used where the page declares none; xml: it is XHTML; contents: it is
+    said to be a table of contents, which is no text if it is half links.
 
     Raises UnreadableText.
     """
@@ -88,6 +90,8 @@ def page_text(data: bytes, name: str, encoding: str, file: OpenFile, xml: bool =
     if root is None:
         return ""
     found = "".join(_flow(root, _Silence(text, file)))
+    if contents and 2 * sum(len(link.text()) for link in root.css("a[href]")) > len(found):
+        return ""
     return found.strip("\n") + "\n"
 
 
@@ -148,7 +152,7 @@ def _flow(root: Any, silence: _Silence) -> Iterator[str]:
         tag = path[-1]
         if tag == TEXT_NODE:
             text = node.text_content or ""
-            text = plain_line_ends(text) if kept else SPACE.sub(" ", text)
+            text = plain_line_ends(text) if kept else single_spaced(text)
             text = text.lstrip(" ") if (waiting or spaced) and not kept else text
             if text:
                 yield (waiting if begun else "") + text

@@ -12,7 +12,7 @@ from typing import IO, Any
 from xml.parsers import expat
 
 from reformer_cli.data.formats.archives import BROKEN_ZIP
-from reformer_cli.data.formats.base import Document, book, not_whole
+from reformer_cli.data.formats.base import Document, book, not_whole, single_spaced
 from reformer_cli.data.text_decoding import OpenFile, UnreadableText
 from reformer_cli.utils.format import as_size
 
@@ -20,7 +20,6 @@ LARGEST = 2**29  # bytes that a part of a file may unpack to
 LONGEST = 2**25  # bytes of XML in which a paragraph or a row must end: its text is held in memory
 DEEPEST = 1_000  # elements in elements
 BLOCK = 2**16
-SPACE = re.compile(r"[ \t\r\n]{2,}|[\t\r\n]")
 MARKS = {"\ufdd0": " ", "\ufdd1": "\t", "\ufdd2": "\n", "\ufdd3": "-"}  # noncharacters: no text has them
 BLANK, TAB, BREAK, HYPHEN = MARKS
 MOST_BLANKS = 1000  # that one element stands for
@@ -91,7 +90,7 @@ class _Paragraphs:
         self.around: list[tuple[list[str], int, bool, Any]] = []
         self.heard: Any = None  # what listens behind what is left out
         self.parser = expat.ParserCreate(namespace_separator="}")
-        self.parser.buffer_text = True
+        self.parser.buffer_text = self.parser.ordered_attributes = True
         self.parser.StartElementHandler, self.parser.EndElementHandler = self._start, self._end
         self.parser.EntityDeclHandler = self._entity
 
@@ -111,7 +110,7 @@ class _Paragraphs:
     def _entity(self, *_: Any) -> None:
         raise UnreadableText(f"{self.name} declares entities", "no word processor does; leave it out")
 
-    def _start(self, name: str, attributes: dict[str, str]) -> None:
+    def _start(self, name: str, attributes: list[str]) -> None:
         self.depth += 1
         if self.depth > DEEPEST:
             raise UnreadableText(f"{self.name} nests more than {DEEPEST:,} elements", "leave it out")
@@ -125,10 +124,10 @@ class _Paragraphs:
             self.parts, self.place, self.contents = [], len(self.lines), False
             self.parser.CharacterDataHandler = self.parts.append if what == "passage" else None
         elif what in MARKS:
-            count = next((value for name, value in attributes.items() if name.endswith("}c")), "1")
+            count = next((attributes[n + 1] for n in range(0, len(attributes), 2) if attributes[n].endswith("}c")), "1")
             self.parts.append(what * min(int(count) if count.isdecimal() else 1, MOST_BLANKS))
         elif what == "style":
-            self.contents = self.contents or any(map(CONTENTS.fullmatch, attributes.values()))
+            self.contents = self.contents or any(map(CONTENTS.fullmatch, attributes[1::2]))
         elif what == "cell":
             self.cells += not self.around
         elif what == "dropped" or (what == "reading" and not self.readings):
@@ -170,9 +169,7 @@ class _Paragraphs:
 
 
 def _line(parts: list[str]) -> str:
-    text = "".join(parts)
-    if "  " in text or "\n" in text or "\t" in text or "\r" in text:
-        text = SPACE.sub(" ", text)
+    text = single_spaced("".join(parts))
     if not text.isascii():  # where a mark may be; `translate` would take longer than all else together
         for mark, meant in MARKS.items():
             text = text.replace(mark, meant)

@@ -12,12 +12,14 @@ import torch
 from builders.models import small, tokens
 
 from reformer_cli.config.schema import TrainConfig
-from reformer_cli.training import mixed_precision
+from reformer_cli.training import mixed_precision, trainer
 from reformer_cli.training.auto_config import MOST_READINGS, TOKENS_PER_MINUTE, TOKENS_PER_STEP, choose
 from reformer_cli.training.display import printable
+from reformer_cli.training.distributed import World
 from reformer_cli.training.mixed_precision import LARGEST_SCALE, STEADY, products_in, rescaled, unscale_
 from reformer_cli.training.optimizers import OPTIMIZERS, make_optimizers, optimizer_tensors, prime
 from reformer_cli.training.schedules import FINAL_SHARE, learning_rate
+from reformer_cli.training.state import TrainState
 from reformer_cli.training.throughput import tokens_per_minute
 from reformer_cli.utils.format import as_time
 
@@ -31,6 +33,33 @@ def test_schedule_rises_then_falls() -> None:
     assert rates[:11] == sorted(rates[:11])
     assert rates[10:] == sorted(rates[10:], reverse=True)
     assert learning_rate(0.0, TrainConfig(learning_rate=1.0, warmup=0.0)) == 1.0
+
+
+def test_a_best_validation_that_takes_the_rest_of_the_time_is_saved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine a run of two steps ended without weights: the same figure again was no new best."""
+    clock, saved = [0.0], []
+
+    def passing(seconds: float) -> float:
+        clock[0] += seconds
+        return 1.0  # bits/byte
+
+    class Stepping(trainer.Trainer):
+        def __init__(self) -> None:
+            self.config, self.progress, self.world = TrainConfig(minutes=1.0), TrainState(), World(0, 1, "cpu")
+            self.model: Any = SimpleNamespace(eval=lambda: None)
+            self.prefetcher: Any = SimpleNamespace(close=lambda: None)
+            self.callbacks: Any = SimpleNamespace(validate_every=None, evaluate_every=None, busy=lambda: False,
+                validate=lambda: passing(30.0), finish=lambda: None)  # fmt: skip
+
+        def _step(self) -> None:
+            self.progress.step += passing(40.0) > 0
+
+        def _save(self, best: bool) -> None:
+            saved.append((self.progress.step, best))
+
+    monkeypatch.setattr(trainer, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    assert Stepping().run() == "finished"
+    assert saved == [(2, True)]
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

@@ -19,6 +19,18 @@ def test_epub(tmp_path: Path) -> None:
     assert only(tmp_path / "b.epub") == "Erste\n\né\n\nSecond.\n\n"
 
 
+def test_contents_that_the_guide_names(tmp_path: Path) -> None:
+    """EPUB 2 has no other name for them. One that is mostly text, such as a book of one page, is kept."""
+    links = "".join(f'<p><a href="{n}.html">Chapter {n}</a></p>' for n in range(9)).encode()
+    guide = '<guide><reference type="toc" href="toc.html{}"/></guide>'
+    for text, expected in ((b"<h1>Contents</h1>", ""), (b"<p>" + b"Story. " * 40, "Story. " * 39 + "Story.")):
+        epub(tmp_path / "b.epub", {"toc.html": text + links, "1.html": b"<p>One"}, guide=guide.format("#c"))
+        found = only(tmp_path / "b.epub")
+        assert found.startswith(expected)
+        assert found.endswith("One\n\n")
+        assert ("Chapter 3" in found) == bool(expected)
+
+
 def test_epubs_that_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     book = tmp_path / "b.epub"
     epub(book, {"one.html": b"<p>text"})
