@@ -68,9 +68,7 @@ def _pages(file: OpenFile) -> Iterator[str]:
     yield page_text(data, file.name, file.options.encoding, file, ".xhtml" in file.name.lower())
 
 
-def page_text(
-    data: bytes, name: str, encoding: str, file: OpenFile, xml: bool = False, contents: bool = False
-) -> str:
+def page_text(data: bytes, name: str, encoding: str, file: OpenFile, xml: bool = False, contents: bool = False) -> str:
     """The text of one page of a file. encoding: used where the page declares none; xml: it is XHTML; contents: it is
     said to be a table of contents, which is no text if it is half links.
 
