@@ -104,11 +104,7 @@ class _Blocks:
 
 def _books(blocks: _Blocks, tell: Callable[[int], None]) -> Iterator[str]:
     """What stands between the markers, less what says who made the electronic copy."""
-    inside, count, named = (
-        False,
-        0,
-        False,
-    )  # count: paragraphs since START; named: the last one says "Produced by:" alone
+    inside, count, named = False, 0, False  # count: paragraphs since START; named: the last is "Produced by:" alone
     for block in blocks:
         while block:
             marker = (END.search(block) or _last_words(block)) if inside else START.search(block)

@@ -22,20 +22,8 @@ PARAGRAPHS = {
     "figure", "main", "header", "footer", "aside", "nav", "form", "address", "fieldset", "body",
 }  # fmt: skip
 LINES = {
-    "div",
-    "li",
-    "tr",
-    "br",
-    "dt",
-    "dd",
-    "caption",
-    "figcaption",
-    "summary",
-    "details",
-    "legend",
-    "option",
-    "center",
-}
+    "div", "li", "tr", "br", "dt", "dd", "caption", "figcaption", "summary", "details", "legend", "option", "center",
+}  # fmt: skip
 CELLS = {"td", "th"}
 UNCLOSED = {"br", "img", "hr", "meta", "link", "input", "p", "li", "td", "tr", "th", "dt", "dd", "wbr", "col"}
 KEEPING = {"pre", "textarea"}
@@ -46,15 +34,8 @@ XML = re.compile(  # comments, CDATA, tags that close themselves; no two of them
     re.DOTALL,
 )
 READINGS = {"rt", "rp", "rtc"}  # of ruby: how the words beside them are spoken
-LISTS = {
-    "toc",
-    "landmarks",
-    "page-list",
-    "doc-toc",
-    "doc-pagelist",
-    "lot",
-    "loi",
-}  # epub:type or role of what is no text
+# Values of epub:type or role of what is no text.
+LISTS = {"toc", "landmarks", "page-list", "doc-toc", "doc-pagelist", "lot", "loi"}
 TEXT_NODE = "-text"
 
 

@@ -13,19 +13,7 @@ from reformer_cli.utils.extras import missing_package
 BODY = re.compile(r"\\begin\s*\{document\}(.*?)(?:\\end\s*\{document\}|\Z)", re.DOTALL)
 LINE_END = re.compile(r"(\\\\\*?(?:\[[^\]\n]{0,40}\])?)[ \t]*\n(?![ \t]*\n)")  # \\, which breaks the line by itself
 BLANK = re.compile(r"\n(?:[ \t]*\n){2,}")
-SILENT = (
-    "maketitle",
-    "today",
-    "label",
-    "ref",
-    "eqref",
-    "pageref",
-    "cite",
-    "citep",
-    "citet",
-    "tableofcontents",
-    "index",
-)
+SILENT = "maketitle today label ref eqref pageref cite citep citet tableofcontents index".split()
 
 
 def read_tex(file: OpenFile) -> Iterator[Document]:
