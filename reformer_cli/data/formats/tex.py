@@ -13,7 +13,9 @@ from reformer_cli.utils.extras import missing_package
 BODY = re.compile(r"\\begin\s*\{document\}(.*?)(?:\\end\s*\{document\}|\Z)", re.DOTALL)
 LINE_END = re.compile(r"(\\\\\*?(?:\[[^\]\n]{0,40}\])?)[ \t]*\n(?![ \t]*\n)")  # \\, which breaks the line by itself
 BLANK = re.compile(r"\n(?:[ \t]*\n){2,}")
-SILENT = "maketitle today label ref eqref pageref cite citep citet tableofcontents index".split()
+SILENT = {  # \today would be another every day
+    "maketitle", "today", "label", "ref", "eqref", "pageref", "cite", "citep", "citet", "tableofcontents", "index",
+}  # fmt: skip
 
 
 def read_tex(file: OpenFile) -> Iterator[Document]:
@@ -29,7 +31,7 @@ def _text(file: OpenFile) -> Iterator[str]:
     except ImportError:
         raise missing_package("pylatexenc", file.name) from None
     known = latex2text.get_default_latex_context_db()
-    macros = [latex2text.MacroTextSpec(name, discard=True) for name in SILENT]  # \today would be another every day
+    macros = [latex2text.MacroTextSpec(name, discard=True) for name in SILENT]
     macros.append(latex2text.MacroTextSpec("verb", _verbatim))
     environments = [latex2text.EnvironmentTextSpec(name, _verbatim) for name in ("verbatim", "lstlisting")]
     known.add_context_category("of a book", prepend=True, macros=macros, environments=environments)
