@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -53,6 +54,7 @@ def rescaled(scale: float, steady: int, overflowed: bool) -> tuple[float, int]:
     return scale, steady + 1
 
 
+@cache  # the CPU stays the one it is
 def _seconds(dtype: torch.dtype) -> float:
     rows, inner, columns = SIZES
     a, b = torch.ones(rows, inner, dtype=dtype), torch.ones(inner, columns, dtype=dtype)

@@ -14,16 +14,9 @@ import pytest
 from builders.programs import TINY
 
 MORE = [
-    "--set",
-    "precision=float32",
-    "--set",
-    "n_layers=2",
-    "--set",
-    "n_heads=2",
-    "--set",
-    "learning_rate=0.01",
-    "--set",
-    "optimizer=adamw",
+    part
+    for setting in ("n_layers=2", "n_heads=2", "learning_rate=0.01", "optimizer=adamw")
+    for part in ("--set", setting)
 ]
 
 
