@@ -31,6 +31,43 @@ def keep_min_p(logits: Tensor, share: float) -> Tensor:
     return logits.masked_fill(probabilities < share * probabilities.amax(-1, keepdim=True), -torch.inf)
 
 
+def keep_typical(logits: Tensor, p: float) -> Tensor:
+    """Keep the smallest set that reaches p of tokens about as surprising as expected (arXiv 2202.00666)."""
+    logprob = logits.log_softmax(-1)
+    entropy = -(logprob.exp() * logprob.nan_to_num(neginf=0.0)).sum(-1, keepdim=True)
+    order = (logprob + entropy).abs().argsort(-1)
+    shares = logprob.exp().gather(1, order)
+    beyond = shares.cumsum(-1) - shares >= p
+    return logits.masked_fill(torch.zeros_like(beyond).scatter(1, order, beyond), -torch.inf)
+
+
+def keep_top_n_sigma(logits: Tensor, n: float) -> Tensor:
+    """Keep what is at most n standard deviations of the logits below the highest (arXiv 2411.07641)."""
+    there = logits > -torch.inf
+    count = there.sum(-1, keepdim=True)
+    known = logits.masked_fill(~there, 0)
+    mean = known.sum(-1, keepdim=True) / count
+    spread = (((known - mean) * there).square().sum(-1, keepdim=True) / count).sqrt()
+    return logits.masked_fill(logits < logits.amax(-1, keepdim=True) - n * spread, -torch.inf)
+
+
+def exclude_top_choices(logits: Tensor, threshold: float) -> Tensor:
+    """Leave out every token of at least this probability but the least likely of them (XTC, by p-e-w)."""
+    likely = logits.softmax(-1) >= threshold
+    lowest = logits.masked_fill(~likely, torch.inf).amin(-1, keepdim=True)
+    return logits.masked_fill(likely & (logits > lowest), -torch.inf)
+
+
+def scale_by_entropy(logits: Tensor, temperature: float, reach: float, exponent: float) -> Tensor:
+    """Divide by a temperature from temperature - reach, where one token is certain, to temperature + reach, where all
+    are alike (dynamic temperature, by kalomaze)."""
+    logprob = logits.log_softmax(-1)
+    entropy = -(logprob.exp() * logprob.nan_to_num(neginf=0.0)).sum(-1, keepdim=True)
+    share = entropy / (logits > -torch.inf).sum(-1, keepdim=True).clamp_min(2).log()
+    low, high = max(0.0, temperature - reach), temperature + reach
+    return logits / (low + (high - low) * share**exponent).clamp_min(1e-4)
+
+
 def apply_filters(
     logits: Tensor, *, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0, min_p: float = 0.0
 ) -> Tensor:

@@ -51,15 +51,18 @@ def from_fields(kind: type, name: str) -> Callable[[Callable[..., None]], Callab
                 parameters.append(parameter.replace(annotation=hints[parameter.name]))
                 continue
             for field, about in fields.items():
-                option = Annotated[types[field], typer.Option(help=about.description)]  # type: ignore[valid-type]
-                parameters.append(parameter.replace(name=field, annotation=option, default=about.default))
+                shown = str(about.default) if about.default is not None else False
+                option = typer.Option(help=about.description, show_default=shown)
+                kind_of = Annotated[types[field] | None, option]  # type: ignore[valid-type]
+                parameters.append(parameter.replace(name=field, annotation=kind_of, default=None))
 
         @functools.wraps(command)
         def called(**given: Any) -> None:
             from pydantic import ValidationError
 
-            try:
-                made = kind(**{field: given.pop(field) for field in fields})
+            values = {field: given.pop(field) for field in fields}
+            try:  # what was not given is left to the kind, which may have several sets of defaults
+                made = kind(**{field: value for field, value in values.items() if value is not None})
             except ValidationError as error:
                 raise option_faults(error) from None
             command(**given, **{name: made})
@@ -77,7 +80,6 @@ def option_faults(error: ValidationError) -> UserError:
     faults: list[str] = []
     for item in error.errors(include_url=False):
         name: Any = item["loc"][0] if item["loc"] else "?"
-        faults.append(
-            f"--{str(name).replace('_', '-')} {item['input']}: {item['msg'].replace('Input should', 'should')}"
-        )
+        what = item["msg"].removeprefix("Value error, ").replace("Input should", "should")
+        faults.append(f"--{str(name).replace('_', '-')} {item['input']}: {what}" if item["loc"] else what)
     return UserError("; ".join(faults))

@@ -88,8 +88,8 @@ class Writer:
         new = one.tokens[one.before :]
         return {
             "sample": number, "prompt": self.prompt, "text": one.text, "tokens": new,
-            "logprobs": one.logprobs, "finish_reason": one.finish_reason, "seconds": round(seconds, 4),
-            "tokens_per_second": round(len(new) / max(seconds, 1e-9), 1),
+            "logprobs": one.logprobs, "finish_reason": one.finish_reason, "seed": one.seed,
+            "seconds": round(seconds, 4), "tokens_per_second": round(len(new) / max(seconds, 1e-9), 1),
         }  # fmt: skip
 
     def _put(self, text: str) -> None:

@@ -5,6 +5,7 @@ model.safetensors (the best weights so far), config.yaml (resolved), tokenizer.m
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -22,6 +23,7 @@ from reformer_cli.tokenizers.load import load_tokenizer
 from reformer_cli.utils.console import say, warn
 from reformer_cli.utils.errors import UserError
 from reformer_cli.utils.files import write_file
+from reformer_cli.utils.format import ago
 from reformer_cli.utils.safe_yaml import read_limited
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 RUNS = Path("runs")
 CONFIG, WEIGHTS, TOKENIZER, METRICS = "config.yaml", "model.safetensors", "tokenizer.model", "metrics.jsonl"
 LOCK = ".lock"
+TAIL = 20_000  # bytes of metrics.jsonl in which its last lines are looked for
 
 
 class Run:
@@ -136,6 +139,31 @@ class Run:
                 file.truncate(min(size, path.stat().st_size))
                 whole = path.read_bytes().rfind(b"\n") + 1
                 file.truncate(whole)
+
+    def summary(self) -> str:
+        """Which run this is, in one line: its directory, text, steps, age."""
+        names = [Path(name).name for name in self.config.data.corpus]
+        texts = ", ".join(names[:2]) + (f" and {len(names) - 2} more" if len(names) > 2 else "")
+        facts = [f"trained on {texts}"] if names else []
+        if steps := self._steps():
+            facts.append(f"{steps:,} step{'s' if steps > 1 else ''}")
+        if (self.path / WEIGHTS).is_file():
+            facts.append(ago(time.time() - (self.path / WEIGHTS).stat().st_mtime))
+        return f"{self.path} ({', '.join(facts)})" if facts else str(self.path)
+
+    def _steps(self) -> int | None:
+        """Of the last whole line of metrics.jsonl that tells; the file may come from anyone."""
+        try:
+            with open(self.path / METRICS, "rb") as file:
+                file.seek(-min(self.metrics_size(), TAIL), os.SEEK_END)
+                lines = file.read().splitlines()
+        except OSError:
+            return None
+        for line in reversed(lines):
+            with contextlib.suppress(ValueError, TypeError):
+                if type(step := json.loads(line)["step"]) is int:
+                    return step
+        return None
 
     def lock(self) -> None:
         """Be the only process that trains this run, until `unlock` or the end of the process, however it ends.

@@ -11,9 +11,10 @@ from reformer import ReformerLM
 from torch import Tensor
 
 from reformer_cli.sampling.config import SamplingConfig
-from reformer_cli.sampling.filters import apply_penalties
+from reformer_cli.sampling.filters import Texts, apply_filters, apply_rules
 from reformer_cli.sampling.history import TextBias
 from reformer_cli.sampling.sampler import Sampler
+from reformer_cli.tokenizers.base import Tokenizer
 
 
 @dataclass
@@ -35,19 +36,22 @@ class Found:
 
 def search(
     model: ReformerLM, prompt: Sequence[int], config: SamplingConfig, *, end: int, bias: TextBias | None = None,
+    tokenizer: Tokenizer | None = None,
     on_read: Callable[[int], None] | None = None, on_token: Callable[[int], None] | None = None,
 ) -> list[Found]:  # fmt: skip
-    """The config.num_samples best texts, best first; what is apply_penalties or biased counts so in the search.
+    """The config.num_samples best texts, best first; penalties, DRY and biases count in the search.
 
     Stops at config.max_tokens, or once as many texts have ended and none that goes on is better than they are.
     """
-    texts = Sampler(model, dataclasses.replace(config, num_samples=1), end, bias)
+    texts = Sampler(model, dataclasses.replace(config, num_samples=1), end, bias, tokenizer)
     texts.read(prompt, on_read)
     live, done = [Found([], [], False)], list[Found]()
     scores = torch.zeros(1, device=texts.pending.device)
     for n in range(config.max_tokens):
         logits = texts.logits()
-        logprob, judged = logits.log_softmax(-1), apply_penalties(logits, texts.histories, config).log_softmax(-1)
+        judged = apply_rules(logits, texts.histories, config)
+        judged = apply_filters(judged, Texts(config, texts.histories, ()), only=("penalties", "dry")).log_softmax(-1)
+        logprob = logits.log_softmax(-1)
         found: list[tuple[int, float, Found]] = []
         for place, (row, token, score) in enumerate(best(scores, judged, 2 * config.num_beams)):
             text = live[row].with_token(token, float(logprob[row, token]), token == end)

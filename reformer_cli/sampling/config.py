@@ -2,32 +2,53 @@
 
 from __future__ import annotations
 
-from pydantic import ConfigDict, Field
+from functools import cached_property
+from typing import Any, Literal
+
+from pydantic import ConfigDict, Field, field_validator, model_validator
 from pydantic.dataclasses import dataclass
+from pydantic_core import ArgsKwargs
+
+from reformer_cli.sampling.presets import PRESETS
+
+# What each step of `samplers` is switched on by: the field, and its value at which the step does nothing.
+STEPS: dict[str, dict[str, float]] = {
+    "penalties": {"repetition_penalty": 1, "presence_penalty": 0, "frequency_penalty": 0},
+    "dry": {"dry_multiplier": 0},
+    "temperature": {},
+    "top_k": {"top_k": 0},
+    "typical_p": {"typical_p": 1},
+    "top_p": {"top_p": 1},
+    "min_p": {"min_p": 0},
+    "top_n_sigma": {"top_n_sigma": 0},
+    "xtc": {"xtc_probability": 0},
+}
+FRESH = "drawn anew each time, and printed"
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(allow_inf_nan=False, extra="forbid"))
 class SamplingConfig:
-    """Filters are applied in this order (after --logit-bias), then one token is drawn."""
+    """Filters are applied in the order of `samplers` (after --logit-bias and --no-repeat-ngram-size), then one token is
+    drawn."""
 
     max_tokens: int = Field(default=500, ge=0, description="Most tokens to make; fewer if the text ends before.")
-    repetition_penalty: float = Field(
-        default=1.0,
-        gt=0,
-        le=10,
-        description="Make tokens that occurred lately less likely by this factor (CTRL's rule); 1: off.",
-    )
-    repetition_window: int = Field(
-        default=256, ge=1, le=2**20, description="How many tokens back the repetition penalty looks."
-    )
-    no_repeat_ngram_size: int = Field(
-        default=0, ge=0, le=64, description="Never make a sequence of N tokens a second time, prompt included; 0: off."
+    preset: Literal["plain", "careful", "wild", "verse"] = Field(
+        default="plain", description="Begin with the numbers of a named way to draw; options given here go before it."
     )
     temperature: float = Field(
         default=0.8,
         ge=0,
         le=100,
         description="Below 1: more predictable, above 1: more surprising; 0: always the likeliest (greedy).",
+    )
+    dynatemp_range: float = Field(
+        default=0.0,
+        ge=0,
+        le=100,
+        description="Let the temperature vary by so much up and down: low where the model is sure; 0: it stays.",
+    )
+    dynatemp_exponent: float = Field(
+        default=1.0, gt=0, le=10, description="How it varies with the model's uncertainty; 1: evenly."
     )
     top_k: int = Field(default=0, ge=0, description="Draw among the K likeliest tokens only; 0: among all.")
     top_p: float = Field(
@@ -42,11 +63,121 @@ class SamplingConfig:
         le=1,
         description="Leave out tokens less likely than this share of the likeliest one; 0: none.",
     )
-    seed: int = Field(default=0, ge=0, lt=2**63, description="The same seed draws the same text.")
-    num_samples: int = Field(default=1, ge=1, le=4096, description="How many texts to make, in one batch.")
+    typical_p: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="Draw among tokens that surprise about as much as expected, which together reach this; 1: all.",
+    )
+    top_n_sigma: float = Field(
+        default=0.0,
+        ge=0,
+        le=100,
+        description="Leave out tokens more than so many standard deviations of the scores below the best; 0: none.",
+    )
+    xtc_probability: float = Field(
+        default=0.0, ge=0, le=1, description="How often the likeliest tokens are left out (XTC); 0: never."
+    )
+    xtc_threshold: float = Field(
+        default=0.1, gt=0, le=1, description="XTC leaves out tokens this likely, all but the least likely of them."
+    )
+    mirostat: Literal[0, 2] = Field(
+        default=0, description="2: keep the surprise near --mirostat-tau (Mirostat 2.0) in place of top-k and the like."
+    )
+    mirostat_tau: float = Field(default=5.0, gt=0, le=100, description="The surprise to keep, in bits a token.")
+    mirostat_eta: float = Field(default=0.1, gt=0, le=1, description="How fast Mirostat corrects itself.")
+    repetition_penalty: float = Field(
+        default=1.0,
+        gt=0,
+        le=10,
+        description="Make tokens that occurred lately less likely by this factor (CTRL's rule); 1: off.",
+    )
+    presence_penalty: float = Field(
+        default=0.0, ge=-100, le=100, description="Taken off the score of every token that occurred lately; 0: off."
+    )
+    frequency_penalty: float = Field(
+        default=0.0, ge=-100, le=100, description="Taken off for each time that a token occurred lately; 0: off."
+    )
+    repetition_window: int = Field(default=256, ge=1, le=2**20, description="How many tokens back these three look.")
+    dry_multiplier: float = Field(
+        default=0.0, ge=0, le=100, description="Make it unlikely that a stretch of text comes again (DRY); 0: off."
+    )
+    dry_base: float = Field(default=1.75, ge=1, le=8, description="How much more so with each token of the stretch.")
+    dry_allowed_length: int = Field(
+        default=2, ge=1, le=50, description="Tokens of a stretch that may come again at no cost."
+    )
+    dry_breakers: str = Field(
+        default='\\n:"*', description="Characters across which no stretch goes; \\n: the end of a line."
+    )
+    no_repeat_ngram_size: int = Field(
+        default=0, ge=0, le=64, description="Never make a sequence of N tokens a second time, prompt included; 0: off."
+    )
+    samplers: str = Field(
+        default=";".join(STEPS), description="Which steps are taken, in which order; one left out is not taken."
+    )
+    seed: int | None = Field(
+        default=None, ge=0, lt=2**63, description=f"The same seed draws the same text; none: {FRESH}."
+    )
+    num_samples: int = Field(
+        default=1, ge=1, le=4096, description="How many texts to make, in one batch; sample k is drawn by seed + k - 1."
+    )
     num_beams: int = Field(
         default=1,
         ge=1,
         le=256,
         description="Above 1: nothing is drawn, the likeliest texts are searched for among this many at a time.",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _begin_with_preset(cls, given: Any) -> Any:
+        named = given.kwargs or {}
+        return ArgsKwargs((), {**PRESETS.get(named.get("preset", "plain"), {}), **named})
+
+    @field_validator("samplers")
+    @classmethod
+    def _known_steps(cls, text: str) -> str:
+        names = [name.strip() for name in text.split(";") if name.strip()]
+        wrong = [name for name in names if name not in STEPS]
+        if wrong or len(set(names)) < len(names):
+            what = f"{wrong[0]} is not known" if wrong else "one is named twice"
+            raise ValueError(f"{what}; use some of {';'.join(STEPS)}")
+        return ";".join(names)
+
+    @model_validator(mode="after")
+    def _nothing_for_nothing(self) -> SamplingConfig:
+        """An option whose step is left out would do nothing."""
+        why = "mirostat decides" if self.mirostat else "its step is not in samplers"
+        idle = [
+            f"{field} {getattr(self, field)} does nothing: {why}"
+            for step, fields in STEPS.items()
+            for field, off in fields.items()
+            if step not in self.steps and getattr(self, field) not in (off, _DEFAULTS.get(field))
+        ]
+        if idle:
+            raise ValueError("; ".join(idle))
+        return self
+
+    @property
+    def steps(self) -> list[str]:
+        """Names of `samplers`, in order; Mirostat takes the place of those that leave tokens out."""
+        names = self.samplers.split(";") if self.samplers else []
+        return [n for n in names if n in ("penalties", "dry", "temperature")] if self.mirostat else names
+
+    @property
+    def breakers(self) -> str:
+        """Of `dry_breakers`, each character."""
+        return self.dry_breakers.replace(r"\n", "\n").replace(r"\t", "\t")
+
+    @cached_property
+    def switched_on(self) -> list[str]:
+        """Those of `steps` that change anything."""
+        own = {"temperature": self.temperature not in (0, 1) or self.dynatemp_range > 0}
+        return [
+            step
+            for step in self.steps
+            if own.get(step, False) or any(getattr(self, field) != off for field, off in STEPS[step].items())
+        ]
+
+
+_DEFAULTS = {"top_p": 0.95}  # on unless it is left out on purpose

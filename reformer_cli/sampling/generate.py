@@ -25,6 +25,8 @@ class Sample:
     parts: list[str] = field(default_factory=list)
     finish_reason: str | None = None
     before: int = 0  # tokens of an earlier session
+    start: int = 0  # tokens of the whole text before it: a text that has ended is followed by what others still draw
+    seed: int | None = None  # that draws it alone; None: nothing was drawn, or it goes on with an earlier session
 
     @property
     def text(self) -> str:
@@ -53,7 +55,7 @@ class Sample:
     def stand(self, before: Sequence[int], tokens: Sequence[int], shown: int, ended: bool) -> None:
         """Go on from an earlier session's tokens, of which so many characters were shown; before: of its prompt."""
         self.stream.decoder.follow(before)
-        self.tokens, self.before = list(tokens), len(tokens)
+        self.tokens, self.before, self.start = list(tokens), len(tokens), len(before)
         self.stream.resume(tokens, shown)
         self.finish_reason = "end" if ended else None
 
@@ -81,12 +83,13 @@ def begin(
     added to the logits of tokens that complete it. Raises ValueError for beams."""
     if config.num_beams != 1:
         raise ValueError("beams are searched by reformer_cli.sampling.beam_search")
-    sampler = Sampler(model, config, tokenizer.end, TextBias(bias, tokenizer) if bias else None)
+    sampler = Sampler(model, config, tokenizer.end, TextBias(bias, tokenizer) if bias else None, tokenizer)
     known = [tokenizer.end, *tokenizer.prompt(prompt).tolist()]
     sampler.read(known)
     samples = new_samples(tokenizer, stop, config.num_samples)
-    for one in samples:
+    for one, generator in zip(samples, sampler.generators, strict=True):
         one.stream.decoder.follow(known)
+        one.seed, one.start = generator.initial_seed(), len(known)
     return sampler, samples
 
 

@@ -1,14 +1,18 @@
-"""What sampling knows of one text so far: for the repetition penalty, n-grams that may not come again, bias by text."""
+"""What sampling knows of one text so far: what filters and rules ask for."""
 
 from __future__ import annotations
 
 import copy
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from reformer_cli.sampling.characters import NONE, Characters
+from reformer_cli.sampling.repeats import Repeats
 from reformer_cli.tokenizers.base import StreamDecoder, Tokenizer
 
 
@@ -49,6 +53,12 @@ class BiasFollower:
             tail = text[: self.matched[n]] + new
             self.matched[n] = next((k for k in range(len(text) - 1, 0, -1) if tail.endswith(text[:k])), 0)
 
+    def copy(self) -> BiasFollower:
+        """An independent one."""
+        other = copy.copy(self)
+        other.decoder, other.matched = copy.deepcopy(self.decoder), list(self.matched)
+        return other
+
     def biases(self) -> list[tuple[Tensor, float]]:
         """(tokens, what is added to their logits)."""
         found = ((self.of.completing(n, self.matched[n], self.decoder), v) for n, (_, v) in enumerate(self.of.texts))
@@ -56,21 +66,33 @@ class BiasFollower:
 
 
 class History:
-    """The tokens of one text, prompt included. ngram: which sequences may not come twice; 0: all may."""
+    """The tokens of one text, prompt included. ngram: which sequences may not come twice; 0: all may; breakers: across
+    which tokens no stretch is looked for that would come again; characters: which tokens spell any. mirostat: the
+    surprise beyond which nothing is drawn; None: nothing was drawn yet."""
 
-    def __init__(self, *, ngram: int = 0, end: int | None = None, bias: TextBias | None = None) -> None:
+    def __init__(
+        self, *, ngram: int = 0, end: int | None = None, bias: TextBias | None = None,
+        breakers: npt.NDArray[np.bool_] | None = None, characters: Characters | None = None,
+    ) -> None:  # fmt: skip
         self.tokens: list[int] = []
-        self.ngram, self.end = ngram, end
+        self.ngram, self.end, self.characters = ngram, end, characters
+        self.repeats = Repeats(breakers) if breakers is not None else None
+        self.mirostat: float | None = None
         self._after: dict[tuple[int, ...], set[int]] = defaultdict(set)
         self._follower = bias.follow() if bias is not None else None
+        self._waiting = NONE
 
     @property
     def biased(self) -> bool:
         """Whether `biases` may say anything."""
         return self._follower is not None
 
-    def extend(self, tokens: Iterable[int]) -> None:
+    def extend(self, tokens: Sequence[int]) -> None:
         """These came next."""
+        if self.repeats is not None:
+            self.repeats.extend(tokens)
+        if self.characters is not None:
+            self._waiting = self.characters.follow(tokens, self._waiting)
         for token in tokens:
             if self.ngram and len(self.tokens) >= self.ngram - 1:
                 self._after[self._newest()].add(token)
@@ -86,6 +108,10 @@ class History:
         """Tokens that would make a sequence of `ngram` tokens a second time. The end of a text always may come."""
         return [t for t in self._after.get(self._newest(), ()) if t != self.end]
 
+    def refused(self) -> Tensor | None:
+        """Tokens after which the text could not become characters, bool [vocab_size]; None: not looked at."""
+        return self.characters.refused(self._waiting) if self.characters is not None else None
+
     def biases(self) -> list[tuple[Tensor, float]]:
         """(tokens, what is added to their logits)."""
         return self._follower.biases() if self._follower is not None else []
@@ -95,10 +121,9 @@ class History:
 
     def copy(self) -> History:
         """An independent one, for a text that branches off."""
-        other = History(ngram=self.ngram, end=self.end)
+        other = copy.copy(self)
         other.tokens = list(self.tokens)
-        other._after.update((key, set(found)) for key, found in self._after.items())
-        other._follower = copy.deepcopy(
-            self._follower, {id(self._follower.of): self._follower.of} if self._follower else {}
-        )
+        other._after = defaultdict(set, {key: set(found) for key, found in self._after.items()})
+        other.repeats = self.repeats.copy() if self.repeats is not None else None
+        other._follower = self._follower.copy() if self._follower is not None else None
         return other

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from reformer_cli.data.formats.images import Pixels
-from reformer_cli.sampling.sampler import Sampler, choose
+from reformer_cli.sampling.sampler import Sampler
 
 BYTES = 256  # values that can be drawn; the token beside them begins an image and is never in one
 TILE, GAP, LABEL = 96, 6, 14  # least width of an image on a sheet, space between two, height of a label
@@ -19,7 +19,7 @@ def complete(texts: Sampler, values: int) -> Iterator[list[int]]:
     """So many more values of images whose beginning `texts` has read: one of each sample at a time, in raster order."""
     for _ in range(values):
         with torch.inference_mode():
-            drawn = choose(texts.logits()[:, :BYTES], texts.config, texts.generator)
+            drawn = texts.choose(texts.logits()[:, :BYTES])
         texts.pending = drawn[:, None]
         yield drawn.tolist()
 

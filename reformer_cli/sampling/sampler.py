@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from reformer import DecodingState, ReformerLM
-from reformer.sampling import draw
 from torch import Tensor
 
+from reformer_cli.sampling.characters import Characters
 from reformer_cli.sampling.config import SamplingConfig
-from reformer_cli.sampling.filters import apply_penalties
+from reformer_cli.sampling.filters import Texts, apply_filters, apply_rules, draw
 from reformer_cli.sampling.history import History, TextBias
+from reformer_cli.sampling.repeats import breakers
+from reformer_cli.tokenizers.base import Tokenizer
 
 PREFILL_AT_ONCE = 4096  # prompt tokens read at a time
 
@@ -29,25 +32,29 @@ class NextTokens:
 class Sampler:
     """Several texts being made, as many as config.num_samples: where the model is, and what it is about to be told.
 
-    pending: int64 [samples, n], tokens of the texts that the model has not read yet.
+    tokenizer: of texts; None: tokens are drawn whatever they spell. pending: int64 [samples, n], tokens of the texts
+    that the model has not read yet. generators: of sample k that of seed + k, so that it is the same text alone.
     """
 
     model: ReformerLM
     config: SamplingConfig
     end: int
     bias: TextBias | None = None
+    tokenizer: Tokenizer | None = None
     state: DecodingState | None = None
     pending: Tensor = field(init=False)
     histories: list[History] = field(init=False)
-    generator: torch.Generator = field(init=False)
+    generators: list[torch.Generator] = field(init=False)
 
     def __post_init__(self) -> None:
-        device, n = self.model.embedding.device, self.config.num_samples
-        self.pending = torch.empty(n, 0, dtype=torch.int64, device=device)
-        self.histories = [
-            History(ngram=self.config.no_repeat_ngram_size, end=self.end, bias=self.bias) for _ in range(n)
-        ]
-        self.generator = torch.Generator(device).manual_seed(self.config.seed)
+        c, device = self.config, self.model.embedding.device
+        self.pending = torch.empty(c.num_samples, 0, dtype=torch.int64, device=device)
+        known = Characters(self.tokenizer) if self.tokenizer is not None else None
+        apart = breakers(self.tokenizer, c.breakers) if self.tokenizer is not None and c.dry_multiplier else None
+        one = History(ngram=c.no_repeat_ngram_size, end=self.end, bias=self.bias, breakers=apart, characters=known)
+        self.histories = [one.copy() for _ in range(c.num_samples)]
+        first = c.seed if c.seed is not None else fresh_seed()
+        self.generators = [torch.Generator(device).manual_seed((first + n) % 2**63) for n in range(c.num_samples)]
 
     def read(self, tokens: Sequence[int], on_read: Callable[[int], None] | None = None) -> None:
         """The texts go on with these, the same for all. All but the last is read; on_read(n) after each slice of n."""
@@ -65,13 +72,18 @@ class Sampler:
         """One more token of each. `read` must have been given at least one."""
         logits = self.logits()
         with torch.inference_mode():
-            tokens = choose(apply_penalties(logits, self.histories, self.config), self.config, self.generator)
+            tokens = self.choose(apply_rules(logits, self.histories, self.config))
             self.pending = tokens[:, None]
             logprob = logits.gather(1, self.pending)[:, 0] - logits.logsumexp(1)
         drawn = NextTokens(tokens.tolist(), logprob.tolist())
         for history, token in zip(self.histories, drawn.tokens, strict=True):
             history.extend([token])
         return drawn
+
+    def choose(self, logits: Tensor) -> Tensor:
+        """One token a row by filters and chance: int64 [samples]."""
+        texts = Texts(self.config, self.histories, self.generators)
+        return draw(apply_filters(logits, texts), texts)
 
     def logits(self) -> Tensor:
         """Of the next token of each text, float [samples, vocab_size]."""
@@ -99,7 +111,6 @@ class Sampler:
             return logits[:, -1].float()
 
 
-def choose(logits: Tensor, config: SamplingConfig, generator: torch.Generator) -> Tensor:
-    """One token a row: int64 [batch]."""
-    c = config
-    return draw(logits, generator, temperature=c.temperature, top_k=c.top_k, top_p=c.top_p, min_p=c.min_p)
+def fresh_seed() -> int:
+    """One that nobody has to remember, short enough to type."""
+    return secrets.randbelow(2**31)

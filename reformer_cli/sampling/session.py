@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,11 @@ def save(path: Path, texts: Sampler, made: list[Sample], output: Path | None) ->
     state = texts.state or texts.model.new_state(len(texts.histories))
     tensors = {f"state.{name}": t.contiguous() for name, t in state.tensors().items()}
     tensors["tokens"] = torch.tensor([h.tokens for h in texts.histories], dtype=torch.int32)
-    tensors["pending"], tensors["generator"] = texts.pending.cpu(), texts.generator.get_state()
+    tensors["pending"] = texts.pending.cpu()
+    tensors["generators"] = torch.stack([generator.get_state() for generator in texts.generators])
+    tensors["mirostat"] = torch.tensor([h.mirostat or torch.nan for h in texts.histories], dtype=torch.float64)
     tensors["made"] = torch.tensor([len(m.tokens) for m in made])
+    tensors["start"] = torch.tensor([m.start for m in made])
     tensors["shown"] = torch.tensor([m.stream.shown for m in made])
     tensors["ended"] = torch.tensor([m.finish_reason == "end" for m in made])
     about = {"format": FORMAT, "model": fingerprint(texts.model), "device": texts.pending.device.type}
@@ -93,13 +97,16 @@ def _stand(tensors: dict[str, Any], texts: Sampler, made: list[Sample], about: d
         raise ValueError("its state and its tokens are not of one text")
     texts.pending = pending.to(texts.pending.device)
     if about.get("device") == texts.pending.device.type:  # else drawn anew from the seed
-        texts.generator.set_state(tensors["generator"])
-    numbers = [tensors[name].tolist() for name in ("made", "shown", "ended")]
-    for row, history, one, n, shown, ended in zip(tokens.tolist(), texts.histories, made, *numbers, strict=True):
-        if not 0 <= n < len(row) or shown < 0:
-            raise ValueError(f"{n} tokens made of {len(row)}, {shown} characters shown")
+        for generator, kept in zip(texts.generators, tensors["generators"], strict=True):
+            generator.set_state(kept.clone())  # of a part of a tensor, torch reads the whole
+    for history, surprise in zip(texts.histories, tensors["mirostat"].tolist(), strict=True):
+        history.mirostat = surprise if math.isfinite(surprise) else None
+    numbers = [tensors[name].tolist() for name in ("start", "made", "shown", "ended")]
+    for row, history, one, start, n, shown, ended in zip(tokens.tolist(), texts.histories, made, *numbers, strict=True):
+        if not 0 <= start <= start + n <= len(row) or shown < 0:
+            raise ValueError(f"{n} tokens made of {len(row)} after {start}, {shown} characters shown")
         history.extend(row)
-        one.stand(row[: len(row) - n], row[len(row) - n :], shown, ended)
+        one.stand(row[:start], row[start : start + n], shown, ended)
 
 
 def _line(error: Exception) -> str:

@@ -40,3 +40,11 @@ def aligned(rows: Sequence[Sequence[str]], left: int = 1) -> str:
         ).rstrip()
         for row in rows
     )
+
+
+def ago(seconds: float) -> str:
+    """How long something has been, to a reader's needs."""
+    for unit, size in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
+        if (n := int(seconds // size)) >= 1:
+            return f"{n:,} {unit}{'s' if n > 1 else ''} ago"
+    return "just now"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -17,7 +18,8 @@ from reformer_cli.sampling.beam_search import search
 from reformer_cli.sampling.config import SamplingConfig
 from reformer_cli.sampling.generate import Sample, new_samples, stream_samples
 from reformer_cli.sampling.history import TextBias
-from reformer_cli.sampling.sampler import Sampler
+from reformer_cli.sampling.presets import PRESETS
+from reformer_cli.sampling.sampler import Sampler, fresh_seed
 from reformer_cli.sampling.session import load, save
 from reformer_cli.tokenizers.base import Tokenizer, is_foreign
 from reformer_cli.utils.console import say
@@ -109,10 +111,27 @@ def generate(run: Run, config: SamplingConfig, request: Request, sink: Sink, dev
     model = rehashed(run.load_model(where), None, request.far_buckets)
     if note := decoding_note(model_config):
         say(note)
+    config = _introduced(run, config, request)
     bias = TextBias(request.logit_bias, tokenizer) if request.logit_bias else None
     if config.num_beams > 1:
         return _search(model, tokenizer, [tokenizer.end, *ids], config, bias, request, sink)
     return _draw(model, tokenizer, ids, config, bias, request, sink)
+
+
+def _introduced(run: Run, config: SamplingConfig, request: Request) -> SamplingConfig:
+    """Say which run writes, by which numbers, and how to have the same text again; a seed is drawn if none is given."""
+    if config.num_beams > 1 or request.goes_on:  # nothing is drawn, or it goes on by the session's own numbers
+        say(f"writing with {run.summary()}")
+        return config
+    if config.preset != "plain":
+        numbers = ", ".join(f"{name} {getattr(config, name)}" for name in PRESETS[config.preset])
+        say(f"preset {config.preset}: {numbers}")
+    if config.seed is None and config.temperature > 0:
+        config = dataclasses.replace(config, seed=fresh_seed())
+        say(f"writing with {run.summary()}; again the same: --seed {config.seed}")
+    else:
+        say(f"writing with {run.summary()}")
+    return config
 
 
 def check_room(config: ReformerConfig, prompt: int, new: int) -> None:
@@ -126,8 +145,10 @@ def _draw(
     request: Request, sink: Sink,
 ) -> list[Sample]:  # fmt: skip
     """Draw texts; with a session, go on from it and keep it."""
-    sampler = Sampler(model, config, tokenizer.end, bias)
+    sampler = Sampler(model, config, tokenizer.end, bias, tokenizer)
     samples = _started(sampler, tokenizer, ids, request, sink)
+    for one, generator in zip(samples, sampler.generators, strict=True):
+        one.seed = generator.initial_seed() if not request.goes_on else None
     began, pressed, stands = time.monotonic(), False, False
     try:
         with sink.writing(config.max_tokens) as (advance, stopped):
@@ -175,6 +196,7 @@ def _started(sampler: Sampler, tokenizer: Tokenizer, ids: list[int], request: Re
             sampler.read(new, advance)
         for one, history in zip(samples, sampler.histories, strict=True):
             one.stream.decoder.follow(history.tokens)
+            one.start = len(history.tokens)
     return samples
 
 
@@ -188,7 +210,9 @@ def _search(
         one.stream.decoder.follow(prompt)
     sink.begin(False)
     with reading(len(prompt)) as on_read, sink.writing(config.max_tokens, wait=True) as (on_token, _):
-        found = search(model, prompt, config, end=tokenizer.end, bias=bias, on_read=on_read, on_token=on_token)
+        found = search(
+            model, prompt, config, end=tokenizer.end, bias=bias, tokenizer=tokenizer, on_read=on_read, on_token=on_token
+        )
     for one, best in zip(samples, found, strict=False):
         for token, logprob in zip(best.tokens, best.logprobs, strict=True):
             one.push(token, logprob, tokenizer.end)

@@ -97,5 +97,6 @@ class ReformerHarness(LM):  # type: ignore[misc]  # the harness has no annotatio
             temperature=float(settings.get("temperature", 1.0)) if sampled else 0.0,
             top_p=float(settings.get("top_p", 1.0)),
             top_k=int(settings.get("top_k", 0)),
+            seed=int(settings.get("seed", 0)),
         )
         return "".join(made)

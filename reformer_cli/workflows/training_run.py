@@ -247,7 +247,7 @@ class TrainingRun:
 
     def _sample(self) -> str:
         wanted, most = SAMPLE_TOKENS, self.model.config.max_length
-        return "".join(generate(self.model, self.dataset.tokenizer, max_tokens=min(wanted, most or wanted)))
+        return "".join(generate(self.model, self.dataset.tokenizer, max_tokens=min(wanted, most or wanted), seed=0))
 
 
 def _has_head_bias(folder: Path) -> bool:

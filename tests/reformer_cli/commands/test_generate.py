@@ -14,12 +14,12 @@ from reformer_cli.runs.run import Run
 
 
 def test_the_prompt_then_its_continuation(reformer: Program, run: Path) -> None:
-    result = reformer("generate", "--run", run, "--prompt", "The cat", "--max-tokens", 20)
+    result = reformer("generate", "--run", run, "--prompt", "The cat", "--max-tokens", 20, "--seed", 0)
     assert result.status == 0
     assert result.out.startswith("The cat")
     assert len(result.out) > 10
     assert "tokens/s" in result.err
-    again = reformer("generate", "--run", run, "--prompt", "The cat", "--max-tokens", 20)
+    again = reformer("generate", "--run", run, "--prompt", "The cat", "--max-tokens", 20, "--seed", 0)
     assert again.out == result.out
     assert reformer("generate", "--run", run, "--prompt", "The cat", "--max-tokens", 20, "--seed", 1).out != result.out
 
@@ -28,10 +28,13 @@ def test_prompt_from_file_and_standard_input(
     reformer: Program, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "p.txt").write_text("Rain fell", "utf-8")
-    wanted = reformer("generate", "--run", run, "--prompt", "Rain fell", "--max-tokens", 9).out
-    assert reformer("generate", "--run", run, "--prompt-file", "p.txt", "--max-tokens", 9).out == wanted
+    wanted = reformer("generate", "--run", run, "--prompt", "Rain fell", "--max-tokens", 9, "--temperature", 0).out
+    assert (
+        reformer("generate", "--run", run, "--prompt-file", "p.txt", "--max-tokens", 9, "--temperature", 0).out
+        == wanted
+    )
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"Rain fell")))
-    assert reformer("generate", "--run", run, "-", "--max-tokens", 9).out == wanted
+    assert reformer("generate", "--run", run, "-", "--max-tokens", 9, "--temperature", 0).out == wanted
 
 
 def test_a_prompt_in_any_format(reformer: Program, run: Path, tmp_path: Path) -> None:
@@ -66,9 +69,9 @@ def test_several_samples_in_one_batch(reformer: Program, run: Path) -> None:
 
 
 def test_stop_text_is_not_shown(reformer: Program, run: Path) -> None:
-    whole = reformer("generate", "--run", run, "--max-tokens", 60).out
+    whole = reformer("generate", "--run", run, "--max-tokens", 60, "--seed", 0).out
     stop = whole[20:22]
-    cut = reformer("generate", "--run", run, "--max-tokens", 60, "--stop", stop).out
+    cut = reformer("generate", "--run", run, "--max-tokens", 60, "--seed", 0, "--stop", stop).out
     assert cut == whole[: whole.index(stop)] + "\n"
 
 
@@ -105,9 +108,9 @@ def test_the_newest_run_is_the_default(reformer: Program, text: Path) -> None:
 
 def test_ctrl_c_keeps_what_there_is(reformer: Program, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Even one within a token, as the second is."""
-    from reformer_cli.sampling import sampler
+    from reformer_cli.sampling.sampler import Sampler
 
-    original, calls = sampler.choose, 0
+    original, calls = Sampler.choose, 0
 
     def choose(*arguments):
         nonlocal calls
@@ -116,7 +119,7 @@ def test_ctrl_c_keeps_what_there_is(reformer: Program, run: Path, monkeypatch: p
             raise KeyboardInterrupt
         return original(*arguments)
 
-    monkeypatch.setattr(sampler, "choose", choose)
+    monkeypatch.setattr(Sampler, "choose", choose)
     result = reformer("generate", "--run", run, "--prompt", "The", "--output", "o.txt", "--session", "s")
     assert result.status == 130
     assert len(Path("o.txt").read_text("utf-8")) > 10
@@ -209,7 +212,7 @@ def test_sampling_options_reach_the_text(reformer: Program, run: Path) -> None:
 
 
 def test_json_says_everything_about_each_sample(reformer: Program, run: Path) -> None:
-    options = ["--run", run, "--prompt", "A", "--num-samples", 2, "--max-tokens", 8]
+    options = ["--run", run, "--prompt", "A", "--num-samples", 2, "--seed", 0, "--max-tokens", 8]
     shown = reformer("generate", *options).out
     lines = [json.loads(line) for line in reformer("generate", *options, "--json").out.splitlines()]
     assert [line["sample"] for line in lines] == [1, 2]

@@ -23,6 +23,8 @@ def test_a_session_goes_on_as_if_never_stopped(reformer: Program, run: Path, sam
         4,
         "--repetition-penalty",
         1.2,
+        "--seed",
+        0,
         "--json",
     ]
 
@@ -91,7 +93,7 @@ def test_a_session_is_kept_at_ctrl_c(reformer: Program, run: Path, monkeypatch: 
             signal.raise_signal(signal.SIGINT)
         return original(self)
 
-    options = ["--run", run, "--prompt", "The", "--json"]
+    options = ["--run", run, "--prompt", "The", "--json", "--seed", 0]
     whole = json.loads(reformer("generate", *options, "--max-tokens", 40).out)
     monkeypatch.setattr(Sampler, "draw", draw)
     result = reformer("generate", *options, "--session", "s")

@@ -13,7 +13,7 @@ from reformer_cli.sampling import filters
 from reformer_cli.sampling.config import SamplingConfig
 from reformer_cli.sampling.generate import Sample, generate, stream_samples
 from reformer_cli.sampling.history import History
-from reformer_cli.sampling.sampler import Sampler, choose
+from reformer_cli.sampling.sampler import Sampler
 from reformer_cli.sampling.text_stream import TextStream
 from reformer_cli.tokenizers.base import ByteTokenizer, StreamDecoder
 
@@ -43,21 +43,89 @@ def test_the_window_of_the_repetition_penalty() -> None:
     history = History()
     history.extend([0, 1, 2])
     config = SamplingConfig(repetition_penalty=2, repetition_window=2)
-    found = filters.apply_penalties(torch.ones(1, 4), [history], config)
+    found = filters.apply_filters(torch.ones(1, 4), filters.Texts(config, [history], ()), only=["penalties"])
     assert found.tolist() == [[1, 0.5, 0.5, 1]]
 
 
+def many(logits: torch.Tensor, **settings: Any) -> torch.Tensor:
+    """How often each token is drawn of logits [1, vocab_size], as shares."""
+    config = SamplingConfig(**{"temperature": 1, "top_p": 1} | settings)
+    one = filters.Texts(config, [History()], [torch.Generator().manual_seed(0)])
+    drawn = torch.cat([filters.draw(filters.apply_filters(logits, one), one) for _ in range(4_000)])
+    return drawn.bincount(minlength=logits.shape[1]) / len(drawn)
+
+
 def test_draws_follow_the_probabilities() -> None:
-    config = SamplingConfig(temperature=1, top_p=1)
-    drawn = choose(P.log().expand(20_000, 4), config, torch.Generator().manual_seed(0))
-    assert (drawn.bincount() / 20_000 - P[0]).abs().max() < 0.02
+    assert (many(P.log()) - P[0]).abs().max() < 0.03
 
 
 def test_draws_follow_what_filters_keep() -> None:
-    config = SamplingConfig(temperature=0.5, top_k=2, top_p=1)
-    drawn = choose(P.log().expand(20_000, 4), config, torch.Generator().manual_seed(0))
     expected = torch.tensor([0, 0.25, 0, 0.0625]) / 0.3125  # squares of the two that are kept
-    assert (drawn.bincount(minlength=4) / 20_000 - expected).abs().max() < 0.02
+    assert (many(P.log(), temperature=0.5, top_k=2) - expected).abs().max() < 0.03
+
+
+def test_xtc_leaves_out_the_likeliest_as_often_as_asked() -> None:
+    """All that reach the threshold but the least likely of them: here 0.5 goes and 0.25 stays."""
+    found = many(P.log(), xtc_probability=0.5, xtc_threshold=0.2)
+    assert (found - (P[0] + torch.tensor([0.3, 0, 0.2, 0.5])) / 2).abs().max() < 0.03
+    assert many(P.log(), xtc_probability=1.0, xtc_threshold=0.3)[1] > 0.4  # one alone stays
+
+
+def test_mirostat_keeps_the_surprise_near_its_target() -> None:
+    """Of a Zipfian vocabulary; the surprise of what is drawn, in bits, is measured as it says itself."""
+    logits = -torch.arange(1, 1001.0).log()[None]
+    for tau in (2.0, 4.0):
+        config = SamplingConfig(temperature=1, mirostat=2, mirostat_tau=tau)
+        texts = filters.Texts(config, [History()], [torch.Generator().manual_seed(1)])
+        surprises = []
+        for _ in range(500):
+            before = texts.histories[0].mirostat or 2 * tau
+            filters.draw(logits, texts)
+            after = texts.histories[0].mirostat
+            assert after is not None
+            surprises.append((before - after) / config.mirostat_eta + tau)
+        assert sum(surprises[100:]) / 400 == pytest.approx(tau, abs=0.3)
+
+
+def test_count_penalties_are_openais() -> None:
+    found = filters.count_penalties(torch.zeros(1, 4), torch.tensor([[1, 1, 3]]), 0.5, 0.25)
+    assert found.tolist() == [[0, -1.0, 0, -0.75]]
+
+
+def test_a_named_order_is_taken() -> None:
+    """Temperature 3 first leaves 3 tokens within top-p 0.75, after it 2."""
+    order = {"temperature": 3.0, "top_p": 0.75}
+    late, early = ({"samplers": names} | order for names in ("top_p;temperature", "temperature;top_p"))
+    assert [int((many(P.log(), **settings) > 0).sum()) for settings in (late, early)] == [2, 3]
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"samplers": "top_k;dyr"}, "dyr is not known"),
+        ({"samplers": "top_k;top_k"}, "named twice"),
+        ({"samplers": "top_p", "dry_multiplier": 0.8}, "dry_multiplier 0.8 does nothing"),
+        ({"mirostat": 2, "top_k": 5}, "mirostat decides"),
+    ],
+)
+def test_what_would_do_nothing_is_refused(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        SamplingConfig(**settings)
+
+
+def test_options_go_before_a_presets_numbers() -> None:
+    careful, own = SamplingConfig(preset="careful"), SamplingConfig(preset="careful", temperature=1.5)
+    assert careful.temperature == 0.6
+    assert (own.temperature, own.min_p) == (1.5, careful.min_p)
+
+
+def test_a_text_is_the_same_in_a_batch_and_alone() -> None:
+    """Sample k was drawn by the numbers that the samples before it left over."""
+    model, settings = small(vocab_size=257), {"max_tokens": 40, "xtc_probability": 0.3, "temperature": 1.2}
+    rows = torch.tensor(texts(model, [1, 2, 3], num_samples=3, seed=7, **settings)).T.tolist()
+    for n, row in enumerate(rows):
+        assert [token for (token,) in texts(model, [1, 2, 3], seed=7 + n, **settings)] == row
+    assert texts(model, [1], **settings) != texts(model, [1], **settings)  # no seed: another text each time
 
 
 def texts(model: ReformerLM, prompt: list[int], end: int = -1, **settings: Any) -> list[list[int]]:
@@ -90,7 +158,7 @@ def test_logprobs_are_the_models_own() -> None:
 
 
 def test_the_limit_and_the_end_are_honoured() -> None:
-    model, settings = small(), {"max_tokens": 17, "num_samples": 3, "temperature": 2.0, "top_p": 1.0}
+    model, settings = small(), {"max_tokens": 17, "num_samples": 3, "temperature": 2.0, "top_p": 1.0, "seed": 0}
     rows = texts(model, [1], **settings)
     end = rows[4][1]
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-SOURCES = ("attention_forward.c", "attention_backward.c", "norm_rope_relu.c", "caches.c")
+SOURCES: tuple[str, ...] = ("attention_forward.c", "attention_backward.c", "norm_rope_relu.c", "caches.c")
 SOURCES += ("program_ops.c", "program_run.c")
 # No -ffast-math: -inf and NaN mean something here, and sums keep the order they are written in.
 FLAGS = ["-O3", "-fPIC", "-shared", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"]
