@@ -10,7 +10,7 @@ import torch
 from reformer import ReformerConfig, ReformerLM
 from reformer.memory import Item, Pass
 
-from reformer_cli.training.optimizers import is_hidden_matrix
+from reformer_cli.training.optimizers import OPTIMIZERS, Weights, is_hidden_matrix
 
 CONTEXT_STEP = 1024  # the largest context is named in such steps
 MOST_LAYERS, MOST_CONTEXT = 1024, 2**27
@@ -57,11 +57,12 @@ class Step:
 
 def forecast(step: Step) -> list[Item]:
     """What exists throughout a step from the second on, and the most that exists beside it for a moment."""
-    weights, state = count_parameters(step.model), optimizer_bytes(step.model, step.optimizer)
+    counts, optimizer = _counts(step.model), OPTIMIZERS[step.optimizer]
+    weights, state = counts.all, optimizer.bytes(counts)
     asked = [
         Item("parameters", 4 * weights, f"{weights:,} in float32"),
         Item("their gradients", 4 * weights, "float32"),
-        Item("optimiser", state, OPTIMIZER_STATES[step.optimizer]),
+        Item("optimiser", state, optimizer.state),
         *Pass(step.model, step.rows, step.context, step.low, step.native).items(weights),
     ]
     if step.copied:
@@ -77,46 +78,30 @@ def forecast(step: Step) -> list[Item]:
 
 def count_parameters(config: ReformerConfig) -> int:
     """Of the whole model."""
-    return _counts(config)[0]
+    return _counts(config).all
 
 
-def optimizer_bytes(config: ReformerConfig, optimizer: str) -> int:
-    """Of its state."""
-    weights, hidden, factors = _counts(config)
-    return {"adamw": 8 * weights, "muon": 8 * weights - 4 * hidden, "adafactor": 4 * factors}[optimizer]
-
-
-OPTIMIZER_STATES = {
-    "adamw": "two moments in float32",
-    "muon": "one moment of the layers' matrices, two of the rest, in float32",
-    "adafactor": "means of rows and columns, in float32",
-}
-Counts = tuple[int, int, int]  # parameters; those in matrices of layers; rows and columns of matrices, and the rest
-
-
-def _counts(config: ReformerConfig) -> Counts:
+def _counts(config: ReformerConfig) -> Weights:
     """Layers repeat: deep models are counted from shallow ones."""
     if config.shorten_factor > 1:  # layers are alike on tokens and on groups; what lies between is counted by itself
         small = replace(config, n_layers=1, vanilla_layers=(0, 0))
         parts = (_counts(replace(config, shorten_factor=1)), _count(small), _count(replace(small, shorten_factor=1)))
-        found = [a + b - c for a, b, c in zip(*parts, strict=True)]
-        return found[0], found[1], found[2]
+        return Weights(*(a + b - c for a, b, c in zip(*parts, strict=True)))
     period = len(config.attn_layers)
     repeats, rest = divmod(config.n_layers, period)
     if repeats < 2:
         return _count(config)
     one, two, end = (_count(replace(config, n_layers=n)) for n in (period, 2 * period, period + rest))
-    found = [e + (repeats - 1) * (b - a) for a, b, e in zip(one, two, end, strict=True)]
-    return found[0], found[1], found[2]
+    return Weights(*(e + (repeats - 1) * (b - a) for a, b, e in zip(one, two, end, strict=True)))
 
 
 @lru_cache(maxsize=256)
-def _count(config: ReformerConfig) -> Counts:
+def _count(config: ReformerConfig) -> Weights:
     with torch.device("meta"):
         named = list(ReformerLM(config).named_parameters())
     hidden = sum(p.numel() for name, p in named if is_hidden_matrix(name, p))
     factors = sum(sum(p.shape) if p.dim() == 2 else p.numel() for _, p in named)
-    return sum(p.numel() for _, p in named), hidden, factors
+    return Weights(sum(p.numel() for _, p in named), hidden, factors)
 
 
 def largest_context(step: Step, memory: int) -> int:

@@ -1,9 +1,11 @@
-"""Optimisers by name, and their state as plain named tensors for checkpoints."""
+"""Optimisers by name, what their state takes, and it as plain named tensors for checkpoints."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +20,7 @@ NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # coefficients of x, x^3 and x^5 (Jor
 
 def make_optimizers(model: nn.Module, config: TrainConfig) -> Optimizers:
     """What `train.optimizer` names; matrices decay, scales and biases do not."""
-    return OPTIMIZERS[config.optimizer](model, config)
+    return OPTIMIZERS[config.optimizer].make(model, config)
 
 
 def _adamw(model: nn.Module, config: TrainConfig) -> Optimizers:
@@ -84,10 +86,30 @@ def _adafactor(model: nn.Module, config: TrainConfig) -> Optimizers:
     return [torch.optim.Adafactor(_groups(parameters, config), lr=config.learning_rate)]
 
 
-OPTIMIZERS: dict[str, Callable[[nn.Module, TrainConfig], Optimizers]] = {
-    "adamw": _adamw,
-    "muon": _muon,
-    "adafactor": _adafactor,
+class Weights(NamedTuple):
+    """How many numbers a model has: all of them; those in matrices of layers; rows and columns of its matrices, and the
+    rest."""
+
+    all: int
+    hidden: int
+    factors: int
+
+
+@dataclass(frozen=True)
+class Kind:
+    """An optimiser. make: for a model; bytes: of its state; state: what that is, for `reformer plan`."""
+
+    make: Callable[[nn.Module, TrainConfig], Optimizers]
+    bytes: Callable[[Weights], int]
+    state: str
+
+
+OPTIMIZERS = {  # by name; the names are in config/schema.py, too
+    "adamw": Kind(_adamw, lambda n: 8 * n.all, "two moments in float32"),
+    "muon": Kind(
+        _muon, lambda n: 8 * n.all - 4 * n.hidden, "one moment of the layers' matrices, two of the rest, in float32"
+    ),
+    "adafactor": Kind(_adafactor, lambda n: 4 * n.factors, "means of rows and columns, in float32"),
 }
 
 

@@ -8,7 +8,7 @@ import json
 import sys
 import tarfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 
 WORD = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
@@ -35,14 +35,19 @@ def tarred(members: Mapping[str, bytes]) -> bytes:
     return found.getvalue()
 
 
-def epub(pages: Mapping[str, str | bytes]) -> bytes:
-    """Pages by href, in reading order."""
+def epub(
+    pages: Mapping[str, str | bytes], spine: Sequence[str] = (), container: str = "OPS/book.opf", guide: str = "",
+    prefix: str = "",
+) -> bytes:  # fmt: skip
+    """Pages by href, read in the order of spine, or as they come. container: where the package is said to be; guide:
+    more of it; prefix: of its elements' names."""
     items = "".join(f'<item id="i{n}" href="{name}"/>' for n, name in enumerate(pages))
-    order = "".join(f'<itemref idref="i{n}"/>' for n in range(len(pages)))
+    order = "".join(f'<itemref idref="i{[*pages].index(name)}"/>' for name in spine or pages)
+    package = f"{prefix}package><manifest>{items}</manifest><spine>{order}</spine>{guide}</{prefix}package>"
     found = {
         "mimetype": "application/epub+zip",
-        "META-INF/container.xml": '<container><rootfile full-path="OPS/book.opf"/></container>',
-        "OPS/book.opf": f"<package><manifest>{items}</manifest><spine>{order}</spine></package>",
+        "META-INF/container.xml": f'<container><rootfile full-path="{container}"/></container>',
+        "OPS/book.opf": f"<{package}",
     }
     return zipped(found | {f"OPS/{name}": data for name, data in pages.items()})
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from reformer.decode.cache import Cache
+from reformer.decode.group_cache import GroupCache
 from reformer.decode.program import NativeProgram
 from reformer.decode.step import DecodeStep
 from reformer.layers.context import PassContext
@@ -27,7 +28,7 @@ from reformer.reversible.coupling import Coupling, Observer
 from reformer.reversible.groups import GroupIndex, index_groups
 from reformer.reversible.reference import run_reference, straight_through
 from reformer.reversible.sequence import ReversibleSequence
-from reformer.reversible.shorten_cache import GroupCache
+from reformer.reversible.shorten_decode import GroupDecoder, new_cache
 from reformer.reversible.streams import Pair, Streams
 
 
@@ -153,10 +154,10 @@ class ShortenedCoupling(Coupling):
         return upper
 
     def new_cache(self, batch: int) -> Cache:
-        return GroupCache.empty(batch, self.maps, self.inner)
+        return new_cache(batch, self.maps, self.inner)
 
     def decode(self, x: Tensor, step: DecodeStep, cache: GroupCache) -> Tensor:
-        return cache.decode(self.maps, self.inner, x, step)
+        return GroupDecoder(self.maps, self.inner, cache).decode(x, step)
 
     def record(self, program: NativeProgram, cache: GroupCache) -> Tensor | None:
-        return cache.record(self.maps, self.inner, program, self.reads)
+        return GroupDecoder(self.maps, self.inner, cache).record(program, self.reads)

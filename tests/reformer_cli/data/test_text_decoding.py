@@ -7,7 +7,7 @@ import random
 from pathlib import Path
 
 import pytest
-from builders.books import epub
+from builders.formats import epub
 from builders.reading import faults, only, silent
 
 from reformer_cli.data import scan, text_decoding
@@ -125,7 +125,7 @@ def test_what_is_no_text_at_all_is_refused_even_then(tmp_path: Path) -> None:
 def test_invalid_bytes_are_replaced_in_every_format(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(b'{"text": "fine"}\n{"text": "caf\xe9"}\n')
     (tmp_path / "b.html").write_bytes(b"<p>caf\xe9</p>")
-    epub(tmp_path / "c.epub", {"one.html": b"<p>caf\xe9"})
+    (tmp_path / "c.epub").write_bytes(epub({"one.html": b"<p>caf\xe9"}))
     (tmp_path / "d.txt.gz").write_bytes(gzip.compress(b"caf\xe9"))
     column = pyarrow.array([b"caf\xe9"], pyarrow.binary())
     pyarrow.parquet.write_table(pyarrow.table({"text": column}), tmp_path / "e.parquet")
