@@ -9,21 +9,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from reformer_cli.config.schema import DataConfig
 from reformer_cli.data import copy_task, sources
 from reformer_cli.data.changes import describe_changes
-from reformer_cli.data.duplicates import held_out_share
+from reformer_cli.data.duplicates import held_out_share, share_in, training_sketch
 from reformer_cli.data.make_tokenizer import tokenizer_for
 from reformer_cli.data.scan import Scan, scanned
 from reformer_cli.data.shards import TokenFiles, open_tokens, token_folder, write_tokens
+from reformer_cli.data.shingles import Hashes
 from reformer_cli.data.split import Everything, Share, share_of
 from reformer_cli.data.text_decoding import Options
 from reformer_cli.data.tokenize import Parts
 from reformer_cli.tokenizers.base import ByteTokenizer, Tokenizer
 from reformer_cli.utils.errors import UserError
-from reformer_cli.utils.files import cache_folder
+from reformer_cli.utils.files import cache_folder, write_file
 
 Report = Callable[[str], None]
+SKETCH = "shingles"  # beside the tokens: by what a text is found in the training text
 TOLD = 0.01  # share of the validation text that is trained on, from which that is said
 
 
@@ -76,6 +80,8 @@ def open_dataset(
         tokens = open_tokens(folder, found, tokenizer, _file_names(scans))
         if tokens is None:
             write_tokens(parts, tokenizer, folder, found, report, data.num_workers)
+            rules = _rules(scans, share_of(data))
+            write_file(folder / SKETCH, training_sketch((scan.listing, rule) for scan, rule in rules).tobytes())
             tokens = open_tokens(folder, found, tokenizer)
             assert tokens is not None
     return Dataset(tokenizer, tokens, found)
@@ -106,6 +112,15 @@ def _without_text(data: DataConfig, report: Report, tokenizer: Tokenizer, expect
     if missing != ["-"]:
         report(f"warning: {what} is gone; going on with its tokens, which are in the cache {cache_folder()}")
     return Dataset(tokenizer, tokens, expected)
+
+
+def share_trained_on(data: DataConfig, tokenizer: Tokenizer, digest: str, shingles: Hashes) -> float:
+    """How much of a text, of 1, stands in what a run was trained on; 0 where its tokens are not in the cache."""
+    try:
+        sketch = np.fromfile(_folder(data, tokenizer, digest) / SKETCH, "<u4")
+    except OSError:
+        return 0.0
+    return share_in(shingles, sketch.astype(np.uint32))
 
 
 def options_of(data: DataConfig) -> Options:

@@ -23,6 +23,7 @@ from reformer_cli.data.unwrap import blocks
 SAME = 0.5  # share of its shingles that stood in others, of a duplicate
 RUN = 6  # shingles of a passage; one that is new may stand between two that are not
 MOST = 2**24  # shingles that are remembered
+SKETCH = 2**18  # shingles by which a text is found in one that was trained on
 NAMED = 100  # duplicates that are named
 BLOCK = 2**16  # characters in which passages are looked for together
 NEAR = 400  # bytes within which a passage goes on to its paragraph's end
@@ -210,6 +211,21 @@ def held_out_share(parts: Callable[[], Iterable[tuple[Listing, Rule]]]) -> float
         at = np.minimum(np.searchsorted(wanted, keys), len(wanted) - 1)
         trained |= wanted[at] == keys if len(wanted) else False
     return float((each * trained).sum() / max(1.0, each.sum()))
+
+
+def training_sketch(parts: Iterable[tuple[Listing, Rule]]) -> Hashes:
+    """The shingles of all that is not held out, sorted, without repeats; of more than SKETCH the smallest ones."""
+    found = np.zeros(0, np.uint32)
+    for shingles, is_held, _ in _shingles_of(parts):
+        found = np.unique(np.concatenate([found, shingles[~is_held]]))[:SKETCH]
+    return found
+
+
+def share_in(shingles: Hashes, sketch: Hashes) -> float:
+    """How much of a text, of 1, stands in one of which `training_sketch` has kept this."""
+    if len(sketch) == SKETCH:
+        shingles = shingles[shingles <= sketch[-1]]
+    return float(np.isin(shingles, sketch).mean()) if len(shingles) else 0.0
 
 
 def _shingles_of(parts: Iterable[tuple[Listing, Rule]]) -> Iterator[tuple[Hashes, npt.NDArray[np.bool_], Floats]]:

@@ -52,7 +52,8 @@ class Tokenizer(Protocol):
 
 
 class StreamDecoder:
-    """Text of tokens that arrive one by one; an incomplete UTF-8 sequence waits for its rest.
+    """Text of tokens that arrive one by one; an incomplete UTF-8 sequence waits for its rest, and is left out where
+    that never comes: half a character is nothing that can be shown.
 
     pieces: the bytes of each token; nibbles: the tokens that are half a byte, high half first; markers: those that say
     how the next ones are to be read (case_markers.py).
@@ -61,7 +62,7 @@ class StreamDecoder:
     def __init__(self, pieces: list[bytes], nibbles: dict[int, int], markers: Mapping[int, str] | None = None) -> None:
         self.pieces, self.nibbles, self.markers = pieces, nibbles, markers or {}
         self.state: tuple[int | None, Pending] = (None, NOTHING)  # the half of a byte, and the markers, that wait
-        self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+        self._utf8 = codecs.getincrementaldecoder("utf-8")("ignore")
 
     def feed(self, token: int) -> bytes:
         """What this token completes."""

@@ -11,12 +11,13 @@ import torch
 from reformer import ReformerConfig
 
 from reformer_cli.data.batches import ValidationWindow, ValidationWindows
-from reformer_cli.data.dataset import Dataset, open_dataset
+from reformer_cli.data.dataset import Dataset, open_dataset, share_trained_on
+from reformer_cli.data.shingles import Shingles
 from reformer_cli.data.text_chunks import check_readable, size_of
 from reformer_cli.evaluation.likelihood import ScoreSums, bin_range, encoded, pooled, score_pieces
 from reformer_cli.evaluation.scorers import DECODING, FORWARD, ContextRule
 from reformer_cli.evaluation.token_facts import Facts, facts_of
-from reformer_cli.tokenizers.base import Ids, Tokenizer, is_foreign
+from reformer_cli.tokenizers.base import Ids, is_foreign
 from reformer_cli.tokenizers.sentencepiece import losses
 from reformer_cli.utils.console import say
 from reformer_cli.utils.errors import UserError
@@ -28,6 +29,7 @@ from reformer_cli.workflows.plot import plot_positions
 from reformer_cli.workflows.result import Result
 
 MOST_TABLES = 3  # texts with a table each; more have a line each
+TRAINED_ON = 0.02  # share of a text that stands in the training text, from which that is said
 LABELS = {
     "nats_per_token": ("nats/token", 4),
     "perplexity": ("perplexity", 2),
@@ -211,7 +213,7 @@ def scored_texts(
     for name in files:
         check_readable(name)
     for name in files:
-        pieces: Iterable[tuple[Ids, Facts]] = encoded(tokenizer, _noted(tokenizer, name, opened.pieces(name)))
+        pieces: Iterable[tuple[Ids, Facts]] = encoded(tokenizer, _noted(opened, name))
         if model.config.max_length is not None and rule.context is None:
             pieces = _fitting(pieces, name, model.config)
         scorer = rule.scorer(model, torch.tensor([tokenizer.end]))
@@ -230,14 +232,20 @@ def scored_texts(
         yield f"{w.name} (held out)", sums
 
 
-def _noted(tokenizer: Tokenizer, name: str, pieces: Iterable[str]) -> Iterator[str]:
-    """The pieces of a text; says what a tokenizer from elsewhere loses of the first, or that it does not know it."""
-    for n, piece in enumerate(pieces):
+def _noted(opened: OpenModel, name: str) -> Iterator[str]:
+    """The pieces of a text; says what a tokenizer from elsewhere loses of the first, or that it does not know it; and
+    at the end, if the run was trained on it."""
+    tokenizer, config, shingles = opened.tokenizer, opened.run.config, Shingles()
+    for n, piece in enumerate(opened.pieces(name)):
+        shingles.add(piece.encode())
         if n == 0 and not tokenizer.lossless and (lost := losses(tokenizer, piece)):
             say(f"note: the tokenizer loses of {name} {lost}; what is lost is not predicted, and counts as bytes")
         if n == 0 and is_foreign(tokenizer, piece):
             say(f"note: the vocabulary does not know the script of {name}, and spells its characters out")
         yield piece
+    share = share_trained_on(config.data, tokenizer, config.corpus_digest, shingles.finish(bytes(8)))
+    if share >= TRAINED_ON:
+        say(f"warning: {share:.0%} of {name} stands in what {opened.run.path} was trained on: no figure of unseen text")
 
 
 def _fitting(pieces: Iterable[tuple[Ids, Facts]], name: str, config: ReformerConfig) -> list[tuple[Ids, Facts]]:

@@ -10,10 +10,11 @@ from reformer import ReformerConfig, ReformerLM
 from torch import Tensor
 
 from reformer_cli.config.checks import Unchosen
-from reformer_cli.config.schema import Settings
+from reformer_cli.config.schema import DataConfig, Settings
 from reformer_cli.runs.origin import Origin
 from reformer_cli.runs.run import Run
 from reformer_cli.training.auto_config import AutoSetting
+from reformer_cli.utils.console import say
 from reformer_cli.utils.errors import ConfigError, UserError
 
 GENTLER = 0.25  # step size, as a share of that of a new model: what was learnt is to be kept
@@ -34,7 +35,12 @@ class Start:
         base: Settings = {"model": dataclasses.asdict(self.config), "data": {"context": Unchosen(2)}, "train": {}}
         del base["model"]["vocab_size"]
         base["model"]["line_positions"] = self.config.line_positions or 0  # for a model that is there nobody chooses
+        read = self.run.config.data  # the new text is read as the old one was
+        base["data"] |= (as_read := {name: getattr(read, name) for name in ("unwrap", "ruby", "duplicates")})
         found = load(base)
+        for name, value in as_read.items():
+            if value == found["data"][name] != getattr(DataConfig(), name):
+                say(f"data.{name} is {value}, as {self.path} read its text")
         if named := [f"data.{name}" for name in ("tokenizer", "vocab_size") if name in found["data"]]:
             raise UserError(
                 f"--from {self.path} brings its tokenizer ({self.tokenizer.kind}, {self.tokenizer.vocab_size:,} ids)",

@@ -18,7 +18,7 @@ from builders.programs import TINY, Program
 
 from reformer_cli.runs.run import Run
 from reformer_cli.sampling.text_stream import TextStream
-from reformer_cli.tokenizers.base import Ids, Tokenizer
+from reformer_cli.tokenizers.base import ByteTokenizer, Ids, Tokenizer
 
 SCRIPTS = {
     "thai": "กาลครั้งหนึ่งนานมาแล้วมีเจ้าหญิงองค์หนึ่งอยู่ในปราสาทบนภูเขาสูง",
@@ -94,6 +94,13 @@ def generate_after(tokenizer: Tokenizer, ids: Ids) -> Iterator[str]:
     yield from (shown, rest)
 
 
+def test_bytes_that_never_become_a_character_are_not_shown() -> None:
+    """A byte-level model draws them in its first minutes, and the screen was full of U+FFFD."""
+    stream = TextStream(ByteTokenizer().stream())
+    drawn = [*"é".encode(), *"é".encode()[:1], *b"a", 0xFF, *"漢".encode()[:2], *"\ufffd".encode(), *"漢".encode()[:2]]
+    assert "".join(map(stream.push, drawn)) + stream.finish() == "éa\ufffd"  # the last: one that was drawn as such
+
+
 @pytest.mark.parametrize("tokenizer", ["bytes", "bpe"])
 def test_many_scripts_are_lossless_and_never_half_a_character(reformer: Program, tokenizer: str) -> None:
     """Whatever the tokens end in; and where they are looked at one by one, a character is shown whole."""
@@ -122,13 +129,17 @@ def test_the_same_text_three_ways(reformer: Program) -> None:
     Path("rows.jsonl").write_text("".join(json.dumps({"text": p}) + "\n" for p in paragraphs), "utf-8")
     scores = []
     for name in ("prose.txt", "page.html", "rows.jsonl"):
-        found = json.loads(reformer("evaluate", "perplexity", "--run", "r", name, "--json").out)
+        evaluated = reformer("evaluate", "perplexity", "--run", "r", name, "--json")
+        assert re.search(rf"(9\d|100)% of {name} stands in what r was trained on", evaluated.err)
+        found = json.loads(evaluated.out)
         scores.append([found[key] for key in ("tokens", "bytes", "characters", "words", "bits_per_byte")])
     assert scores[0] == scores[1] == scores[2]
     words = {
         json.loads(reformer("corpus", name, "--json").out)["words"] for name in ("prose.txt", "page.html", "rows.jsonl")
     }
     assert words == {scores[0][3]}
+    Path("other.txt").write_text("Nobody has written this before. " * 30 + SCRIPTS["thai"], "utf-8")
+    assert "trained on" not in reformer("evaluate", "perplexity", "--run", "r", "other.txt").err
 
 
 def test_code_is_gone_on_with_and_no_line_is_said_again_and_again(reformer: Program) -> None:

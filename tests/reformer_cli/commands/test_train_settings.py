@@ -89,12 +89,16 @@ def test_a_recipe_counts_columns_as_the_text_has_them(reformer: Program, text: P
 
 
 def test_a_run_that_counted_no_columns_can_begin_to(reformer: Program, text: Path) -> None:
-    assert reformer("train", text, *TINY, *sets("line_positions=0"), "--steps", 1, "--run", "none").status == 0
+    none = sets("line_positions=0", "unwrap=join", "ruby=keep")
+    assert reformer("train", text, *TINY, *none, "--steps", 1, "--run", "none").status == 0
     assert Run.open(Path("none")).load_model().line_positions is None
     assert reformer("train", text, "--from", "none", *sets("context=32"), "--steps", 1, "--run", "still").status == 0
     assert Run.open(Path("still")).load_model().line_positions is None
-    more = sets("line_positions=40", "context=32")
-    assert reformer("train", text, "--from", "none", *more, "--steps", 1, "--run", "begun").status == 0
+    more = sets("line_positions=40", "context=32", "ruby=drop")
+    begun = reformer("train", text, "--from", "none", *more, "--steps", 1, "--run", "begun")
+    assert "data.unwrap is join, as none read its text" in begun.err  # and so it is read; it was not before
+    data = Run.open(Path("begun")).config.data
+    assert (data.unwrap, data.ruby) == ("join", "drop")
     columns = Run.open(Path("begun")).load_model().line_positions
     assert columns is not None
     assert float(columns.ends.sum()) >= 2  # a line's end, and a document's
