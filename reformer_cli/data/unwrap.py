@@ -12,7 +12,8 @@ longest, but not
 - before an item of a list, and after the end of a sentence before the speaker of a play, a dash, or an opening
   quotation mark that follows a closing one; where paragraphs have no blank lines between them, after any sentence
   that ends in a line that is not wholly full;
-- in two or more indented lines, or four or more others, of which nearly all begin with a capital: verse of long lines.
+- in two or more indented lines, or four or more others, of which nearly all begin with a capital: verse of long lines;
+  in fewer others, such as a couplet, if also each leaves room for the first word of the next one.
 
 Joined lines have a space between them, save after a hyphen or dash that has none before it, before a dash, and between
 characters of scripts without spaces. What is done depends on the text alone, not on how it comes in pieces.
@@ -187,10 +188,10 @@ def _goes_on(lines: list[str], texts: list[str], start: int, n: int, width: int,
 def _is_verse(lines: list[str], texts: list[str], above: range, width: int) -> bool:
     """Whether lines that could be joined with the ones below them are rather verse of long lines."""
     below = [texts[n + 1] for n in above]
-    few = len(below) + 1 < VERSE_LINES
-    if few and len(lines[above.stop]) == len(texts[above.stop]):  # not indented: the chance is rather that of a name
-        return False
-    if not few and all(_is_full(lines[n], texts[n + 1], width, 0) for n in above):
+    few, full = len(below) + 1 < VERSE_LINES, [_is_full(lines[n], texts[n + 1], width, 0) for n in above]
+    if few and any(full) and len(lines[above.stop]) == len(texts[above.stop]):
+        return False  # not indented, and broken where the width is used up: the capital is rather that of a name
+    if not few and all(full):
         return False
     letters = [_first_letter(text) for text in below]
     capitals = sum(letter.isupper() for letter in letters)
