@@ -56,7 +56,8 @@ KEPT = {
     "verse of long lines": LONG_LINES,
     "couplets, not indented": "Then came the king, whose ships had gone before the autumn rains,\n"
     "And all the fields lay bare that once had borne the summer's grains.\n\n"
-    "So ends the song that Anna sang beside the river in the night,\nAnd none who heard it ever told how far she went by light.",
+    "So ends the song that Anna sang beside the river in the night,\n"
+    "And none who heard it ever told how far she went by light.",
     "contents": "CONTENTS\n\nI. The Garden of the Old House and What Was Found in It .......... 1\n"
     "II. The Window, and Who Looked Out of It on That Evening ......... 23\n"
     "III. The End of All of That ...................................... 41",
