@@ -49,6 +49,7 @@ SLOW = re.compile(
             |test_(every_tiling|windows_wider_\w+|gradients_repeat_\w+)\[cpu
         )
         |test_norm_rope_relu_triton.py::test_(a_model_is_the_same\[chunked-cpu|rebuilt_\w+\[cpu)
+        |test_lsh_hash.py::test_triton_gives_the_definition\[factors[13]-cpu
         |test_bucket_attention.py::test_native_over_its_\w+\[next-windows2
         |test_convert.py::test_(the_cards_code_loads_the_export\[transformers|fine_tuning_with_a_longer_context)
         |test_from_transformers.py::test_configurations_in_\w+\[(?![0-3]\])

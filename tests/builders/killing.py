@@ -1,8 +1,4 @@
-"""A process that trains in children of its own and kills them: python killing.py FOLDER TEXT KILLS SEED.
-
-It imports everything once and computes nothing itself, so that a fork is safe and a start takes a moment. Prints JSON:
-kills, how many came in which part of a run, runs, and what differed from a run that was never stopped.
-"""
+"""Trains in children and kills them. The process that does it computes nothing itself, so that a fork of it is safe."""
 
 from __future__ import annotations
 
@@ -11,11 +7,9 @@ import json
 import os
 import random
 import signal
-import sys
 import time
 from pathlib import Path
 
-import torch._dynamo  # noqa: F401  (what the first optimiser step imports)
 from safetensors.torch import load_file, save
 
 from reformer_cli.__main__ import main
@@ -27,7 +21,6 @@ SETTINGS = {
     "d_model": 16, "n_layers": 1, "d_head": 8, "context": 32, "batch_size": 2, "accumulation_steps": 2, "dropout": 0.1,
     "precision": "float32", "eval.every": 5, "eval.tokens": 64, "context_schedule": [[16, 0.5]],
 }  # fmt: skip
-trainer.SAVE_EVERY_MINUTES, training_run.SAMPLE_TOKENS = 1e-6, 4
 TIMED = ("seconds", "tokens_per_second", "step_seconds", "data_seconds", "peak_bytes")
 
 
@@ -94,7 +87,9 @@ def place(run: Path) -> str:
     return "between checkpoints" if list(run.glob("checkpoints/step-*")) else "before the first checkpoint"
 
 
-def kill_and_compare(folder: Path, text: str, kills: int, seed: int) -> dict[str, object]:
+def kill_and_compare(folder: Path, text: str, kills: int, seed: int) -> None:
+    """Prints JSON: kills, how many came in which part of a run, runs, and what differed from a run never stopped."""
+    trainer.SAVE_EVERY_MINUTES, training_run.SAMPLE_TOKENS = 1e-6, 4
     draw, log = random.Random(seed), folder / "log"
     for name in ("warm", "whole"):
         began = time.monotonic()
@@ -112,8 +107,5 @@ def kill_and_compare(folder: Path, text: str, kills: int, seed: int) -> dict[str
         found = contents(run)
         differing += [f"{run.name}: {n}" for n in expected.keys() | found.keys() if expected.get(n) != found.get(n)]
     where = {name: places.count(name) for name in sorted(set(places))}
-    return {"kills": len(places), "where": where, "runs": runs, "compared": len(expected), "differing": differing}
-
-
-if __name__ == "__main__":
-    print(json.dumps(kill_and_compare(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))))
+    found = {"kills": len(places), "where": where, "runs": runs, "compared": len(expected), "differing": differing}
+    print(json.dumps(found))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from builders import forked
 from builders.programs import Kept, Program
 from builders.transformers_folders import LEFT_OVER, edit_config, make_model, save, transformers
 from safetensors.torch import load_file
@@ -81,8 +81,8 @@ def test_the_cards_code_loads_the_export(form: str, reformer: Program, imported:
     assert "license: mit" in Path("out/README.md").read_text()
     code = LOAD[form].replace("FOLDER", str(tmp_path / "out"))
     code += "\nimport torch\ntorch.save(dict(model.named_parameters()), 'again.pt')"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    process = forked.start(forked.code, code, cwd=tmp_path)
+    assert process.wait() == 0, process.err
     found = torch.load("again.pt", weights_only=True)
     name = "reformer.embeddings.word_embeddings.weight" if form == "transformers" else "embedding"
     assert torch.equal(found[name], load_file(imported / "model.safetensors")["embedding"])

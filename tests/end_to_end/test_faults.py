@@ -6,15 +6,16 @@ import json
 import os
 import resource
 import shutil
-import subprocess
-import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
+from builders import forked
 from builders.faults import newest, same, tensors
+from builders.killing import kill_and_compare
 from builders.programs import TINY, Program
 from safetensors.torch import load_file
 
@@ -24,13 +25,9 @@ from reformer_cli.training.trainer import Trainer
 
 
 def kill(folder: Path, text: Path, kills: int, seed: int) -> dict:
-    done = subprocess.run(
-        [sys.executable, Path(__file__).parents[1] / "builders" / "killing.py", folder, text, str(kills), str(seed)],
-        env=os.environ | {"XDG_CACHE_HOME": str(folder / "cache"), "OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True, timeout=1800,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    process = forked.start(kill_and_compare, folder, str(text), kills, seed, cwd=folder)
+    assert process.wait(1800) == 0, process.err
+    return json.loads(process.out)
 
 
 def test_killed_runs_end_as_one_that_was_not(text: Path, tmp_path: Path) -> None:
@@ -204,16 +201,18 @@ def test_the_best_checkpoint_stays(run: Path) -> None:
 def test_a_second_process_is_refused(reformer: Program, run: Path, tmp_path: Path) -> None:
     """By the process that has it; when that is killed, the next one gets in."""
     code = (
-        "import sys, time; from pathlib import Path; from reformer_cli.runs.run import Run\n"
-        "run = Run.open(Path(sys.argv[1])); run.lock(); print('held', flush=True); time.sleep(600)"
+        "import time; from pathlib import Path; from reformer_cli.runs.run import Run\n"
+        "run = Run.open(Path('run')); run.lock(); print('held', flush=True); time.sleep(600)"
     )
-    with subprocess.Popen([sys.executable, "-c", code, run], stdout=subprocess.PIPE, text=True) as holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == "held\n"
-        error = reformer("train", "--resume", "--run", run, "--steps", 9).error
-        assert f"{run} is being trained by process {holder.pid}" in error
-        assert reformer("evaluate", "perplexity", "--run", run).status == 0  # reading is free
-        holder.kill()
+    holder = forked.start(forked.code, code, cwd=tmp_path)
+    while holder.out != b"held\n":
+        assert holder.process.is_alive(), holder.err
+        time.sleep(0.01)
+    error = reformer("train", "--resume", "--run", run, "--steps", 9).error
+    assert f"{run} is being trained by process {holder.pid}" in error
+    assert reformer("evaluate", "perplexity", "--run", run).status == 0  # reading is free
+    holder.process.kill()
+    assert holder.wait() < 0
     assert reformer("train", "--resume", "--run", run, "--steps", 9).status == 0
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
 
 import pytest
+from builders import forked
 from builders.faults import newest, same, tensors
 from builders.programs import TINY, Program
 
@@ -108,9 +107,6 @@ def test_a_second_ctrl_c_stops_at_once(reformer: Program, run: Path, monkeypatch
 
 def test_a_terminal_that_closes_loses_nothing(text: Path, tmp_path: Path) -> None:
     """`reformer train 2>&1 | head`, or a window that is closed: writing a line failed, and with it the run."""
-    command = [sys.executable, "-m", "reformer_cli", "train", text, *TINY, "--steps", "30", "--run", "r"]
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE)
-    assert process.stderr is not None
-    process.stderr.close()
-    assert process.wait(timeout=120) == 0
+    process = forked.reformer("train", text, *TINY, "--steps", 30, "--run", "r", cwd=tmp_path, deaf=True)
+    assert process.wait() == 0
     assert newest(tmp_path / "r").name == "step-00000030"

@@ -15,6 +15,7 @@ from pathlib import Path
 from pydoc_data.topics import topics
 
 import pytest
+from builders import forked
 from builders.documents import arguments, blocks, typed
 from builders.programs import Program, Result
 
@@ -115,8 +116,8 @@ def test_what_needs_more_than_the_installation_says_so() -> None:
 def test_python_runs(tmp_path: Path) -> None:
     for code in blocks(README, "python"):
         if "reformer_cli" not in code:
-            done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
-            assert done.returncode == 0, done.stderr
+            process = forked.start(forked.code, code, cwd=tmp_path)
+            assert process.wait() == 0, process.err
 
 
 def test_both_commands_are_there() -> None:

@@ -10,14 +10,17 @@ import pytest
 from reformer import ReformerLM
 
 import reformer_cli as rc
+from reformer_cli.workflows.evaluate_recall import evaluate_recall
 
 SMALL = {"model.d_model": 16, "model.n_layers": 1, "model.d_head": 8, "data.context": 32, "train.batch_size": 2}
+SMALL |= {"train.precision": "float32"}
 
 
 def test_train_load_generate_stream_and_evaluate(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(evaluate_recall.__kwdefaults__, "max_distance", 256)  # thousands are many seconds
     text = "She opened the door, and with it the window; every name that is bound frees another.\n" * 30
     Path("novel.txt").write_text(text)
     said: list[str] = []

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import stat
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from builders import forked
 from builders.models import small, tokens
 from reformer.backends.dispatch import choose
 from reformer.backends.native import library
@@ -31,9 +29,10 @@ def anew() -> Iterator[None]:
 
 
 def says(folder: Path, **environment: str) -> str:
-    """What a fresh process finds, with a cache of its own."""
-    given = os.environ | {"XDG_CACHE_HOME": str(folder)} | environment
-    return subprocess.run([sys.executable, "-c", SAYS], env=given, capture_output=True, text=True, check=True).stdout
+    """What a process that has not looked for the library finds, with a cache of its own."""
+    process = forked.start(forked.code, SAYS, cwd=folder, environment={"XDG_CACHE_HOME": str(folder)} | environment)
+    assert process.wait() == 0, process.err
+    return process.out.decode()
 
 
 @pytest.mark.skipif(COMPILER is None, reason="there is no C compiler")
@@ -64,10 +63,10 @@ def test_compiled_once_and_found_again(tmp_path: Path, quick: str) -> None:
 @pytest.mark.slow
 @needs_compiler
 def test_two_processes_compile_at_once(tmp_path: Path) -> None:
-    given = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
-    both = [subprocess.Popen([sys.executable, "-c", SAYS], env=given, stdout=subprocess.PIPE) for _ in range(2)]
-    assert all(p.communicate()[0].startswith(b"True") for p in both)
-    assert len(list((tmp_path / "reformer" / "native").iterdir())) == 1
+    given = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    both = [forked.start(forked.code, SAYS, cwd=tmp_path, environment=given) for _ in range(2)]
+    assert all(p.wait() == 0 and p.out.startswith(b"True") for p in both)
+    assert len(list((tmp_path / "cache" / "reformer" / "native").iterdir())) == 1
 
 
 @needs_compiler

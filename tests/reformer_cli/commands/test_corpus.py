@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from builders import forked
 from builders.programs import TINY, Program
 
 
@@ -136,10 +137,9 @@ def test_files_by_any_name(text: Path, tmp_path: Path) -> None:
         (tmp_path / path).write_text(path.encode("utf-8", "replace").decode() + text.read_text()[:3000], "utf-8")
 
     def call(*arguments: object) -> str:
-        command = [os.fsencode(str(a)) for a in (sys.executable, "-m", "reformer_cli", *arguments)]
-        found = subprocess.run(command, cwd=tmp_path, capture_output=True)
-        assert found.returncode == 0, found.stderr
-        return (found.stdout + found.stderr).decode()
+        process = forked.reformer(*arguments, cwd=tmp_path)
+        assert process.wait() == 0, process.err
+        return process.out.decode() + process.err
 
     call("train", "--steps", 1, "--run", "r", *TINY, "--", *paths)
     assert "going on after step 1" in call("train", "--resume", "--run", "r", "--steps", 2)
@@ -163,7 +163,8 @@ def test_show_into_a_pipe_that_closes(text: Path) -> None:
     assert (found.returncode, found.stderr) == (0, "")
 
 
-def test_show_of_what_came_through_a_pipe(text: Path) -> None:
-    command = [sys.executable, "-m", "reformer_cli", "corpus", "-", "--show"]
-    found = subprocess.run(command, input=gzip.compress(text.read_bytes()), capture_output=True)
-    assert found.stdout == text.read_bytes()
+def test_show_of_what_came_through_a_pipe(text: Path, tmp_path: Path) -> None:
+    (tmp_path / "stdin").write_bytes(gzip.compress(text.read_bytes()))
+    process = forked.reformer("corpus", "-", "--show", cwd=tmp_path, stdin=tmp_path / "stdin")
+    assert process.wait() == 0, process.err
+    assert process.out == text.read_bytes()

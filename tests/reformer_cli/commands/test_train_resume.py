@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
+from builders import forked
 from builders.faults import tensors
 from builders.programs import TINY, Program
 
@@ -57,18 +57,16 @@ def _interrupted_after(reformer: Program, text: Path, more: list[str], steps: in
 
 
 def test_a_real_ctrl_c_saves(text: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "reformer_cli", "train", str(text), *TINY, "--minutes", "5", "--run", "r"]
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    process = forked.reformer("train", text, *TINY, "--minutes", 5, "--run", "r", cwd=tmp_path)
     log = tmp_path / "r" / "metrics.jsonl"
     deadline = time.monotonic() + 60
     while not (log.exists() and log.read_text().count("\n") > 3):
         assert time.monotonic() < deadline
-        assert process.poll() is None
+        assert process.process.is_alive(), process.err
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 0
-    assert "stopped after" in err
+    os.kill(process.pid, signal.SIGINT)
+    assert process.wait(60) == 0
+    assert "stopped after" in process.err
     assert (tmp_path / "r" / "model.safetensors").exists()
     assert list((tmp_path / "r" / "checkpoints").glob("step-*"))
 

@@ -10,9 +10,6 @@ import random
 import resource
 import shutil
 import signal
-import subprocess
-import sys
-import textwrap
 import threading
 import time
 from collections.abc import Iterator
@@ -21,7 +18,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from builders import forked
 from builders.reading import silent, tokens_of
+from builders.tokenising import tokenise
 
 from reformer_cli.config.schema import DataConfig
 from reformer_cli.data import shards, tokenize
@@ -119,48 +118,24 @@ def test_it_goes_on_from_any_stop(folder: Path, tmp_path: Path, monkeypatch: pyt
     assert stops > 20
 
 
-DRIVER = """
-    import sys
-    from reformer_cli.config.schema import DataConfig
-    from reformer_cli.data import dataset, scan, shards, tokenize
-    from reformer_cli.tokenizers import base
-
-    if __name__ == "__main__":
-        base.CHUNK, tokenize.JOB, tokenize.COMMIT, shards.ALONE, scan.ALONE = 5_000, 10_000, 40_000, 0, (0, 0)
-        writer = tokenize._Writer.add
-        def add(*arguments):
-            print("job", flush=True)
-            sys.stdin.readline()
-            writer(*arguments)
-        tokenize._Writer.add = add
-        data = DataConfig(corpus=(sys.argv[1],), vocab_size=400, tokenizer="bpe", num_workers=2)
-        found = dataset.open_dataset(data, lambda text: print(text, file=sys.stderr, flush=True))
-        print(len(found.tokens.train), flush=True)
-"""
-
-
 @pytest.fixture
-def driver(tmp_path: Path) -> Path:
-    """A program that tokenises with two processes; prints a line at each of 30 jobs, and waits for one."""
-    path = tmp_path / "driver.py"
-    path.write_text(textwrap.dedent(DRIVER))
-    (tmp_path / "big.txt").write_text(python_reference()[:300_000])
+def big(tmp_path: Path) -> Path:
+    """A text of 30 jobs."""
+    path = tmp_path / "big.txt"
+    path.write_text(python_reference()[:300_000])
     return path
 
 
-def start(driver: Path, stdin: int = subprocess.DEVNULL, **more: Any) -> subprocess.Popen[str]:
-    command, pipe = [sys.executable, str(driver), str(driver.parent / "big.txt")], subprocess.PIPE
-    return subprocess.Popen(command, stdin=stdin, stdout=pipe, stderr=pipe, text=True, **more)
+def start(big: Path, wait_at: int = 10**9, limit: int = resource.RLIM_INFINITY, **how: Any) -> forked.Forked:
+    return forked.start(tokenise, str(big), wait_at, limit, cwd=big.parent, **how)
 
 
-def stopped_at(job: int, driver: Path, **more: Any) -> subprocess.Popen[str]:
+def stopped_at(job: int, big: Path, **how: Any) -> forked.Forked:
     """The program where it waits before that job's tokens are written."""
-    process = start(driver, subprocess.PIPE, **more)
-    assert process.stdin is not None
-    assert process.stdout is not None
-    process.stdin.write("\n" * (job - 1))
-    process.stdin.flush()
-    assert [process.stdout.readline() for _ in range(job)] == ["job\n"] * job
+    process = start(big, job, **how)
+    while process.out.count(b"job") < job:
+        assert process.process.is_alive(), process.err
+        time.sleep(0.01)
     return process
 
 
@@ -183,53 +158,49 @@ def await_end(processes: list[int]) -> None:
         time.sleep(0.05)
 
 
-def test_killed_at_any_moment_and_started_again(driver: Path) -> None:
+def test_killed_at_any_moment_and_started_again(big: Path) -> None:
     """With SIGKILL; its workers must not stay either."""
     draw = random.Random(1)
-    for _ in range(3):
-        process = stopped_at(draw.randrange(5, 10), driver)
+    for _ in range(2):
+        process = stopped_at(draw.randrange(5, 10), big)
         time.sleep(draw.random() / 10)
         workers = children(process.pid)
-        process.kill()
-        process.communicate()
+        process.process.kill()
+        process.wait()
         await_end(workers)
-    last = start(driver)
-    out, err = last.communicate(timeout=120)
-    assert last.returncode == 0, err
-    assert "going on where that was stopped" in err
-    assert out.count("job") < 30  # the committed ones are not done again
-    found = open_dataset(_data(driver), silent)
+    last = start(big)
+    assert last.wait() == 0, last.err
+    assert "going on where that was stopped" in last.err
+    assert last.out.count(b"job") < 30  # the committed ones are not done again
+    found = open_dataset(_data(big), silent)
     shutil.rmtree(shards.cache_folder() / "tokens")
-    assert same(found.tokens, open_dataset(_data(driver), silent).tokens)
+    assert same(found.tokens, open_dataset(_data(big), silent).tokens)
 
 
-def _data(driver: Path) -> DataConfig:
-    return DataConfig(corpus=(str(driver.parent / "big.txt"),), vocab_size=400, tokenizer="bpe")
+def _data(big: Path) -> DataConfig:
+    return DataConfig(corpus=(str(big),), vocab_size=400, tokenizer="bpe")
 
 
-def test_ctrl_c_ends_all_processes_without_a_traceback_from_any(driver: Path) -> None:
+def test_ctrl_c_ends_all_processes_without_a_traceback_from_any(big: Path) -> None:
     """A terminal sends it to every process of the program."""
-    process = stopped_at(5, driver, start_new_session=True)
+    process = stopped_at(5, big, new_session=True)
     workers = children(process.pid)
     os.killpg(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    process.wait(60)
     await_end(workers)
-    assert err.count("Traceback") == 1, err  # the driver's own, which has no main() to catch it
-    assert "SpawnProcess" not in err
+    assert process.err.count("Traceback") == 1, process.err  # the program's own, which has no main() to catch it
+    assert "SpawnProcess" not in process.err
 
 
-def test_a_full_disk_loses_nothing_and_says_where(driver: Path) -> None:
+def test_a_full_disk_loses_nothing_and_says_where(big: Path) -> None:
     """Files may not grow beyond a limit, as on a full disk; the next try goes on."""
-    limit = 150_000
-    process = start(driver, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
-    _, err = process.communicate(timeout=120)
-    assert process.returncode != 0
-    assert f"[Errno {errno.EFBIG}] File too large: '" in err
-    assert "train.bin'" in err
-    again = start(driver)
-    _, err = again.communicate(timeout=120)
-    assert again.returncode == 0, err
-    assert "going on where that was stopped" in err
+    process = start(big, limit=150_000)
+    assert process.wait() != 0
+    assert f"[Errno {errno.EFBIG}] File too large: '" in process.err
+    assert "train.bin'" in process.err
+    again = start(big)
+    assert again.wait() == 0, again.err
+    assert "going on where that was stopped" in again.err
 
 
 def test_a_corpus_that_changes_meanwhile_is_not_half_old_half_new(
