@@ -27,7 +27,7 @@ run: $(INSTALLED)  ## train on the built-in text, generate, evaluate: about five
 	$(BIN)/reformer evaluate perplexity
 
 test: $(TESTING)  ## every test but the slow and the GPU ones, two at a time
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-all: $(TESTING)  ## the slow ones too
 	$(BIN)/python -m pytest -m "not gpu"

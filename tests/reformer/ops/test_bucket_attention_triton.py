@@ -47,7 +47,7 @@ def check(
 
 
 @devices
-@pytest.mark.parametrize("length", [1, 2, 131])
+@pytest.mark.parametrize("length", [1, 2, 67, 131])
 @pytest.mark.parametrize("n_buckets", [1, 9])
 @pytest.mark.parametrize(("values", "itself"), [("same", "alone"), ("same", "always"), ("next", "alone")])
 def test_recent(gpu, device: str, length: int, n_buckets: int, values: str, itself: str) -> None:
@@ -69,7 +69,7 @@ def test_a_sink(gpu, device: str) -> None:
 
 
 @devices
-@pytest.mark.parametrize("length", [1, 131])
+@pytest.mark.parametrize("length", [1, 67, 131])
 @pytest.mark.parametrize("itself", ["alone", "always"])
 def test_published(gpu, device: str, length: int, itself: str) -> None:
     for rounds, chunk, n_buckets in ((1, 32, 5), (3, 5, 1), (2, 40, 1000)):

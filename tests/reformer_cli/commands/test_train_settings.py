@@ -104,8 +104,7 @@ def test_a_run_that_counted_no_columns_can_begin_to(reformer: Program, text: Pat
     assert float(columns.ends.sum()) >= 2  # a line's end, and a document's
 
 
-@pytest.mark.parametrize("optimizer", ["muon", "adafactor"])
-@pytest.mark.parametrize("schedule", ["wsd", "rsqrt"])
+@pytest.mark.parametrize(("optimizer", "schedule"), [("muon", "wsd"), ("adafactor", "rsqrt")])
 def test_resume_with_other_optimisers(reformer: Program, text: Path, optimizer: str, schedule: str) -> None:
     """Bit for bit, also where the state is another."""
     more = sets(f"optimizer={optimizer}", f"schedule={schedule}", "learning_rate=0.02", "patience=99")
