@@ -29,7 +29,8 @@ run: $(INSTALLED)  ## train on the built-in text, generate, evaluate: about five
 test: $(TESTING)  ## every test but the slow and the GPU ones, two at a time
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
-test-all: $(TESTING)  ## the slow ones too
+test-all: $(TESTING)  ## the slow ones too, and those that need the public harness
+	$(PIP) -e '.[lm-eval]'
 	$(BIN)/python -m pytest -m "not gpu"
 
 lint: $(TESTING)
