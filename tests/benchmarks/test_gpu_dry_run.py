@@ -30,7 +30,7 @@ def test_every_part_finds_something(
     import gpu
 
     for system in parts.SYSTEMS.values():
-        monkeypatch.setattr(system, "__defaults__", (1,))  # layers
+        monkeypatch.setattr(system, "__defaults__", (2,))  # layers
 
     results = tmp_path / "results.csv"
     for part in parts.PARTS:
