@@ -88,7 +88,7 @@ def write(model: rc.TextModel, prompts: Sequence[str], tokens: int, settings: di
     """(text, nats) of one continuation of each prompt, BATCH at a time: all of them cut to the shortest's tokens."""
     tokenizer = model.tokenizer
     for first in range(0, len(prompts), BATCH):
-        ids = [[tokenizer.end, *tokenizer.prompt(p).tolist()] for p in prompts[first : first + BATCH]]
+        ids = [[tokenizer.end, *tokenizer.encode(p).tolist()] for p in prompts[first : first + BATCH]]
         shortest = min(map(len, ids))
         ids = [row[-shortest:] for row in ids]
         config = SamplingConfig(num_samples=len(ids), seed=first, max_tokens=tokens, **settings)
@@ -110,7 +110,7 @@ def people(model: rc.TextModel, pairs: Sequence[tuple[str, str]], tokens: int) -
     """What really follows, as many tokens of it, and its nats."""
     tokenizer = model.tokenizer
     for prompt, after in pairs:
-        before = [tokenizer.end, *tokenizer.prompt(prompt).tolist()]
+        before = [tokenizer.end, *tokenizer.encode(prompt).tolist()]
         ids = torch.tensor([before + tokenizer.encode(after).tolist()[:tokens]])
         with torch.no_grad():
             nats, _ = model.model.score(ids[:, :-1], ids[:, 1:])
@@ -133,7 +133,11 @@ def main() -> None:
     pairs = places(texts, a.prompts)
     limit, rows = 1.0, []
     for name in ["people", *a.ways]:
-        made = people(model, pairs, a.tokens) if name == "people" else write(model, [p for p, _ in pairs], a.tokens, way(name))
+        made = (
+            people(model, pairs, a.tokens)
+            if name == "people"
+            else write(model, [p for p, _ in pairs], a.tokens, way(name))
+        )
         found = []
         for text, nats in made:
             one = measure(text, known)

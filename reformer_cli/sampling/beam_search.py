@@ -14,16 +14,17 @@ from reformer_cli.sampling.config import SamplingConfig
 from reformer_cli.sampling.filters import Texts, apply_filters, apply_rules
 from reformer_cli.sampling.history import TextBias
 from reformer_cli.sampling.sampler import Sampler
-from reformer_cli.tokenizers.base import Tokenizer
+from reformer_cli.tokenizers.base import Spelling, Tokenizer
 
 
 @dataclass
 class Found:
-    """A text: its new tokens, the nats of each, and whether it came to its end."""
+    """A text: its new tokens, the nats of each, and whether it came to its end. spelt: tokens of the prompt's end."""
 
     tokens: list[int]
     logprobs: list[float]
     ended: bool
+    spelt: Sequence[int] = ()
 
     def rank(self) -> float:
         """Lowest is best: minus nats a token, since sums would favour short texts."""
@@ -31,12 +32,12 @@ class Found:
 
     def with_token(self, token: int, logprob: float, ended: bool) -> Found:
         """This text and one more token."""
-        return Found([*self.tokens, token], [*self.logprobs, logprob], ended)
+        return Found([*self.tokens, token], [*self.logprobs, logprob], ended, self.spelt)
 
 
 def search(
     model: ReformerLM, prompt: Sequence[int], config: SamplingConfig, *, end: int, bias: TextBias | None = None,
-    tokenizer: Tokenizer | None = None,
+    tokenizer: Tokenizer | None = None, spelt: Sequence[Spelling] = (),
     on_read: Callable[[int], None] | None = None, on_token: Callable[[int], None] | None = None,
 ) -> list[Found]:  # fmt: skip
     """The config.num_samples best texts, best first; penalties, DRY and biases count in the search.
@@ -44,8 +45,8 @@ def search(
     Stops at config.max_tokens, or once as many texts have ended and none that goes on is better than they are.
     """
     texts = Sampler(model, dataclasses.replace(config, num_samples=1), end, bias, tokenizer)
-    texts.read(prompt, on_read)
-    live, done = [Found([], [], False)], list[Found]()
+    texts.read(prompt, on_read, spelt)
+    live, done = [Found([], [], False, texts.histories[0].tokens[len(prompt) :])], list[Found]()
     scores = torch.zeros(1, device=texts.pending.device)
     for n in range(config.max_tokens):
         logits = texts.logits()

@@ -12,7 +12,7 @@ from reformer_cli.sampling.config import SamplingConfig
 from reformer_cli.sampling.history import TextBias
 from reformer_cli.sampling.sampler import Sampler
 from reformer_cli.sampling.text_stream import TextStream
-from reformer_cli.tokenizers.base import Tokenizer
+from reformer_cli.tokenizers.base import REMEMBERED, Prompt, Tokenizer
 
 
 @dataclass
@@ -32,6 +32,13 @@ class Sample:
     def text(self) -> str:
         """All of it that may be shown."""
         return "".join(self.parts)
+
+    def follow(self, prompt: Prompt, text: str, tokens: Sequence[int]) -> None:
+        """Begin after these tokens, which write all of a prompt's text or leave its end to what is drawn."""
+        written, end = "".join(map(self.stream.decoder.push, tokens[-REMEMBERED:])), text[-REMEMBERED // 10 :]
+        left = (n for n in range(len(end) + 1) if written.endswith(end[: len(end) - n]))
+        self.stream.skip(next(left, 0) if prompt.spelt else 0)
+        self.start = len(tokens)
 
     def push(self, token: int, logprob: float, end: int) -> str:
         """One more token was drawn; the text that it makes certain."""
@@ -84,12 +91,12 @@ def begin(
     if config.num_beams != 1:
         raise ValueError("beams are searched by reformer_cli.sampling.beam_search")
     sampler = Sampler(model, config, tokenizer.end, TextBias(bias, tokenizer) if bias else None, tokenizer)
-    known = [tokenizer.end, *tokenizer.prompt(prompt).tolist()]
-    sampler.read(known)
+    known = tokenizer.prompt(prompt)
+    sampler.read([tokenizer.end, *known.ids], spelt=known.spelt)
     samples = new_samples(tokenizer, stop, config.num_samples)
-    for one, generator in zip(samples, sampler.generators, strict=True):
-        one.stream.decoder.follow(known)
-        one.seed, one.start = generator.initial_seed(), len(known)
+    for one, history, generator in zip(samples, sampler.histories, sampler.generators, strict=True):
+        one.follow(known, prompt, history.tokens)
+        one.seed = generator.initial_seed()
     return sampler, samples
 
 

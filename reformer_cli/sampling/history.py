@@ -80,6 +80,7 @@ class History:
         self.mirostat: float | None = None
         self._after: dict[tuple[int, ...], set[int]] = defaultdict(set)
         self._follower = bias.follow() if bias is not None else None
+        self.after: list[int] = []  # the only tokens that may come next; none: any
         self._waiting = NONE
 
     @property
@@ -93,6 +94,7 @@ class History:
             self.repeats.extend(tokens)
         if self.characters is not None:
             self._waiting = self.characters.follow(tokens, self._waiting)
+        self.after = self.after if not tokens else []
         for token in tokens:
             if self.ngram and len(self.tokens) >= self.ngram - 1:
                 self._after[self._newest()].add(token)
@@ -105,11 +107,19 @@ class History:
         return self.tokens[-n:]
 
     def repeating(self) -> list[int]:
-        """Tokens that would make a sequence of `ngram` tokens a second time. The end of a text always may come."""
+        """Tokens that would make a sequence of `ngram` tokens a second time. The end of a text always may come, and
+        that of a prompt."""
+        if self.after:
+            return []
         return [t for t in self._after.get(self._newest(), ()) if t != self.end]
 
     def refused(self) -> Tensor | None:
-        """Tokens after which the text could not become characters, bool [vocab_size]; None: not looked at."""
+        """Tokens after which the text could not become characters, or would not begin as the prompt ends, bool
+        [vocab_size]; None: not looked at."""
+        if self.after and self.characters is not None:
+            refused = torch.ones_like(self.characters.refused(self._waiting))
+            refused[self.after] = False
+            return refused
         return self.characters.refused(self._waiting) if self.characters is not None else None
 
     def biases(self) -> list[tuple[Tensor, float]]:

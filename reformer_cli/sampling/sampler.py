@@ -15,7 +15,7 @@ from reformer_cli.sampling.config import SamplingConfig
 from reformer_cli.sampling.filters import Texts, apply_filters, apply_rules, draw
 from reformer_cli.sampling.history import History, TextBias
 from reformer_cli.sampling.repeats import breakers
-from reformer_cli.tokenizers.base import Tokenizer
+from reformer_cli.tokenizers.base import Spelling, Tokenizer
 
 PREFILL_AT_ONCE = 4096  # prompt tokens read at a time
 
@@ -56,8 +56,11 @@ class Sampler:
         first = c.seed if c.seed is not None else fresh_seed()
         self.generators = [torch.Generator(device).manual_seed((first + n) % 2**63) for n in range(c.num_samples)]
 
-    def read(self, tokens: Sequence[int], on_read: Callable[[int], None] | None = None) -> None:
-        """The texts go on with these, the same for all. All but the last is read; on_read(n) after each slice of n."""
+    def read(
+        self, tokens: Sequence[int], on_read: Callable[[int], None] | None = None, spelt: Sequence[Spelling] = ()
+    ) -> None:
+        """The texts go on with these, the same for all, and then with one of the spellings. All tokens but the last are
+        read; on_read(n) after each slice of n."""
         new = torch.as_tensor(list(tokens), dtype=torch.int64, device=self.pending.device)
         self.pending = torch.cat([self.pending, new.expand(self.config.num_samples, -1)], 1)
         for history in self.histories:
@@ -67,6 +70,42 @@ class Sampler:
             self._extend(part)
             if on_read is not None:
                 on_read(part.shape[1])
+        if spelt:
+            self._spell(spelt)
+
+    def _spell(self, ways: Sequence[Spelling]) -> None:
+        """Choose how each text spells the end of the prompt, as likely as each way is, and read that."""
+        with torch.inference_mode():
+            scores = torch.stack([self._score(way) for way in ways]) if len(ways) > 1 else torch.zeros(1, 1)
+        rows = scores.T.expand(self.config.num_samples, -1).float().cpu()
+        chosen = [
+            int(row.argmax() if self.config.temperature == 0 else torch.multinomial(row.softmax(0), 1, generator=g))
+            for row, g in zip(rows, self._aside(), strict=True)
+        ]
+        known = [[int(before), *ways[n].tokens] for before, n in zip(self.pending[:, -1], chosen, strict=True)]
+        counts = torch.tensor([len(row) - 1 for row in known], device=self.pending.device)
+        if (longest := int(counts.max())) > 0:
+            padded = torch.tensor([row[:-1] + [0] * (longest - len(row) + 1) for row in known])
+            with torch.inference_mode():
+                padded = padded.to(self.pending.device)
+                _, self.state = self.model.extend(padded, self.state, last_only=True, counts=counts)
+        self.pending = torch.tensor([row[-1:] for row in known], device=self.pending.device)
+        for history, row, n in zip(self.histories, known, chosen, strict=True):
+            history.extend(row[1:])
+            history.after = ways[n].after
+
+    def _score(self, way: Spelling) -> Tensor:
+        """How likely a spelling is, of each text: nats, float [samples]."""
+        known = torch.tensor(way.tokens, dtype=torch.int64, device=self.pending.device)
+        tokens = torch.cat([self.pending, known.expand(self.config.num_samples, -1)], 1)
+        state = self.state.clone() if self.state is not None else None
+        logprob = self.model.extend(tokens, state)[0].float().log_softmax(-1)
+        score = logprob[:, :-1].gather(2, tokens[:, 1:, None])[..., 0].sum(1)
+        return score + logprob[:, -1, way.after].logsumexp(-1) if way.after else score
+
+    def _aside(self) -> list[torch.Generator]:
+        """Random numbers of each text for the end of its prompt, which leave those for what is drawn as they are."""
+        return [torch.Generator().manual_seed(g.initial_seed()) for g in self.generators]
 
     def draw(self) -> NextTokens:
         """One more token of each. `read` must have been given at least one."""

@@ -48,6 +48,7 @@ def save(path: Path, texts: Sampler, made: list[Sample], output: Path | None) ->
     tensors["shown"] = torch.tensor([m.stream.shown for m in made])
     tensors["ended"] = torch.tensor([m.finish_reason == "end" for m in made])
     about = {"format": FORMAT, "model": fingerprint(texts.model), "device": texts.pending.device.type}
+    about["after"] = json.dumps([history.after for history in texts.histories])
     if output is not None:
         about["output"] = str(output.resolve())
     write_file(path, to_bytes(tensors, about))
@@ -102,10 +103,14 @@ def _stand(tensors: dict[str, Any], texts: Sampler, made: list[Sample], about: d
     for history, surprise in zip(texts.histories, tensors["mirostat"].tolist(), strict=True):
         history.mirostat = surprise if math.isfinite(surprise) else None
     numbers = [tensors[name].tolist() for name in ("start", "made", "shown", "ended")]
-    for row, history, one, start, n, shown, ended in zip(tokens.tolist(), texts.histories, made, *numbers, strict=True):
+    rows = zip(tokens.tolist(), texts.histories, made, json.loads(about["after"]), *numbers, strict=True)
+    for row, history, one, after, start, n, shown, ended in rows:
         if not 0 <= start <= start + n <= len(row) or shown < 0:
             raise ValueError(f"{n} tokens made of {len(row)} after {start}, {shown} characters shown")
         history.extend(row)
+        history.after = [int(token) for token in after]
+        if not all(0 <= token < size for token in history.after):
+            raise ValueError(f"tokens beyond vocab_size {size}")
         one.stand(row[:start], row[start : start + n], shown, ended)
 
 

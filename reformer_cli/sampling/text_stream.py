@@ -19,6 +19,10 @@ class TextStream:
         self.shown = 0
         self._before = 0  # of the characters to come, how many were given out in an earlier life
 
+    def skip(self, characters: int) -> None:
+        """The text begins with so many that are shown already: of the prompt's last word."""
+        self.shown = self._before = characters
+
     def resume(self, tokens: Sequence[int], shown: int) -> None:
         """Stand where another stream stood that was given these tokens and gave out so many characters."""
         text = "".join(self.decoder.push(token) for token in tokens)

@@ -8,7 +8,7 @@ import json
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,23 @@ CHUNK = 50_000  # characters, or up to twice as many, that are encoded at once
 # Where text can be cut: no token crosses a line's end or begins before a space; but how a word is marked depends on
 # what it follows.
 CUTS = re.compile(r"(?<=\n)(?![^\W\d_])|(?<=[^ ])(?= )")
+
+
+class Spelling(NamedTuple):
+    """One way to write the end of a prompt. tokens: those that are sure; then one of `after`, which writes the rest of
+    the prompt and goes beyond it; where there are none, any."""
+
+    tokens: list[int]
+    after: list[int]
+
+
+class Prompt(NamedTuple):
+    """A text to go on from: its ids but for its last word, and the ways in which that may be spelt, depending on how it
+    goes on: "She opened the doo" ends in tokens that no text has before "r" (token healing, Lundberg, 2023). spelt
+    empty: ids are all of it."""
+
+    ids: list[int]
+    spelt: list[Spelling] = []  # noqa: RUF012  (never changed)
 
 
 class Tokenizer(Protocol):
@@ -41,8 +58,8 @@ class Tokenizer(Protocol):
     def byte_lengths(self) -> npt.NDArray[np.float64]:
         """UTF-8 bytes each token stands for, [vocab_size]; `end`: 0. The nibbles of a rare character count 1/2."""
 
-    def prompt(self, text: str, first: bool = True) -> Ids:
-        """Ids of a text that is to be gone on with; first: nothing comes before it."""
+    def prompt(self, text: str, first: bool = True) -> Prompt:
+        """A text that is to be gone on with; first: nothing comes before it."""
 
     def stream(self) -> StreamDecoder:
         """A decoder that is handed one token at a time."""
@@ -103,9 +120,9 @@ class StatelessTokenizer(ABC):
     def encode(self, text: str) -> Ids:
         """As `Tokenizer.encode`."""
 
-    def prompt(self, text: str, first: bool = True) -> Ids:
+    def prompt(self, text: str, first: bool = True) -> Prompt:
         """As `Tokenizer.prompt`: what comes before or after a text changes none of its tokens."""
-        return self.encode(text)
+        return Prompt(self.encode(text).tolist())
 
 
 class ByteTokenizer(StatelessTokenizer):

@@ -18,8 +18,8 @@ import numpy.typing as npt
 import sentencepiece
 
 from reformer_cli.config.schema import SubwordKind
-from reformer_cli.tokenizers.base import Ids, StreamDecoder, safe_pieces
-from reformer_cli.tokenizers.case_markers import GLUED, MARKERS, add_markers
+from reformer_cli.tokenizers.base import Ids, Prompt, Spelling, StreamDecoder, safe_pieces
+from reformer_cli.tokenizers.case_markers import CAPITAL, CAPITALS, GLUED, MARKERS, add_markers
 from reformer_cli.tokenizers.sentencepiece_proto import read_kind
 from reformer_cli.utils.errors import UserError
 
@@ -30,6 +30,7 @@ SPACE = "\u2581"  # sentencepiece's own sign for a space
 UNKNOWN, END = 0, 1
 RESERVED = 2 + len(NIBBLES) + len(SYMBOLS)
 LONGEST = 1_000  # characters handed to sentencepiece at once; while training it skips lines beyond 4,192 bytes
+TAKEN_BACK = 8  # characters at the end of a prompt without spaces that are spelt anew
 REMEMBERED, MEMORABLE = 2**18, 40  # words of which the tokens are kept, and the characters they may have
 
 
@@ -37,7 +38,6 @@ REMEMBERED, MEMORABLE = 2**18, 40  # words of which the tokens are kept, and the
 TAKEN = "".join([*NIBBLES, *SYMBOLS.values(), *MARKERS])
 UNITS = re.compile(f"[{TAKEN}]{{1,{LONGEST}}}| {{0,{LONGEST}}}[^ {TAKEN}]{{1,{LONGEST}}}| {{1,{LONGEST}}}")
 CHUNKS = re.compile(r"\n? *[^ \n]+|\n| +")  # of a text that is still to be marked: no marker minds what is outside one
-QUOTES = "\"'"  # that open and close
 PRIVATE = re.compile("[\ue000-\uf8ff]")
 CROSSING = re.compile(f"[^{SPACE}]{SPACE}")
 
@@ -86,6 +86,7 @@ class SubwordTokenizer:
         table = str.maketrans(plain)
         self._markers = {ids[sign]: sign for sign in MARKERS if sign in ids}
         self._glued = frozenset(char for char, sign in GLUED.items() if sign in ids)
+        self._signs = {*self._nibbles, *self._markers}  # after which no text can be cut
         special = {UNKNOWN, END, *self._nibbles, *self._markers}
         self._pieces = [b"" if n in special else piece.translate(table).encode() for n, piece in enumerate(pieces)]
         alphabet = {piece.translate(table) for n, piece in enumerate(pieces) if len(piece) == 1 and n not in special}
@@ -114,13 +115,55 @@ class SubwordTokenizer:
         marked = rewrite(chunk, self._rare, self._glued, self._alphabet)
         return [n for unit in UNITS.findall(marked) for n in self._processor.encode(unit)]
 
-    def prompt(self, text: str, first: bool = True) -> Ids:
-        sign: list[int] = []
-        if text and text[-1] in self._glued and not (text[-1] in QUOTES and text[-2:-1].strip() not in ("", *GLUED)):
-            text, sign = text[:-1], [self._ids[GLUED[text[-1]]]]  # the model is to go on with a word
-        if first and "\n" in self._glued and text[:1].isalpha():  # a first word is like others, not like a word's end
-            return np.append(self.encode("\n" + text)[1:], np.asarray(sign, np.int32))
-        return np.append(self.encode(text), np.asarray(sign, np.int32))
+    def prompt(self, text: str, first: bool = True) -> Prompt:
+        chunks = CHUNKS.findall(text[-LONGEST:])
+        if not chunks:
+            return Prompt(self.encode(text).tolist())
+        # A first word is like others, not like a word's end: it has the space that the end of a line takes back.
+        sign = "\n" if first and "\n" in self._glued and text[:1].isalpha() else ""
+        tail = chunks[-1] if len(chunks[-1]) <= MEMORABLE else ""
+        ids = self.encode(sign + text[: len(text) - len(tail)]).tolist()
+        ids = ids[1:] if sign and len(tail) < len(text) else [] if sign else ids
+        if not tail:
+            ids, tail = self._without_end(ids)
+        return Prompt(ids, self._spellings(tail, sign if not ids else ""))
+
+    def _without_end(self, ids: list[int]) -> tuple[list[int], str]:
+        """All but the last few characters, which begin at a token: of a script without spaces."""
+        stream, start = self.stream(), max(0, len(ids) - TAKEN_BACK * 8)
+        stream.follow(ids[:start])
+        pieces = [stream.feed(token) for token in ids[start:]]
+        keep, held = len(pieces), b""
+        while keep and (len(held.decode("utf-8", "ignore")) < TAKEN_BACK or ids[start + keep - 1] in self._signs):
+            keep -= 1
+            held = pieces[keep] + held
+        return ids[: start + keep], held.decode()
+
+    def _spellings(self, tail: str, sign: str) -> list[Spelling]:
+        """Of a prompt's last word, whether it ends there, goes on, or goes on in capitals. No token reaches beyond a
+        unit, and the tokens before one are those of what they spell: so one token crosses the end, or none."""
+        marked = dict.fromkeys(self._marked_end(tail, sign, more) for more in ("", "x", "X"))
+        found: dict[tuple[tuple[int, ...], str], Spelling] = {}
+        for *before, unit in (UNITS.findall(text) for text in marked if text):
+            known = [n for one in before for n in self._processor.encode(one)]
+            for cut in range(len(unit) + 1):
+                rest = unit[cut:].replace(" ", SPACE)
+                after = [n for piece, n in self._ids.items() if rest and piece.startswith(rest) and piece != rest]
+                if after or not rest:
+                    tokens = [*known, *self._processor.encode(unit[:cut])]
+                    found[tuple(tokens), rest] = Spelling(tokens, after)
+        return list(found.values())
+
+    def _marked_end(self, tail: str, sign: str, more: str) -> str:
+        """The tail as it is rewritten where `more` follows it."""
+        marks = (self._glued, self._alphabet) if self.has_case_markers else ()
+        text = rewrite(sign + tail + more, self._rare, *marks)[len(sign) :]
+        if not more:
+            return text
+        if not text.endswith((more, more.lower())):
+            return ""  # a capital that the vocabulary does not know
+        text = text[:-1]
+        return text if tail.endswith(" ") else text.removesuffix(" ").rstrip(CAPITAL + CAPITALS)
 
     def decode(self, ids: Ids) -> str:
         stream = self.stream()

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 from reformer import ReformerConfig, ReformerLM
 from reformer.rehash import far_config
 
@@ -21,7 +22,7 @@ from reformer_cli.sampling.history import TextBias
 from reformer_cli.sampling.presets import PRESETS
 from reformer_cli.sampling.sampler import Sampler, fresh_seed
 from reformer_cli.sampling.session import load, save
-from reformer_cli.tokenizers.base import Tokenizer, is_foreign
+from reformer_cli.tokenizers.base import Prompt, Tokenizer, is_foreign
 from reformer_cli.utils.console import say
 from reformer_cli.utils.devices import backend_reason, pick_device
 from reformer_cli.utils.errors import UserError
@@ -97,16 +98,17 @@ def generate(run: Run, config: SamplingConfig, request: Request, sink: Sink, dev
     asked to stop, after what there is has been written and kept."""
     request.check(config)
     model_config, tokenizer = run.config.model, run.tokenizer()
-    ids = tokenizer.prompt(request.prompt, first=not request.goes_on).tolist()
+    prompt = tokenizer.prompt(request.prompt, first=not request.goes_on)
     if is_foreign(tokenizer, request.prompt):
         say("note: the model's vocabulary does not know the script of the prompt, and spells its characters out")
-    check_room(model_config, 1 + len(ids), config.max_tokens)
+    length = 1 + len(tokenizer.encode(request.prompt))
+    check_room(model_config, length, config.max_tokens)
     where = pick_device(device)
     hashed = model_config
     if request.far_buckets is not None:
         with refused("--far-buckets"):
             hashed = far_config(model_config, request.far_buckets)
-    check_memory(hashed, 1 + len(ids) + config.max_tokens, max(config.num_samples, config.num_beams), where)
+    check_memory(hashed, length + config.max_tokens, max(config.num_samples, config.num_beams), where)
     backend_reason(model_config, where)
     model = rehashed(run.load_model(where), None, request.far_buckets)
     if note := decoding_note(model_config):
@@ -114,8 +116,8 @@ def generate(run: Run, config: SamplingConfig, request: Request, sink: Sink, dev
     config = _introduced(run, config, request)
     bias = TextBias(request.logit_bias, tokenizer) if request.logit_bias else None
     if config.num_beams > 1:
-        return _search(model, tokenizer, [tokenizer.end, *ids], config, bias, request, sink)
-    return _draw(model, tokenizer, ids, config, bias, request, sink)
+        return _search(model, tokenizer, prompt, config, bias, request, sink)
+    return _draw(model, tokenizer, prompt, config, bias, request, sink)
 
 
 def _introduced(run: Run, config: SamplingConfig, request: Request) -> SamplingConfig:
@@ -141,12 +143,12 @@ def check_room(config: ReformerConfig, prompt: int, new: int) -> None:
 
 
 def _draw(
-    model: ReformerLM, tokenizer: Tokenizer, ids: list[int], config: SamplingConfig, bias: TextBias | None,
+    model: ReformerLM, tokenizer: Tokenizer, prompt: Prompt, config: SamplingConfig, bias: TextBias | None,
     request: Request, sink: Sink,
 ) -> list[Sample]:  # fmt: skip
     """Draw texts; with a session, go on from it and keep it."""
     sampler = Sampler(model, config, tokenizer.end, bias, tokenizer)
-    samples = _started(sampler, tokenizer, ids, request, sink)
+    samples = _started(sampler, tokenizer, prompt, request, sink)
     for one, generator in zip(samples, sampler.generators, strict=True):
         one.seed = generator.initial_seed() if not request.goes_on else None
     began, pressed, stands = time.monotonic(), False, False
@@ -175,7 +177,7 @@ def _draw(
     return samples
 
 
-def _started(sampler: Sampler, tokenizer: Tokenizer, ids: list[int], request: Request, sink: Sink) -> list[Sample]:
+def _started(sampler: Sampler, tokenizer: Tokenizer, prompt: Prompt, request: Request, sink: Sink) -> list[Sample]:
     """Samples that have read the prompt, or gone on from a session."""
     n, goes_on = sampler.config.num_samples, request.goes_on
     samples = new_samples(tokenizer, request.stop, n)
@@ -184,36 +186,40 @@ def _started(sampler: Sampler, tokenizer: Tokenizer, ids: list[int], request: Re
         written = load(request.session, sampler, samples)
         if request.output is not None and (written is None or request.output.resolve() != written):
             check_free(request.output, request.overwrite)
-        if ids:
+        whole = tokenizer.decode(np.array(sampler.histories[0].tokens, np.int32)) if request.prompt else ""
+        if request.prompt and whole.lstrip().startswith(request.prompt.lstrip()):
+            say("note: the session began with this prompt, and goes on from where it stands")
+            request, prompt = dataclasses.replace(request, prompt=""), Prompt([])
+        if request.prompt:
             samples = new_samples(tokenizer, request.stop, n)
         elif all(one.finish_reason == "end" for one in samples):
             raise UserError(f"the text in {request.session} has ended", "give a --prompt that another begins with")
-    new = ids if goes_on else [sampler.end, *ids]
+    new = prompt.ids if goes_on else [sampler.end, *prompt.ids]
     check_room(sampler.model.config, len(sampler.histories[0].tokens) + len(new), sampler.config.max_tokens)
     sink.begin(goes_on)
-    if new:
+    if new or prompt.spelt:
         with reading(len(new)) as advance:
-            sampler.read(new, advance)
+            sampler.read(new, advance, prompt.spelt)
         for one, history in zip(samples, sampler.histories, strict=True):
-            one.stream.decoder.follow(history.tokens)
-            one.start = len(history.tokens)
+            one.follow(prompt, request.prompt, history.tokens)
     return samples
 
 
 def _search(
-    model: ReformerLM, tokenizer: Tokenizer, prompt: list[int], config: SamplingConfig, bias: TextBias | None,
+    model: ReformerLM, tokenizer: Tokenizer, prompt: Prompt, config: SamplingConfig, bias: TextBias | None,
     request: Request, sink: Sink,
 ) -> list[Sample]:  # fmt: skip
     """Look for the likeliest texts."""
     samples, began = new_samples(tokenizer, request.stop, config.num_samples), time.monotonic()
-    for one in samples:
-        one.stream.decoder.follow(prompt)
+    known = [tokenizer.end, *prompt.ids]
     sink.begin(False)
-    with reading(len(prompt)) as on_read, sink.writing(config.max_tokens, wait=True) as (on_token, _):
+    with reading(len(known)) as on_read, sink.writing(config.max_tokens, wait=True) as (on_token, _):
         found = search(
-            model, prompt, config, end=tokenizer.end, bias=bias, tokenizer=tokenizer, on_read=on_read, on_token=on_token
-        )
+            model, known, config, end=tokenizer.end, bias=bias, tokenizer=tokenizer, spelt=prompt.spelt,
+            on_read=on_read, on_token=on_token,
+        )  # fmt: skip
     for one, best in zip(samples, found, strict=False):
+        one.follow(prompt, request.prompt, [*known, *best.spelt])
         for token, logprob in zip(best.tokens, best.logprobs, strict=True):
             one.push(token, logprob, tokenizer.end)
     samples = samples[: len(found)]

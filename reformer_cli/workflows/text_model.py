@@ -62,7 +62,7 @@ class TextModel(OpenModel):
         return generate(self.model, self.tokenizer, prompt, stop=stop, bias=logit_bias, **sampling)
 
     def _check_room(self, prompt: str, config: SamplingConfig) -> None:
-        check_room(self.model.config, 1 + len(self.tokenizer.prompt(prompt)), config.max_tokens)
+        check_room(self.model.config, 1 + len(self.tokenizer.encode(prompt)), config.max_tokens)
 
     @overload
     def evaluate(

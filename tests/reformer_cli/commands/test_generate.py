@@ -37,6 +37,18 @@ def test_prompt_from_file_and_standard_input(
     assert reformer("generate", "--run", run, "-", "--max-tokens", 9, "--temperature", 0).out == wanted
 
 
+def test_a_session_that_is_given_its_prompt_again(reformer: Program, run: Path) -> None:
+    """It was glued in after what had been written: `Liges ofIt was a cold evening.`"""
+    options = ["generate", "--run", run, "--prompt", "The cat", "--seed", 0, "--max-tokens", 5, "--session"]
+    assert reformer(*options, "a").status == 0
+    again = reformer(*options, "a", "--json")
+    assert "the session began with this prompt" in again.err
+    reformer(*options, "b")
+    assert json.loads(reformer(*options[:3], "--session", "b", "--max-tokens", 5, "--json").out)["text"] == (
+        json.loads(again.out)["text"]
+    )
+
+
 def test_a_prompt_in_any_format(reformer: Program, run: Path, tmp_path: Path) -> None:
     """Once answered with `iconv`, or its tags gone on from."""
     (tmp_path / "p.html").write_text("<title>x</title><p>Rain <b>fell</b></p>", "utf-8")

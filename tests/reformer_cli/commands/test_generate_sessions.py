@@ -33,9 +33,9 @@ def test_a_session_goes_on_as_if_never_stopped(reformer: Program, run: Path, sam
         assert result.status == 0, result.err
         return [json.loads(line) for line in result.out.splitlines()]
 
-    whole = made("--prompt", "The cat", "--max-tokens", 40)
-    parts = [made("--session", "s", "--prompt", "The cat", "--max-tokens", 7)]
-    parts += [made("--session", "s", "--max-tokens", n) for n in (1, 0, 32)]
+    whole = made("--prompt", "The ca", "--max-tokens", 40)  # a token is to go across the prompt's end
+    parts = [made("--session", "s", "--prompt", "The ca", "--max-tokens", 0)]
+    parts += [made("--session", "s", "--max-tokens", n) for n in (7, 1, 0, 32)]
     for n, one in enumerate(whole):
         assert [t for p in parts for t in p[n]["tokens"]] == one["tokens"]  # type: ignore[attr-defined]
         assert "".join(str(p[n]["text"]) for p in parts) == one["text"]
