@@ -58,10 +58,14 @@ def forbid(logits: Tensor, rows: Sequence[Sequence[int]]) -> Tensor:
 def penalties(logits: Tensor, texts: Texts) -> Tensor:
     """Of tokens that occurred in the last repetition_window."""
     c = texts.config
-    recent = [history.recent(c.repetition_window) for history in texts.histories]
-    if not recent or not recent[0]:
+    return torch.cat([_penalised(row, h, c) for row, h in zip(logits.split(1), texts.histories, strict=True)])
+
+
+def _penalised(logits: Tensor, history: History, c: SamplingConfig) -> Tensor:
+    """`penalties` of one text, which may be of another length than the others."""
+    if not (recent := history.recent(c.repetition_window)):
         return logits
-    ids = torch.tensor(recent, device=logits.device)
+    ids = torch.tensor([recent], device=logits.device)
     if c.repetition_penalty != 1:
         logits = repetition_penalty(logits, ids, c.repetition_penalty)
     if c.presence_penalty or c.frequency_penalty:

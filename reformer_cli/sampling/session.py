@@ -16,6 +16,7 @@ import torch
 from reformer import ReformerLM
 from safetensors import safe_open
 from safetensors.torch import save as to_bytes
+from torch.nn.utils.rnn import pad_sequence
 
 from reformer_cli.sampling.generate import Sample
 from reformer_cli.sampling.sampler import Sampler
@@ -39,8 +40,10 @@ def save(path: Path, texts: Sampler, made: list[Sample], output: Path | None) ->
     the file that the text is written to, if any."""
     state = texts.state or texts.model.new_state(len(texts.histories))
     tensors = {f"state.{name}": t.contiguous() for name, t in state.tensors().items()}
-    tensors["tokens"] = torch.tensor([h.tokens for h in texts.histories], dtype=torch.int32)
-    tensors["pending"] = texts.pending.cpu()
+    rows = [torch.tensor(h.tokens, dtype=torch.int32) for h in texts.histories]
+    tensors["tokens"] = pad_sequence(rows, batch_first=True)
+    tensors["lengths"] = torch.tensor([len(row) for row in rows])
+    tensors["pending"] = texts.pending.cpu().contiguous()
     tensors["generators"] = torch.stack([generator.get_state() for generator in texts.generators])
     tensors["mirostat"] = torch.tensor([h.mirostat or torch.nan for h in texts.histories], dtype=torch.float64)
     tensors["made"] = torch.tensor([len(m.tokens) for m in made])
@@ -94,7 +97,8 @@ def _stand(tensors: dict[str, Any], texts: Sampler, made: list[Sample], about: d
             raise ValueError(f"tokens beyond vocab_size {size}")
     state = {name.removeprefix("state."): t for name, t in tensors.items() if name.startswith("state.")}
     texts.state = texts.model.load_state(state)
-    if texts.state.batch != samples or not bool((texts.state.seen == tokens.shape[1] - 1).all()):
+    lengths = tensors["lengths"].tolist()
+    if texts.state.batch != samples or texts.state.seen.tolist() != [n - 1 for n in lengths]:
         raise ValueError("its state and its tokens are not of one text")
     texts.pending = pending.to(texts.pending.device)
     if about.get("device") == texts.pending.device.type:  # else drawn anew from the seed
@@ -103,7 +107,8 @@ def _stand(tensors: dict[str, Any], texts: Sampler, made: list[Sample], about: d
     for history, surprise in zip(texts.histories, tensors["mirostat"].tolist(), strict=True):
         history.mirostat = surprise if math.isfinite(surprise) else None
     numbers = [tensors[name].tolist() for name in ("start", "made", "shown", "ended")]
-    rows = zip(tokens.tolist(), texts.histories, made, json.loads(about["after"]), *numbers, strict=True)
+    whole = [row[:length] for row, length in zip(tokens.tolist(), lengths, strict=True)]
+    rows = zip(whole, texts.histories, made, json.loads(about["after"]), *numbers, strict=True)
     for row, history, one, after, start, n, shown, ended in rows:
         if not 0 <= start <= start + n <= len(row) or shown < 0:
             raise ValueError(f"{n} tokens made of {len(row)} after {start}, {shown} characters shown")
