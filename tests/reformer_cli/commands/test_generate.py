@@ -44,8 +44,9 @@ def test_a_session_that_is_given_its_prompt_again(reformer: Program, run: Path) 
     again = reformer(*options, "a", "--json")
     assert "the session began with this prompt" in again.err
     reformer(*options, "b")
-    assert json.loads(reformer(*options[:3], "--session", "b", "--max-tokens", 5, "--json").out)["text"] == (
-        json.loads(again.out)["text"]
+    assert (
+        json.loads(reformer(*options[:3], "--session", "b", "--max-tokens", 5, "--json").out)["text"]
+        == (json.loads(again.out)["text"])
     )
 
 
