@@ -33,6 +33,7 @@ if not torch.cuda.is_available():  # before triton is imported: its interpreter 
 SLOW = re.compile(
     r"""test_inference.py::(
             test_pieces_\w+\[(1|1000)-(?!default|far\ round|groups\ of\ 3)
+            |test_pieces_\w+\[7-(one\ slice|approximate|lsh,|line\ positions\])
             |test_float32_to_rounding\[(?!default|groups\ of\ 3).*-torch
             |test_later_tokens_\w+\[(?!default|far\ round|groups\ of\ 3|full)
             |test_rows_of_\w+\[dtype0-(?!default|groups\ of\ 3)
