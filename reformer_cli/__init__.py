@@ -59,8 +59,7 @@ def train(
     with reporting_to(report):
         path = workflow(
             corpus, config=config, run=Path(run) if run is not None else None,
-            init_from=Path(init_from) if init_from is not None else None, minutes=minutes, steps=steps, resume=resume,
-            device=device, settings=settings or (),
+            init_from=init_from, minutes=minutes, steps=steps, resume=resume, device=device, settings=settings or (),
         )  # fmt: skip
     return load(path, device)
 

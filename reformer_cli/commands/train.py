@@ -23,11 +23,14 @@ def train(
     ] = None,
     run: RunOption = None,
     from_: Annotated[
-        Path | None,
+        str,
         typer.Option(
-            "--from", metavar="RUN", help="Begin with a run's weights, tokenizer and model settings, imported ones too."
+            "--from",
+            metavar="auto|starter|none|RUN",
+            help="Begin with a run's weights, tokenizer and model settings; starter: the model of English prose that "
+            "comes with the program; none: with new ones; auto: with the starter where that predicts the text better.",
         ),
-    ] = None,
+    ] = "auto",
     tokenizer: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="A tokenizer file (reformer tokenizer train, import) instead of a new one."),
@@ -59,6 +62,6 @@ def train(
     given = {"model.seed": seed, "data.encoding": encoding, "data.validation": validation or None}
     sets = [*(set_ or ()), *(f"{key}={as_yaml(value)}" for key, value in given.items() if value is not None)]
     workflow.train(
-        corpus, config=config, run=run, init_from=from_, tokenizer=tokenizer, minutes=minutes, steps=steps,
-        resume=resume, device=device, settings=sets,
+        corpus, config=config, run=run, init_from=None if from_ == "auto" else from_, tokenizer=tokenizer,
+        minutes=minutes, steps=steps, resume=resume, device=device, settings=sets,
     )  # fmt: skip

@@ -41,10 +41,11 @@ class Dataset:
 
 
 def open_dataset(
-    data: DataConfig, report: Report, tokenizer: Tokenizer | None = None, expected: str = "", case_markers: bool = True
-) -> Dataset:
-    """Read the corpus, and tokenise it unless that was done before; `tokenizer`: the one to use, else one is made, with
-    case markers where the text gains by them, or without.
+    data: DataConfig, report: Report, tokenizer: Tokenizer | None = None, expected: str = "", case_markers: bool = True,
+    choose: Callable[[Scan], Tokenizer | None] | None = None,
+) -> Dataset:  # fmt: skip
+    """Read the corpus, and tokenise it unless that was done before; `tokenizer`: the one to use, else that which
+    `choose` names for the text, else one is made, with case markers where the text gains by them, or without.
 
     expected: digest that the corpus had when the run began; one that is not there any more, such as what came through a
     pipe, is then taken from its tokens alone. Raises UserError for a corpus that cannot be read or is not the expected.
@@ -74,6 +75,8 @@ def open_dataset(
                 report(f"warning: {scan.replaced:,} {what}; the first: {first}")
         _tell_of_duplicates(scans, data, report, new=not expected)
         parts = _rules(scans, share_of(data))
+        if tokenizer is None and choose is not None:
+            tokenizer = choose(scans[0])
         if tokenizer is None:
             tokenizer = tokenizer_for(data, scans[0], report, case_markers)
         folder = _folder(data, tokenizer, found)

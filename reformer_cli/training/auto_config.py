@@ -63,12 +63,13 @@ VOCAB_SIZE = 4096  # about the largest that a corpus is given
 
 def choose(
     n_tokens: int, device: str, memory: int, minutes: float | None, steps: int | None, processes: int = 1,
-    speed: float | None = None, optimizer: str = "adamw",
+    speed: float | None = None, optimizer: str = "adamw", model: ReformerConfig | None = None,
 ) -> list[AutoSetting]:  # fmt: skip
     """Settings for a corpus of n_tokens training tokens; memory: bytes free on the device; one of minutes, steps.
 
-    speed: tokens of BASE_SIZE that the machine trains on in a minute, where it was measured. optimizer: other than
-    adamw decays by another measure, so that for it none is chosen.
+    model: one that is there, which the settings are for; None: one that is to be made. speed: tokens of BASE_SIZE that
+    the machine trains on in a minute, where it was measured. optimizer: other than adamw decays by another measure, so
+    that for it none is chosen.
     """
     budget = f"{steps:,} steps" if minutes is None else f"{minutes:g} minutes"
     on = "a GPU" if device != "cpu" else "this CPU"
@@ -85,6 +86,9 @@ def choose(
         size = _larger(fitting, tokens, n_tokens)
     while size is not SIZES[0] and needs(size, 1) > memory / 2:
         size = SIZES[SIZES.index(size) - 1]
+    if model is not None:
+        like = next((s for s in SIZES if s.d_model >= model.d_model), SIZES[-1])
+        size = Size(None, model.d_model, model.n_layers, model.n_heads, size.context, like.learning_rate)
     seen = tokens / _work(size)
     most = max(MOST_READINGS, LEAST_STEPS * TOKENS_PER_STEP / max(1, n_tokens))
     if steps is not None:

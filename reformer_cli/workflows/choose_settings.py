@@ -37,7 +37,8 @@ def chosen(settings: Settings, dataset: Dataset, world: World, start: Start | No
         backend: Backend = "torch" if settings["model"].get("backend") == "torch" else "auto"  # others may be faults
         speed = throughput.tokens_per_minute(settings["train"]["precision"], world.size, backend)
     n_tokens, optimizer = len(dataset.tokens.train), settings["train"].get("optimizer", "adamw")
-    choices = choose(n_tokens, world.device, memory, minutes, steps, world.size, speed, optimizer)
+    model = start.config if start is not None else None
+    choices = choose(n_tokens, world.device, memory, minutes, steps, world.size, speed, optimizer, model)
     for c in start.suited(choices, settings) if start is not None else choices:
         section, name = c.key.split(".")
         if name not in settings[section]:

@@ -19,6 +19,7 @@ from reformer_cli.data.dataset import Dataset, absolute, amount, open_dataset, r
 from reformer_cli.data.make_tokenizer import check_kind
 from reformer_cli.runs.origin import Origin
 from reformer_cli.runs.run import Run, check_new
+from reformer_cli.runs.starter import starter
 from reformer_cli.tokenizers.base import Tokenizer
 from reformer_cli.tokenizers.load import open_tokenizer
 from reformer_cli.training.auto_config import LEAST_CONTEXT
@@ -31,6 +32,7 @@ from reformer_cli.utils.console import say
 from reformer_cli.utils.devices import backend_reason, keep_freed_memory, pick_device
 from reformer_cli.utils.errors import UserError
 from reformer_cli.workflows.choose_settings import chosen, count_line_positions, fitted, say_choice, warn_of_reach
+from reformer_cli.workflows.choose_start import AUTO, NONE, StarterOrNew, why_anew
 from reformer_cli.workflows.init_from import Start
 from reformer_cli.workflows.resume import resumed
 from reformer_cli.workflows.training_run import TrainingRun
@@ -42,24 +44,27 @@ GPU_WORKSPACE = 2**16  # tokens of a slice there; estimated, not measured
 @dataclass(frozen=True)
 class Asked:
     """What a user wants of a new run, or of one that goes on. config: a recipe or a file; run: its folder; init_from:
-    the run whose weights, tokenizer and settings it begins with; tokenizer: a file; sets: `section.name=value`."""
+    the run whose weights, tokenizer and settings it begins with, AUTO or NONE; tokenizer: a file; sets:
+    `section.name=value`."""
 
     config: str | None
     run: Path | None
-    init_from: Path | None
+    init_from: str
     tokenizer: Path | None
     sets: list[str]
 
 
 def train(
     corpus: str | Path | Sequence[str | Path] | None = None, *, config: str | None = None, run: Path | None = None,
-    init_from: Path | None = None, tokenizer: Path | None = None, minutes: float | None = None, steps: int | None =
-    None, resume: bool = False, device: str = "auto", settings: Mapping[str, Any] | Sequence[str] = (),
+    init_from: str | Path | None = None, tokenizer: Path | None = None, minutes: float | None = None,
+    steps: int | None = None, resume: bool = False, device: str = "auto",
+    settings: Mapping[str, Any] | Sequence[str] = (),
 ) -> Path:  # fmt: skip
     """Train a model on a text, and return its run's folder. What it does is said by `utils.console.say`.
 
-    settings: as `--set` takes them, or by name. An interrupt ends the step, saves and returns. Raises UserError, which
-    names every fault, before anything is written.
+    init_from: a run, `starter`, `none`, or `auto` (None): the starter where it pays. settings: as `--set` takes them,
+    or by name. An interrupt ends the step, saves and returns. Raises UserError, which names every fault, before
+    anything is written.
     """
     keep_freed_memory()
     if steps is not None and minutes is not None:
@@ -78,9 +83,10 @@ def train(
             raise UserError(f"--resume goes on with what the run has; it takes no {' or '.join(others)}")
     elif run is not None and int(os.environ.get("RANK", "0")) == 0:
         check_new(run)
-    if init_from is not None and tokenizer is not None:
+    source = str(init_from or AUTO)
+    if source not in (AUTO, NONE) and tokenizer is not None:
         raise UserError(f"--from {init_from} brings its own tokenizer", "leave out --tokenizer")
-    asked = Asked(config, run, init_from, tokenizer, sets)
+    asked = Asked(config, run, source, tokenizer, sets)
     with world_of(where) as world:
 
         def ready() -> Ready:
@@ -123,7 +129,12 @@ def _train(world: World, make_ready: Callable[[], Ready]) -> Path:
 def _begun(asked: Asked, world: World) -> Ready:
     """A new run: everything that can be wrong is found before anything is written."""
     settings, tokenizer, start = _asked(asked)
-    dataset, made = _opened(settings, tokenizer, start)
+    starter_or_new = _starter_or_new(asked, settings, tokenizer, world)
+    dataset, made = _opened(settings, tokenizer, start, starter_or_new)
+    if starter_or_new is not None and (start := starter_or_new.start) is not None:
+        its = start.settings(lambda base: load_config(asked.config, asked.sets, base))
+        texts = {name: settings["data"][name] for name in ("corpus", "validation")}
+        settings = its | {"data": its["data"] | texts, "train": settings["train"]}
     if not made:  # before anything is chosen, which takes a dozen lines
         check_length(len(dataset.tokens.train), settings["data"].get("context") or LEAST_CONTEXT)
     _choose(settings, dataset, world, start, asked.config is None, of_lines=not made)
@@ -146,7 +157,20 @@ def _begun(asked: Asked, world: World) -> Ready:
     return run, dataset, None
 
 
-def _opened(settings: Settings, tokenizer: Tokenizer | None, start: Start | None) -> tuple[Dataset, bool]:
+def _starter_or_new(asked: Asked, settings: Settings, tokenizer: Tokenizer | None, world: World) -> StarterOrNew | None:
+    """Who decides what to begin with once the text is known; None: that is clear already, and said."""
+    folder = starter()
+    if asked.init_from != AUTO or folder is None:
+        return None
+    if (why := why_anew(settings, asked.config, tokenizer)) is not None:
+        say_choice("--from", NONE, why)
+        return None
+    return StarterOrNew(folder, settings["train"], world.device)
+
+
+def _opened(
+    settings: Settings, tokenizer: Tokenizer | None, start: Start | None, starter_or_new: StarterOrNew | None
+) -> tuple[Dataset, bool]:
     """The text, tokenised, and whether it is anything else than lines of text; fills in what follows from it."""
     train = settings["train"]
     if not train.get("steps") and not train.get("minutes"):
@@ -162,7 +186,8 @@ def _opened(settings: Settings, tokenizer: Tokenizer | None, start: Start | None
         check_kind(data, tokenizer)
     # transformers, which models of these kinds can be exported to, could not undo the markers.
     case_markers = not any(kind in CHUNKED for kind in settings["model"].get("attn_layers") or ())
-    dataset = open_dataset(data, say, tokenizer, case_markers=case_markers)
+    choose = starter_or_new.tokenizer if starter_or_new is not None else None
+    dataset = open_dataset(data, say, tokenizer, case_markers=case_markers, choose=choose)
     if (task := find(settings["data"]["corpus"])) is not None:
         settings["data"].setdefault("context", task.context)
     return dataset, task is not None or data.image_size is not None
@@ -187,8 +212,8 @@ def _choose(
 
 def _asked(asked: Asked) -> tuple[Settings, Tokenizer | None, Start | None]:
     """The settings, the tokenizer if it is given, and the run that this one begins with."""
-    if asked.init_from is not None:
-        start = Start(asked.init_from)
+    if asked.init_from not in (AUTO, NONE):
+        start = Start(Path(asked.init_from))
         return start.settings(lambda base: load_config(asked.config, asked.sets, base)), start.tokenizer, start
     settings = load_config(asked.config, asked.sets)
     if (file := asked.tokenizer) is None:

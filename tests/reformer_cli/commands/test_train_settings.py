@@ -89,14 +89,14 @@ def test_a_recipe_counts_columns_as_the_text_has_them(reformer: Program, text: P
 
 
 def test_a_run_that_counted_no_columns_can_begin_to(reformer: Program, text: Path) -> None:
-    none = sets("line_positions=0", "unwrap=join", "ruby=keep")
-    assert reformer("train", text, *TINY, *none, "--steps", 1, "--run", "none").status == 0
-    assert Run.open(Path("none")).load_model().line_positions is None
-    assert reformer("train", text, "--from", "none", *sets("context=32"), "--steps", 1, "--run", "still").status == 0
+    old = sets("line_positions=0", "unwrap=join", "ruby=keep")
+    assert reformer("train", text, *TINY, *old, "--steps", 1, "--run", "old").status == 0
+    assert Run.open(Path("old")).load_model().line_positions is None
+    assert reformer("train", text, "--from", "old", *sets("context=32"), "--steps", 1, "--run", "still").status == 0
     assert Run.open(Path("still")).load_model().line_positions is None
     more = sets("line_positions=40", "context=32", "ruby=drop")
-    begun = reformer("train", text, "--from", "none", *more, "--steps", 1, "--run", "begun")
-    assert "data.unwrap is join, as none read its text" in begun.err  # and so it is read; it was not before
+    begun = reformer("train", text, "--from", "old", *more, "--steps", 1, "--run", "begun")
+    assert "data.unwrap is join, as old read its text" in begun.err  # and so it is read; it was not before
     data = Run.open(Path("begun")).config.data
     assert (data.unwrap, data.ruby) == ("join", "drop")
     columns = Run.open(Path("begun")).load_model().line_positions

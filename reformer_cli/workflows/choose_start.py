@@ -1,0 +1,123 @@
+"""`reformer train --from auto`: whether a new run begins with the starter, or with weights of its own."""
+
+from __future__ import annotations
+
+import bz2
+import math
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from reformer_cli.config.schema import Settings
+from reformer_cli.data import copy_task, sources
+from reformer_cli.data.scan import Scan
+from reformer_cli.data.text_decoding import Options, UnreadableText
+from reformer_cli.runs.starter import NAME
+from reformer_cli.tokenizers.base import Tokenizer
+from reformer_cli.training.auto_config import GPU_SPEED, TOKENS_PER_MINUTE, TOKENS_PER_STEP
+from reformer_cli.workflows.choose_settings import say_choice
+from reformer_cli.workflows.init_from import Start
+
+AUTO, NONE = "auto", "none"
+FREE = {"backend", "dropout", "chunk_heads", "chunk_tokens", "gradient_dtype", "seed"}  # leave the weights as they are
+PARTS, PART = 32, 8192  # stretches of a text that stand for it, and characters of one
+SCORED, CHARACTERS, UNSCORED = 8, 2400, 64  # of those: how many are scored, how much of one, tokens before it
+LARGEST = 2**22  # characters that are read of the files that a sample is from, together
+# Bits/byte that a new model reaches = those of bz2 for the sample x exp(BASE + BY_MINUTES ln(minutes)
+# + BY_SIZE ln(million bytes of text)), fitted to the rows of benchmarks/starter.csv.
+BASE, BY_MINUTES, BY_SIZE = -0.385, -0.018, -0.021
+LEAST_MINUTES = 0.5  # below, nothing was measured
+# What the starter predicts a text with falls by more than this as soon as it is trained on it (the same rows).
+GAIN = 1.15
+
+
+def why_anew(settings: Settings, config: str | None, tokenizer: Tokenizer | None) -> str | None:
+    """What a user asked for that does not go with the starter; None: nothing."""
+    model, data = settings["model"], settings["data"]
+    if copy_task.find(data.get("corpus", ())) is not None:
+        return "a task is no text"
+    if data.get("image_size") is not None:
+        return "images are no text"
+    if tokenizer is not None:
+        return "--tokenizer is another than the starter's"
+    named = [f"model.{n}" for n in model if n not in FREE and model[n] is not None]
+    named += [f"data.{n}" for n in ("tokenizer", "vocab_size") if data.get(n) is not None]
+    if named:
+        others = f" and {len(named) - 1} more" if len(named) > 1 else ""
+        return f"{named[0]}{others} {'is' if len(named) == 1 else 'are'} for a new model"
+    return f"--config {config} is for a new model" if config is not None else None
+
+
+class StarterOrNew:
+    """The decision, which needs the text: `open_dataset` asks for the tokenizer when it knows it."""
+
+    def __init__(self, folder: Path, train: dict[str, Any], device: str) -> None:
+        self.start: Start | None = None  # where the starter was chosen
+        self._folder, self._train, self._speed = folder, train, GPU_SPEED if device != "cpu" else 1
+
+    def tokenizer(self, scan: Scan) -> Tokenizer | None:
+        """The starter's where it is to be begun with, else None; says which, and why."""
+        parts = sample(scan)
+        start = Start(self._folder)
+        start.path = Path(NAME)  # where it lies on this machine is nothing to tell
+        found = bits_per_byte(start, parts)
+        steps, minutes = self._train.get("steps") or 0, self._train.get("minutes") or 0.0
+        budget = f"{steps:,} steps" if steps else f"{minutes:g} minutes"
+        work = steps * TOKENS_PER_STEP / TOKENS_PER_MINUTE + minutes * self._speed  # one of them is 0
+        new = expected(packed("".join(parts)), scan.bytes, work)
+        better = found < GAIN * new
+        reason = f"untrained on this text, the starter predicts it with {found:.2f} bits/byte; a new model is expected "
+        say_choice("--from", NAME if better else NONE, f"{reason}to reach {new:.2f} in {budget}")
+        self.start = start if better else None
+        return start.tokenizer if better else None
+
+
+def sample(scan: Scan) -> list[str]:
+    """Stretches from all over a corpus, at most PARTS of PART characters."""
+    every = max(1, scan.files_read // PARTS)
+    each = LARGEST * every // max(1, scan.files_read)
+    text = ""
+    for n, source, record in scan.files():
+        if n % every == 0 and record.bytes:
+            text += "".join(_beginning(source, scan.options, each)) + "\n"
+    apart = max(PART, len(text) // PARTS)
+    return [text[at : at + PART] for at in range(0, len(text), apart)]
+
+
+def _beginning(source: sources.Source, options: Options, characters: int) -> Iterator[str]:
+    """Of a file, piece by piece, about so many characters."""
+    with suppress(UnreadableText):
+        for document in sources.documents(source, options):
+            for piece in document.pieces:
+                yield piece[:characters]
+                if (characters := characters - len(piece)) <= 0:
+                    return
+
+
+def bits_per_byte(start: Start, parts: list[str]) -> float:
+    """How well a model predicts stretches of a text, each after its own first tokens alone."""
+    lengths = torch.from_numpy(start.tokenizer.byte_lengths())
+    nats = n_bytes = 0.0
+    for part in parts[:: max(1, len(parts) // SCORED)][:SCORED]:
+        ids = torch.tensor(start.tokenizer.encode(part[:CHARACTERS]).tolist())
+        tokens = torch.cat([torch.tensor([start.tokenizer.end]), ids])[None]
+        skipped = min(UNSCORED, len(ids) // 4)
+        nats += float(start.model.score_forward(tokens[:, :-1], tokens[:, 1:])[0, skipped:].sum())
+        n_bytes += float(lengths[ids[skipped:]].sum())
+    return nats / math.log(2) / max(1.0, n_bytes)
+
+
+def packed(text: str) -> float:
+    """Bits/byte of a text in bz2."""
+    plain = text.encode("utf-8", "replace")
+    return 8 * len(bz2.compress(plain)) / max(1, len(plain))
+
+
+def expected(entropy: float, n_bytes: int, minutes: float) -> float:
+    """Bits/byte that a new model reaches on what is held out of a text of n_bytes that bz2 packs to `entropy`
+    bits/byte, after so many minutes of the machine that was measured."""
+    time, size = math.log(max(minutes, LEAST_MINUTES)), math.log(max(n_bytes, 1) / 1e6)
+    return entropy * math.exp(BASE + BY_MINUTES * time + BY_SIZE * size)
