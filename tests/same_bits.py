@@ -17,7 +17,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,9 +98,10 @@ class Tree:
             raise SystemExit(2)
         return done.stdout
 
-    def call(self, command: str, *arguments: str) -> str:
+    def call(self, command: str, *arguments: str, only_where_known: Sequence[str] = ()) -> str:
         """A command with its options by the names they have here."""
         known = set(re.findall(r"--[a-z][\w-]*", self.run(*command.split(), "--help")))
+        arguments = (*arguments, *(a for a in only_where_known if a.partition("=")[0] in known))
         return self.run(*command.split(), *(renamed(a, known, OPTIONS) if a[:2] == "--" else a for a in arguments))
 
     def job(self, settings: list[str]) -> dict[str, Any]:
@@ -110,8 +111,9 @@ class Tree:
         here = ("--run", str(run), "--device", "cpu")
         sets = [argument for new in named for argument in ("--set", new)]
         self.call("train", "python-reference", "--steps", "20", "--seed", "3", *here, *sets)
-        draw = ("--prompt", "The with", "--max-tokens", "200", "--samples", "1", "--seed", "5")
-        drawn = self.call("generate", *draw, *here)
+        draw = ("--prompt", "The with", "--max-tokens", "200", "--samples", "1", "--seed", "5", "--temperature", "0.8")
+        plain = ("--as-typed", "--dry-multiplier=0")  # of revisions that have these: what the others do
+        drawn = self.call("generate", *draw, *here, only_where_known=plain)
         figures = json.loads(self.call("evaluate perplexity", "text.txt", "--json", *here))
         found = {f"tensor {mapped(name, TENSORS)}": digest for name, digest in digests(run / "model.safetensors")}
         found |= {f"figure {mapped(name, FIGURES)}": value for name, value in numbers(figures)}

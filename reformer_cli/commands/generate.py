@@ -41,6 +41,18 @@ SessionOption = Annotated[
         metavar="FILE", help="Keep what is needed to go on in FILE; where it exists, go on from it as if never stopped."
     ),
 ]
+EchoOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--echo/--no-echo", help="Write the prompt before what follows it; if not said, only that of --prompt."
+    ),
+]
+AsTypedOption = Annotated[
+    bool,
+    typer.Option(
+        "--as-typed", help="Leave the prompt's quotation marks and line ends, and the tokens of its last word, alone."
+    ),
+]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="One JSON object a line and sample: text, tokens, log-probabilities, timing.")
 ]
@@ -56,6 +68,8 @@ def generate(
     prompt_file: Annotated[
         str | None, typer.Option(metavar="FILE", help="Read the prompt from a file of any known format.")
     ] = None,
+    echo: EchoOption = None,
+    as_typed: AsTypedOption = False,
     config: SamplingConfig = SamplingConfig(),  # noqa: B008  (frozen)
     logit_bias: LogitBiasOption = None,
     stop: StopOption = None,
@@ -89,8 +103,9 @@ def generate(
     from reformer_cli.workflows import generate as workflow
 
     biases, text = _biases(logit_bias or []), _prompt(prompt_, prompt, prompt_file, opened.config.data.unwrap == "join")
-    request = workflow.Request(text, stop or (), biases, session, far_buckets, output, overwrite)
-    with Writer(output, json, text, config.num_samples, go_on=session is not None) as writer:
+    request = workflow.Request(text, stop or (), biases, session, far_buckets, output, overwrite, as_typed)
+    shown = echo if echo is not None else prompt is not None
+    with Writer(output, json, config.num_samples, shown, go_on=session is not None) as writer:
         workflow.generate(opened, config, request, writer, device)
 
 

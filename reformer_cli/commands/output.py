@@ -23,11 +23,13 @@ if TYPE_CHECKING:
 class Writer:
     """Writes one sample as it is made, several one after the other when they are done, or JSON lines.
 
-    go_on: whether the text may be gone on with in the same file: then no line end is added to it.
+    echo: whether a prompt is written before what follows it. go_on: whether the text may be gone on with in the same
+    file: then no line end is added to it.
     """
 
-    def __init__(self, output: Path | None, as_json: bool, prompt: str, samples: int, go_on: bool) -> None:
-        self.output, self.as_json, self.prompt, self.go_on = output, as_json, prompt, go_on
+    def __init__(self, output: Path | None, as_json: bool, samples: int, echo: bool, go_on: bool) -> None:
+        self.output, self.as_json, self.echo, self.go_on = output, as_json, echo, go_on
+        self.prompt = ""
         self.single = samples == 1 and not as_json
         self.out: TextIO = sys.stdout
 
@@ -40,14 +42,15 @@ class Writer:
         if self.out is not sys.stdout:
             self.out.close()
 
-    def begin(self, append: bool) -> None:
+    def begin(self, append: bool, prompt: str) -> None:
         """Open the file: nothing of an older one is lost before all that can be refused was. The prompt comes first."""
         if self.output is not None:
             try:
                 self.out = open(self.output, "a" if append else "w", encoding="utf-8")  # noqa: SIM115  (see __exit__)
             except OSError as error:
                 raise UserError(f"cannot write {self.output}: {error.strerror}") from None
-        if self.single:
+        self.prompt = prompt
+        if self.single and self.echo:
             self._put(self.prompt)
 
     @contextlib.contextmanager
@@ -81,7 +84,7 @@ class Writer:
             if self.as_json:
                 self._put(json.dumps(self._described(number, one, seconds), ensure_ascii=False) + "\n")
             elif not self.single:
-                self._put(f"=== {number} ===\n{self.prompt}{one.text}\n")
+                self._put(f"=== {number} ===\n{self.prompt if self.echo else ''}{one.text}\n")
         say(f"{new:,} tokens, {new / max(seconds, 1e-9):,.0f} tokens/s")
 
     def _described(self, number: int, one: Sample, seconds: float) -> dict[str, Any]:

@@ -36,7 +36,7 @@ class SamplingConfig:
         default="plain", description="Begin with the numbers of a named way to draw; options given here go before it."
     )
     temperature: float = Field(
-        default=0.8,
+        default=0.9,
         ge=0,
         le=100,
         description="Below 1: more predictable, above 1: more surprising; 0: always the likeliest (greedy).",
@@ -100,11 +100,11 @@ class SamplingConfig:
     )
     repetition_window: int = Field(default=256, ge=1, le=2**20, description="How many tokens back these three look.")
     dry_multiplier: float = Field(
-        default=0.0, ge=0, le=100, description="Make it unlikely that a stretch of text comes again (DRY); 0: off."
+        default=0.8, ge=0, le=100, description="Make it unlikely that a stretch of text comes again (DRY); 0: off."
     )
     dry_base: float = Field(default=1.75, ge=1, le=8, description="How much more so with each token of the stretch.")
     dry_allowed_length: int = Field(
-        default=2, ge=1, le=50, description="Tokens of a stretch that may come again at no cost."
+        default=4, ge=1, le=50, description="Tokens of a stretch that may come again at no cost."
     )
     dry_breakers: str = Field(
         default='\\n:"*', description="Characters across which no stretch goes; \\n: the end of a line."
@@ -180,4 +180,4 @@ class SamplingConfig:
         ]
 
 
-_DEFAULTS = {"top_p": 0.95}  # on unless it is left out on purpose
+_DEFAULTS = {"top_p": 0.95, "dry_multiplier": 0.8}  # on unless it is left out on purpose

@@ -10,6 +10,7 @@ from reformer import ReformerLM
 
 from reformer_cli.sampling.config import SamplingConfig
 from reformer_cli.sampling.history import TextBias
+from reformer_cli.sampling.prompt import prepared
 from reformer_cli.sampling.sampler import Sampler
 from reformer_cli.sampling.text_stream import TextStream
 from reformer_cli.tokenizers.base import REMEMBERED, Prompt, Tokenizer
@@ -33,9 +34,9 @@ class Sample:
         """All of it that may be shown."""
         return "".join(self.parts)
 
-    def follow(self, prompt: Prompt, text: str, tokens: Sequence[int]) -> None:
+    def follow(self, prompt: Prompt, tokens: Sequence[int]) -> None:
         """Begin after these tokens, which write all of a prompt's text or leave its end to what is drawn."""
-        written, end = "".join(map(self.stream.decoder.push, tokens[-REMEMBERED:])), text[-REMEMBERED // 10 :]
+        written, end = "".join(map(self.stream.decoder.push, tokens[-REMEMBERED:])), prompt.text[-REMEMBERED // 10 :]
         left = (n for n in range(len(end) + 1) if written.endswith(end[: len(end) - n]))
         self.stream.skip(next(left, 0) if prompt.spelt else 0)
         self.start = len(tokens)
@@ -84,25 +85,25 @@ def stream_samples(texts: Sampler, made: Sequence[Sample]) -> Iterator[list[str]
 
 def begin(
     model: ReformerLM, tokenizer: Tokenizer, prompt: str, config: SamplingConfig, stop: Sequence[str] = (),
-    bias: Sequence[tuple[str, float]] = (),
+    bias: Sequence[tuple[str, float]] = (), as_typed: bool = False,
 ) -> tuple[Sampler, list[Sample]]:  # fmt: skip
     """config.num_samples samples that have read a prompt. stop: texts to stop before; bias: pairs of a text and what is
-    added to the logits of tokens that complete it. Raises ValueError for beams."""
+    added to the logits of tokens that complete it; as_typed: see `prepared`. Raises ValueError for beams."""
     if config.num_beams != 1:
         raise ValueError("beams are searched by reformer_cli.sampling.beam_search")
     sampler = Sampler(model, config, tokenizer.end, TextBias(bias, tokenizer) if bias else None, tokenizer)
-    known = tokenizer.prompt(prompt)
+    _, known = prepared(tokenizer, prompt, as_typed=as_typed)
     sampler.read([tokenizer.end, *known.ids], spelt=known.spelt)
     samples = new_samples(tokenizer, stop, config.num_samples)
     for one, history, generator in zip(samples, sampler.histories, sampler.generators, strict=True):
-        one.follow(known, prompt, history.tokens)
+        one.follow(known, history.tokens)
         one.seed = generator.initial_seed()
     return sampler, samples
 
 
 def generate(
     model: ReformerLM, tokenizer: Tokenizer, prompt: str = "", *, stop: Sequence[str] = (),
-    bias: Sequence[tuple[str, float]] = (), **settings: Any,
+    bias: Sequence[tuple[str, float]] = (), as_typed: bool = False, **settings: Any,
 ) -> Iterator[str]:  # fmt: skip
     """Pieces of a continuation of `prompt`, as soon as each is certain; stop, bias: see `begin`.
 
@@ -112,7 +113,7 @@ def generate(
     config = SamplingConfig(**settings)
     if config.num_samples != 1:
         raise ValueError("a stream is of one text")
-    sampler, (one,) = begin(model, tokenizer, prompt, config, stop, bias)
+    sampler, (one,) = begin(model, tokenizer, prompt, config, stop, bias, as_typed)
     for (piece,) in stream_samples(sampler, [one]):
         if piece:
             yield piece

@@ -37,8 +37,14 @@ class Prompt(NamedTuple):
     goes on: "She opened the doo" ends in tokens that no text has before "r" (token healing, Lundberg, 2023). spelt
     empty: ids are all of it."""
 
+    text: str
     ids: list[int]
     spelt: list[Spelling] = []  # noqa: RUF012  (never changed)
+
+    @property
+    def whole(self) -> list[int]:
+        """Its ids if nothing followed."""
+        return [*self.ids, *next((way.tokens for way in self.spelt if not way.after), [])]
 
 
 class Tokenizer(Protocol):
@@ -122,7 +128,7 @@ class StatelessTokenizer(ABC):
 
     def prompt(self, text: str, first: bool = True) -> Prompt:
         """As `Tokenizer.prompt`: what comes before or after a text changes none of its tokens."""
-        return Prompt(self.encode(text).tolist())
+        return Prompt(text, self.encode(text).tolist())
 
 
 class ByteTokenizer(StatelessTokenizer):

@@ -118,7 +118,7 @@ class SubwordTokenizer:
     def prompt(self, text: str, first: bool = True) -> Prompt:
         chunks = CHUNKS.findall(text[-LONGEST:])
         if not chunks:
-            return Prompt(self.encode(text).tolist())
+            return Prompt(text, self.encode(text).tolist())
         # A first word is like others, not like a word's end: it has the space that the end of a line takes back.
         sign = "\n" if first and "\n" in self._glued and text[:1].isalpha() else ""
         tail = chunks[-1] if len(chunks[-1]) <= MEMORABLE else ""
@@ -126,7 +126,7 @@ class SubwordTokenizer:
         ids = ids[1:] if sign and len(tail) < len(text) else [] if sign else ids
         if not tail:
             ids, tail = self._without_end(ids)
-        return Prompt(ids, self._spellings(tail, sign if not ids else ""))
+        return Prompt(text, ids, self._spellings(tail, sign if not ids else ""))
 
     def _without_end(self, ids: list[int]) -> tuple[list[int], str]:
         """All but the last few characters, which begin at a token: of a script without spaces."""

@@ -20,6 +20,7 @@ from reformer_cli.sampling.config import SamplingConfig
 from reformer_cli.sampling.generate import Sample, new_samples, stream_samples
 from reformer_cli.sampling.history import TextBias
 from reformer_cli.sampling.presets import PRESETS
+from reformer_cli.sampling.prompt import prepared
 from reformer_cli.sampling.sampler import Sampler, fresh_seed
 from reformer_cli.sampling.session import load, save
 from reformer_cli.tokenizers.base import Prompt, Tokenizer, is_foreign
@@ -36,8 +37,8 @@ LONG = 4096  # tokens of a prompt from which its reading is shown
 class Sink(Protocol):
     """Where text goes."""
 
-    def begin(self, append: bool) -> None:
-        """Text comes now, before or after what is there."""
+    def begin(self, append: bool, prompt: str) -> None:
+        """Text comes now, before or after what is there; the prompt, as the model was shown it, comes first."""
 
     def writing(
         self, tokens: int, wait: bool = False
@@ -73,6 +74,7 @@ class Request:
     far_buckets: int | None = None
     output: Path | None = None
     overwrite: bool = False
+    as_typed: bool = False
 
     @property
     def goes_on(self) -> bool:
@@ -98,7 +100,8 @@ def generate(run: Run, config: SamplingConfig, request: Request, sink: Sink, dev
     asked to stop, after what there is has been written and kept."""
     request.check(config)
     model_config, tokenizer = run.config.model, run.tokenizer()
-    prompt = tokenizer.prompt(request.prompt, first=not request.goes_on)
+    text, prompt = prepared(tokenizer, request.prompt, first=not request.goes_on, as_typed=request.as_typed)
+    request = dataclasses.replace(request, prompt=text)
     if is_foreign(tokenizer, request.prompt):
         say("note: the model's vocabulary does not know the script of the prompt, and spells its characters out")
     length = 1 + len(tokenizer.encode(request.prompt))
@@ -189,19 +192,19 @@ def _started(sampler: Sampler, tokenizer: Tokenizer, prompt: Prompt, request: Re
         whole = tokenizer.decode(np.array(sampler.histories[0].tokens, np.int32)) if request.prompt else ""
         if request.prompt and whole.lstrip().startswith(request.prompt.lstrip()):
             say("note: the session began with this prompt, and goes on from where it stands")
-            request, prompt = dataclasses.replace(request, prompt=""), Prompt([])
+            request, prompt = dataclasses.replace(request, prompt=""), Prompt("", [])
         if request.prompt:
             samples = new_samples(tokenizer, request.stop, n)
         elif all(one.finish_reason == "end" for one in samples):
             raise UserError(f"the text in {request.session} has ended", "give a --prompt that another begins with")
     new = prompt.ids if goes_on else [sampler.end, *prompt.ids]
     check_room(sampler.model.config, len(sampler.histories[0].tokens) + len(new), sampler.config.max_tokens)
-    sink.begin(goes_on)
+    sink.begin(goes_on, request.prompt)
     if new or prompt.spelt:
         with reading(len(new)) as advance:
             sampler.read(new, advance, prompt.spelt)
         for one, history in zip(samples, sampler.histories, strict=True):
-            one.follow(prompt, request.prompt, history.tokens)
+            one.follow(prompt, history.tokens)
     return samples
 
 
@@ -212,14 +215,14 @@ def _search(
     """Look for the likeliest texts."""
     samples, began = new_samples(tokenizer, request.stop, config.num_samples), time.monotonic()
     known = [tokenizer.end, *prompt.ids]
-    sink.begin(False)
+    sink.begin(False, request.prompt)
     with reading(len(known)) as on_read, sink.writing(config.max_tokens, wait=True) as (on_token, _):
         found = search(
             model, known, config, end=tokenizer.end, bias=bias, tokenizer=tokenizer, spelt=prompt.spelt,
             on_read=on_read, on_token=on_token,
         )  # fmt: skip
     for one, best in zip(samples, found, strict=False):
-        one.follow(prompt, request.prompt, [*known, *best.spelt])
+        one.follow(prompt, [*known, *best.spelt])
         for token, logprob in zip(best.tokens, best.logprobs, strict=True):
             one.push(token, logprob, tokenizer.end)
     samples = samples[: len(found)]

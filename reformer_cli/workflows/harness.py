@@ -97,6 +97,8 @@ class ReformerHarness(LM):  # type: ignore[misc]  # the harness has no annotatio
             temperature=float(settings.get("temperature", 1.0)) if sampled else 0.0,
             top_p=float(settings.get("top_p", 1.0)),
             top_k=int(settings.get("top_k", 0)),
+            dry_multiplier=0.0,
             seed=int(settings.get("seed", 0)),
+            as_typed=True,
         )
         return "".join(made)

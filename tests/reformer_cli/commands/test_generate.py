@@ -56,7 +56,7 @@ def test_a_prompt_in_any_format(reformer: Program, run: Path, tmp_path: Path) ->
     (tmp_path / "p.txt").write_bytes("Rain fell\r\n".encode("utf-16"))
     (tmp_path / "p.jsonl").write_text('{"text": "Rain"}\n{"text": "fell"}\n', "utf-8")
     for name, wanted in (("p.html", "Rain fell\n"), ("p.txt", "Rain fell\n"), ("p.jsonl", "Rain\n\nfell\n")):
-        found = reformer("generate", "--run", run, "--prompt-file", name, "--max-tokens", 1).out
+        found = reformer("generate", "--run", run, "--prompt-file", name, "--echo", "--max-tokens", 1).out
         assert found.startswith(wanted)
 
 
