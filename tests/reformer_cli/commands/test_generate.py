@@ -28,13 +28,14 @@ def test_prompt_from_file_and_standard_input(
     reformer: Program, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "p.txt").write_text("Rain fell", "utf-8")
-    wanted = reformer("generate", "--run", run, "--prompt", "Rain fell", "--max-tokens", 9, "--temperature", 0).out
-    assert (
-        reformer("generate", "--run", run, "--prompt-file", "p.txt", "--max-tokens", 9, "--temperature", 0).out
-        == wanted
-    )
+    greedy = ("generate", "--run", run, "--max-tokens", 9, "--temperature", 0)
+    whole = reformer(*greedy, "--prompt", "Rain fell").out
+    wanted = reformer(*greedy, "--prompt", "Rain fell", "--no-echo").out
+    assert whole == "Rain fell" + wanted
+    assert reformer(*greedy, "--prompt-file", "p.txt").out == wanted  # a chapter was printed again
+    assert reformer(*greedy, "--prompt-file", "p.txt", "--echo").out == whole
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"Rain fell")))
-    assert reformer("generate", "--run", run, "-", "--max-tokens", 9, "--temperature", 0).out == wanted
+    assert reformer(*greedy, "-").out == wanted
 
 
 def test_a_session_that_is_given_its_prompt_again(reformer: Program, run: Path) -> None:

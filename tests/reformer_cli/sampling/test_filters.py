@@ -104,7 +104,7 @@ def test_a_named_order_is_taken() -> None:
     [
         ({"samplers": "top_k;dyr"}, "dyr is not known"),
         ({"samplers": "top_k;top_k"}, "named twice"),
-        ({"samplers": "top_p", "dry_multiplier": 0.8}, "dry_multiplier 0.8 does nothing"),
+        ({"samplers": "top_p", "dry_multiplier": 0.9}, "dry_multiplier 0.9 does nothing"),
         ({"mirostat": 2, "top_k": 5}, "mirostat decides"),
     ],
 )
@@ -115,8 +115,8 @@ def test_what_would_do_nothing_is_refused(settings: dict[str, Any], words: str) 
 
 def test_options_go_before_a_presets_numbers() -> None:
     careful, own = SamplingConfig(preset="careful"), SamplingConfig(preset="careful", temperature=1.5)
-    assert careful.temperature == 0.6
-    assert (own.temperature, own.min_p) == (1.5, careful.min_p)
+    assert careful.temperature == 0.7
+    assert (own.temperature, own.top_p) == (1.5, careful.top_p)
 
 
 def test_a_text_is_the_same_in_a_batch_and_alone() -> None:
