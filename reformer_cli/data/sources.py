@@ -149,7 +149,7 @@ def _walk(folder: str, skipped: Callable[[str, str], None], images: bool) -> Ite
         name, path, is_folder = next(waiting[-1], ("", "", False))
         if not name:
             waiting.pop()
-        elif name.startswith("."):
+        elif name.startswith((".", "~$")):  # the latter: of a document that is open in Word
             skipped(path, "hidden")
         elif is_folder:
             waiting.append(_listed(path))
@@ -178,7 +178,11 @@ def _why(name: str, path: str) -> str:
         return "no regular file"
     ending = os.path.splitext(name)[1]
     what = INSTEAD.get(ending.lower())
-    return (f"ending {ending}: {what}" if what else f"ending {ending}") if ending else "no ending"
+    return (
+        (f"ending {ending}: {what}" if what else f"ending {ending}")
+        if ending
+        else "no ending: read where they are named"
+    )
 
 
 @contextmanager

@@ -34,7 +34,7 @@ class CorpusReport:
     def rows(self) -> list[tuple[str, str, str]]:
         """(name, figure, note) of all that is there, for people."""
         about = self.about
-        formats = ", ".join(f"{n:,} {ending}" for ending, n in about["formats"].items())
+        formats = ", ".join(f"{n:,} {ending or 'unknown'}" for ending, n in about["formats"].items())
         rows = [("files", f"{about['files']:,}", formats)]
         if self.images:
             rows.append(("images", f"{about['documents']:,}", f"{about['longest_document']:,} bytes each"))

@@ -81,7 +81,7 @@ def _member(file: OpenFile, path: str, opened: Callable[[], Any], registry: Regi
     """The documents of a member; of one that cannot be read, a document that says why."""
     name, parts = f"{file.name}: {path}", [part for part in path.split("/") if part not in (".", "..")]
     if (kind := registry.kind_of("".join(parts[-1:]))) is None or any(
-        part.startswith((".", "__MACOSX")) for part in parts
+        part.startswith((".", "__MACOSX", "~$")) for part in parts
     ):
         file.replaced.skip(name, "in archives, of other kinds or hidden")
         return

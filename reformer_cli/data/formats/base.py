@@ -14,6 +14,7 @@ from reformer_cli.utils.format import as_size
 WHICH = "say which: --set data.text_field=NAME"
 AGAIN = "download it again"
 SURROGATE = re.compile("[\ud800-\udfff]")
+SOFT_HYPHEN = "\xad"
 LARGEST = 2**26  # bytes of a file that its reader needs as a whole
 
 
@@ -60,7 +61,9 @@ def whole_text(file: OpenFile) -> str:
 
 
 def single_spaced(text: str) -> str:
-    """With one space for all white space of ASCII that stands together: what markup does not tell from one."""
+    """With one space for all white space of ASCII that stands together, which markup does not tell from one, and
+    without the hyphens that show only where a line is broken."""
+    text = text.replace(SOFT_HYPHEN, "")
     for sign in "\n\t\r\f":
         if sign in text:
             text = text.replace(sign, " ")

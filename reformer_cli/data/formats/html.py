@@ -16,7 +16,20 @@ from reformer_cli.utils.extras import missing_package
 
 LARGEST = 2**26  # bytes of one page; its tree takes some ten times as much memory
 HARDEST = 2e10  # tags x nesting of a page: the parser's time grows with it
-SILENT = {"script", "style", "head", "template", "noscript", "svg", "math", "iframe", "object", "select", "button"}
+SILENT = {
+    "script",
+    "style",
+    "head",
+    "template",
+    "noscript",
+    "svg",
+    "math",
+    "iframe",
+    "object",
+    "select",
+    "button",
+    "nav",
+}
 PARAGRAPHS = {
     "p", "h1", "h2", "h3", "h4", "h5", "h6", "blockquote", "pre", "table", "ul", "ol", "dl", "section", "article", "hr",
     "figure", "main", "header", "footer", "aside", "nav", "form", "address", "fieldset", "body",
@@ -35,6 +48,7 @@ XML = re.compile(  # comments, CDATA, tags that close themselves; no two of them
 )
 READINGS = {"rt", "rp", "rtc"}  # of ruby: how the words beside them are spoken
 # Values of epub:type or role of what is no text.
+NOTES, LONGEST_REFERENCE = {"noteref", "doc-noteref"}, 5  # characters, as in [123]
 LISTS = {"toc", "landmarks", "page-list", "doc-toc", "doc-pagelist", "lot", "loi"}
 TEXT_NODE = "-text"
 
@@ -107,7 +121,7 @@ class _Silence:
 
     def __init__(self, text: str, file: OpenFile) -> None:
         self.tags = SILENT if file.options.ruby == "keep" else SILENT | READINGS
-        self.asked = {"nav", "div", "section"} if "pg-" in text or "pgheader" in text else {"nav"}
+        self.asked = {"a", "sup", "section"} | ({"div"} if "pg-" in text or "pgheader" in text else set())
         self.file = file
 
     def holds(self, tag: str, node: Any) -> bool:
@@ -115,12 +129,24 @@ class _Silence:
         if tag in self.tags or tag not in self.asked:
             return tag in self.tags
         found = node.attributes
-        if LISTS & {*(found.get("epub:type") or "").split(), *(found.get("role") or "").split()}:
+        kinds = {*(found.get("epub:type") or "").split(), *(found.get("role") or "").split()}
+        if tag in ("a", "sup"):
+            return bool(NOTES & kinds) or _refers_to_a_note(tag, node)
+        if LISTS & kinds:
             return True
         if (found.get("id") or "") in ("pg-header", "pg-footer") or "pg-boilerplate" in (found.get("class") or ""):
             self.file.replaced.count_cut(len(node.text(deep=True)))
             return True
         return False
+
+
+def _refers_to_a_note(tag: str, node: Any) -> bool:
+    """Whether a link, or what is raised, is both: a number behind a word, which would become part of it."""
+    other, inner = "sup" if tag == "a" else "a", node.first_child
+    if inner is None or inner.tag != other or inner.next is not None:
+        return False
+    link = node if tag == "a" else inner
+    return "#" in (link.attributes.get("href") or "") and len(node.text(deep=True).strip()) <= LONGEST_REFERENCE
 
 
 def _flow(root: Any, silence: _Silence) -> Iterator[str]:

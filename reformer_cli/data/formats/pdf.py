@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from reformer_cli.data.formats.base import Document, book, not_whole
+from reformer_cli.data.formats.base import SOFT_HYPHEN, Document, book, not_whole
 from reformer_cli.data.text_decoding import OpenFile, UnreadableText
 from reformer_cli.utils.extras import missing_package
 
@@ -50,4 +50,5 @@ def _page(pdf: object, n: int) -> str:
     finally:
         text.close()
         page.close()
-    return found.replace("\r\n", "\n").replace(SPLIT_WORD, "").replace("\0", "")
+    found = found.replace("\r\n", "\n").replace(f"{SOFT_HYPHEN}\n", "")
+    return found.replace(SPLIT_WORD, "").replace(SOFT_HYPHEN, "").replace("\0", "")

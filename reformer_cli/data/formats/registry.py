@@ -17,7 +17,7 @@ from contextlib import ExitStack
 from typing import Any, BinaryIO
 
 from reformer_cli.data.formats import archives
-from reformer_cli.data.formats.base import Document, Reader
+from reformer_cli.data.formats.base import Document, NoText, Reader
 from reformer_cli.data.formats.chat import read_json
 from reformer_cli.data.formats.epub import read_epub
 from reformer_cli.data.formats.html import read_html
@@ -43,7 +43,8 @@ UNPACK = "unpack it, and name what was in it"
 IMAGES: dict[str, Reader] = {".png": read_image, ".jpg": read_image, ".jpeg": read_image, ".webp": read_image}
 READERS: dict[str, Reader] = {
     "": read_unknown,  # a file that was named outright, or standard input
-    ".txt": read_text, ".text": read_text, ".md": read_text, ".markdown": read_text,
+    ".txt": read_text, ".text": read_text, ".md": read_text, ".markdown": read_text, ".rst": read_text,
+    ".org": read_text, ".adoc": read_text, ".fountain": read_text,
     ".html": read_html, ".htm": read_html, ".xhtml": read_html,
     ".epub": read_epub, ".docx": read_docx, ".odt": read_odt, ".rtf": read_rtf, ".pdf": read_pdf, ".tex": read_tex,
     ".srt": read_subtitles, ".vtt": read_subtitles,
@@ -58,7 +59,10 @@ MAGIC = {b"%PDF-": ".pdf", b"{\\rtf": ".rtf", b"PAR1": ".parquet", b"PK\x03\x04"
 PACKED = {b"\x1f\x8b\x08": ".gz", b"\x28\xb5\x2f\xfd": ".zst"}
 REFUSED = {  # place in the file, what is there: what it is, and what to do
     (60, b"BOOKMOBI"): ("a Kindle book", CALIBRE),
-    (0, b"\xd0\xcf\x11\xe0"): ("a Word or other Office file of the old kind, or encrypted", "save it as .docx"),
+    (0, b"\xd0\xcf\x11\xe0"): (
+        "a Word or other Office file of the old kind, or encrypted",
+        "save it as .docx without a password",
+    ),
     (0, b"Rar!"): ("a RAR archive", UNPACK),
     (0, b"7z\xbc\xaf"): ("a 7-Zip archive", UNPACK),
     (0, b"\x89PNG"): ("an image", "for images, see --set data.image_size"),
@@ -66,7 +70,10 @@ REFUSED = {  # place in the file, what is there: what it is, and what to do
     (0, b"SQLite format 3"): ("a database", "export its texts as .csv or .jsonl"),
 }
 INSTEAD = {  # what to do with files that are not read
-    **dict.fromkeys((".mobi", ".azw3", ".azw", ".prc"), CALIBRE), ".doc": "save it as .docx",
+    **dict.fromkeys((".mobi", ".azw3", ".azw", ".prc"), CALIBRE),
+    **{ending: CALIBRE.replace(".mobi", ending) for ending in (".fb2", ".lit", ".lrf", ".pdb")},
+    **dict.fromkeys((".doc", ".wpd", ".wps", ".sxw"), "save it as .docx"), ".pages": "export it as .docx",
+    ".gdoc": "it is a link: download it as .docx",
     **dict.fromkeys((".rar", ".7z", ".bz2", ".xz"), UNPACK),
 }  # fmt: skip
 
@@ -108,6 +115,8 @@ def _documents(file: OpenFile, ending: str, packed: str, budget: Budget, depth: 
         if packed:
             file = dataclasses.replace(file, stream=_buffered(Unpacked(file.stream, packed, file.name, budget)))
         head = _head(file.stream)
+        if not head and ending in SEEKING | {".rtf"}:
+            raise UnreadableText(f"{file.name} is empty: 0 bytes", "get it again; is it still being synchronised?")
         for (place, sign), (what, hint) in REFUSED.items():
             if head.startswith(sign, place):
                 raise UnreadableText(f"{file.name} is {what}", hint)
@@ -119,14 +128,20 @@ def _documents(file: OpenFile, ending: str, packed: str, budget: Budget, depth: 
             kept.seek(0)
             file = dataclasses.replace(file, stream=kept)
         if kind == ".zip":
-            found = _kind_of_zip(file.stream)
-            kind = ending if found == ".zip" and ending in SEEKING else found
+            inside = _kind_of_zip(file.stream)
+            kind = ending if inside == ".zip" and ending in SEEKING else inside
         file.replaced.formats[(kind or ".txt") + packed] += 1
         if kind not in ARCHIVES:
             yield from READERS[kind](file)
         elif depth < DEEPEST:
             nested = archives.Registry(budget, format_of, lambda file, kind: _documents(file, *kind, budget, depth + 1))
-            yield from ARCHIVES[kind](file, nested)
+            found = False
+            for document in ARCHIVES[kind](file, nested):
+                yield document
+                found = True
+            if not found:
+                hint = INSTEAD.get(_cut(file.name.lower())[1], UNPACK)
+                raise NoText(f"{file.name} holds no file of a known format", hint, "archives without texts")
         else:
             raise UnreadableText(f"{file.name} is an archive in {depth} others", UNPACK)
 

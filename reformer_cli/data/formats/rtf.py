@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from reformer_cli.data.formats.base import SURROGATE, Document, book, not_whole, whole
+from reformer_cli.data.formats.base import SOFT_HYPHEN, SURROGATE, Document, book, not_whole, whole
 from reformer_cli.data.text_decoding import OpenFile, UnreadableText
 from reformer_cli.utils.extras import missing_package
 
@@ -26,4 +26,4 @@ def _text(file: OpenFile) -> Iterator[str]:
         found = rtf_to_text(data.decode("latin-1"), errors="replace")
     except Exception as error:  # of many kinds, where the codes are not what it expects
         raise not_whole(file, "RTF document", error) from None
-    yield SURROGATE.sub("\ufffd", found).replace("\0", "")
+    yield SURROGATE.sub("\ufffd", found).replace("\0", "").replace(SOFT_HYPHEN, "")

@@ -13,6 +13,7 @@ from reformer_cli.utils.extras import missing_package
 BODY = re.compile(r"\\begin\s*\{document\}(.*?)(?:\\end\s*\{document\}|\Z)", re.DOTALL)
 LINE_END = re.compile(r"(\\\\\*?(?:\[[^\]\n]{0,40}\])?)[ \t]*\n(?![ \t]*\n)")  # \\, which breaks the line by itself
 BLANK = re.compile(r"\n(?:[ \t]*\n){2,}")
+HEADINGS = {"part", "chapter", "section", "subsection", "subsubsection", "paragraph"}  # not in capitals
 SILENT = {  # \today would be another every day
     "maketitle", "today", "label", "ref", "eqref", "pageref", "cite", "citep", "citet", "tableofcontents", "index",
 }  # fmt: skip
@@ -32,6 +33,7 @@ def _text(file: OpenFile) -> Iterator[str]:
         raise missing_package("pylatexenc", file.name) from None
     known = latex2text.get_default_latex_context_db()
     macros = [latex2text.MacroTextSpec(name, discard=True) for name in SILENT]
+    macros += [latex2text.MacroTextSpec(name, _heading) for name in HEADINGS]
     macros.append(latex2text.MacroTextSpec("verb", _verbatim))
     environments = [latex2text.EnvironmentTextSpec(name, _verbatim) for name in ("verbatim", "lstlisting")]
     known.add_context_category("of a book", prepend=True, macros=macros, environments=environments)
@@ -40,6 +42,10 @@ def _text(file: OpenFile) -> Iterator[str]:
     except Exception as error:  # of many kinds, where it does not know the source's ways
         raise not_whole(file, "LaTeX source", error) from None
     yield BLANK.sub("\n\n", found.replace("\n ", "\n")).strip("\n") + "\n"
+
+
+def _heading(node: Any, l2tobj: Any) -> str:
+    return f"\n\n{l2tobj.node_arg_to_text(node, 2)}\n\n"
 
 
 def _verbatim(node: Any, l2tobj: Any = None) -> str:

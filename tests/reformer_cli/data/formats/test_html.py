@@ -78,13 +78,23 @@ def test_xhtml_is_xml(tmp_path: Path) -> None:
 def test_what_is_no_text_of_a_page(tmp_path: Path) -> None:
     page = (
         '<nav epub:type="toc"><ol><li>Chapter One</ol></nav><nav role="doc-toc">Two</nav><nav>Home</nav>'
+        '<section role="doc-toc">3</section>'
         '<div id="pg-header">licence</div><section class="pg-boilerplate pgfooter">licence</section>'
         "<p><ruby>\u6f22<rp>(</rp><rt>\u304b\u3093</rt><rp>)</rp></ruby>\u3092"
     )
     (tmp_path / "p.html").write_text(page, "utf-8")
-    assert only(tmp_path / "p.html") == "Home\n\n\u6f22\u3092\n"
+    assert only(tmp_path / "p.html") == "\u6f22\u3092\n"
     with scanned([str(tmp_path)], Options(ruby="keep"), 1, silent) as found:
-        assert found.characters == len("Home\n\n\u6f22(\u304b\u3093)\u3092\n")
+        assert found.characters == len("\u6f22(\u304b\u3093)\u3092\n")
+
+
+def test_numbers_of_notes_and_soft_hyphens_stay_out_of_words(tmp_path: Path) -> None:
+    page = (
+        "<p>Long<sup><a href='#n1'>1</a></sup> syn&shy;onyms<a href='n.html#2'><sup>[2]</sup></a> and<a epub:type="
+        "'noteref' href='#3'>3</a> x<sup>2</sup>, <a href='#4'>a link</a>, <sup><a href='#5'>raised words</a></sup>"
+    )
+    (tmp_path / "p.html").write_text(page, "utf-8")
+    assert only(tmp_path / "p.html") == "Long synonyms and x2, a link, raised words\n"
 
 
 @pytest.mark.parametrize(

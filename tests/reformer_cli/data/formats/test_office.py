@@ -24,7 +24,7 @@ def test_docx_leaves_out_what_is_no_text(tmp_path: Path) -> None:
     runs = [
         '<w:pPr><w:pStyle w:val="TOC1"/></w:pPr><w:r><w:t>One ... 3</w:t></w:r>',
         "<w:pPr><w:tabs><w:tab/></w:tabs></w:pPr><w:r><w:t>First words here.</w:t></w:r>",
-        "<w:r><w:t>a</w:t><w:tab/><w:t>b</w:t><w:br/><w:t>c</w:t><w:noBreakHyphen/><w:t>d</w:t></w:r>",
+        "<w:r><w:t>a</w:t><w:tab/><w:t>b</w:t><w:br/><w:t>\xadc</w:t><w:noBreakHyphen/><w:t>d</w:t></w:r>",
         "",
         "<w:del><w:r><w:delText>gone</w:delText></w:r></w:del><w:r><w:instrText>PAGE</w:instrText><w:t>kept</w:t></w:r>",
         "<w:moveFrom><w:r><w:t>was here</w:t></w:r></w:moveFrom>",
@@ -85,7 +85,6 @@ def test_entities_are_not_expanded(tmp_path: Path) -> None:
 def test_documents_that_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = docx(paragraphs("Some words here."))
     for data in (
-        b"",
         b"PK no zip",
         whole[: len(whole) // 2],
         zipped({"word/document.xml": "<w:p>"}),

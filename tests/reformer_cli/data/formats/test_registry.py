@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from builders.formats import samples
+from builders.formats import samples, zipped
 from builders.reading import faults, only, read, silent
 
 from reformer_cli.data.formats import packed, registry
@@ -105,7 +105,11 @@ def test_what_reads_each_file_is_counted(tmp_path: Path) -> None:
     ("data", "told"),
     [
         (b"x" * 60 + b"BOOKMOBI", "is a Kindle book; convert it with Calibre"),
-        (b"\xd0\xcf\x11\xe0", "a Word or other Office file of the old kind, or encrypted; save it as .docx"),
+        (
+            b"\xd0\xcf\x11\xe0",
+            "a Word or other Office file of the old kind, or encrypted; save it as .docx without a password",
+        ),
+        (zipped({"Index/Document.iwa": b"x"}), "book.xyz holds no file of a known format; unpack it"),
         (b"Rar!", "is a RAR archive; unpack it"),
         (b"\x89PNG\r\n", "is an image"),
         (b"words \x01\x02\x03\x04 words", "is no text: 4 of 16 characters are control characters"),
@@ -116,8 +120,26 @@ def test_what_is_not_read_is_named(tmp_path: Path, data: bytes, told: str) -> No
     assert told in faults(tmp_path / "book.xyz")[0]
 
 
+def test_a_file_that_never_came(tmp_path: Path) -> None:
+    """What a folder in the cloud shows before it is fetched was "not a whole .docx document (BadZipFile ...)"."""
+    for name in ("a.docx", "b.epub", "c.pdf", "d.rtf", "e.zip"):
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "empty.txt").write_bytes(b"")
+    found = faults(tmp_path)
+    assert len(found) == 5
+    assert all("is empty: 0 bytes; get it again" in fault for fault in found)
+
+
 def test_a_folder_says_what_to_do_with_what_it_leaves_out(tmp_path: Path) -> None:
     (tmp_path / "a.azw3").write_bytes(b"x")
+    (tmp_path / "a.pages").write_bytes(zipped({"Index/Document.iwa": b"x"}))
+    (tmp_path / "~$b.docx").write_bytes(b"\x04Anna")  # while b.docx is open in Word
+    (tmp_path / "n").write_text("Text.")
     (tmp_path / "b.txt").write_text("Text.")
     with scanned([str(tmp_path)], Options(), 1, silent) as scan:
-        assert [*scan.skipped] == ["ending .azw3: convert it with Calibre: ebook-convert BOOK.mobi BOOK.epub"]
+        assert not scan.faults
+        assert {*scan.skipped} == {
+            "ending .azw3: convert it with Calibre: ebook-convert BOOK.mobi BOOK.epub",
+            "ending .pages: export it as .docx", "hidden", "no ending: read where they are named",
+        }  # fmt: skip
+    assert "export it as .docx" in faults(tmp_path / "a.pages")[0]

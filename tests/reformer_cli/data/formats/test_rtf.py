@@ -12,7 +12,7 @@ pytest.importorskip("striprtf")
 
 def test_rtf(tmp_path: Path) -> None:
     codes = (
-        rb"{\rtf1\ansi\ansicpg1252{\fonttbl{\f0 Times;}}\f0 Hello \b bold\b0  w\'f6rld.\par Two \u1076?\u1072?\tab x}"
+        rb"{\rtf1\ansi\ansicpg1252{\fonttbl{\f0 Times;}}\f0 Hel\-lo \b bold\b0  w\'f6rld.\par Two \u1076?\u1072?\tab x}"
     )
     (tmp_path / "d.rtf").write_bytes(codes)
     assert only(tmp_path / "d.rtf") == "Hello bold wörld.\nTwo да\tx"

@@ -14,12 +14,12 @@ def test_tex(tmp_path: Path) -> None:
     """\\maketitle wrote the date of today, so that the corpus changed at midnight; verbatim text was lost."""
     (tmp_path / "d.tex").write_text(
         "\\documentclass{book}\n\\title{T}\n\\begin{document}\n\\maketitle\n"
-        "Some ``words'' --- caf\\'e, 50\\% $x^2+\\alpha$ "
+        "\\section*{A Heading}Some ``words'' --- caf\\'e, 50\\% $x^2+\\alpha$ "
         "\\cite{k}. % a comment\n\n\n\n\\begin{verse}\nline one\\\\\nline two\n\\end{verse}\n"
         "\\begin{verbatim}\n  {x} \\y\n\\end{verbatim}\n\\verb|a_b|\n\\input{/etc/passwd}\\end{document}\nno"
     )
     text = only(tmp_path / "d.tex")
-    assert text.startswith("Some “words” — café, 50% x^2+α")
+    assert text.startswith("A Heading\n\nSome “words” — café, 50% x^2+α")
     assert "line one\nline two" in text
     assert "{x} \\y" in text
     assert "a_b" in text
