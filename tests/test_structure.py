@@ -279,6 +279,7 @@ def test_core_loads_without_the_command_line() -> None:
     loaded = modules_after("from reformer import ReformerLM")
     assert "torch" in loaded
     assert not {"models", "models.reformer", "reformer_cli", "typer"} & loaded
+    assert "torch._dynamo" not in loaded  # the compiler would add a second to every command
 
 
 def test_help_and_config_do_not_import_torch() -> None:

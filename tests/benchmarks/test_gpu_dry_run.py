@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import subprocess
 import sys
 import time
 from importlib.util import find_spec
@@ -85,9 +84,11 @@ def test_what_does_not_fit_the_time_is_left_out(parts: ModuleType, capsys: pytes
     assert "left out, no time" in capsys.readouterr().out
 
 
-def test_without_a_gpu_it_says_so() -> None:
+def test_without_a_gpu_it_says_so(parts: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    import gpu
+
     if torch.cuda.is_available():
         pytest.skip("there is one")
-    done = subprocess.run([sys.executable, str(FOLDER / "gpu.py")], capture_output=True, text=True)
-    assert done.returncode == 1
-    assert done.stderr.strip() == "there is no GPU here; --dry-run goes through it on a CPU"
+    monkeypatch.setattr(sys, "argv", ["gpu.py"])
+    with pytest.raises(SystemExit, match="there is no GPU here; --dry-run goes through it on a CPU"):
+        gpu.main()
