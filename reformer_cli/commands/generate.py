@@ -23,6 +23,9 @@ LogitBiasOption = Annotated[
 StopOption = Annotated[
     list[str] | None, typer.Option(metavar="TEXT", help="Stop before this text appears; repeatable.")
 ]
+UntilOption = Annotated[
+    list[str] | None, typer.Option(metavar="TEXT", help="Stop after this text has appeared; repeatable.")
+]
 OutputOption = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Write to a file: text as it is made, or images, with a contact sheet."),
@@ -73,6 +76,7 @@ def generate(
     config: SamplingConfig = SamplingConfig(),  # noqa: B008  (frozen)
     logit_bias: LogitBiasOption = None,
     stop: StopOption = None,
+    until: UntilOption = None,
     output: OutputOption = None,
     overwrite: OverwriteOption = False,
     image: ImageOption = None,
@@ -103,7 +107,7 @@ def generate(
     from reformer_cli.workflows import generate as workflow
 
     biases, text = _biases(logit_bias or []), _prompt(prompt_, prompt, prompt_file, opened.config.data.unwrap == "join")
-    request = workflow.Request(text, stop or (), biases, session, far_buckets, output, overwrite, as_typed)
+    request = workflow.Request(text, stop or (), biases, session, far_buckets, output, overwrite, as_typed, until or ())
     shown = echo if echo is not None else prompt is not None
     with Writer(output, json, config.num_samples, shown, go_on=session is not None) as writer:
         workflow.generate(opened, config, request, writer, device)

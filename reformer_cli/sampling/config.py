@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 from pydantic.dataclasses import dataclass
 from pydantic_core import ArgsKwargs
 
+from reformer_cli.sampling.endings import PATIENCE, TOKENS_A_WORD, Unit
 from reformer_cli.sampling.presets import PRESETS
 
 # What each step of `samplers` is switched on by: the field, and its value at which the step does nothing.
@@ -32,6 +33,10 @@ class SamplingConfig:
     drawn."""
 
     max_tokens: int = Field(default=500, ge=0, description="Most tokens to make; fewer if the text ends before.")
+    max_words: int = Field(
+        default=0, ge=0, le=10_000_000, description="Stop at the end of a sentence after about so many words; 0: off."
+    )
+    stop_at: Unit | None = Field(default=None, description="Stop at the end of one of these.")
     preset: Literal["plain", "careful", "wild", "verse"] = Field(
         default="plain", description="Begin with the numbers of a named way to draw; options given here go before it."
     )
@@ -132,7 +137,14 @@ class SamplingConfig:
     @classmethod
     def _begin_with_preset(cls, given: Any) -> Any:
         named = given.kwargs or {}
-        return ArgsKwargs((), {**PRESETS.get(named.get("preset", "plain"), {}), **named})
+        begun: dict[str, Any] = dict(PRESETS.get(named.get("preset", "plain"), {}))
+        if "max_tokens" not in named:
+            words, unit = named.get("max_words", 0), named.get("stop_at")
+            if isinstance(words, int) and words > 0:
+                begun["max_tokens"] = TOKENS_A_WORD * words
+            elif unit in PATIENCE:
+                begun["max_tokens"] = PATIENCE[unit]
+        return ArgsKwargs((), {**begun, **named})
 
     @field_validator("samplers")
     @classmethod

@@ -9,6 +9,7 @@ from typing import Any
 from reformer import ReformerLM
 
 from reformer_cli.sampling.config import SamplingConfig
+from reformer_cli.sampling.endings import Endings
 from reformer_cli.sampling.history import TextBias
 from reformer_cli.sampling.prompt import prepared
 from reformer_cli.sampling.sampler import Sampler
@@ -68,9 +69,14 @@ class Sample:
         self.finish_reason = "end" if ended else None
 
 
-def new_samples(tokenizer: Tokenizer, stop: Sequence[str], n: int) -> list[Sample]:
-    """So many of which nothing is made yet."""
-    return [Sample(TextStream(tokenizer.stream(), stop)) for _ in range(n)]
+def new_samples(
+    tokenizer: Tokenizer, config: SamplingConfig, stop: Sequence[str] = (), until: Sequence[str] = ()
+) -> list[Sample]:
+    """As many as config asks for, of which nothing is made yet."""
+    return [
+        Sample(TextStream(tokenizer.stream(), stop, Endings(config.stop_at, config.max_words, until)))
+        for _ in range(config.num_samples)
+    ]
 
 
 def stream_samples(texts: Sampler, made: Sequence[Sample]) -> Iterator[list[str]]:
@@ -94,7 +100,7 @@ def begin(
     sampler = Sampler(model, config, tokenizer.end, TextBias(bias, tokenizer) if bias else None, tokenizer)
     _, known = prepared(tokenizer, prompt, as_typed=as_typed)
     sampler.read([tokenizer.end, *known.ids], spelt=known.spelt)
-    samples = new_samples(tokenizer, stop, config.num_samples)
+    samples = new_samples(tokenizer, config, stop)
     for one, history, generator in zip(samples, sampler.histories, sampler.generators, strict=True):
         one.follow(known, history.tokens)
         one.seed = generator.initial_seed()

@@ -75,6 +75,7 @@ class Request:
     output: Path | None = None
     overwrite: bool = False
     as_typed: bool = False
+    until: Sequence[str] = ()
 
     @property
     def goes_on(self) -> bool:
@@ -182,8 +183,8 @@ def _draw(
 
 def _started(sampler: Sampler, tokenizer: Tokenizer, prompt: Prompt, request: Request, sink: Sink) -> list[Sample]:
     """Samples that have read the prompt, or gone on from a session."""
-    n, goes_on = sampler.config.num_samples, request.goes_on
-    samples = new_samples(tokenizer, request.stop, n)
+    goes_on = request.goes_on
+    samples = new_samples(tokenizer, sampler.config, request.stop, request.until)
     if goes_on:
         assert request.session is not None
         written = load(request.session, sampler, samples)
@@ -194,7 +195,7 @@ def _started(sampler: Sampler, tokenizer: Tokenizer, prompt: Prompt, request: Re
             say("note: the session began with this prompt, and goes on from where it stands")
             request, prompt = dataclasses.replace(request, prompt=""), Prompt("", [])
         if request.prompt:
-            samples = new_samples(tokenizer, request.stop, n)
+            samples = new_samples(tokenizer, sampler.config, request.stop, request.until)
         elif all(one.finish_reason == "end" for one in samples):
             raise UserError(f"the text in {request.session} has ended", "give a --prompt that another begins with")
     new = prompt.ids if goes_on else [sampler.end, *prompt.ids]
@@ -213,7 +214,7 @@ def _search(
     request: Request, sink: Sink,
 ) -> list[Sample]:  # fmt: skip
     """Look for the likeliest texts."""
-    samples, began = new_samples(tokenizer, request.stop, config.num_samples), time.monotonic()
+    samples, began = new_samples(tokenizer, config, request.stop, request.until), time.monotonic()
     known = [tokenizer.end, *prompt.ids]
     sink.begin(False, request.prompt)
     with reading(len(known)) as on_read, sink.writing(config.max_tokens, wait=True) as (on_token, _):
