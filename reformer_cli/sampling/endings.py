@@ -53,7 +53,9 @@ class Endings:
             blank = self.text.rfind("\n\n")
             if blank >= len(self.text) - BACK and "\n" not in self.text[blank + 2 :].strip("\n"):
                 return len(self.text[:blank].rstrip())
-        return HELD.search(self.text, max(0, len(self.text) - BACK)).start() if self.at or self.words else len(self.text)  # type: ignore[union-attr]
+        return (
+            HELD.search(self.text, max(0, len(self.text) - BACK)).start() if self.at or self.words else len(self.text)
+        )  # type: ignore[union-attr]
 
     def _after_words(self) -> int | None:
         for match in WORD.finditer(self.text, self._counted):

@@ -126,7 +126,8 @@ class SubwordTokenizer:
         ids = ids[1:] if sign and len(tail) < len(text) else [] if sign else ids
         if not tail:
             ids, tail = self._without_end(ids)
-        return Prompt(text, ids, self._spellings(tail, sign if not ids else ""))
+        lead = " " if sign else ""
+        return Prompt(lead + text, ids, self._spellings(tail, sign if not ids else ""))
 
     def _without_end(self, ids: list[int]) -> tuple[list[int], str]:
         """All but the last few characters, which begin at a token: of a script without spaces."""
