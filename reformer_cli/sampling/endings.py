@@ -53,9 +53,10 @@ class Endings:
             blank = self.text.rfind("\n\n")
             if blank >= len(self.text) - BACK and "\n" not in self.text[blank + 2 :].strip("\n"):
                 return len(self.text[:blank].rstrip())
-        return (
-            HELD.search(self.text, max(0, len(self.text) - BACK)).start() if self.at or self.words else len(self.text)
-        )  # type: ignore[union-attr]
+        if not self.at and not self.words:
+            return len(self.text)
+        found = HELD.search(self.text, max(0, len(self.text) - BACK))
+        return found.start() if found else len(self.text)
 
     def _after_words(self) -> int | None:
         for match in WORD.finditer(self.text, self._counted):
