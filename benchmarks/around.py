@@ -41,7 +41,7 @@ def measured(case: str, background: bool) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
         driver = DRIVER.format(minutes=minutes, background=background)
-        command = [sys.executable, "-c", driver, "train", "python-reference", "--steps", str(steps)]
+        command = [sys.executable, "-c", driver, "train", "python-reference", "--from", "none", "--steps", str(steps)]
         command += ["--run", str(run), *(part for s in sets for part in ("--set", s))]
         subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
         records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]

@@ -219,6 +219,7 @@ def ours(
         run = str(keep / f"minutes-{minutes:g}-seed-{seed}") if keep else f"{folder}/run"
         given = [x for setting in settings for x in ("--set", setting)]
         train_line = [*line, "train", str(text), "--validation", str(held), "--minutes", str(minutes), "--run", run]
+        train_line += ["--from", "none"]
         subprocess.run([*train_line, "--seed", str(seed), *given], check=True, stderr=subprocess.DEVNULL)
         scored = [*line, "evaluate", "perplexity", "--run", run, str(held), "--json"]
         found = json.loads(subprocess.run(scored, check=True, capture_output=True, text=True).stdout)

@@ -75,7 +75,7 @@ def trained(corpus: Path, held: Path | None, sets: list[str], how: list[str]) ->
     with tempfile.TemporaryDirectory() as folder:
         run = f"{folder}/run"
         of = ["--validation", str(held)] if held is not None else ["--config", "tiny-images"]
-        train = [*program, "train", str(corpus), *of, "--run", run, "--seed", "0", *how, *given]
+        train = [*program, "train", str(corpus), *of, "--run", run, "--seed", "0", "--from", "none", *how, *given]
         subprocess.run(train, check=True, stderr=subprocess.DEVNULL)
         scored = [*program, "evaluate", "perplexity", "--run", run, "--json", *([str(held)] if held else [])]
         bits = json.loads(subprocess.run(scored, check=True, capture_output=True, text=True).stdout)
