@@ -11,7 +11,7 @@ from reformer_cli.commands.evaluate import perplexity
 
 app = typer.Typer(
     help="Train, sample and score long-document language models: a whole novel in one context.",
-    epilog="First steps: reformer train python-reference, then reformer generate --prompt 'The with statement'.",
+    epilog="First steps: reformer generate --prompt 'She opened the door', then reformer train novel.txt.",
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,

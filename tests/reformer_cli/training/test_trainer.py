@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from builders.models import small, tokens
+from reformer import ReformerConfig
 
 from reformer_cli.config.schema import TrainConfig
 from reformer_cli.training import mixed_precision, trainer
@@ -144,6 +145,19 @@ def test_a_slow_machine_is_given_what_it_has_time_for() -> None:
     assert (smaller["model.d_model"], smaller["model.dropout"]) == (128, 0.1)
     assert "train.weight_decay" not in smaller
     assert chosen(None)["train.weight_decay"] == 0.5
+
+
+def test_a_model_that_is_there_is_given_what_suits_its_size() -> None:
+    """The bug it guards against: continued for five minutes, a model that reads a novel four times in them was given
+    the dropout of the smaller one that would have read it ten times."""
+    there = ReformerConfig(vocab_size=4096, d_model=256, n_layers=6, n_heads=4)
+    new, begun = (
+        {c.key: c.value for c in choose(345_000, "cpu", 2**34, 5.0, None, model=model)} for model in (None, there)
+    )
+    assert (new["model.dropout"], begun["model.dropout"]) == (0.2, 0.1)
+    assert "train.max_epochs" not in begun
+    few = {c.key: c.value for c in choose(345_000, "cpu", 2**34, 1.0, None, model=there)}
+    assert few["train.learning_rate"] == begun["train.learning_rate"]  # its size's, whatever the minutes
 
 
 def test_the_speed_of_a_machine_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
