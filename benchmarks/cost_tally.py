@@ -21,6 +21,7 @@ from torch.utils._pytree import tree_leaves
 # One H200. Copy 4.19 TB/s and bfloat16 products 745 TFLOP/s were measured; kernels reach about four fifths of either.
 MEMORY, LOW, WIDE = 3.4e12, 600e12, 50e12  # bytes/s; products a second in half precision, in float32
 LEAST, HOST = 2e-6, 17e-6  # seconds: of the smallest kernel; that a host takes to start one from Python
+FREE = 80 * 2**30  # bytes of its 141 GB that activations may take
 # Attention by index is far from the speed of memory: shares of it that were measured, forward and backward.
 SHARES = (0.28, 0.18)
 
@@ -31,22 +32,22 @@ VIEWS = re.compile(
 )
 SEVERAL = {"sort": 7, "cummax": 3, "cumsum": 3, "embedding_dense_backward": 6}  # kernels of one call
 SMALL_SORT = 4096  # numbers that one kernel sorts, between two that copy and number them
+PASSES = 4  # over a large one's numbers, a byte of the key at a time
 PRODUCTS = {"mm", "addmm", "bmm", "baddbmm"}
 WAITS = {"_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero"}
 
 # Where in the source a call stands, innermost first: file and function -> the part of a step.
 PARTS = [
-    (r"lsh_hash/", "hash"), (r"key_conv\.py", "hash"), (r"windows\.py:.*sort", "sort"), (r"windows\.py", "layout"),
-    (r"bucket_attention/", "attention"), (r"head_gate\.py", "attention"), (r"attention/full\.py", "attention"),
-    (r"linear\.py:_SquaredReluMLP", "feed-forward"), (r"feed_forward\.py", "feed-forward"),
-    (r"linear\.py:.*norm", "norms and streams"), (r"linear\.py", "projections"),
-    (r"(lm_head|loss)\.py|cross_entropy/|_loss$", "head and loss"), (r"optim|clip_grad", "optimiser"),
-    (r"embedding\.py|axial|rotary", "embedding and positions"),
-    (r"attention/lsh\.py", "hash"),
+    (r"lsh_hash/|key_conv\.py|attention/lsh\.py", "hash"), (r":.*sort_lines|windows\.py:.*sort", "sort"),
+    (r"windows\.py", "layout"), (r"(bucket|fused)_attention/|head_gate\.py|attention/full\.py", "attention"),
+    (r"linear\.py:_SquaredReluMLP|feed_forward\.py|fused_mlp", "feed-forward"),
+    (r"(lm_head|loss)\.py|cross_entropy/|fused_loss|_loss$", "head and loss"),
+    (r"linear\.py:.*norm", "norms and streams"), (r"linear\.py|attention/fused", "projections"),
+    (r"optim|clip_grad", "optimiser"), (r"embedding\.py|axial|rotary", "embedding and positions"),
 ]  # fmt: skip
 KERNELS = [
-    (r"hash", "hash"), (r"conv", "hash"), (r"layout|order", "layout"), (r"entropy", "head and loss"),
-    (r"squared", "feed-forward"), (r"split|qk_", "projections"), (r"norm|_read|_add|stream", "norms and streams"),
+    (r"hash|conv", "hash"), (r"layout|_order", "layout"), (r"split|gate|qk_", "projections"),
+    (r"entropy", "head and loss"), (r"squared", "feed-forward"), (r"norm|_read|_add|stream", "norms and streams"),
 ]  # fmt: skip
 
 
@@ -71,10 +72,12 @@ class Tally:
     waits: list[str] = field(default_factory=list)
 
     def add(self, name: str, part: str, tensors: Iterable[Tensor], products: float = 0.0, low: bool = True) -> None:
-        whole = {id(t): t.numel() * t.element_size() for t in tensors}
+        # Each tensor or part of one is counted once, also where a kernel reads it and writes it again.
+        whole = {(t.untyped_storage()._cdata, t.storage_offset(), t.shape): t.nbytes for t in tensors}
         size, launches = float(sum(whole.values())), SEVERAL.get(name, 1)
         if name == "sort" and max(t.numel() for t in tensors) <= SMALL_SORT:
             launches = 3
+        size *= PASSES if name == "sort" and launches > 3 else 1
         share = SHARES["back" in name] if part == "attention kernel" else 1.0
         part = part.removesuffix(" kernel")
         seconds = max(size / MEMORY / share, products / (LOW if low else WIDE), LEAST * launches)
@@ -156,13 +159,14 @@ class Autocast(contextlib.ContextDecorator):
 def pretended(tally: Tally) -> Iterator[None]:
     """`meta` stands for a GPU that Triton serves, whose kernels are written down."""
     from reformer.backends import dispatch, gpu
+    from reformer.reversible import sequence
     from triton.runtime.interpreter import InterpretedFunction
     from triton.runtime.jit import JITFunction
 
     def run(self: Any, *args: Any, grid: Any, warmup: Any, **kwargs: Any) -> None:
         name = self.fn.__name__
         part = next((part for pattern, part in KERNELS if re.search(pattern, name)), "attention")
-        part += " kernel" if name in ("_forward", "_backward") else ""
+        part += " kernel" if re.search("^(_forward|_backward|_attend|_attend_back)$", name) else ""
         tally.add(f"triton {name}", part, [t for t in (*args, *kwargs.values()) if isinstance(t, Tensor)])
 
     real = dispatch.choose
@@ -179,6 +183,7 @@ def pretended(tally: Tally) -> Iterator[None]:
             (torch, "autocast", Autocast), (torch, "is_autocast_enabled", lambda kind=None: Autocast.on),
             (torch, "get_autocast_dtype", lambda kind=None: torch.bfloat16),
             (JITFunction, "run", run), (InterpretedFunction, "run", run), (gpu, "problem", lambda device: ""),
+            (sequence, "room", lambda device: FREE),
         ):  # fmt: skip
             stack.enter_context(mock.patch.object(target, name, value))
         stack.enter_context(Watch(tally))

@@ -1,11 +1,12 @@
-"""What a GPU does in a given time: copies and products, our attention, a layer, a training step, decoding.
+"""What a GPU does in a given time: a training step, decoding, our attention, copies and products.
 
-    python benchmarks/gpu.py [--minutes 6] [--parts kernel step] [--lengths 4096 65536] [--dry-run]
+    python benchmarks/gpu.py [--minutes 6] [--parts train step] [--dry-run]
 
-Against full attention (SDPA) of the same model, FlexAttention with the same block pattern, transformers' Reformer and
-reformer-pytorch; products in bfloat16 for all. Each part has a process of its own, so that what breaks one leaves the
-others. Appends to results.csv and draws gpu.png (with matplotlib). --dry-run: every line of it on a CPU at tiny sizes;
-writes to a folder of its own and means nothing.
+Beside what benchmarks/cost.py forecasts, and against full attention (SDPA) of the same model, FlexAttention with the
+same block pattern, transformers' Reformer and reformer-pytorch; products in bfloat16 for all. Each case is a process of
+its own with a limit of its own, compiled before it is timed: what is wanted most comes first, and what breaks one
+leaves the others. Appends to results.csv as it goes and draws gpu.png (with matplotlib). --dry-run: every line of it on
+a CPU at tiny sizes; writes to a folder of its own and means nothing.
 """
 
 from __future__ import annotations
@@ -21,17 +22,17 @@ from pathlib import Path
 import record
 import torch
 from gpu_bench import Bench
-from gpu_parts import PARTS
+from gpu_parts import CASES, PARTS
 
-LENGTHS = [4096, 16384, 65536, 262144, 524288, 1048576]
+LIMIT = 75.0  # seconds of a case
 WINDOWS = [64, 128, 256]
 
 
 def measure(part: str, bench: Bench, results: Path) -> None:
     """Print and append every row as it is found."""
     record.RESULTS = results
-    print(f"{part}: {PARTS[part][0].__doc__}", flush=True)
-    for row in PARTS[part][0](bench):
+    print(f"{part}: {PARTS[part].__doc__}", flush=True)
+    for row in PARTS[part](bench):
         system, case, name, value, unit = row
         print(f"  {system:<16} {case:<42} {name:<32} {value:12.6g} {unit}", flush=True)
         record.append(bench.device, f"gpu {part}", [row])
@@ -69,38 +70,41 @@ def draw(results: Path, picture: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
-    parser.add_argument("--lengths", type=int, nargs="+", default=LENGTHS)
     parser.add_argument("--minutes", type=float, default=6.0, help="for all of it; what does not fit is left out")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--dry-run", action="store_true", help="on a CPU, tiny")
     parser.add_argument("--results", type=Path, default=record.RESULTS, help=argparse.SUPPRESS)
-    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--one", nargs=3, metavar=("PART", "SYSTEM", "LENGTH"), help=argparse.SUPPRESS)
     a = parser.parse_args()
     if a.dry_run:
-        a.device, a.lengths = "cpu", [256, 512]
+        a.device = "cpu"
         if a.results == record.RESULTS:
             a.results = Path(tempfile.mkdtemp(prefix="dry-run-")) / "results.csv"
     elif not torch.cuda.is_available():
         sys.exit("there is no GPU here; --dry-run goes through it on a CPU")
-    windows = [16] if a.dry_run else WINDOWS
     if a.one:
-        least = 0.02 if a.dry_run else 0.5
-        bench = Bench(a.device, a.lengths, windows, time.perf_counter() + 60 * a.minutes, least)
-        measure(a.parts[0], bench, a.results)
+        part, system, length = a.one
+        windows, least = ([16], 0.02) if a.dry_run else (WINDOWS, 0.5)
+        lengths = [256] if a.dry_run else [int(length)]
+        bench = Bench(
+            a.device, lengths, windows, time.perf_counter() + 60 * a.minutes, least, [system] if system else []
+        )
+        measure(part, bench, a.results)
         return
     began, failed = time.monotonic(), []
-    for n, part in enumerate(a.parts):
-        # What earlier parts did not need is shared by the later ones.
+    for case in (case for case in CASES if case[0] in a.parts):
         left = 60 * a.minutes - (time.monotonic() - began)
-        share = left * PARTS[part][1] / sum(PARTS[p][1] for p in a.parts[n:])
-        line = [sys.executable, __file__, "--one", "--parts", part, "--minutes", str(share / 60)]
-        line += ["--device", a.device, "--results", str(a.results), "--lengths", *map(str, a.lengths)]
-        line += ["--dry-run"] * a.dry_run
+        named = " ".join(str(part) for part in case if part)
+        if left < 5:
+            failed.append(named)
+            continue
+        seconds = min(left, LIMIT)
+        line = [sys.executable, __file__, "--one", *map(str, case), "--minutes", str(seconds / 60)]
+        line += ["--device", a.device, "--results", str(a.results)] + ["--dry-run"] * a.dry_run
         try:
-            # A last measurement may take longer than forecast.
-            failed += [part] if subprocess.run(line, timeout=share + 60).returncode else []
+            failed += [named] if subprocess.run(line, timeout=seconds).returncode else []
         except subprocess.TimeoutExpired:
-            failed.append(part)
+            failed.append(named)
     if a.results.exists():
         draw(a.results, a.results.with_name("gpu.png"))
     print(f"results: {a.results}, {time.monotonic() - began:.0f} s")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,15 +17,18 @@ MIB = 2**20
 
 @dataclass
 class Bench:
-    """Where and how long. ends: the time by which a part should be done; taken: seconds of the last measurement of a
-    system, from which it is judged whether a longer one still fits."""
+    """Where and how long. ends: the time by which a part should be done; systems: which of those compared, all if
+    empty; taken: seconds of the last measurement of a system, compiling apart, from which it is judged whether a longer
+    one still fits; compiling: of all first calls."""
 
     device: str
     lengths: list[int]
     windows: list[int]
     ends: float
     least: float = 0.5  # seconds of a measurement
+    systems: list[str] = field(default_factory=list)
     taken: dict[str, tuple[int, float]] = field(default_factory=dict)
+    compiling: float = 0.0
 
     @property
     def gpu(self) -> bool:
@@ -36,6 +40,8 @@ class Bench:
         began = time.perf_counter()
         work()  # compiles too
         self._wait()
+        self.compiling += time.perf_counter() - began
+        began = time.perf_counter()
         while len(times) < 50 and (not times or time.perf_counter() - began < max(self.least, times[0])):
             start = time.perf_counter()
             if self.gpu:
@@ -73,10 +79,12 @@ class Bench:
 
     def tried(self, system: str, case: str, length: int, power: float, work: Callable[[], list[Row]]) -> list[Row]:
         """What a measurement found; nothing, with the reason on the screen, where it does not fit or fails."""
+        if self.systems and system not in self.systems:
+            return []
         if not self.fits(system, length, power):
             print(f"  {system}, {case}: left out, no time for it", flush=True)
             return []
-        began = time.perf_counter()
+        began, compiling = time.perf_counter(), self.compiling
         try:
             rows = work()
         except torch.OutOfMemoryError:
@@ -85,7 +93,18 @@ class Bench:
         except Exception as error:  # a peer that fails is a result too
             print(f"  {system}, {case}: {type(error).__name__}: {str(error).strip().splitlines()[:1]}", flush=True)
             rows = []
-        self.taken[system] = (length, time.perf_counter() - began)
+        self.taken[system] = (length, time.perf_counter() - began - (self.compiling - compiling))
         if self.gpu:
             torch.cuda.empty_cache()
         return rows
+
+
+def timed(bench: Bench, system: str, case: str, length: int, work: Callable[[], Any]) -> list[Row]:
+    seconds = bench.seconds(work)
+    rows = [(system, case, "step", seconds, "s"), (system, case, "speed", length / seconds, "tokens/s")]
+    return rows + ([(system, case, "peak memory", bench.peak(work), "MiB")] if bench.gpu else [])
+
+
+def autocast_of(bench: Bench) -> AbstractContextManager[object]:
+    """Products in bfloat16, for everyone."""
+    return torch.autocast(bench.device.split(":")[0], torch.bfloat16)

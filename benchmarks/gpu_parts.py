@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
 import torch
-from gpu_bench import Bench, Row
+from gpu_bench import Bench, Row, autocast_of, timed
+from gpu_train import train
 from reformer.backends.dispatch import choose
 from reformer.ops.bucket_attention import pytorch
 from reformer.ops.bucket_attention.layout import row_products
@@ -188,11 +188,11 @@ def layer(bench: Bench) -> Iterator[Row]:
                 upper = torch.randn(1, length, SIZES["d_model"], device=bench.device)
 
                 def work() -> None:
-                    with bench_autocast(bench):
+                    with autocast_of(bench):
                         h = reversible(model.new_pass(text), model.embedding_weight())
                     h.backward(upper)
 
-                return _timed(bench, system, f"{length} tokens", length, work)
+                return timed(bench, system, f"{length} tokens", length, work)
 
             power = 2 if system == "full attention" else 1
             yield from bench.tried(system, f"{length} tokens", length, power, measured)
@@ -208,26 +208,15 @@ def step(bench: Bench) -> Iterator[Row]:
                 batch = tokens(length, bench.device)
 
                 def work() -> None:
-                    with bench_autocast(bench):
+                    with autocast_of(bench):
                         loss = loss_of(batch)
                     loss.backward()
                     model.zero_grad(set_to_none=True)
 
-                return _timed(bench, system, f"{length} tokens", length, work)
+                return timed(bench, system, f"{length} tokens", length, work)
 
             power = 2 if system == "full attention" else 1
             yield from bench.tried(system, f"{length} tokens", length, power, measured)
-
-
-def _timed(bench: Bench, system: str, case: str, length: int, work: Callable[[], None]) -> list[Row]:
-    seconds = bench.seconds(work)
-    rows = [(system, case, "step", seconds, "s"), (system, case, "speed", length / seconds, "tokens/s")]
-    return rows + ([(system, case, "peak memory", bench.peak(work), "MiB")] if bench.gpu else [])
-
-
-def bench_autocast(bench: Bench) -> AbstractContextManager[object]:
-    """Products in bfloat16, for everyone."""
-    return torch.autocast(bench.device.split(":")[0], LOW)
 
 
 def decode(bench: Bench) -> Iterator[Row]:
@@ -248,8 +237,16 @@ def decode(bench: Bench) -> Iterator[Row]:
             yield from bench.tried(system, f"after {length} tokens", length, power, measured)
 
 
-# In the order of what is wanted most, with the share of the time that each may take.
-PARTS: dict[str, tuple[Callable[[Bench], Iterator[Row]], float]] = {
-    "machine": (machine, 0.03), "kernel": (kernel, 0.27), "step": (step, 0.40), "layer": (layer, 0.10),
-    "decode": (decode, 0.10), "tilings": (tilings, 0.10),
+PARTS: dict[str, Callable[[Bench], Iterator[Row]]] = {
+    "machine": machine, "train": train, "step": step, "decode": decode, "kernel": kernel, "layer": layer,
+    "tilings": tilings,
 }  # fmt: skip
+# (part, system, length): what is wanted most comes first and peers last; each is a process of its own.
+CASES: list[tuple[str, str, int]] = [
+    ("machine", "", 0), ("train", "reformer", 0), ("step", "reformer", 65_536), ("step", "reformer", 524_288),
+    ("decode", "reformer", 4_096), ("kernel", "reformer", 1_048_576), ("step", "reformer", 1_048_576),
+    ("train", "full attention", 0), ("step", "full attention", 65_536), ("step", "reformer", 4_096),
+    ("step", "full attention", 524_288), ("kernel", "", 65_536), ("layer", "", 65_536), ("tilings", "", 65_536),
+    ("decode", "full attention", 4_096), ("step", "transformers", 65_536), ("step", "reformer-pytorch", 65_536),
+    ("step", "transformers", 4_096), ("step", "reformer-pytorch", 524_288),
+]  # fmt: skip

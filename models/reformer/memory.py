@@ -95,8 +95,20 @@ class Pass:
     def graph_bytes(self) -> int:
         """Of the graphs that forward leaves to backward; 0 where it makes them again."""
         c, n = self.config, self.tokens
-        fits = n <= c.chunk_tokens and n * graph_bytes(c, 4) <= MOST_KEPT_ACTIVATIONS
-        return n * graph_bytes(c, 4, self.low) if fits else 0
+        if n > c.chunk_tokens:
+            return 0
+        steps = 2 * c.n_layers
+        share = min(steps, int(MOST_KEPT_ACTIVATIONS / n / graph_bytes(c, 4) * steps)) / steps
+        return int(share * n * graph_bytes(c, 4, self.low))
+
+    def kept_on_gpu(self) -> int:
+        """Of all layers, about: what a GPU keeps for backward as far as it has room (reversible/fused.py)."""
+        c, found = self.config, 0
+        for layer in range(c.n_layers):
+            for kind, heads in sublayers(c, layer):
+                found += self.length(layer) * heads * c.d_head * (kind.parts + 1 + bool(kind.rounds(c, 1))) * self.low
+            found += self.length(layer) * (2 * c.d_model + (c.d_ff or 4 * c.d_model)) * self.low
+        return self.rows * found
 
     def _feed_forward(self) -> int:
         """Of a slice in backward: input and its gradient in float32, the rest in the products' type."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -14,9 +15,10 @@ from torch import Tensor, nn
 from reformer import checkpoint, inference, sampling
 from reformer.attention import sublayers
 from reformer.attention.base import Attention
-from reformer.backends.torch_compile import no_compile
+from reformer.backends.torch_compile import is_exporting, no_compile
 from reformer.config import ReformerConfig
 from reformer.decode.state import DecodingState, saved_batch
+from reformer.errors import out_of_range
 from reformer.layers.axial_positions import AxialPositions
 from reformer.layers.context import PassContext
 from reformer.layers.embedding import Embedding
@@ -27,8 +29,8 @@ from reformer.layers.lm_head import LMHead
 from reformer.layers.shorten_maps import ShortenMaps
 from reformer.ops.norm_rope_relu import rows_for
 from reformer.ops.rotary import Rotary
-from reformer.reversible.autograd import Pass, reversible, reversible_loss
-from reformer.reversible.coupling import AttentionCoupling, Coupling, PointwiseCoupling
+from reformer.reversible.autograd import Checks, Pass, reversible, reversible_loss
+from reformer.reversible.coupling import AttentionCoupling, Coupling, PointwiseCoupling, Step
 from reformer.reversible.sequence import ReversibleSequence, graph_bytes
 from reformer.reversible.shorten import ShortenedCoupling
 from reformer.reversible.streams import Streams
@@ -85,7 +87,7 @@ class ReformerLM(nn.Module):
             streams, self._couplings(range(c.n_layers)), c.chunk_heads or c.n_heads, graph_bytes(c, dtype.itemsize)
         )
         if self.groups is None:
-            return sequence
+            return replace(sequence, fused=self._fused_steps(rows))
         inner = replace(sequence, couplings=self._couplings(c.group_layers))
         shortened = ShortenedCoupling(1, 0, f"groups of {c.shorten_factor} tokens", self.groups, inner)
         before = self._couplings(range(c.group_layers.start))
@@ -100,6 +102,15 @@ class ReformerLM(nn.Module):
             found += [AttentionCoupling(1, 0, f"layer {i} attention", f) for f in sublayers[:-1]]
             found.append(PointwiseCoupling(0, 1, f"layer {i} feed-forward", sublayers[-1]))
         return found
+
+    def _fused_steps(self, rows: ModuleType) -> Sequence[Step] | None:
+        """The layers as they are trained on a GPU; None where they cannot be."""
+        c = self.config
+        if not rows.__name__.endswith("triton_kernels") or (c.chunk_heads or c.n_heads) < c.n_heads or is_exporting():
+            return None
+        from reformer.reversible.fused import fused_steps  # triton, which not everyone has
+
+        return fused_steps(c, [list(layer) for layer in self.layers])  # type: ignore[call-overload]
 
     def attention(self) -> Iterator[Attention]:
         """The attention sub-layers, in order."""
@@ -127,13 +138,22 @@ class ReformerLM(nn.Module):
         places = self.line_positions(tokens, line, documents) if self.line_positions is not None else None
         return Embedding(tokens, self.axial, seen, self.line_positions, places)
 
-    def new_pass(self, tokens: Tensor, documents: Tensor | None = None, dropout_seed: int | None = None) -> Pass:
-        """A text on its way through the layers; as for `forward`."""
-        inference.check_tokens(self.config, tokens, 0)
+    def new_pass(
+        self, tokens: Tensor, documents: Tensor | None = None, dropout_seed: int | None = None,
+        checks: Checks | None = None,
+    ) -> Pass:  # fmt: skip
+        """A text on its way through the layers; as for `loss`."""
+        if checks is None or tokens.device.type == "cpu":
+            inference.check_tokens(self.config, tokens, 0)
+        else:
+            most = self.config.vocab_size - 1
+            checks.append(([f"tokens beyond 0 to {most}"], ((tokens >= 0) & (tokens <= most)).all().view(1)))
+            tokens = tokens.clamp(0, most)
         if self.training and self.config.dropout and dropout_seed is None:
             raise ValueError(f"dropout is {self.config.dropout}: pass dropout_seed, a new integer each step")
         context = PassContext(self.rotary(), documents, dropout_seed if self.training else None)
-        return Pass(self.sequence, self.embed(tokens, documents), context, self.config.block_style == "published")
+        concat = self.config.block_style == "published"
+        return Pass(self.sequence, self.embed(tokens, documents), context, concat, checks)
 
     def forward(self, tokens: Tensor, documents: Tensor | None = None, dropout_seed: int | None = None) -> Tensor:
         """Logits of the next token: int64 [batch, length] -> [batch, length, vocab_size].
@@ -151,14 +171,23 @@ class ReformerLM(nn.Module):
 
     @no_compile
     def loss(
-        self, tokens: Tensor, targets: Tensor, documents: Tensor | None = None, dropout_seed: int | None = None
-    ) -> Tensor:
-        """Mean nats per target; targets int64 [batch, length], IGNORE_INDEX (-100) is not scored."""
+        self, tokens: Tensor, targets: Tensor, documents: Tensor | None = None, dropout_seed: int | None = None,
+        checks: Checks | None = None,
+    ) -> Tensor:  # fmt: skip
+        """Mean nats per target; targets int64 [batch, length], IGNORE_INDEX (-100) is not scored.
+
+        documents: each in one piece. checks: gets (places, bool [n]) of what a GPU has checked and nobody has waited
+        for, False where it found a fault; without it a GPU is waited for, and the fault raised as it is on a CPU.
+        """
         if targets.shape != tokens.shape:
             raise ValueError(f"targets {list(targets.shape)} and tokens {list(tokens.shape)} differ in shape")
         return reversible_loss(
-            self.new_pass(tokens, documents, dropout_seed), self.embedding_weight(), self.head, targets
+            self.new_pass(tokens, documents, dropout_seed, checks), self.embedding_weight(), self.head, targets
         )
+
+    def fault_of(self, place: str) -> Exception:
+        """What `loss` would have raised for a place of `checks` that is at fault."""
+        return ValueError(place) if place.startswith("tokens") else out_of_range(place, self.config.stream_bits)
 
     @no_compile
     @torch.no_grad()

@@ -44,7 +44,7 @@ def plan(
     from reformer_cli.config.load import load_config, resolve
     from reformer_cli.tokenizers.base import ByteTokenizer, PixelTokenizer
     from reformer_cli.training.auto_config import memory_hints
-    from reformer_cli.training.memory import forecast, largest_context, largest_depth
+    from reformer_cli.training.memory import forecast, kept_on_gpu, largest_context, largest_depth
     from reformer_cli.utils.format import as_size
     from reformer_cli.workflows.choose_settings import step_of
 
@@ -69,6 +69,7 @@ def plan(
         typer.echo(f"  {item.name:<16} {as_size(item.size):>12}  {item.what}")
     verdict = "fits" if step.total <= limit else "does not fit"
     typer.echo(f"  {'total':<16} {as_size(step.total):>12}  {verdict} in {as_size(limit)}")
+    typer.echo(f"a GPU with {as_size(kept_on_gpu(step))} more to spare keeps what backward would otherwise make again")
     typer.echo(
         f"largest context {largest_context(step, limit):,} tokens, largest depth {largest_depth(step, limit):,} layers"
     )

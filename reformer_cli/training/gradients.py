@@ -15,6 +15,7 @@ from reformer_cli.data.batches import Batch
 from reformer_cli.training.distributed import World, whole
 from reformer_cli.training.mixed_precision import products_in, rescaled, unscale_
 from reformer_cli.training.state import TrainState
+from reformer_cli.training.step_graph import GraphedStep
 
 UNSCORED = -100  # a target that does not count
 
@@ -35,8 +36,11 @@ class Loss(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, tokens: Tensor, targets: Tensor, documents: Tensor | None, dropout_seed: int) -> Tensor:
-        return self.model.loss(tokens, targets, documents, dropout_seed=dropout_seed)
+    def forward(
+        self, tokens: Tensor, targets: Tensor, documents: Tensor | None, dropout_seed: int,
+        checks: list[tuple[list[str], Tensor]] | None = None,
+    ) -> Tensor:  # fmt: skip
+        return self.model.loss(tokens, targets, documents, dropout_seed, checks)
 
 
 class Gradients:
@@ -48,6 +52,8 @@ class Gradients:
         self.loss = world.wrap(Loss(model), config.fsdp)
         self.device = torch.device(world.device)
         self.hash_means = [b for name, b in model.named_buffers() if name.endswith("hash_mean")]
+        self.places: list[str] = []  # that a GPU has checked in the step
+        self.graphed = GraphedStep(self.whole, lambda: [p.grad for p in model.parameters()], self.device)
 
     def of(self, read: LoadedBatch, progress: TrainState) -> tuple[float, float, str]:
         """(loss, norm of the gradient, what is wrong with them, if anything) of this process's rows and all others'.
@@ -55,11 +61,43 @@ class Gradients:
         What a bad step did to the running means that forward keeps is undone; float16's scale, in progress, moves on.
         """
         kept = [c.clone() for c in self.hash_means]
-        loss, norm, problem = self._in_parts(read, progress)
+        loss, norm, problem = self._in_one(read) if self.in_one else self._in_parts(read, progress)
         if problem:
             for hash_mean, old in zip(self.hash_means, kept, strict=True):
                 hash_mean.copy_(old)
         return loss, norm, problem
+
+    @property
+    def in_one(self) -> bool:
+        """Whether a step is one piece of work, the same again and again, for a device that nobody waits for."""
+        parts = self.world.size * self.config.accumulation_steps
+        same = self.config.precision != "float16" and not self.model.config.dropout
+        return self.device.type == "cuda" and parts == 1 and same
+
+    def whole(self, tokens: Tensor, targets: Tensor, documents: Tensor | None) -> Tensor:
+        """Gradients of a batch in one part, clipped, without once waiting for the device: float64 (loss, norm, then for
+        each of `places` whether it is at fault)."""
+        for p in self.model.parameters():
+            p.grad = None
+        checks: list[tuple[list[str], Tensor]] = []
+        with products_in(self.config.precision, self.device.type):
+            loss = self.model.loss(tokens, targets, documents, 0, checks)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), GRADIENT_CLIP)
+        self.places = [place for places, _ in checks for place in places]
+        figures = torch.stack([loss.detach().double(), norm.double()])
+        return torch.cat([figures, *((~fits).double() for _, fits in checks)])
+
+    def _in_one(self, read: LoadedBatch) -> tuple[float, float, str]:
+        figures, gradients = self.graphed(read.batch.tokens, read.batch.targets, read.batch.documents)
+        for p, gradient in zip(self.model.parameters(), gradients, strict=True):
+            p.grad = gradient
+        loss, norm, *faults = figures.tolist()  # the device is waited for once, when all is under way
+        if any(faults):
+            place = self.places[faults.index(1.0)]
+            return math.nan, math.nan, str(self.model.fault_of(place))
+        problem = "" if math.isfinite(norm) else f"gradient norm {norm}"
+        return loss, norm, problem if math.isfinite(loss) else f"loss {loss}"
 
     def _in_parts(self, read: LoadedBatch, progress: TrainState) -> tuple[float, float, str]:
         size = self.config.accumulation_steps

@@ -76,6 +76,11 @@ def forecast(step: Step) -> list[Item]:
     ]
 
 
+def kept_on_gpu(step: Step) -> int:
+    """Bytes of activations that a GPU keeps, beside the forecast, where it has room for them."""
+    return Pass(step.model, step.rows, step.context, step.low, step.native).kept_on_gpu()
+
+
 def count_parameters(config: ReformerConfig) -> int:
     """Of the whole model."""
     return _counts(config).all

@@ -18,13 +18,17 @@ import triton
 from reformer.ops.bucket_attention import triton_kernels as attention
 from reformer.ops.bucket_attention import triton_launch
 from reformer.ops.cross_entropy import triton_kernels as loss
+from reformer.ops.fused_attention import triton_kernels as fused
+from reformer.ops.fused_attention.launch import tiles_for
+from reformer.ops.fused_rows import triton_kernels as fused_rows
+from reformer.ops.fused_rows.launch import ROWS
 from reformer.ops.lsh_hash import triton_kernels as lsh
 from reformer.ops.norm_rope_relu import triton_kernels as rows
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
-FLOATS = ("eps", "tiny", "units", "unit", "cap")
+FLOATS = ("eps", "tiny", "units", "unit", "cap", "share")
 Case = tuple[str, Any, dict[str, str], dict[str, Any], dict[str, int]]
 
 
@@ -52,10 +56,10 @@ def attention_cases() -> Iterator[Case]:
 
 def hash_cases() -> Iterator[Case]:
     for d, dtype, factors in ((64, torch.bfloat16, (64, 128)), (128, torch.float32, (512, 512))):
-        pointers = {"x": NAMES[dtype], "rotations": "fp32", "hash_mean": "fp32", "buckets": "i16"}
+        pointers = {"x": NAMES[dtype], "rotations": "fp32", "hash_mean": "fp32", "warm": "fp32", "buckets": "i32"}
         fixed = {
             "D": d, "BLOCK_D": d, "BLOCK": lsh.BLOCK, "COLUMNS": lsh.MOST_COLUMNS, "FACTORS": factors,
-            "N_FACTORS": len(factors), "CENTRED": True,
+            "N_FACTORS": len(factors), "CENTRED": True, "LINES": d == 64, "COOLEST": 1e-3,
         }  # fmt: skip
         yield (
             f"hash {d} {NAMES[dtype]} {factors}",
@@ -68,7 +72,15 @@ def hash_cases() -> Iterator[Case]:
 
 def row_cases() -> Iterator[Case]:
     wide = {"x": "fp32", "inverse": "fp32", "dx": "fp32", "lengths": "fp32", "scale": "fp32", "phase": "fp32"}
-    wide |= {"d_scale": "fp32", "stream": "i32", "bad": "i32", "targets": "i64", "nats": "fp32", "logits": "fp32"}
+    wide |= {
+        "d_scale": "fp32",
+        "stream": "i32",
+        "bad": "i32",
+        "targets": "i64",
+        "nats": "fp32",
+        "logits": "fp32",
+        "count": "i64",
+    }
     low = dict.fromkeys(("dy", "y", "raw", "d_raw", "grad", "h", "square", "d"), "bf16")
     of_rows, of_heads = rows._of_rows(256), rows._of_rows(64)
     turned, block = {"SCALED": True, "TURNED": True}, {"BLOCK": rows.FLAT}
@@ -77,10 +89,42 @@ def row_cases() -> Iterator[Case]:
         (rows._split, "bf16", of_heads | turned), (rows._split_back, "bf16", of_heads | turned),
         (rows._squared_relu, "", block),
         (rows._squared_relu_back, "", block), (rows._read, "fp32", block), (rows._add, "", block | {"GUARDED": True}),
-        (loss._cross_entropy, "", {"COLUMNS": 512, "CAPPED": True}),
+        (loss._cross_entropy, "", {"COLUMNS": 512, "CAPPED": True, "MEAN": True}),
     ):  # fmt: skip
         given = {n: t for n, t in (wide | low | {"out": out}).items() if n in function.arg_names}
         yield f"rows {function.__name__}", function, given, fixed, {"num_warps": 4}
+
+
+def fused_cases() -> Iterator[Case]:
+    """A fused layer's: 9 local and 3 LSH heads of 64, and heads of 128."""
+    low = "q k v gate out d_out dq dk dv raw d_raw keys parts added dy y gates d_gates h d square low"
+    wide = "lse lses delta lengths phase warm warm_lsh conv means small sink inverse dx"
+    given = dict.fromkeys(low.split(), "bf16") | dict.fromkeys(wide.split(), "fp32") | {"index": "i64"}
+    given |= dict.fromkeys(["order", "reach", "u", "starts", "stream", "other", "bad", "sorted_keys"], "i32")
+    for d in (64, 128):
+        for hashed, back in ((False, False), (False, True), (True, False), (True, True)):
+            t = tiles_for(d, torch.bfloat16, back)
+            options = {"num_warps": t.warps, "num_stages": t.stages}
+            name = f"fused {'LSH' if hashed else 'local'} {d} {'backward' if back else 'forward'}"
+            fixed = {"D": d, "BLOCK": t.block, "TILE": t.tile, "ITSELF": 1 - hashed, "NEXT": int(hashed)}
+            fixed |= {"SORTED": hashed, "REACH": hashed}
+            fixed |= {"SCAN": 64 * hashed} if back else {}
+            yield name, fused._attend_back if back else fused._attend, given, fixed, options
+    heads = {"D": 64, "ROWS": ROWS, "LOCAL": 9, "LSH": 3}
+    several = heads | {"TAPS": 3, "TURNED": True, "DOCUMENTS": False, "COOLEST": 1e-3}
+    rounds = {"D": 64, "ROWS": ROWS, "LSH": 3, "ROUNDS": 2}
+    of_rows = rows._of_rows(768)
+    for function, fixed in (
+        (fused_rows._split_heads, several), (fused_rows._split_heads_back, several | {"ROUNDS": 2}),
+        (fused_rows._merge_rounds, rounds), (fused_rows._gate_back, heads | {"PAD": 52}),
+        (fused_rows._add_norm_stream, of_rows | {"ADD": True, "BOTH": False}),
+        (fused_rows._norm_stream_back, of_rows | {"FIRST": False, "COPY": True}),
+        (fused_rows._squared_relu_inplace, {"BLOCK": rows.FLAT}),
+        (fused_rows._squared_relu_inplace_back, {"BLOCK": rows.FLAT}),
+        (fused._order_keys, {"BLOCK": 256, "STEPS": 6, "DOCUMENTS": False}),
+    ):  # fmt: skip
+        known = {n: kind for n, kind in given.items() if n in function.arg_names}
+        yield f"fused {function.__name__}", function, known, fixed, {"num_warps": 4}
 
 
 def build(case: Case, capability: int) -> str:
@@ -103,6 +147,6 @@ def build(case: Case, capability: int) -> str:
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as cache:
         triton.knobs.cache.dir = cache
-        for one in (*attention_cases(), *hash_cases(), *row_cases()):
+        for one in (*attention_cases(), *hash_cases(), *row_cases(), *fused_cases()):
             if not sys.argv[2:] or any(part in one[0] for part in sys.argv[2:]):
                 print(build(one, int(sys.argv[1])), flush=True)

@@ -5,10 +5,16 @@ from __future__ import annotations
 import pytest
 import torch
 from builders.models import VARIANTS, small, tokens
-from reformer import NumericalError
+from reformer import NumericalError, ReformerLM
 from reformer.backends.dispatch import choose
 from reformer.decode.cuda_graph import NEVER
 from reformer.reversible.autograd import begin
+
+from reformer_cli.config.schema import TrainConfig
+from reformer_cli.data.batches import Batch
+from reformer_cli.training.distributed import World
+from reformer_cli.training.gradients import Gradients, LoadedBatch
+from reformer_cli.training.state import TrainState
 
 pytestmark = pytest.mark.gpu
 
@@ -61,10 +67,9 @@ def test_one_token_from_a_graph_is_one_token(variant: str) -> None:
     assert state.graph is not None
     assert plain.graph is None
     branch = state.clone()
-    before = [x.clone() for x in (state.caches[0].keys, state.seen)]
+    before = {name: x.clone() for name, x in state.tensors().items()}
     model.extend(ids[:, :1], branch)
-    assert torch.equal(state.caches[0].keys, before[0])
-    assert torch.equal(state.seen, before[1])
+    assert all(torch.equal(x, before[name]) for name, x in state.tensors().items())
 
 
 def test_overflow_in_a_graph_is_told() -> None:
@@ -97,9 +102,10 @@ def test_triton_is_what_auto_takes_and_close_to_torch(variant: str, precision: t
         with torch.autocast("cuda", torch.bfloat16, enabled=precision == torch.bfloat16):
             loss = model.loss(ids[:, :-1], ids[:, 1:])
         found.append([loss.detach(), *torch.autograd.grad(loss, list(model.parameters()))])
+    largest = max(b.norm() for b in found[1][1:])
     for a, b in zip(*found, strict=True):
-        # In bfloat16 another rounding is now and then another bucket.
-        assert (a - b).norm() <= (2e-3 if precision == torch.float32 else 0.3) * b.norm().clamp_min(1e-6)
+        # In bfloat16 another rounding is now and then another bucket. What almost cancels has no digits to compare.
+        assert (a - b).norm() <= (2e-3 if precision == torch.float32 else 0.3) * b.norm().clamp_min(1e-4 * largest)
 
 
 def test_rebuilt_streams_are_the_very_bits() -> None:
@@ -114,3 +120,41 @@ def test_rebuilt_streams_are_the_very_bits() -> None:
         gradients = [torch.randn_like(s, dtype=torch.float32) for s in streams]
         sequence.run_back(streams, gradients, context, saved)
     assert all(torch.equal(a, b) for a, b in zip(begun, streams, strict=True))
+
+
+def fused(**changes: object) -> ReformerLM:
+    sizes = {"d_head": 16, "chunk_tokens": 4096, "n_hashes": 2, "lsh_window": 5, "backend": "auto"}
+    return small(torch.float32, **(sizes | changes)).to("cuda").train()
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_a_step_waits_for_nothing(precision: torch.dtype) -> None:
+    model, ids = fused(), tokens(700).to("cuda")
+    assert model.sequence.fused is not None
+    for mode in ("default", "error"):  # the first compiles
+        torch.cuda.set_sync_debug_mode(mode)
+        try:
+            with torch.autocast("cuda", torch.bfloat16, enabled=precision == torch.bfloat16):
+                loss = model.loss(ids[:, :-1], ids[:, 1:], checks=[])
+            loss.backward()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+
+def test_a_step_from_a_graph_is_the_step() -> None:
+    found = []
+    for graphed in (False, True):
+        model, figures = fused(), []
+        gradients = Gradients(model, TrainConfig(steps=1, precision="bfloat16"), World(0, 1, "cuda"))
+        gradients.graphed.failed = not graphed
+        for n in range(6):
+            ids = tokens(300, seed=n)
+            read = LoadedBatch(Batch(ids[:, :-1], ids[:, 1:], None), 600.0, ids[:, 1:].numel())
+            figures.append(gradients.of(read, TrainState())[:2])
+            with torch.no_grad():
+                for p in model.parameters():
+                    p -= 0.01 * p.grad
+        assert (gradients.graphed.replay is not None) == graphed
+        found.append((figures, [p.detach().clone() for p in model.parameters()]))
+    assert found[0][0] == found[1][0]
+    assert all(torch.equal(a, b) for a, b in zip(found[0][1], found[1][1], strict=True))

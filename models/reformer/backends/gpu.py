@@ -15,7 +15,10 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
+from reformer.config import MOST_KEPT_ACTIVATIONS
+
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+SHARE_KEPT = 0.6  # of a GPU's free memory; the rest is for what a step makes for a moment
 LEAST_CAPABILITY = (8, 0)  # what Triton supports of NVIDIA's
 
 
@@ -43,3 +46,18 @@ def problem(device: torch.device) -> str:
 def on(x: Tensor) -> contextlib.AbstractContextManager[object]:
     """The GPU of x as the current one, which is where Triton launches."""
     return torch.cuda.device(x.device) if x.device.type == "cuda" else contextlib.nullcontext()
+
+
+_ROOM: dict[torch.device, int] = {}  # as `room` last found it
+
+
+def room(device: torch.device) -> int:
+    """Bytes that may be taken for what backward would otherwise make again: a share of what a GPU has left, a constant
+    elsewhere."""
+    if device.type != "cuda":
+        return MOST_KEPT_ACTIVATIONS
+    if torch.cuda.is_current_stream_capturing():  # which has no say in it, and should keep what was kept before
+        return _ROOM.get(device, 0)
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    _ROOM[device] = int(SHARE_KEPT * (torch.cuda.mem_get_info(device)[0] + unused))
+    return _ROOM[device]

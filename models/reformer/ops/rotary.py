@@ -34,7 +34,9 @@ class Rotary:
         exact = self.dtype == torch.float64
         starts = self.starts if self.starts is not None else torch.zeros(1, dtype=torch.int64, device=self.device)
         first = _turns(starts + here.start, speeds(self.d_head, self.device))
-        make = _table.__wrapped__ if is_exporting() else _table  # what an export makes holds no values to keep
+        # What an export makes holds no values to keep, and what a CUDA graph reads must not be thrown out of a cache.
+        captured = self.device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+        make = _table.__wrapped__ if captured or is_exporting() else _table
         table = make(self.d_head, here.stop - here.start, self.device, exact)
         return (first.to(table.dtype)[:, None] * table).flatten(0, 1)
 

@@ -6,6 +6,7 @@ unchanged. Parameters are inputs of the autograd functions, so that freezing, to
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,18 +19,22 @@ from reformer.layers.embedding import Embedding
 from reformer.reversible.backward import Totals, add_up
 from reformer.reversible.loss import Scoring, sliced_loss
 from reformer.reversible.reference import run_reference, straight_through
-from reformer.reversible.sequence import Graph, ReversibleSequence
+from reformer.reversible.sequence import ReversibleSequence
 from reformer.reversible.streams import Pair, Streams
+
+Checks = list[tuple[list[str], Tensor]]  # places, and bool [n] whether what was added there fitted
 
 
 @dataclass(frozen=True)
 class Pass:
-    """One text through the layers. concat: the head reads both streams side by side, and not their sum."""
+    """One text through the layers. concat: the head reads both streams side by side, and not their sum; checks: see
+    `ReformerLM.loss`."""
 
     sequence: ReversibleSequence
     embedding: Embedding
     context: PassContext
     concat: bool = False
+    checks: Checks | None = None
 
     @property
     def parameters(self) -> list[nn.Parameter]:
@@ -58,24 +63,27 @@ def begin_back(streams: Streams, embedding: Embedding, weight: Tensor, gradients
 def _forward(ctx: Any, p: Pass, weight: Tensor, parameters: tuple[Tensor, ...], differentiate: bool) -> list[Tensor]:
     """The streams at their end; what backward needs is put into ctx."""
     pair = begin(p.sequence.streams, p.embedding, weight)
-    # Graphs are kept where backward is not to make them again.
-    ctx.graphs = list[Graph]() if differentiate and p.sequence.keeps_graphs(*p.embedding.tokens.shape) else None
-    ctx.saved = p.sequence.run(pair, p.context, graphs=ctx.graphs)
-    ctx.run, ctx.parameters, ctx.at_start, ctx.autocast = p, parameters, False, _autocast(weight)
+    ctx.kept = list[Any]() if differentiate else None
+    ctx.saved = p.sequence.run(pair, p.context, kept=ctx.kept)
+    if p.checks is None:
+        p.sequence.streams.check_range()
+    elif p.sequence.streams.pending:
+        p.checks.append(p.sequence.streams.take_pending())
+    ctx.run, ctx.parameters, ctx.at, ctx.autocast = p, parameters, None, _autocast(weight)
     return pair
 
 
 def _replay(ctx: Any, pair: Pair) -> None:
     """Run forward again where an earlier backward (retain_graph) has run the streams back."""
-    if ctx.at_start:
-        ctx.saved = ctx.run.sequence.run(pair, ctx.run.context, ctx.saved)
+    if ctx.at is not None:
+        ctx.saved = ctx.run.sequence.run(pair, ctx.run.context, ctx.saved, first=ctx.at)
 
 
 def _run_back(ctx: Any, weight: Tensor, pair: Pair, gradients: Pair) -> tuple[Tensor, Totals]:
     """(the gradient of the embedding's weight, those of the parameters)."""
     p: Pass = ctx.run
-    ctx.at_start = not ctx.graphs
-    totals = p.sequence.run_back(pair, gradients, p.context, ctx.saved, ctx.graphs)
+    ctx.at = len(ctx.kept or ())  # the step that the streams will stand before
+    totals = p.sequence.run_back(pair, gradients, p.context, ctx.saved, ctx.kept)
     return begin_back(p.sequence.streams, p.embedding, weight, gradients, totals), totals
 
 
@@ -124,11 +132,11 @@ class _ReversibleLoss(torch.autograd.Function):
             if not ctx.gradients:
                 _, ctx.totals = _loss(ctx.run, ctx.head, targets, pair, ctx.gradients)
             gradients, ctx.gradients = ctx.gradients, []
+            if grad.device.type != "cpu" or float(grad) != 1:  # a GPU is not waited for
+                for g in [*gradients, *ctx.totals]:
+                    g *= grad
             if len(gradients) == 1:
                 gradients.append(gradients[0].clone())
-            if float(grad) != 1:
-                for g in [*gradients, *ctx.totals]:
-                    g *= grad.to(g.device)
             d_weight, totals = _run_back(ctx, weight, pair, gradients)
         trained = [p for p in ctx.head.parameters() if p.requires_grad]
         totals |= {id(p): g for p, g in zip(trained, ctx.totals, strict=True)}
@@ -147,6 +155,10 @@ def _loss(
     """The loss of finished streams and the head's gradients. gradients, if given, is filled with those of the streams:
     two, or one where they are the same (their sum is read)."""
     streams = p.sequence.streams
+    if (fused := fused_loss_of(p, head)) is not None:
+        if gradients is not None:
+            gradients.append(torch.empty_like(pair[0], dtype=streams.gradient_dtype))
+        return fused(streams, pair, head, targets, gradients[0] if gradients is not None else None)
     if gradients is not None:
         gradients += [torch.empty_like(pair[0], dtype=streams.gradient_dtype) for _ in range(2 if p.concat else 1)]
 
@@ -160,6 +172,15 @@ def _loss(
 
     slices = streams.slices(*targets.shape)
     return sliced_loss(head, read, targets, slices, write if gradients is not None else None)
+
+
+def fused_loss_of(p: Pass, head: Scoring) -> Callable[..., tuple[Tensor, list[Tensor]]] | None:
+    """The loss as it is taken on a GPU; None where it cannot be."""
+    if p.sequence.fused is None or p.concat or len(list(head.parameters())) != 1:
+        return None
+    from reformer.reversible.fused import fused_loss  # triton, which not everyone has
+
+    return fused_loss
 
 
 def reversible(p: Pass, weight: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ class BackwardPass:
         reads: int, writes: int, parameters: Iterable[nn.Parameter],
     ) -> None:  # fmt: skip
         self.streams, self.number, self.context, self.totals = streams, number, context, totals
+        self.pair = pair
         self.x, self.y, self.dx, self.dy = pair[reads], pair[writes], gradients[reads], gradients[writes]
         self.trained = [p for p in parameters if p.requires_grad]
         self.slices = streams.slices(*self.x.shape[:2])[::-1]

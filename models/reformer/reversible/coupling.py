@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -31,18 +31,21 @@ KEPT = 2**25  # numbers of a stream, up to which backward keeps what a sub-layer
 Observer = Callable[["AttentionCoupling", slice, tuple[Tensor, ...]], None]
 
 
+class Graph(NamedTuple):
+    """Of a step whose activations backward need not make again: what f was given, and what it added."""
+
+    x: Tensor
+    added: Tensor
+
+
 @dataclass(frozen=True)
-class Coupling(ABC):
-    """pair[writes] += f(pair[reads]). What `run` returns (buckets, if anything) is handed to a replay and to
-    `run_back`. number: of the step in its pass, which seeds dropout."""
+class Step(ABC):
+    """pair[writes] += f(pair[reads]) in training. What `run` returns (buckets, if anything) is handed to a replay and
+    to `run_back`. number: of the step in its pass, which seeds dropout."""
 
     reads: int
     writes: int
     name: str
-
-    def in_groups(self, chunk_heads: int) -> list[Coupling]:
-        """The same, done as several steps one after the other."""
-        return [self]
 
     @abstractmethod
     def run(
@@ -51,16 +54,47 @@ class Coupling(ABC):
         """Advance the stream that it writes; saved: what an earlier run has returned, or None."""
 
     @abstractmethod
-    def with_graph(self, streams: Streams, number: int, x: Tensor, context: PassContext) -> tuple[Tensor, Any]:
-        """What f adds, given all of its stream as floats, under ordinary autograd, and what `run` would return."""
+    def run_kept(self, streams: Streams, number: int, pair: Pair, context: PassContext) -> tuple[Any, Any]:
+        """The same: (what `run` would return, what `back_kept` needs)."""
 
     @abstractmethod
     def run_back(self, back: BackwardPass, saved: Any) -> None:
         """Take back `run`, advancing gradients too."""
 
     @abstractmethod
+    def back_kept(self, back: BackwardPass, kept: Any) -> None:
+        """Advance gradients alone, by what `run_kept` kept; the streams stay as they are."""
+
+    @abstractmethod
     def parameters(self) -> Iterator[nn.Parameter]:
         """Those of f."""
+
+    def kept_bytes(self, low: int) -> int:
+        """Of what `run_kept` keeps for a token, where a step knows; low: bytes of a number of products."""
+        return 0
+
+
+@dataclass(frozen=True)
+class Coupling(Step):
+    """A step that training runs slice by slice, and decoding token by token."""
+
+    def in_groups(self, chunk_heads: int) -> list[Coupling]:
+        """The same, done as several steps one after the other."""
+        return [self]
+
+    @abstractmethod
+    def with_graph(self, streams: Streams, number: int, x: Tensor, context: PassContext) -> tuple[Tensor, Any]:
+        """What f adds, given all of its stream as floats, under ordinary autograd, and what `run` would return."""
+
+    def run_kept(self, streams: Streams, number: int, pair: Pair, context: PassContext) -> tuple[Any, Graph]:
+        with torch.enable_grad():
+            x = streams.read(pair[self.reads]).requires_grad_()
+            added, saved = self.with_graph(streams, number, x, context)
+        streams.add_(pair[self.writes], added.detach(), self.name)
+        return saved, Graph(x, added)
+
+    def back_kept(self, back: BackwardPass, kept: Graph) -> None:
+        back.from_graph(*kept)
 
     @abstractmethod
     def new_cache(self, batch: int) -> Cache | None:

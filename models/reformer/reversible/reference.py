@@ -22,7 +22,7 @@ def run_reference(
     pair = streams.begin((*x.shape,), lambda here: x[:, here].detach(), slices, "start")
     float_streams = [straight_through(streams, s, x) for s in pair]
     saved: list[Any] = []
-    for number, step in enumerate(sequence.steps()):
+    for number, step in enumerate(sequence.in_groups()):
         added, kept = step.with_graph(streams, number, float_streams[step.reads], context)
         saved.append(kept)
         pair[step.writes] = pair[step.writes].clone()

@@ -5,89 +5,101 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from reformer.config import MOST_KEPT_ACTIVATIONS, ReformerConfig
+from reformer.backends.gpu import room
+from reformer.config import ReformerConfig
 from reformer.decode.cache import Cache
 from reformer.decode.program import NativeProgram
 from reformer.decode.step import DecodeStep
 from reformer.layers.context import PassContext
 from reformer.reversible.backward import BackwardPass, Totals
-from reformer.reversible.coupling import Coupling, Observer
+from reformer.reversible.coupling import Coupling, Observer, Step
 from reformer.reversible.streams import Pair, Streams
-
-Graph = tuple[Tensor, Tensor]  # of a step: what f was given, and what it added
 
 
 @dataclass(frozen=True)
 class ReversibleSequence:
     """streams: how they are kept; chunk_heads: attention heads run together; graph_bytes: of all sub-layers' graphs a
-    token, about; most_graph_bytes: that may be kept of them from forward to backward."""
+    token, about; fused: the same steps on a GPU, where they can be (fused.py)."""
 
     streams: Streams
     couplings: Sequence[Coupling]
     chunk_heads: int
     graph_bytes: int = 0
+    fused: Sequence[Step] | None = None
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """Of all couplings, in order."""
         for coupling in self.couplings:
             yield from coupling.parameters()
 
-    def steps(self) -> list[Coupling]:
-        """What is done one after the other: couplings, those of attention a group of heads at a time."""
+    def steps(self, fused: bool = True) -> Sequence[Step]:
+        """What is done one after the other: couplings, those of attention a group of heads at a time; or, if it may be
+        and can, fused ones."""
+        if fused and self.fused is not None:
+            return self.fused
+        return self.in_groups()
+
+    def in_groups(self) -> list[Coupling]:
+        """The couplings, those of attention a group of heads at a time."""
         return [step for coupling in self.couplings for step in coupling.in_groups(self.chunk_heads)]
 
     def run(
         self, pair: Pair, context: PassContext, saved: Sequence[Any] | None = None, observer: Observer | None = None,
-        graphs: list[Graph] | None = None,
+        kept: list[Any] | None = None, first: int = 0,
     ) -> list[Any]:  # fmt: skip
         """Advance both int32 streams [batch, length, d_model] in place; returns what every step has to save: the
         buckets of hashed heads, and what a nested coupling needs.
 
-        saved: what an earlier run has returned, in a replay. observer: see there. graphs: is filled with the graph of
-        every step, for `run_back`; of a text that is one slice (`keeps_graphs`).
+        saved: what an earlier run has returned, in a replay, which begins at step `first`. observer: see there. kept:
+        is filled, for `run_back`, with the activations of as many of the first steps as `keeps` says.
         """
-        found: list[Any] = []
-        for number, step in enumerate(self.steps()):
-            if graphs is not None:
-                with torch.enable_grad():
-                    x = self.streams.read(pair[step.reads]).requires_grad_()
-                    added, kept = step.with_graph(self.streams, number, x, context)
-                self.streams.add_(pair[step.writes], added.detach(), step.name)
-                graphs.append((x, added))
+        found: list[Any] = list(saved[:first]) if saved is not None else []
+        keep = self.keeps(*pair[0].shape[:2]) if kept is not None else 0
+        self.streams.normed.clear()
+        for number, step in list(enumerate(self.steps(observer is None)))[first:]:
+            if kept is not None and number < keep:
+                given, more = step.run_kept(self.streams, number, pair, context)
+                kept.append(more)
             else:
                 given = saved[number] if saved is not None else None
-                kept = step.run(self.streams, number, pair, context, given, observer)
-            found.append(kept)
-        self.streams.check_range()
+                given = step.run(self.streams, number, pair, context, given, observer)
+            found.append(given)
+        self.streams.normed.clear()
         return found
 
-    def keeps_graphs(self, batch: int, length: int) -> bool:
-        """Whether backward is to use the graphs of forward and not make them again: for texts of one slice, of which
-        they are small."""
-        tokens = batch * length
-        return tokens <= self.streams.chunk_tokens and tokens * self.graph_bytes <= MOST_KEPT_ACTIVATIONS
+    def keeps(self, batch: int, length: int) -> int:
+        """Of how many of the first steps backward is to use the activations of forward and not make them again: as many
+        as there is room for; of those that run slice by slice, for texts of one slice."""
+        tokens, left = batch * length, room(self.streams.device)
+        if self.fused is None and tokens > self.streams.chunk_tokens:
+            return 0
+        low, n = self.streams.products.itemsize, len(self.steps())
+        sizes = [step.kept_bytes(low) for step in self.fused] if self.fused else [self.graph_bytes / n] * n
+        return sum(tokens * whole <= left for whole in accumulate(sizes))
 
     def run_back(
-        self, pair: Pair, gradients: Pair, context: PassContext, saved: Sequence[Any], graphs: list[Graph] | None = None
+        self, pair: Pair, gradients: Pair, context: PassContext, saved: Sequence[Any], kept: list[Any] | None = None
     ) -> Totals:
         """Take back `run` in place, advancing the gradients of the streams too. Returns id(parameter) -> gradient.
 
-        graphs: as `run` filled it, which is emptied; the streams then stay as they are.
+        kept: as `run` filled it, which is emptied; the streams then stand where its steps end.
         """
         totals: Totals = {}
+        self.streams.low.clear()
         for number, step in reversed(list(enumerate(self.steps()))):
             back = BackwardPass(
                 self.streams, number, context, pair, gradients, totals, step.reads, step.writes, step.parameters()
             )
-            if graphs:
-                back.from_graph(*graphs.pop())
+            if kept and number < len(kept):
+                step.back_kept(back, kept.pop())
             else:
                 step.run_back(back, saved[number])
+        self.streams.low.clear()
         return totals
 
     def new_caches(self, batch: int) -> list[Cache | None]:

@@ -13,6 +13,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
+from reformer.backends.dtypes import matmul_dtype
 from reformer.backends.torch_compile import is_exporting
 from reformer.errors import out_of_range
 from reformer.layers.context import PassContext
@@ -36,6 +37,14 @@ class Streams:
     rows: ModuleType
     device: torch.device
     pending: list[tuple[str, Tensor]] = field(default_factory=list)
+    normed: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    low: dict[int, Tensor] = field(default_factory=dict)
+    flags: list[Tensor] = field(default_factory=list)
+
+    @property
+    def products(self) -> torch.dtype:
+        """What products are taken in, as autocast says now."""
+        return matmul_dtype(torch.empty(0, dtype=self.dtype, device=self.device))
 
     def read(self, stream: Tensor) -> Tensor:
         """A stream, or a slice of it, as floating point numbers."""
@@ -73,14 +82,28 @@ class Streams:
         """The inverse of `add_`, bit for bit."""
         self.rows.add_fixed_(stream, x, self.bits, -1, None)
 
+    def new_flag(self) -> Tensor:
+        """int32 [1], 0, in which a kernel says that something did not fit."""
+        if not self.flags:
+            self.flags.extend(torch.zeros(64, dtype=torch.int32, device=self.device).split(1))
+        return self.flags.pop()
+
+    def take_pending(self) -> tuple[list[str], Tensor]:
+        """Of what is pending: where, and bool [n], whether it fitted; nothing is waited for."""
+        places, found = [where for where, _ in self.pending], [fits for _, fits in self.pending]
+        self.pending.clear()
+        flags = [f for f in found if f.dtype == torch.int32]
+        fits = [torch.cat(flags) == 0] if flags else []
+        order = [n for n, f in enumerate(found) if f.dtype == torch.int32]
+        order += [n for n, f in enumerate(found) if f.dtype != torch.int32]
+        fits += [torch.stack([f for f in found if f.dtype != torch.int32])] if len(flags) < len(found) else []
+        return [places[n] for n in order], torch.cat(fits)
+
     def check_range(self) -> None:
         """Wait for what is pending. Raises NumericalError for the first of it that did not fit."""
         if self.pending:
-            fitted = torch.stack([fits for _, fits in self.pending]).tolist()
-            places = [where for where, _ in self.pending]
-            self.pending.clear()
-            if not all(fitted):
-                raise out_of_range(places[fitted.index(False)], self.bits)
+            places, fits = self.take_pending()
+            check_fits(places, fits, self.bits)
 
     def slices(self, batch: int, length: int) -> list[slice]:
         """Of the length, each of at most `chunk_tokens` tokens over the batch."""
@@ -98,3 +121,9 @@ class Streams:
         drawn = drawn.random_(-(2**63), None, generator=generator).view(torch.int16)
         stays = drawn[: added.numel()].view(added.shape) >= round(self.dropout * 2**16) - 2**15
         return added * stays.to(added.dtype).mul_(1 / (1 - self.dropout))
+
+
+def check_fits(places: Sequence[str], fits: Tensor, bits: int) -> None:
+    """Raises NumericalError for the first place whose flag is not set."""
+    if not all(fitted := fits.tolist()):
+        raise out_of_range(places[fitted.index(False)], bits)

@@ -139,8 +139,8 @@ def test_small_steps_keep_their_graphs_and_the_bits_stay(packed: bool, monkeypat
     """And a second backward pass, for which nothing is left of them, rebuilds both levels."""
     ids, found = tokens(100), []
     documents = (torch.arange(100)[None] // 31).expand(2, -1) if packed else None
-    for kept in (0, 2**28):
-        monkeypatch.setattr("reformer.reversible.sequence.MOST_KEPT_ACTIVATIONS", kept)
+    for kept in (0, 2**18, 2**28):
+        monkeypatch.setattr("reformer.reversible.sequence.room", lambda device, kept=kept: kept)
         model = grouped(torch.float32, chunk_tokens=4096, dropout=0.1).train()
         loss = model.loss(ids, ids, documents, dropout_seed=2)
         for again in (True, False):

@@ -22,7 +22,10 @@ def _softcapped(x, cap):
 
 
 @triton.jit
-def _cross_entropy(logits, targets, nats, width, unscored, cap, COLUMNS: tl.constexpr, CAPPED: tl.constexpr):
+def _cross_entropy(
+    logits, targets, nats, count, width, unscored, cap,
+    COLUMNS: tl.constexpr, CAPPED: tl.constexpr, MEAN: tl.constexpr,
+):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     start = logits + row * width
     target = tl.load(targets + row)
@@ -52,22 +55,31 @@ def _cross_entropy(logits, targets, nats, width, unscored, cap, COLUMNS: tl.cons
         tl.store(
             nats + row, log_sum - tl.sum(tl.where(hit, x, 0.0), 0), mask=scored & (tl.sum(hit.to(tl.int32), 0) > 0)
         )
+        if MEAN:
+            gradient /= tl.load(count).to(tl.float32)
         gradient = tl.where(scored, gradient, 0.0)
         tl.store(start + column, gradient.to(logits.dtype.element_ty), mask=column < width)
+
+
+def cross_entropy_(logits: Tensor, targets: Tensor, cap: float, unscored: int, count: Tensor | None = None) -> Tensor:
+    """Nats [n] of targets int64 [n] by logits [n, width], capped first, in whose place comes the gradient of their sum,
+    or of it divided by count [1]."""
+    n, width = logits.shape
+    nats = torch.zeros(n, dtype=torch.float32, device=logits.device)
+    columns = min(MOST_COLUMNS, max(16, triton.next_power_of_2(width)))
+    with on(logits):
+        _cross_entropy[(n,)](
+            logits, targets, nats, nats if count is None else count, width, unscored, cap or 1.0, COLUMNS=columns,
+            CAPPED=cap > 0, MEAN=count is not None, num_warps=4,
+        )  # fmt: skip
+    return nats
 
 
 class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, targets: Tensor, cap: float, unscored: int) -> Tensor:
-        n, width = logits.shape
         ctx.gradient = logits.detach()
-        nats = torch.zeros(n, dtype=torch.float32, device=logits.device)
-        columns = min(MOST_COLUMNS, max(16, triton.next_power_of_2(width)))
-        with on(logits):
-            _cross_entropy[(n,)](
-                ctx.gradient, targets, nats, width, unscored, cap or 1.0, COLUMNS=columns, CAPPED=cap > 0, num_warps=4
-            )  # fmt: skip
-        return nats.sum()
+        return cross_entropy_(ctx.gradient, targets, cap, unscored).sum()
 
     @staticmethod
     @once_differentiable

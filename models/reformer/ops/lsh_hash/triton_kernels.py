@@ -16,14 +16,15 @@ from reformer.ops.lsh_hash.buckets import bucket_dtype
 BLOCK = 64  # vectors of a program
 WARPS = 8
 MOST_COLUMNS = 32  # projections at a time
+COOLEST = 1e-3  # temperature of an LSH head, at least (attention/lsh.py)
 
 
 @triton.jit
 def _hash(
-    x, rotations, hash_mean, buckets, length, heads, rounds, width,
+    x, rotations, hash_mean, warm, buckets, length, heads, rounds, width, step, near,
     stride_batch, stride_head, stride_time,
     D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK: tl.constexpr, COLUMNS: tl.constexpr, FACTORS: tl.constexpr,
-    N_FACTORS: tl.constexpr, CENTRED: tl.constexpr,
+    N_FACTORS: tl.constexpr, CENTRED: tl.constexpr, LINES: tl.constexpr, COOLEST: tl.constexpr,
 ):  # fmt: skip
     batch = (tl.program_id(1) // heads).to(tl.int64)
     head = tl.program_id(1) % heads
@@ -35,7 +36,10 @@ def _hash(
     places = start + time.to(tl.int64)[:, None] * stride_time + dim[None, :]
     rows = tl.load(places, mask=there[:, None] & (dim[None, :] < D), other=0.0).to(tl.float32)
     if CENTRED:
-        rows -= tl.load(hash_mean + head * D + dim, mask=dim < D, other=0.0).to(tl.float32)[None, :]
+        centre = tl.load(hash_mean + head * D + dim, mask=dim < D, other=0.0).to(tl.float32)
+        if LINES:  # kept for unit vectors, brought to the vectors' length
+            centre *= tl.sqrt(tl.maximum(tl.load(warm + head).to(tl.float32), COOLEST))
+        rows -= centre[None, :]
     turned = rotations + (head * D + dim)[:, None] * (rounds * width) + r * width
     bucket = tl.zeros([BLOCK], tl.int64)
     scale = 1
@@ -64,14 +68,32 @@ def _hash(
         scale *= 2 * half
         before += half
     line = (r * (tl.num_programs(1)) + tl.program_id(1)).to(tl.int64)
+    if LINES:  # a line is one more digit; the first factors are the lowest digits, and the far round's first
+        bucket = tl.where((near > 0) & (r > 0), bucket % tl.maximum(near, 1), bucket) + line * step
     tl.store(buckets + line * length + time, bucket.to(buckets.dtype.element_ty), mask=there)
 
 
 def lsh_hash(x: Tensor, rotations: Tensor, factors: Sequence[int], hash_mean: Tensor | None = None) -> Tensor:
     """As `pytorch.lsh_hash`, for float32 and less."""
+    return _launch(x, rotations, factors, hash_mean, None, bucket_dtype(math.prod(factors)), 0, 0)
+
+
+def hash_lines(
+    x: Tensor, rotations: Tensor, factors: Sequence[int], hash_mean: Tensor, warm: Tensor, near: int, dtype: torch.dtype
+) -> Tensor:
+    """`lsh_hash` as keys for one sort: the number of the line (round, row, head) is one more digit. hash_mean: of unit
+    vectors, x have the length of the root of warm [heads], or of COOLEST; near: how many buckets the rounds after the
+    first have, 0: as many as that."""
+    return _launch(x, rotations, factors, hash_mean, warm, dtype, math.prod(factors), near)
+
+
+def _launch(
+    x: Tensor, rotations: Tensor, factors: Sequence[int], hash_mean: Tensor | None, warm: Tensor | None,
+    dtype: torch.dtype, step: int, near: int,
+) -> Tensor:  # fmt: skip
     batch, heads, length, d = x.shape
     rounds, width = rotations.shape[2:]
-    buckets = torch.empty(rounds, batch, heads, length, dtype=bucket_dtype(math.prod(factors)), device=x.device)
+    buckets = torch.empty(rounds, batch, heads, length, dtype=dtype, device=x.device)
     if x.stride(3) != 1:
         x = x.contiguous()
     columns = min(MOST_COLUMNS, max(16, triton.next_power_of_2(max(factors) // 2)))
@@ -79,9 +101,9 @@ def lsh_hash(x: Tensor, rotations: Tensor, factors: Sequence[int], hash_mean: Te
     grid = (triton.cdiv(length, BLOCK), batch * heads, rounds)
     with on(x):
         _hash[grid](
-            x, flat, flat if hash_mean is None else hash_mean.contiguous(), buckets, length, heads, rounds, width,
-            *x.stride()[:3], D=d, BLOCK_D=max(16, triton.next_power_of_2(d)), BLOCK=BLOCK, COLUMNS=columns,
-            FACTORS=tuple(factors), N_FACTORS=len(factors), CENTRED=hash_mean is not None, num_warps=WARPS,
-            num_stages=1,
+            x, flat, flat if hash_mean is None else hash_mean.contiguous(), flat if warm is None else warm, buckets,
+            length, heads, rounds, width, step, near, *x.stride()[:3], D=d, BLOCK=BLOCK, COLUMNS=columns,
+            BLOCK_D=max(16, triton.next_power_of_2(d)), FACTORS=tuple(factors), N_FACTORS=len(factors),
+            CENTRED=hash_mean is not None, LINES=warm is not None, COOLEST=COOLEST, num_warps=WARPS, num_stages=1,
         )  # fmt: skip
     return buckets

@@ -1,0 +1,106 @@
+"""A layer as it is trained on a GPU (reversible/fused.py) is the layer: outputs, every gradient, kept or made again.
+
+Guards against a step of a GPU that learns something else than what a CPU decodes: heads of one product that are
+another's, a document that sees its neighbour, a round that counts a pair twice; and against activations that, kept
+where there is room, give other bits than those that are made again. In Triton's interpreter: small sizes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from builders.devices import DEVICES
+from builders.models import small, tokens
+from reformer import ReformerLM
+from torch import Tensor
+
+SIZES: dict[str, Any] = {
+    "n_layers": 1, "d_model": 32, "n_heads": 3, "n_lsh_heads": 1, "d_head": 16, "local_window": 20, "lsh_window": 5,
+    "n_hashes": 2, "chunk_tokens": 4096,
+}  # fmt: skip
+CASES: dict[str, dict[str, Any]] = {
+    "two rounds": {},
+    "a far round": {"n_buckets": (4,), "far_buckets": 24, "lsh_window": 3, "n_hashes": 1},
+    "lsh alone": {"attn_layers": ("lsh",), "n_hashes": 1, "lsh_key_conv": 1},
+    "local alone": {"attn_layers": ("local",)},
+}
+EVERYTHING, NOTHING = 2**40, 0  # bytes that may be kept
+
+
+def trained(
+    monkeypatch: pytest.MonkeyPatch,
+    device: str,
+    backend: str,
+    room: int,
+    documents: bool = False,
+    length: int = 40,
+    **changes: Any,
+) -> tuple[ReformerLM, list[Tensor]]:
+    """A model after the backward of a loss, and what came of it: the loss, every gradient, the running means."""
+    monkeypatch.setattr("reformer.reversible.sequence.room", lambda device: room)
+    model = small(torch.float32, **(SIZES | changes), backend=backend).train().to(device)
+    ids, place = tokens(length + 1).to(device), torch.arange(length, device=device)
+    begins = torch.tensor([[30, 70], [7, 65]], device=device)
+    numbers = (place >= begins[:, :1]).long() + (place >= begins[:, 1:]).long()
+    loss = model.loss(ids[:, :-1], ids[:, 1:], numbers if documents else None)
+    loss.backward()
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    return model, [loss.detach(), *gradients, *(b for n, b in model.named_buffers() if n.endswith("hash_mean"))]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("case", CASES)
+def test_a_fused_layer_is_the_layer(monkeypatch: pytest.MonkeyPatch, device: str, case: str) -> None:
+    documents, length = case in ("two rounds", "local alone"), 80 if case == "two rounds" else 40
+    model, found = trained(monkeypatch, device, "triton", NOTHING, documents, length, **CASES[case])
+    assert model.sequence.fused is not None
+    _, wanted = trained(monkeypatch, device, "torch", NOTHING, documents, length, **CASES[case])
+    assert len(found) == len(wanted)
+    for a, b in zip(found, wanted, strict=True):
+        assert (a - b).norm() <= 1e-4 * b.norm().clamp_min(1e-3)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_what_is_kept_changes_no_bit(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
+    _, rebuilt = trained(monkeypatch, device, "triton", NOTHING, n_hashes=1)
+    for room in (EVERYTHING, 97_000):
+        model, kept = trained(monkeypatch, device, "triton", room, n_hashes=1)
+        assert model.sequence.keeps(2, 40) == (2 if room == EVERYTHING else 1)
+        assert all(torch.equal(a, b) for a, b in zip(rebuilt, kept, strict=True))
+
+
+@pytest.mark.parametrize("steps", [1, 3, 5])
+def test_on_a_cpu_too_as_many_steps_as_there_is_room_for(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+    """And a second backward of the same pass, whose streams stand where the kept steps end, gives the same."""
+    found = []
+    for kept in (0, steps):
+        model = small(torch.float32, chunk_tokens=4096, n_layers=2, n_hashes=2).train()
+        sequence, ids = model.sequence, tokens(91)
+        each = 2 * 90 * sequence.graph_bytes / len(sequence.steps())
+        monkeypatch.setattr("reformer.reversible.sequence.room", lambda device, kept=kept, each=each: each * kept + 1)
+        assert sequence.keeps(2, 90) == kept
+        loss = model.loss(ids[:, :-1], ids[:, 1:])
+        for again in (True, False):
+            model.zero_grad()
+            loss.backward(retain_graph=again)
+            found.append([p.grad for p in model.parameters() if p.grad is not None])
+    assert all(torch.equal(a, b) for other in found[1:] for a, b in zip(found[0], other, strict=True))
+
+
+def test_what_cannot_be_fused_runs_step_by_step() -> None:
+    for changes in ({"d_head": 8}, {"activation": "swiglu"}, {"attn_layers": ("full",)}, {"chunk_heads": 1}):
+        assert small(torch.float32, **(SIZES | {"backend": "triton"} | changes)).sequence.fused is None
+
+
+def test_overflow_is_told_without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    from reformer import NumericalError
+    from reformer.reversible.streams import check_fits
+
+    model = small(torch.float32, **SIZES, backend="triton", attn_layers=("local",)).train()
+    with torch.no_grad():
+        model.layers[0][1].output.weight.fill_(float("nan"))
+    ids, checks = tokens(21), []
+    model.loss(ids[:, :-1], ids[:, 1:], checks=checks)
+    with pytest.raises(NumericalError, match="layer 0 feed-forward"):
+        check_fits(*checks[0], model.config.stream_bits)
