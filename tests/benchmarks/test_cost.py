@@ -16,7 +16,7 @@ import torch
 pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="the kernels to be counted are Triton's")
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 # Of the sizes and shapes of benchmarks/cost.py. Launches, bytes and waits may only shrink: lower them with the number.
-MOST_LAUNCHES, MOST_BYTES, MOST_WAITS, LEAST_SPEED = 60, 184_000, 0, 450_000
+MOST_LAUNCHES, MOST_BYTES, MOST_WAITS, LEAST_SPEED = 60, 178_000, 0, 450_000
 MOST_OF_A_TOKEN = 350  # kernels of two layers, decoding
 
 

@@ -96,22 +96,9 @@ def attend(
         if order:
             grid, given, named = _launch(raw, keys, order, heads, None, order.window, batch)
             v, wide = _columns(raw, heads)[4], heads.lsh * heads.d
-            kernels._attend[grid](
-                keys,
-                keys,
-                v,
-                raw,
-                parts,
-                lses,
-                *given,
-                wide,
-                wide,
-                heads.columns,
-                heads.columns,
-                wide,
-                n * wide,
-                **named,
-            )
+            c = heads.columns
+            strides = (wide, wide, c, c, wide, n * wide)
+            kernels._attend[grid](keys, keys, v, v, parts, lses, *given, *strides, **named)
     return out, lse, merge_rounds(parts, lses, heads, small, raw, out) if order else lse
 
 
@@ -129,35 +116,17 @@ def attend_back(
             grid, given, named = _launch(raw, keys, None, heads, reach, window, batch, back=True)
             q, k, v, *_ = _columns(raw, heads)
             dq, dk_local, dv_local, *_ = _columns(d_raw, heads)
-            c = heads.columns
-            kernels._attend_back[grid](
-                q,
-                k,
-                v,
-                d_out,
-                lses[0],
-                delta,
-                dq,
-                dk_local,
-                dv_local,
-                *given,
-                c,
-                c,
-                c,
-                whole,
-                heads.all,
-                c,
-                c,
-                0,
-                **named,
+            c, gradients = (
+                heads.columns,
+                (d_out[:, : heads.local], lses[0], delta[:, : heads.local], dq, dk_local, dv_local),
             )
+            kernels._attend_back[grid](q, k, v, *gradients, *given, c, c, c, whole, heads.all, c, c, 0, **named)
         if order:
             grid, given, named = _launch(raw, keys, order, heads, None, order.window, batch, back=True)
             v, wide = _columns(raw, heads)[4], heads.lsh * heads.d
-            kernels._attend_back[grid](
-                keys, keys, v, d_out[:, heads.local :], lses[1], delta[:, heads.local :], dk, dk, dv, *given, wide,
-                wide, heads.columns, whole, heads.all, wide, wide, n * wide, **named,
-            )  # fmt: skip
+            gradients = (d_out[:, heads.local :], lses[1], delta[:, heads.local :], dk, dk, dv)
+            strides = (wide, wide, heads.columns, whole, heads.all, wide, wide, n * wide)
+            kernels._attend_back[grid](keys, keys, v, *gradients, *given, *strides, **named)
     return dk, dv
 
 
