@@ -16,11 +16,13 @@ import pytest
 pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed")
 
 
-# Every kernel once; attention in two of its six cases, of which each other one takes two seconds.
-FEW = ("attention 64 bf16 windows round 2", "attention 32", "hash 64", "rows")
+# Every kernel once; attention in three of its fourteen cases, of which each other one takes two seconds.
+FEW = ("attention 64 bf16 windows round 2", "attention 32", "hash 64", "rows", "fused LSH 64", "fused _")
 
 
-@pytest.mark.parametrize("some", [(90, *FEW), *(pytest.param((n,), marks=pytest.mark.slow) for n in (80, 90))], ids=str)
+@pytest.mark.parametrize(
+    "some", [(90, *FEW), *(pytest.param((n,), marks=pytest.mark.slow) for n in (80, 90, 100))], ids=str
+)
 def test_kernels_compile(some: tuple[object, ...]) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     line = [sys.executable, str(Path(__file__).parents[2] / "builders" / "compile_kernels.py"), *map(str, some)]
