@@ -86,7 +86,7 @@ def test_a_killed_process_ends_the_job_and_the_run_goes_on(text: Path, tmp_path:
         "trainer.SAVE_EVERY_MINUTES = 0.0001\nsys.exit(main(sys.argv[1:]))\n"
     )
     with open(tmp_path / "err", "w") as err:
-        job = subprocess.Popen(torchrun(often, "train", text, *more, "--minutes", 5), cwd=tmp_path, stderr=err)
+        job = subprocess.Popen(torchrun("--", often, "train", text, *more, "--minutes", 5), cwd=tmp_path, stderr=err)
         checkpoints, deadline = tmp_path / "r" / "checkpoints", time.monotonic() + 90
         while not (checkpoints.exists() and len(list(checkpoints.glob("step-*"))) > 1):
             assert time.monotonic() < deadline
