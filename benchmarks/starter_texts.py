@@ -22,6 +22,7 @@ import numpy.typing as npt
 from reformer_cli.data.text_chunks import read_text
 
 RUN = 40  # words
+BARE_CONTENTS = re.compile(r"(?:^\W*chapter [ivxlc\d]+\W*\n+){10,}", re.IGNORECASE | re.MULTILINE)
 _BASE = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -65,7 +66,8 @@ def prepare(out: Path, folders: Sequence[Path], unseen: Sequence[Path]) -> list[
             if path.stem in names:
                 print(f"{path.stem}: left out, to stay unseen")
                 continue
-            text = read_text(str(path), join=is_joined(path.stem))
+            # A list of chapters without titles is like any other, so that it would stand in unseen texts too.
+            text = BARE_CONTENTS.sub("", read_text(str(path), join=is_joined(path.stem)))
             if runs := known.of(text):
                 faults.append(f"{path}: {len(runs)} runs of {RUN} words of an unseen text; the first: {runs[0]}")
             target = out / f"{folder.name}-{path.stem}.txt"

@@ -76,5 +76,9 @@ def test_what_is_unseen_stays_so(texts, shelf: Path, tmp_path: Path, monkeypatch
     assert run(texts, monkeypatch, tmp_path / "out", shelf, "--unseen", unseen) == 1
     said = capsys.readouterr().out
     assert f"{quoting}: 21 runs of 40 words" in said
-    quoting.write_text(f"{book(5)}\n\nHe wrote: {' '.join(passage.split()[:39])}\n", "utf-8")
+    # A list of bare chapters stands in many books: it is left out, and no reason to refuse one.
+    contents = "\n".join(f"CHAPTER {'I' * n}." for n in range(1, 25))
+    unseen.write_text(f"{contents}\n\n{book(3)}", "utf-8")
+    quoting.write_text(f"{contents}\n\n{book(5)}\n\nHe wrote: {' '.join(passage.split()[:39])}\n", "utf-8")
     assert run(texts, monkeypatch, tmp_path / "out", shelf, "--unseen", unseen) == 0
+    assert "CHAPTER" not in (tmp_path / "out" / "shelf-book5.txt").read_text("utf-8")
