@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import replace
-from types import ModuleType
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import torch
@@ -15,7 +13,7 @@ from torch import Tensor, nn
 from reformer import checkpoint, inference, sampling
 from reformer.attention import sublayers
 from reformer.attention.base import Attention
-from reformer.backends.torch_compile import is_exporting, no_compile
+from reformer.backends.torch_compile import no_compile
 from reformer.config import ReformerConfig
 from reformer.decode.state import DecodingState, saved_batch
 from reformer.errors import out_of_range
@@ -27,13 +25,10 @@ from reformer.layers.init import init_weights
 from reformer.layers.line_position import LinePositions
 from reformer.layers.lm_head import LMHead
 from reformer.layers.shorten_maps import ShortenMaps
-from reformer.ops.norm_rope_relu import rows_for
 from reformer.ops.rotary import Rotary
 from reformer.reversible.autograd import Checks, Pass, reversible, reversible_loss
-from reformer.reversible.coupling import AttentionCoupling, Coupling, PointwiseCoupling, Step
-from reformer.reversible.sequence import ReversibleSequence, graph_bytes
-from reformer.reversible.shorten import ShortenedCoupling
-from reformer.reversible.streams import Streams
+from reformer.reversible.build import build_sequence
+from reformer.reversible.sequence import ReversibleSequence
 
 HEAD_BIAS = "head.bias"  # the one tensor that a config leaves open
 
@@ -79,38 +74,7 @@ class ReformerLM(nn.Module):
     @property
     def sequence(self) -> ReversibleSequence:
         """The reversible layers, for the weights' type and device as they are now."""
-        c, dtype, device = self.config, self.embedding.dtype, self.embedding.device
-        of_gradients = torch.bfloat16 if c.gradient_dtype == "bfloat16" else dtype
-        rows = rows_for(c.backend, self.embedding)
-        streams = Streams(c.stream_bits, c.dropout, c.chunk_tokens, dtype, of_gradients, rows, device)
-        sequence = ReversibleSequence(
-            streams, self._couplings(range(c.n_layers)), c.chunk_heads or c.n_heads, graph_bytes(c, dtype.itemsize)
-        )
-        if self.groups is None:
-            return replace(sequence, fused=self._fused_steps(rows))
-        inner = replace(sequence, couplings=self._couplings(c.group_layers))
-        shortened = ShortenedCoupling(1, 0, f"groups of {c.shorten_factor} tokens", self.groups, inner)
-        before = self._couplings(range(c.group_layers.start))
-        after = self._couplings(range(c.group_layers.stop, c.n_layers))
-        return replace(sequence, couplings=[*before, shortened, *after])
-
-    def _couplings(self, layers: range) -> list[Coupling]:
-        """Of these layers, in order."""
-        found: list[Coupling] = []
-        for i in layers:
-            sublayers: list[Any] = [*self.layers[i]]  # type: ignore[misc]
-            found += [AttentionCoupling(1, 0, f"layer {i} attention", f) for f in sublayers[:-1]]
-            found.append(PointwiseCoupling(0, 1, f"layer {i} feed-forward", sublayers[-1]))
-        return found
-
-    def _fused_steps(self, rows: ModuleType) -> Sequence[Step] | None:
-        """The layers as they are trained on a GPU; None where they cannot be."""
-        c = self.config
-        if not rows.__name__.endswith("triton_kernels") or (c.chunk_heads or c.n_heads) < c.n_heads or is_exporting():
-            return None
-        from reformer.reversible.fused import fused_steps  # triton, which not everyone has
-
-        return fused_steps(c, [list(layer) for layer in self.layers])  # type: ignore[call-overload]
+        return build_sequence(self.config, self.layers, self.groups, self.embedding)
 
     def attention(self) -> Iterator[Attention]:
         """The attention sub-layers, in order."""
