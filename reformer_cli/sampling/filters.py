@@ -1,7 +1,7 @@
 """What may be drawn next: functions of logits [batch, vocab_size] and of each text so far, by the names of --samplers.
 
-A new filter (such as DRY): a function here, a row in FILTERS, its fields and a row of STEPS in config.py. What needs the
-logits alone is done by the core's functions (reformer/sampling.py).
+A new filter (such as DRY): a function here, a row in FILTERS, its fields and a row of STEPS in config.py. What needs
+the logits alone is done by the core's functions (reformer/sampling.py).
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 import shutil
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -55,7 +56,7 @@ def key(*parts: object) -> str:
 
 def write_file(path: Path, content: bytes | str) -> None:
     """Write aside, fsync, rename: `path` is the old file or the whole new one, whatever happens."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    aside = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
     try:
         with open(aside, "wb") as file:
             file.write(content.encode() if isinstance(content, str) else content)
@@ -68,7 +69,7 @@ def write_file(path: Path, content: bytes | str) -> None:
 
 def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
     """fill(aside), fsync of every file, rename: a folder is there complete or not at all. Replaces an older one."""
-    aside = open_aside(path, str(os.getpid()))
+    aside = open_aside(path, f"{os.getpid()}-{threading.get_ident()}")
     try:
         fill(aside)
         put_in_place(aside, path)
