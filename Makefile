@@ -21,7 +21,7 @@ $(TESTING): pyproject.toml constraints.txt
 	$(PIP) -e '.[test,dev]'
 	touch $(INSTALLED) $@
 
-run: $(INSTALLED)  ## write with the starter, train on the built-in text, write, score: under four minutes on two cores
+run: $(INSTALLED)  ## write with the starter, train on the built-in text, write, score: three minutes on two cores, once installed
 	$(BIN)/reformer generate --run starter --prompt "She opened the door" --max-tokens 300
 	$(BIN)/reformer train python-reference --minutes 2
 	$(BIN)/reformer generate --prompt "The with statement" --max-tokens 300

@@ -98,6 +98,7 @@ def generate(
 
         texts: dict[str, object] = {"--prompt": prompt, "--prompt-file": prompt_file, "-": prompt_, "--stop": stop}
         texts |= {"--logit-bias": logit_bias, "--json": json, "--session": session, "--far-buckets": far_buckets}
+        texts |= {"--until": until, "--as-typed": as_typed, "--echo": echo}
         check_options(config, texts)
         generate_images(opened, image, keep_rows, output, config, device, overwrite)
         return

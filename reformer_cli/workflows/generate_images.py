@@ -24,7 +24,14 @@ from reformer_cli.utils.signals import interruptible
 from reformer_cli.workflows.generate import reading
 from reformer_cli.workflows.open_model import check_memory, decoding_note, open_model
 
-NOT_OF_IMAGES = ("max_tokens", "repetition_penalty", "repetition_window", "no_repeat_ngram_size", "num_beams")
+NOT_OF_IMAGES: tuple[str, ...] = (
+    "max_tokens",
+    "repetition_penalty",
+    "repetition_window",
+    "no_repeat_ngram_size",
+    "num_beams",
+)
+NOT_OF_IMAGES += ("presence_penalty", "frequency_penalty", "dry_multiplier", "stop_at", "max_words")
 
 
 def generate_images(

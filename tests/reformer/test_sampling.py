@@ -55,3 +55,24 @@ def test_a_row_ends_with_its_stop_token() -> None:
         cut = was.index(end) if end in was else len(row)
         assert row[: cut + 1] == was[: cut + 1]
         assert set(row[cut:]) <= {end}
+
+
+def test_typical_tokens_surprise_about_as_much_as_expected() -> None:
+    """Entropy 1.208 nats: -log P is off by 0.51 for 0.5, 0.18 for 0.25, 0.69 for 0.15, 1.09 for 0.1."""
+    assert kept(sampling.keep_typical(P.log(), 0.2)) == {3}
+    assert kept(sampling.keep_typical(P.log(), 0.5)) == {1, 3}
+    assert kept(sampling.keep_typical(P.log(), 1.0)) == {0, 1, 2, 3}
+
+
+def test_top_n_sigma_looks_at_what_is_left() -> None:
+    """What another filter left out would make the deviation infinite, and keep everything."""
+    logits = torch.tensor([[4.0, 3.0, 0.0, -1.0, -torch.inf]])  # mean 1.5, deviation 2.06
+    assert kept(sampling.keep_top_n_sigma(logits, 1.0)) == {0, 1}
+    assert kept(sampling.keep_top_n_sigma(logits, 2.0)) == {0, 1, 2}
+
+
+def test_temperature_follows_the_uncertainty() -> None:
+    even, sure = torch.zeros(1, 4), torch.tensor([[50.0, 0.0, 0.0, -torch.inf]])
+    assert torch.equal(sampling.scale_by_entropy(even, 1.0, 0.5, 1.0), even)
+    assert torch.allclose(sampling.scale_by_entropy(even + 3, 1.0, 0.5, 1.0), (even + 3) / 1.5)
+    assert torch.allclose(sampling.scale_by_entropy(sure, 1.0, 0.5, 1.0)[:, :3], sure[:, :3] / 0.5)
