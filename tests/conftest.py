@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import re
 import signal
 from importlib.util import find_spec
@@ -89,6 +90,12 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
 def _no_starter(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test begins with the real starter unawares: what a run comes out as would be its weights' doing."""
     monkeypatch.setattr("reformer_cli.runs.starter.FOLDERS", ())
+
+
+@pytest.fixture(autouse=True)
+def _same_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seeds that nobody gave differ from call to call, but not from one run of the tests to the next."""
+    monkeypatch.setattr("secrets.randbelow", random.Random(0).randrange)
 
 
 # Texts that are too large for the repository; tests that need one are left out where it is not.

@@ -109,8 +109,9 @@ def test_no_file_of_the_user_is_lost(reformer: Program, run: Path, text: Path) -
     assert "both s" in reformer(*plan, "s", "--session", "s").error
     assert text.read_bytes() == novel
     assert Path("o.txt").read_bytes() == before
+    Path("o.txt").write_bytes(before := before * 100)
     assert reformer(*plan, "o.txt", "--overwrite").status == 0
-    assert len(Path("o.txt").read_bytes()) < 2 * len(before)
+    assert len(Path("o.txt").read_bytes()) < len(before)
 
 
 def test_the_newest_run_is_the_default(reformer: Program, text: Path) -> None:
@@ -136,7 +137,7 @@ def test_ctrl_c_keeps_what_there_is(reformer: Program, run: Path, monkeypatch: p
     monkeypatch.setattr(Sampler, "choose", choose)
     result = reformer("generate", "--run", run, "--prompt", "The", "--output", "o.txt", "--session", "s")
     assert result.status == 130
-    assert len(Path("o.txt").read_text("utf-8")) > 10
+    assert len(Path("o.txt").read_bytes()) > 10
     assert not Path("s").exists()
 
 
