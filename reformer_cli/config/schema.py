@@ -143,7 +143,11 @@ class TrainConfig:
 class EvalConfig:
     """How often a model is looked at while it trains, and how closely; see docs/evaluation.md."""
 
-    every: int | None = Field(default=None, ge=1, description="steps between validations; null: about ten over the run")
+    every: int | None = Field(
+        default=None,
+        ge=1,
+        description="steps between validations; null: ten over the run, fewer where they cost more than a twentieth of it",
+    )
     tokens: int = Field(
         default=16_384, ge=1, description="held-out tokens that a validation, or a test of tests_every, scores at most"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -172,6 +173,20 @@ class ValidationWindows(Sequence[ValidationWindow]):
             prefix = np.array([self._tokens.end], np.int64)
         scored = self._tokens.validation[span.start : span.stop].astype(np.int64)
         return ValidationWindow(held.name, torch.from_numpy(prefix), torch.from_numpy(scored), span)
+
+    @property
+    def total(self) -> int:
+        """Tokens of all documents that are for validation."""
+        return len(self._tokens.validation)
+
+    def stretch(self, position: int, length: int) -> ValidationWindow:
+        """So many tokens around a place of the validation tokens, with up to `context` before them."""
+        spans = self._tokens.spans
+        n = max(0, bisect.bisect_right(range(len(spans)), position, key=lambda k: spans[k].span.start) - 1)
+        window = ValidationWindows(self._tokens, self._context)[n]
+        start = max(0, min(position - spans[n].span.start, len(window.scored) - length))
+        prefix = torch.cat([window.prefix, window.scored[:start]])[-self._context :]
+        return ValidationWindow(window.name, prefix, window.scored[start : start + length], window.text)
 
     def some(self, tokens: int, least: int = LEAST_SCORED) -> ValidationWindows:
         """As many as so many tokens score decently, `least` of each, spread evenly; all where they suffice for that."""

@@ -21,9 +21,10 @@ Count = Annotated[int, Field(ge=0, lt=2**63)]
 class TrainState:
     """Checked when it is read back, since a run directory may come from anyone.
 
-    best: lowest held-out bits/byte; best_step: where it was found; validated: validations done, evals_without_best: the
-    last ones; bad_steps: skipped in a row, skipped: in all; stages: the first step of each context of the schedule;
-    loss_mean: loss as the last steps had it, loss_var: its variance, watched: steps that went into both;
+    best: lowest held-out bits/byte; best_step: where it was found; evals_without_best: validations since; looks: times
+    that the run was looked at, looking: seconds of it, looked_at: share of the run then done, look_tokens: that a
+    validation works on; bad_steps: skipped in a row, skipped: in all; stages: the first step of each context of the
+    schedule; loss_mean: loss as the last steps had it, loss_var: its variance, watched: steps that went into both;
     scale: of the loss while products are float16, steady: steps since it moved.
     """
 
@@ -32,7 +33,10 @@ class TrainState:
     tokens: Count = 0
     best: float | None = None
     best_step: Count | None = None
-    validated: Count = 0
+    looks: Count = 0
+    looking: float = Field(default=0.0, ge=0)
+    looked_at: float = Field(default=0.0, ge=0, le=1)
+    look_tokens: Count = 0
     evals_without_best: Count = 0
     bad_steps: Count = 0
     skipped: Count = 0

@@ -17,13 +17,13 @@ from reformer_cli.training.dataloader import DataLoader, Prefetcher
 from reformer_cli.training.distributed import World, whole
 from reformer_cli.training.divergence import DivergedError, is_spike
 from reformer_cli.training.gradients import UNSCORED, Gradients, LoadedBatch
+from reformer_cli.training.looks import SHARE, Looks
 from reformer_cli.training.optimizers import make_optimizers, optimizer_tensors, prime
 from reformer_cli.training.schedules import learning_rate
 from reformer_cli.training.state import TrainState, plain, random_states, restore_random_states, train_state_of
 from reformer_cli.utils.errors import UserError
 from reformer_cli.utils.signals import interruptible
 
-VALIDATIONS = 10  # of a run where eval.every is not given
 BAD_STEPS = 5  # in a row without a finite loss and gradient, after which a run stops
 SAVE_EVERY_MINUTES = 5.0
 
@@ -32,12 +32,12 @@ Ending = Literal["finished", "interrupted", "patience"]
 
 @dataclass(frozen=True)
 class Callbacks:
-    """What the loop calls: validate() gives held-out bits/byte or None; evaluate() is called every so many steps and at
-    the end (None: never); save gets a checkpoint's tensors and meta and whether it is the best; finish waits until all
-    is saved; busy says that saving would have to wait; log gets a step's figures and seconds; warn a line. All but
-    busy, log and warn are called in every process of a job."""
+    """What the loop calls: validate(tokens) gives held-out bits/byte or None; evaluate() is called every so many steps
+    and at the end (None: never); save gets a checkpoint's tensors and meta and whether it is the best; finish waits
+    until all is saved; busy says that saving would have to wait; log gets a step's figures and seconds; warn a line.
+    All but busy, log and warn are called in every process of a job."""
 
-    validate: Callable[[], float | None]
+    validate: Callable[[int], float | None]
     save: Callable[[dict[str, Tensor], dict[str, Any], bool], None]
     finish: Callable[[], None]
     busy: Callable[[], bool]
@@ -45,7 +45,7 @@ class Callbacks:
     warn: Callable[[str], None]
     byte_lengths: Tensor
     evaluate: Callable[[], None]
-    validate_every: int | None = None  # None: VALIDATIONS over the run
+    validate_every: int | None = None  # None: as often as costs little
     evaluate_every: int | None = None
 
 
@@ -60,6 +60,7 @@ class Trainer:
         self.optimizers = make_optimizers(model, config)
         self.progress = TrainState()
         self.prefetcher = Prefetcher(self._read)
+        self.looks = Looks(callbacks.validate_every, config.steps is None)
 
     @property
     def share(self) -> float:
@@ -113,19 +114,24 @@ class Trainer:
     def run(self) -> Ending:
         """Train to the end. Raises DivergedError."""
         saved, first = time.monotonic(), self.progress.step
-        marked, best = saved, False
+        marked, saving, best = saved, 0.0, False
         with interruptible() as interrupted, closing(self.prefetcher):
             while (ending := self._ending(interrupted.is_set())) is None:
                 self._step()
-                best = self._validation_due() and self._validate()
+                best = self.looks.due(self.progress, self.share) and self._validate()
                 if (every := self.callbacks.evaluate_every) and self.progress.step % every == 0 and self.share < 1.0:
                     self._evaluate()
-                due = time.monotonic() - saved > 60 * SAVE_EVERY_MINUTES and not self.callbacks.busy()
+                wait = max(60 * SAVE_EVERY_MINUTES, saving / SHARE)
+                due = time.monotonic() - saved > wait and not self.callbacks.busy()
                 before, marked = marked, time.monotonic()  # from here to here, so that what saving takes counts too
                 self.progress.seconds, due = self._agreed(self.progress.seconds + marked - before, due)
                 if (due or best) and self.share < 1.0:
+                    began = time.monotonic()
                     self._save(best)
                     saved = time.monotonic()
+                    saving = saved - began
+                    if best:
+                        self.progress.looking += self._main_process(saving)
             if self.progress.step > first or not self.progress.step:
                 # Where nothing was validated yet, or nothing can be, the latest weights are the run's result. best: the
                 # last validation took the rest of the time, and what it found best is not saved yet.
@@ -142,6 +148,10 @@ class Trainer:
         if self.config.patience and self.progress.evals_without_best >= self.config.patience:
             return "patience"
         return "interrupted" if self.world.any_rank(interrupted) else None
+
+    def _main_process(self, seconds: float) -> float:
+        """What the main process measured, in each."""
+        return float(self.world.broadcast([seconds])[0])
 
     def _agreed(self, seconds: float, due: bool) -> tuple[float, bool]:
         """The main process's clock: how long the run has taken, and whether to save."""
@@ -205,17 +215,12 @@ class Trainer:
         if self.progress.bad_steps >= BAD_STEPS:
             raise DivergedError(self.progress.step + 1, f"{problem}; {BAD_STEPS} times in a row")
 
-    def _validation_due(self) -> bool:
-        if every := self.callbacks.validate_every:
-            return self.progress.step % every == 0 and self.share < 1.0
-        return int(self.share * VALIDATIONS) > self.progress.validated and self.share < 1.0
-
     def _validate(self) -> bool:
         """Whether this is the best so far; without held-out text the latest is."""
-        progress = self.progress
-        progress.validated = max(progress.validated + 1, int(self.share * VALIDATIONS))
+        progress, began = self.progress, time.monotonic()
         self.model.eval()
-        found = self.callbacks.validate()
+        found = self.callbacks.validate(self.looks.tokens(progress, self.share))
+        self.looks.took(progress, self.share, self._main_process(time.monotonic() - began))
         good = found is None or math.isfinite(found)
         better = good and (found is None or progress.best is None or found < progress.best)
         if better:

@@ -17,7 +17,6 @@ from reformer_cli.training.auto_config import AutoSetting
 from reformer_cli.utils.console import say
 from reformer_cli.utils.errors import ConfigError, UserError
 
-LONG, EVAL_TOKENS = 15.0, 4096  # minutes below which a validation scores no more tokens than this
 GENTLER = 0.25  # step size, as a share of that of a new model: what was learnt is to be kept
 
 
@@ -71,9 +70,6 @@ class Start:
             elif c.key == "train.batch_size":
                 c = dataclasses.replace(c, value=c.value * shorter)
             found.append(c)
-        if (minutes := settings["train"].get("minutes")) and minutes < LONG:
-            reason = "validations take of the minutes, and more of few"
-            found.append(AutoSetting("eval.tokens", EVAL_TOKENS, reason))
         return found
 
     def begin(self, run: Run) -> None:

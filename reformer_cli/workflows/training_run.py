@@ -12,7 +12,7 @@ import torch
 from reformer import ReformerLM
 from safetensors import SafetensorError
 
-from reformer_cli.data.batches import LEAST_SCORED, ValidationWindows
+from reformer_cli.data.batches import ValidationWindows
 from reformer_cli.data.copy_task import find
 from reformer_cli.data.dataset import Dataset
 from reformer_cli.evaluation.likelihood import Score
@@ -33,8 +33,9 @@ from reformer_cli.training.trainer import Callbacks, Ending, Trainer
 from reformer_cli.utils.errors import UserError
 from reformer_cli.utils.format import as_time
 from reformer_cli.workflows import choose_settings
-from reformer_cli.workflows.validation import effective_buckets, score
+from reformer_cli.workflows.validation import effective_buckets, held_out, probe_of, score
 
+SCORING, LEAST_SCORING = 0.1, 10.0  # share of the run that scoring at the end may take, and seconds it always may
 SAMPLE_TOKENS = 100  # of a text printed and logged at each validation
 
 
@@ -54,8 +55,6 @@ class TrainingRun:
             choose_settings.copy_fits(run.config, world.device), self._warn, lambda: bool(run.checkpoints.all())
         )
         self.windows = ValidationWindows(dataset.tokens, run.config.data.context)
-        least = run.config.data.context if run.config.data.image_size is not None else LEAST_SCORED
-        self.probes = self.windows.some(run.config.eval.tokens, least)  # what a validation during the run scores
         self.model = ReformerLM(run.config.model, head_bias=_has_head_bias(checkpoint or run.path)).to(world.device)
 
     def train(self) -> None:
@@ -73,7 +72,7 @@ class TrainingRun:
                 ending = self.trainer.run()
             except DivergedError as error:
                 raise self._diverged(error) from None
-            self._say(ending)
+        self._say(ending)
 
     def _restore(self, folder: Path) -> None:
         together = self.world.size > 1
@@ -117,39 +116,48 @@ class TrainingRun:
             self._conclude()
 
     def _conclude(self) -> None:
-        """The best weights' score on all that was held out."""
+        """The best weights' score on what was held out, all of it where that does not take too long."""
         if self.windows:
-            score = self._score(self.run.load_model(self.world.device), self.windows)
+            seconds = max(LEAST_SCORING, SCORING * self.trainer.progress.seconds)
+            context = self.config.data.context
+            found = held_out(
+                self.run.load_model(self.world.device), self.windows, self.dataset.tokenizer, self._rule(), context,
+                seconds, self.display.say,
+            )  # fmt: skip
+            self.display.say(f"held out: {found.line(self.unit)}")
             self.display.say(
-                f"held out: {score.bits_per_byte:.3f} {self.unit}, perplexity {score.perplexity:.1f} a token "
-                f"({score.tokens:,} tokens, {round(score.bytes):,} bytes, never trained on)"
+                f"  ({self.unit}: how many yes-or-no answers the model still needs for each "
+                f"{self.unit.removeprefix('bits/')} of text that it never saw; less is better)"
             )
         images = self.config.data.image_size is not None
         ask = "--image HALF.png --output WHOLE.png" if images else "--prompt 'Once upon a time'"
         self.display.say(f"next: reformer generate --run {self.run.path} {ask}")
 
-    def _score(self, model: Any, windows: ValidationWindows, most: int | None = None, each: int | None = None) -> Score:
-        return score(model, windows, self.dataset.tokenizer, self._rule(), most, each)
+    def _validate(self, tokens: int) -> float | None:
+        """Held-out bits/byte, the windows being shared by the processes; None where nothing was held out.
 
-    def _validate(self) -> float | None:
-        """Held-out bits/byte, the windows being shared by the processes; None where nothing was held out."""
+        tokens: that are worked on, about, of which eval.tokens at most are scored."""
         if not self.windows:
             self._show_sample()
             return None
+        images, context = self.config.data.image_size is not None, self.config.data.context
+        probe = probe_of(self.windows, tokens, self.config.eval.tokens, context, images)
         with self.trainer.gathered():
-            mine = self.probes[self.world.rank :: self.world.size]
-            most = self.config.eval.tokens
-            part = self._score(self.model, mine, most, most // len(self.probes))
-            tokens, n_bytes, nats = self.world.all_reduce_sum([part.tokens, part.bytes, part.nats])
-            buckets = effective_buckets(self.model, self.windows[0], self.config.data.context)
-        score = Score(int(tokens), n_bytes, 0, 0, nats)
+            mine = probe.windows[self.world.rank :: self.world.size]
+            part = score(self.model, mine, self.dataset.tokenizer, self._rule(), probe.each)
+            n_tokens, n_bytes, nats = self.world.all_reduce_sum([part.tokens, part.bytes, part.nats])
+            buckets = effective_buckets(self.model, self.windows[0], context)
+        found = Score(int(n_tokens), n_bytes, 0, 0, nats)
         step = self.trainer.progress.step
-        record: dict[str, Any] = {"step": step, "val_bits_per_byte": score.bits_per_byte, "val_tokens": score.tokens}
+        record: dict[str, Any] = {"step": step, "val_bits_per_byte": found.bits_per_byte, "val_tokens": found.tokens}
         record |= {"effective_buckets": buckets, "peak_bytes": peak_memory(self.world.device)}
         self._log(record)
-        self.display.say(f"step {step:,}  held out {score.bits_per_byte:.3f} {self.unit}")
+        self.display.say(
+            f"step {step:,}  held out {found.bits_per_byte:.3f} {self.unit} (the same {found.tokens:,} tokens of "
+            f"{self.windows.total:,} each time)"
+        )
         self._show_sample()
-        return score.bits_per_byte
+        return found.bits_per_byte
 
     def _show_sample(self) -> None:
         if not SAMPLE_TOKENS or self.config.data.image_size is not None:
@@ -158,7 +166,7 @@ class TrainingRun:
             sample = self._sampled() if self.world.is_main else ""
         if sample:
             self._log({"step": self.trainer.progress.step, "sample": sample})
-            self.display.say(sample)
+            self.display.say(f"what it writes by itself now:\n{sample}")
 
     def _warn(self, text: str) -> None:
         self.display.say(f"warning: {text}")

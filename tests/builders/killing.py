@@ -51,7 +51,7 @@ def contents(run: Path) -> dict[str, str]:
         for name, tensor in load_file(path).items():
             found[f"{path.name}: {name}"] = hashlib.sha256(save({"": tensor})).hexdigest()
     meta = json.loads((newest / "meta.json").read_text())["meta"]
-    progress = {name: value for name, value in meta["progress"].items() if name != "seconds"}
+    progress = {name: value for name, value in meta["progress"].items() if name not in ("seconds", "looking")}
     found["progress"] = json.dumps(progress)
     found["random"] = hashlib.sha256(json.dumps(meta["random"]).encode()).hexdigest()
     for n, line in enumerate((run / "metrics.jsonl").read_text().splitlines()):

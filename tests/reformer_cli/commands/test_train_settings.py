@@ -138,7 +138,7 @@ def test_training_stops_when_validation_no_longer_improves(
     from reformer_cli.workflows.training_run import TrainingRun
 
     found = iter([2.0, 1.0, 1.5, float("nan"), 1.2, 0.1])
-    monkeypatch.setattr(TrainingRun, "_validate", lambda self: next(found))
+    monkeypatch.setattr(TrainingRun, "_validate", lambda self, tokens: next(found))
     more = sets("patience=3", "eval.every=2")
     result = reformer("train", text, *TINY, *more, "--steps", 50, "--run", "r")
     assert result.status == 0, result.err

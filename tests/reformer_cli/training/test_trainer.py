@@ -17,6 +17,7 @@ from reformer_cli.training import mixed_precision, trainer
 from reformer_cli.training.auto_config import MOST_READINGS, TOKENS_PER_MINUTE, TOKENS_PER_STEP, choose
 from reformer_cli.training.display import printable
 from reformer_cli.training.distributed import World
+from reformer_cli.training.looks import Looks
 from reformer_cli.training.mixed_precision import LARGEST_SCALE, STEADY, products_in, rescaled, unscale_
 from reformer_cli.training.optimizers import OPTIMIZERS, make_optimizers, optimizer_tensors, prime
 from reformer_cli.training.schedules import FINAL_SHARE, learning_rate
@@ -47,10 +48,11 @@ def test_a_best_validation_that_takes_the_rest_of_the_time_is_saved(monkeypatch:
     class Stepping(trainer.Trainer):
         def __init__(self) -> None:
             self.config, self.progress, self.world = TrainConfig(minutes=1.0), TrainState(), World(0, 1, "cpu")
+            self.looks = Looks(None, timed=True)
             self.model: Any = SimpleNamespace(eval=lambda: None)
             self.prefetcher: Any = SimpleNamespace(close=lambda: None)
             self.callbacks: Any = SimpleNamespace(validate_every=None, evaluate_every=None, busy=lambda: False,
-                validate=lambda: passing(30.0), finish=lambda: None)  # fmt: skip
+                validate=lambda tokens: passing(30.0), finish=lambda: None)  # fmt: skip
 
         def _step(self) -> None:
             self.progress.step += passing(40.0) > 0
@@ -179,12 +181,24 @@ def test_a_text_is_read_only_so_often() -> None:
     assert most(20_000, 20.0) > 5 * MOST_READINGS
 
 
-@pytest.mark.parametrize(("ratio", "wanted"), [(3.0, "bfloat16"), (1.0, "float32"), (0.1, "float32")])
-def test_precision_is_what_measures_faster(ratio: float, wanted: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mixed_precision, "_seconds", lambda dtype: ratio if dtype == torch.float32 else 1.0)
+@pytest.mark.parametrize(
+    ("ratios", "wanted", "said"),
+    [((3.0, 3.0), "bfloat16", "3.0 x as fast"), ((1.0, 1.0), "float32", "take 1.0 x as long"),
+     ((0.02, 0.02), "float32", "take 50 x as long"), ((1.5, 0.5, 0.6), "float32", "take 1.7 x as long"),
+     ((0.5, 1.5, 1.6), "bfloat16", "1.5 x as fast")],
+)  # fmt: skip
+def test_precision_is_what_measures_faster(
+    ratios: tuple[float, ...], wanted: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A measurement that something else disturbed is taken again; and "0.0 x as fast" was nothing to read."""
+    measured = iter(ratios)
+    monkeypatch.setattr(mixed_precision, "_measured", lambda: next(measured))
+    mixed_precision._ratio.cache_clear()
     found, reason = mixed_precision.pick_precision("cpu")
+    mixed_precision._ratio.cache_clear()
     assert found == wanted
-    assert f"{ratio:.1f} x" in reason
+    assert said in reason
+    assert next(measured, None) is None
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (61.2, "1:01"), (3725, "1:02:05")])
