@@ -146,7 +146,7 @@ class EvalConfig:
     every: int | None = Field(
         default=None,
         ge=1,
-        description="steps between validations; null: ten over the run, fewer where they cost more than a twentieth of it",
+        description="steps between validations; null: ten, fewer where they take over a twentieth of the run",
     )
     tokens: int = Field(
         default=16_384, ge=1, description="held-out tokens that a validation, or a test of tests_every, scores at most"

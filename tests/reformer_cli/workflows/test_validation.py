@@ -59,6 +59,6 @@ def test_stretches_know_what_comes_before_them() -> None:
 
 @pytest.mark.parametrize(("tokens", "n_windows", "each"), [(2048, 3, 618), (600, 1, 536), (100_000, 8, 1024)])
 def test_a_validation_works_on_so_many_tokens(tokens: int, n_windows: int, each: int) -> None:
-    """Those that are only read before others counted: of 94 books they were two of three, and a validation ten seconds."""
+    """Those that are only read before others counted: of 94 books they were two of three: ten seconds a validation."""
     probe = probe_of(windows(*[2_000] * 8), tokens, 8192, CONTEXT, images=False)
     assert (len(probe.windows), probe.each) == (n_windows, each)
