@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from reformer_cli.commands import config, corpus, export, generate, import_, plan, report, tokenizer, train
+from reformer_cli.commands import config, corpus, export, generate, import_, plan, report, serve, tokenizer, train
 from reformer_cli.commands.evaluate import perplexity
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app = typer.Typer(
 app.command("train")(train.train)
 app.command("generate")(generate.generate)
 app.add_typer(perplexity.app, name="evaluate")
+app.command("serve")(serve.serve)
 app.command("report")(report.report)
 app.command("plan")(plan.plan)
 app.command("corpus")(corpus.corpus)

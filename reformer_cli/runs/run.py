@@ -210,6 +210,18 @@ class Lock:
         self._file.close()
 
 
+def is_locked(path: Path) -> bool:
+    """Whether a process trains the run whose lock this is."""
+    try:
+        with open(path, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # none has, or it cannot be known
+        return False
+    return False
+
+
 def check_new(path: Path) -> None:
     """Refuse to overwrite: UserError if the directory holds a run or anything else."""
     if (path / CONFIG).exists():

@@ -71,9 +71,9 @@ class Sampler:
             if on_read is not None:
                 on_read(part.shape[1])
         if spelt:
-            self._spell(spelt)
+            self.spell(spelt)
 
-    def _spell(self, ways: Sequence[Spelling]) -> None:
+    def spell(self, ways: Sequence[Spelling]) -> None:
         """Choose how each text spells the end of the prompt, as likely as each way is, and read that."""
         with torch.inference_mode():
             scores = torch.stack([self._score(way) for way in ways]) if len(ways) > 1 else torch.zeros(1, 1)
@@ -109,7 +109,10 @@ class Sampler:
 
     def draw(self) -> NextTokens:
         """One more token of each. `read` must have been given at least one."""
-        logits = self.logits()
+        return self.take(self.logits())
+
+    def take(self, logits: Tensor) -> NextTokens:
+        """One more token of each, by the logits of them all."""
         with torch.inference_mode():
             tokens = self.choose(apply_rules(logits, self.histories, self.config))
             self.pending = tokens[:, None]

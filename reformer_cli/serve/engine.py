@@ -1,0 +1,182 @@
+"""One thread that computes for everybody: texts are decoded together, join and leave between two tokens, and what is
+long (a prompt, a score) goes on a slice at a time between them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator
+from concurrent.futures import Future
+from typing import Any
+
+from reformer_cli.serve.library import Library, Loaded
+from reformer_cli.serve.metrics import Metrics
+from reformer_cli.serve.texts import Event, Text
+from reformer_cli.utils.errors import UserError
+
+Work = Generator[None, None, Any]  # goes on a slice at a time; what it returns is the result
+
+
+class Full(Exception):
+    """There is no place, and no room to wait for one. seconds: when to try again."""
+
+    def __init__(self, seconds: int) -> None:
+        super().__init__(f"the server is busy; try again in {seconds} s")
+        self.seconds = seconds
+
+
+class Engine(threading.Thread):
+    """max_batch: texts that are read or written at once; max_queue: that wait for it; time_limit: seconds that one may
+    take."""
+
+    def __init__(
+        self, library: Library, metrics: Metrics, max_batch: int = 16, max_queue: int = 64, time_limit: float = 600.0
+    ) -> None:
+        super().__init__(name="engine", daemon=True)
+        self.library, self.metrics = library, metrics
+        self.max_batch, self.max_queue, self.time_limit = max_batch, max_queue, time_limit
+        self.waiting: deque[Text] = deque()
+        self.reading: deque[tuple[Text, Work]] = deque()
+        self.writing: list[Text] = []
+        self.works: deque[tuple[Work, Future[Any]]] = deque()
+        self.on_end: Callable[[Text, bool], None] = lambda text, whole: (
+            None
+        )  # whole: it was being written, without a fault
+        self._lock, self._stopping = threading.Condition(), False
+
+    def submit(self, texts: list[Text]) -> None:
+        """Make these texts. Raises Full where they would not all find room to wait."""
+        with self._lock:
+            places = self.max_batch - len(self.reading) - len(self.writing)
+            if len(self.waiting) + len(texts) > max(0, places) + self.max_queue:
+                raise Full(max(1, round(self.metrics.usual_seconds() * (1 + len(self.waiting) / self.max_batch))))
+            self.waiting.extend(texts)
+            self._lock.notify()
+
+    def call(self, work: Work) -> Future[Any]:
+        """Do this between tokens; cancelling what is returned ends it."""
+        future: Future[Any] = Future()
+        with self._lock:
+            if len(self.works) >= self.max_queue:
+                raise Full(1)
+            self.works.append((work, future))
+            self._lock.notify()
+        return future
+
+    def stop(self) -> None:
+        """Finish the token that is being made, tell everybody, and end."""
+        with self._lock:
+            self._stopping = True
+            self._lock.notify()
+
+    def run(self) -> None:
+        while True:
+            with self._lock:
+                while not (self._stopping or self.waiting or self.reading or self.writing or self.works):
+                    self._lock.wait()
+                if self._stopping:
+                    break
+                while self.waiting and len(self.reading) + len(self.writing) < self.max_batch:
+                    text = self.waiting.popleft()
+                    self.reading.append((text, self._read(text)))
+            self._drop()
+            self._read_on()
+            self._work_on()
+            self._write()
+            self.metrics.places.set(len(self.reading) + len(self.writing))
+            self.metrics.queue.set(len(self.waiting))
+        for text in [*self.waiting, *(text for text, _ in self.reading), *self.writing]:
+            self._end(text, "interrupted")
+
+    def _read(self, text: Text) -> Work:
+        loaded = self.library.get(text.ask.run)
+        yield from text.reading(loaded)
+
+    def _drop(self) -> None:
+        """Whoever has gone, or whose time is over, leaves his place."""
+        now = time.monotonic()
+        for text in [*self.waiting, *(text for text, _ in self.reading), *self.writing]:
+            if text.cancelled or now - text.began > self.time_limit:
+                self._end(text, "cancelled" if text.cancelled else "length")
+
+    def _end(self, text: Text, reason: str | None = None, error: Exception | None = None) -> None:
+        """A text leaves, wherever it is."""
+        with self._lock:
+            if text in self.waiting:
+                self.waiting.remove(text)
+        self.reading = deque(pair for pair in self.reading if pair[0] is not text)
+        whole = text in self.writing and error is None
+        if text in self.writing:
+            self.writing.remove(text)
+        self.on_end(text, whole)
+        if whole:
+            text.close(reason)
+        else:
+            text.tell(Event(finish_reason=reason, error=error))
+        self.metrics.ended(text, error)
+
+    def _read_on(self) -> None:
+        """One slice of one prompt; in turns. Of equal prompts, the others find the first one's state."""
+        if not self.reading:
+            return
+        for _ in range(len(self.reading)):
+            text, work = self.reading.popleft()
+            before = next((t for t, _ in self.reading if t.ids and t.ids == text.ids and len(t.ids) > 1), None)
+            self.reading.append((text, work))
+            if before is None or not text.ids or before.began > text.began:
+                break
+        try:
+            next(work)
+        except StopIteration:
+            self.reading.pop()
+            self.writing.append(text)
+            if text.ask.config.max_tokens == 0:
+                self._end(text, "length")
+        except Exception as error:
+            self._end(text, error=error)
+
+    def _work_on(self) -> None:
+        if not self.works:
+            return
+        work, future = self.works.popleft()
+        if future.cancelled():
+            return
+        try:
+            next(work)
+        except StopIteration as done:
+            future.set_result(done.value)
+        except Exception as error:
+            future.set_exception(error)
+        else:
+            self.works.append((work, future))
+
+    def _write(self) -> None:
+        """One more token of every text that has read its prompt, those of a model together."""
+        by_model: dict[str, list[Text]] = {}
+        for text in self.writing:
+            by_model.setdefault(text.ask.run, []).append(text)
+        for texts in by_model.values():
+            try:
+                rows = [text.sampler.logits() for text in texts]
+            except Exception:  # of one, by itself: it alone ends
+                rows = []
+            for n, text in enumerate(list(texts)):
+                try:
+                    text.take(rows[n] if rows else text.sampler.logits())
+                    self.metrics.tokens.inc()
+                except Exception as error:
+                    self._end(text, error=error)
+                    continue
+                if text.ended:
+                    self._end(text)
+
+
+def loaded_work(library: Library, name: str, work: Callable[[Loaded], Work]) -> Work:
+    """Work of a model by its name."""
+    loaded = library.get(name)
+    yield
+    return (yield from work(loaded))
+
+
+__all__ = ["Engine", "Full", "UserError", "Work", "loaded_work"]

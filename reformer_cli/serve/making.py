@@ -1,0 +1,185 @@
+"""From a request to texts of the engine, and from their events to an answer, for both APIs."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.requests import Request
+from starlette.types import Message
+
+from reformer_cli.sampling.prompt import prepared
+from reformer_cli.sampling.sampler import fresh_seed
+from reformer_cli.serve.documents import Documents
+from reformer_cli.serve.engine import Engine, Full, Work, loaded_work
+from reformer_cli.serve.library import Library, Loaded, UnknownRun
+from reformer_cli.serve.metrics import Metrics
+from reformer_cli.serve.requests import BadRequest, Drawn
+from reformer_cli.serve.security import refusal
+from reformer_cli.serve.sessions import Sessions
+from reformer_cli.serve.texts import Ask, Event, Text
+from reformer_cli.tokenizers.base import Prompt
+from reformer_cli.utils.errors import UserError
+
+
+@dataclass
+class Service:
+    """What requests are answered with."""
+
+    library: Library
+    engine: Engine
+    metrics: Metrics
+    sessions: Sessions
+    documents: Documents = field(default_factory=Documents)
+
+    def name(self, model: str) -> str:
+        """Of a run; the first one where none is named. Raises BadRequest for one that is not there."""
+        if model and model not in self.library.folders():
+            raise BadRequest(f"The model {model!r} does not exist", "model", 404, "model_not_found")
+        return model or self.library.first
+
+    async def call(self, request: Request, model: str, work: Any) -> Any:
+        """What work(loaded) returns, done between tokens; given up where the client goes away."""
+        future = asyncio.wrap_future(self.engine.call(loaded_work(self.library, self.name(model), work)))
+        return await unless_gone(request, future)
+
+    def asks(self, body: Drawn, prompts: Sequence[str | list[int]], logprobs: int = 0) -> list[Ask]:
+        """body.n texts after each of the prompts, or after a document. Raises BadRequest."""
+        config, run = body.sampling(), self.name(body.model)
+        if config.seed is None:
+            config = dataclasses.replace(config, seed=fresh_seed())
+        if body.session is not None and (body.n > 1 or len(prompts) > 1):
+            raise BadRequest("a session is of one text", "session")
+        ids = {token: value for token, value in body.logit_bias.items() if token.isdecimal()}
+        texts = [(text, value) for text, value in body.logit_bias.items() if text not in ids]
+        found = []
+        for prompt in prompts:
+            ask = Ask(
+                run, self._prompt(body, prompt), config, body.stop or (), body.until, texts,
+                {int(token): value for token, value in ids.items()}, logprobs, body.session,
+            )  # fmt: skip
+            found += [dataclasses.replace(ask, config=_seeded(ask, k)) for k in range(body.n)]
+        return found
+
+    def _prompt(self, body: Drawn, prompt: str | list[int]) -> Any:
+        """(loaded, first) -> Prompt."""
+        if body.document is not None:
+            return self.documents.prompt(body.document, body.at)
+        if isinstance(prompt, str):
+            return lambda loaded, first: prepared(loaded.tokenizer, prompt, first=first, as_typed=body.as_typed)[1]
+
+        def ids(loaded: Loaded, first: bool) -> Prompt:
+            if wrong := [token for token in prompt if not 0 <= token < loaded.tokenizer.vocab_size]:
+                size = loaded.tokenizer.vocab_size
+                raise BadRequest(f"token {wrong[0]} is not among the {size:,} of this model", "prompt")
+            given = prompt[1:] if first and prompt[:1] == [loaded.tokenizer.end] else prompt
+            return Prompt(loaded.tokenizer.decode(given[-1000:]), given)
+
+        return ids
+
+    def submit(self, asks: Sequence[Ask]) -> Making:
+        """Begin. Raises Full, and BadRequest for a session that is in use."""
+        making = Making(asyncio.get_running_loop())
+        texts = [Text(ask, making.tell(n), self.sessions.goes_on) for n, ask in enumerate(asks)]
+        keys = {(ask.run, ask.session) for ask in asks if ask.session is not None}
+        if keys & self.sessions.busy:
+            raise BadRequest("this session is being written by another request", "session", 409)
+        making.texts = texts
+        self.engine.submit(texts)
+        self.sessions.busy |= keys  # type: ignore[arg-type]
+        return making
+
+
+def _seeded(ask: Ask, k: int) -> Any:
+    assert ask.config.seed is not None
+    return dataclasses.replace(ask.config, seed=(ask.config.seed + k) % 2**63)
+
+
+class Making:
+    """Texts of one request while they are made."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.texts: list[Text] = []
+        self._loop, self._queue = loop, asyncio.Queue[tuple[int, Event]]()
+
+    def tell(self, n: int) -> Any:
+        def told(event: Event) -> None:
+            self._loop.call_soon_threadsafe(self._queue.put_nowait, (n, event))
+
+        return told
+
+    async def events(self) -> AsyncIterator[tuple[int, Event]]:
+        """Of all texts, as they come, until each has ended. Whoever leaves early cancels them. Raises what went
+        wrong."""
+        left = len(self.texts)
+        try:
+            while left:
+                n, event = await self._queue.get()
+                if event.error is not None:
+                    raise event.error
+                left -= event.finish_reason is not None
+                yield n, event
+        finally:
+            self.cancel()
+
+    def cancel(self) -> None:
+        for text in self.texts:
+            text.cancel()
+
+    @property
+    def prompt_tokens(self) -> int:
+        return len(self.texts[0].ids) if self.texts else 0
+
+
+@contextmanager
+def quiet_cancel(making: Making) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        making.cancel()
+
+
+async def unless_gone(request: Request, wanted: Any) -> Any:
+    """The result of an awaitable; where the client goes away first, it is cancelled, and this raises ClientGone."""
+    task = asyncio.ensure_future(wanted)
+    gone = asyncio.ensure_future(_gone(request))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientGone
+        return task.result()
+    finally:
+        gone.cancel()
+        task.cancel()
+
+
+class ClientGone(Exception):
+    """Nobody waits for the answer any more."""
+
+
+async def _gone(request: Request) -> None:
+    message: Message = {"type": ""}
+    while message["type"] != "http.disconnect":
+        message = await request.receive()
+
+
+def error_answer(error: Exception) -> Any:
+    """What a client is told of what went wrong."""
+    if isinstance(error, BadRequest):
+        return refusal(error.status, str(error), error.param, error.code)
+    if isinstance(error, Full):
+        return refusal(429, str(error), None, "rate_limit_exceeded", {"retry-after": str(error.seconds)})
+    if isinstance(error, UnknownRun):
+        return refusal(404, str(error), "model", "model_not_found")
+    if isinstance(error, ClientGone):
+        return refusal(499, "the client went away")
+    if isinstance(error, UserError):
+        return refusal(400, str(error))
+    return refusal(500, f"{type(error).__name__} in the server")
+
+
+__all__ = ["ClientGone", "Making", "Service", "Work", "error_answer", "unless_gone"]
