@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Annotated
 
@@ -38,7 +39,13 @@ def train(
     set_: SetOption = None,
     steps: Annotated[int | None, typer.Option(help="Stop after so many steps.")] = None,
     minutes: Annotated[float | None, typer.Option(help="Stop after so many minutes; default 10.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with --run, or with the newest run.")] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with --run or the newest run (of CORPUS), by the same line again; none there: begin one.",
+        ),
+    ] = False,
     seed: Annotated[int | None, typer.Option(help="Seed of the weights, the order of the text and dropout.")] = None,
     encoding: Annotated[
         str | None, typer.Option(help="Encoding of the corpus files; default: found file by file.")
@@ -49,19 +56,20 @@ def train(
     ] = None,
     device: DeviceOption = "auto",
 ) -> None:
-    """Train a model on a text. Ctrl-C finishes the step, saves, and says how to go on.
+    """Train a model on a text. Ctrl-C finishes the step, saves, and says how to go on; SIGTERM: the same, status 143.
 
     On several processes: torchrun --nproc-per-node N -m -- reformer_cli train ...
     """
     from reformer_cli.config.load import as_yaml
-    from reformer_cli.utils.errors import UserError
+    from reformer_cli.utils.signals import listen_to_interrupts, stopped_by
     from reformer_cli.workflows import train as workflow
 
-    if resume and (named := [n for n, v in (("--seed", seed), ("--validation", validation)) if v is not None]):
-        raise UserError(f"--resume goes on with what the run has; it takes no {' or '.join(named)}")
+    listen_to_interrupts()
     given = {"model.seed": seed, "data.encoding": encoding, "data.validation": validation or None}
     sets = [*(set_ or ()), *(f"{key}={as_yaml(value)}" for key, value in given.items() if value is not None)]
     workflow.train(
         corpus, config=config, run=run, init_from=None if from_ == "auto" else from_, tokenizer=tokenizer,
         minutes=minutes, steps=steps, resume=resume, device=device, settings=sets,
     )  # fmt: skip
+    if stopped_by() == signal.SIGTERM:
+        raise typer.Exit(128 + signal.SIGTERM)  # a scheduler's: not done, to be started again

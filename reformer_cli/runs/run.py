@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 import time
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -248,13 +249,24 @@ def new_path(corpus: tuple[str, ...]) -> Path:
     return path
 
 
+def all_runs() -> Iterator[Run]:
+    """Those under runs/ that can be opened, the newest first."""
+    for path in _by_age():
+        with contextlib.suppress(UserError):
+            yield Run.open(path)
+
+
+def _by_age() -> list[Path]:
+    return sorted((p.parent for p in RUNS.glob(f"*/{CONFIG}")), key=lambda p: -(p / CONFIG).stat().st_mtime_ns)
+
+
 def _newest_first(trained: bool) -> list[Path]:
     """The runs there are, or the starter, which has no text to go on with (trained)."""
-    found = [p.parent for p in RUNS.glob(f"*/{CONFIG}")]
+    found = _by_age()
     none = f"no run under {os.path.join(os.curdir, RUNS)}"
     if not found and not trained and (own := starter()) is not None:
         say(f"{none}: with the starter, a small model of English prose that comes with the program (--run {NAME})")
         return [own]
     if not found:
         raise UserError(none, "train one with `reformer train CORPUS`, or say --run DIR")
-    return sorted(found, key=lambda p: (p / CONFIG).stat().st_mtime_ns, reverse=True)
+    return found

@@ -12,21 +12,38 @@ from typing import Any
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
+_stopped_by: list[int] = []
+
+
+def stopped_by() -> int | None:
+    """The signal that the latest `interruptible` was asked to stop by, if it was."""
+    return _stopped_by[-1] if _stopped_by else None
+
+
 @contextmanager
 def interruptible(numbers: Sequence[signal.Signals] = SIGNALS) -> Iterator[threading.Event]:
     """The first of the signals sets the event, so that a step is finished and saved; the second stops at once.
 
-    A signal that is ignored when the program starts stays so: that is how nohup and shells' background jobs ask for it.
+    A signal that is ignored when the program starts stays so: that is how nohup asks for it.
     """
     asked = threading.Event()
+    _stopped_by.clear()
 
     def handle(number: int, frame: FrameType | None) -> None:
         if asked.is_set():
             raise KeyboardInterrupt
+        _stopped_by.append(number)
         asked.set()
 
     with _handled([n for n in numbers if signal.getsignal(n) is not signal.SIG_IGN], handle):
         yield asked
+
+
+def listen_to_interrupts() -> None:
+    """SIGINT counts although it is ignored: a script's shell has it ignored by all that it starts in the background,
+    where `kill -INT` is how to stop a training."""
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,24 +33,11 @@ from reformer_cli.utils.errors import UserError
 from reformer_cli.workflows.choose_settings import chosen, count_line_positions, fitted, say_choice, warn_of_reach
 from reformer_cli.workflows.choose_start import AUTO, NONE, StarterOrNew, why_anew
 from reformer_cli.workflows.init_from import Start
-from reformer_cli.workflows.resume import resumed
+from reformer_cli.workflows.resume import Asked, resumed, run_to_resume
 from reformer_cli.workflows.training_run import TrainingRun
 
 MINUTES = 10.0  # of a run where nothing says how long
 GPU_WORKSPACE = 2**16  # tokens of a slice there; estimated, not measured
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What a user wants of a new run, or of one that goes on. config: a recipe or a file; run: its folder; init_from:
-    the run whose weights, tokenizer and settings it begins with, AUTO or NONE; tokenizer: a file; sets:
-    `section.name=value`."""
-
-    config: str | None
-    run: Path | None
-    init_from: str
-    tokenizer: Path | None
-    sets: list[str]
 
 
 def train(
@@ -63,7 +49,8 @@ def train(
     """Train a model on a text, and return its run's folder. What it does is said by `utils.console.say`.
 
     init_from: a run, `starter`, `none`, or `auto` (None): the starter where it pays. settings: as `--set` takes them,
-    or by name. An interrupt ends the step, saves and returns. Raises UserError, which names every fault, before
+    or by name. resume: go on with the run that the same arguments began, or begin it. An interrupt ends the step,
+    saves and returns. Raises UserError, which names every fault, before
     anything is written.
     """
     keep_freed_memory()
@@ -74,14 +61,10 @@ def train(
     pairs = dict(settings) if isinstance(settings, Mapping) else {}
     sets = [] if pairs else list(settings)
     sets += [f"{key}={as_yaml(value)}" for key, value in (pairs | given).items() if value is not None]
-    if not resume:  # the option wins over what a recipe says of the other
-        sets += ["train.minutes=null"] if steps is not None else ["train.steps=null"] if minutes is not None else []
+    # The option wins over what a recipe says of the other.
+    sets += ["train.minutes=null"] if steps is not None else ["train.steps=null"] if minutes is not None else []
     where = pick_device(device)
-    if resume:
-        named = (("--config", config), ("CORPUS", texts), ("--from", init_from), ("--tokenizer", tokenizer))
-        if others := [name for name, value in named if value]:
-            raise UserError(f"--resume goes on with what the run has; it takes no {' or '.join(others)}")
-    elif run is not None and int(os.environ.get("RANK", "0")) == 0:
+    if not resume and run is not None and int(os.environ.get("RANK", "0")) == 0:
         check_new(run)
     source = str(init_from or AUTO)
     if source not in (AUTO, NONE) and tokenizer is not None:
@@ -90,7 +73,8 @@ def train(
     with world_of(where) as world:
 
         def ready() -> Ready:
-            return resumed(run, sets, world) if resume else _begun(asked, world)
+            there = run_to_resume(asked) if resume else None
+            return resumed(there, asked, world) if there is not None else _begun(asked, world)
 
         return _train(world, ready)
 

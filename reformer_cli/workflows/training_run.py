@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -66,6 +67,9 @@ class TrainingRun:
             self.trainer = Trainer(self.model, self.config.train, self.loader, self._callbacks(), self.world)
             if self.checkpoint is not None:
                 self._restore(self.checkpoint)
+                if self.trainer.share >= 1:
+                    self.display.say(self._nothing_left())
+                    return
             else:
                 seed_generators(self.config.model.seed)
             try:
@@ -73,6 +77,18 @@ class TrainingRun:
             except DivergedError as error:
                 raise self._diverged(error) from None
         self._say(ending)
+
+    def _nothing_left(self) -> str:
+        """What a run that has had all it was given says, and the line for more."""
+        progress, train, path = self.trainer.progress, self.config.train, self.run.path
+        epochs = self.loader.epochs(progress.step, progress.stages)
+        had = f"{path} has had its {as_time(progress.seconds)} ({progress.step:,} steps, read {epochs:.1f} times)"
+        if train.max_epochs and epochs >= train.max_epochs:
+            return f"{had}: more would overfit (--set max_epochs=null reads on after all)"
+        more, what = f"--minutes {math.ceil(progress.seconds / 6) / 10 + 2:g}", "two minutes more"
+        if train.steps:
+            more, what = f"--steps {progress.step * 2}", "as many again"
+        return f"{had}: nothing is left to do. For {what}: reformer train --resume --run {path} {more}"
 
     def _restore(self, folder: Path) -> None:
         together = self.world.size > 1

@@ -90,10 +90,39 @@ def test_resume_skips_a_damaged_checkpoint(reformer: Program, run: Path) -> None
 
 
 def test_resume_refuses_what_would_change_the_model(reformer: Program, run: Path, text: Path) -> None:
-    assert "cannot change model.d_model" in reformer("train", "--resume", "--run", run, "--set", "d_model=32").error
-    assert "takes no CORPUS" in reformer("train", text, "--resume", "--run", run).error
+    other = text.with_name("other.txt")
+    other.write_text(text.read_text())
+    error = reformer(
+        "train", other, "--resume", "--run", run, "--set", "d_model=32", "--set", "optimizer=muon", "--set",
+        "n_layers=1", "--from", "starter", "--seed", 7,
+    ).err  # fmt: skip
+    for fault in ("data.corpus", "model.d_model is 16, not 32", 'train.optimizer is "adamw"', "--from", "model.seed"):
+        assert fault in error
+    assert "n_layers" not in error  # it is what the run was begun with
     text.write_text(text.read_text() + "One more line.\n")
     assert "has changed since" in reformer("train", "--resume", "--run", run).error
+
+
+def test_the_same_line_begins_goes_on_and_has_nothing_left_to_do(reformer: Program, text: Path) -> None:
+    """A scheduler starts one line again and again; `--resume` took no text, and found no run the first time."""
+    line = ("train", text, *TINY, "--seed", 3, "--resume", "--steps")
+    assert "finished: 3 steps" in reformer(*line, 3).err
+    assert "going on after step 3" in reformer(*line, 5).err
+    result = reformer(*line, 5)
+    assert "has had its" in result.err
+    assert "nothing is left to do" in result.err
+    assert "--steps 10" in result.err
+    assert "held out" not in result.err
+    assert len(list(Path("runs").iterdir())) == 1
+    other = text.with_name("other.txt")
+    other.write_text(text.read_text())
+    assert "finished: 3 steps" in reformer("train", other, *TINY, "--resume", "--steps", 3).err  # a run of its own
+    assert "going on after step 5" in reformer(*line, 6).err
+
+
+def test_resume_without_a_run_or_a_text(reformer: Program) -> None:
+    assert "no run under" in reformer("train", "--resume").error
+    assert "not a run directory" in reformer("train", "--resume", "--run", "nowhere").error
 
 
 def test_resume_from_standard_input(reformer: Program, text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
