@@ -40,11 +40,7 @@ def train(
     steps: Annotated[int | None, typer.Option(help="Stop after so many steps.")] = None,
     minutes: Annotated[float | None, typer.Option(help="Stop after so many minutes; default 10.")] = None,
     resume: Annotated[
-        bool,
-        typer.Option(
-            "--resume",
-            help="Go on with --run or the newest run (of CORPUS), by the same line again; none there: begin one.",
-        ),
+        bool, typer.Option("--resume", help="Go on with --run or the newest run (of CORPUS); none there: begin one.")
     ] = False,
     seed: Annotated[int | None, typer.Option(help="Seed of the weights, the order of the text and dropout.")] = None,
     encoding: Annotated[
