@@ -141,9 +141,10 @@ class SubwordTokenizer:
         return ids[: start + keep], held.decode()
 
     def _spellings(self, tail: str, sign: str) -> list[Spelling]:
-        """Of a prompt's last word, whether it ends there, goes on, or goes on in capitals. No token reaches beyond a
-        unit, and the tokens before one are those of what they spell: so one token crosses the end, or none."""
-        marked = dict.fromkeys(self._marked_end(tail, sign, more) for more in ("", "x", "X"))
+        """Of a prompt's last word, whether it ends there, goes on, or goes on with a capital or in capitals. No token
+        reaches beyond a unit, and the tokens before one are those of what they spell: so one token crosses the end, or
+        none."""
+        marked = dict.fromkeys(self._marked_end(tail, sign, more) for more in ("", "x", "X", "XX"))
         found: dict[tuple[tuple[int, ...], str], Spelling] = {}
         for *before, unit in (UNITS.findall(text) for text in marked if text):
             known = [n for one in before for n in self._processor.encode(one)]
@@ -163,7 +164,7 @@ class SubwordTokenizer:
             return text
         if not text.endswith((more, more.lower())):
             return ""  # a capital that the vocabulary does not know
-        text = text[:-1]
+        text = text[: -len(more)]
         return text if tail.endswith(" ") else text.removesuffix(" ").rstrip(CAPITAL + CAPITALS)
 
     def decode(self, ids: Ids) -> str:

@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from reformer_cli.tokenizers.base import CHUNK, safe_pieces
@@ -76,6 +76,7 @@ def test_any_tokens_have_a_text(ids: list[int]) -> None:
 
 
 @settings(max_examples=200, deadline=None)
+@example(" ", "BB", False)  # a word in capitals after a space that the prompt ends in
 @given(st.text(alphabet="aB \n“-'", min_size=1, max_size=20), st.text(alphabet="aB \n“-'", max_size=20), st.booleans())
 def test_what_follows_a_prompt_is_among_its_spellings(prompt: str, after: str, first: bool) -> None:
     """Wherever a text is cut, its own tokens go on from the prompt's; and whatever is chosen writes the prompt."""
