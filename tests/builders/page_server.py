@@ -33,13 +33,15 @@ class PageServer(ThreadingHTTPServer):
 
     def __init__(self, port: int = 0) -> None:
         super().__init__(("127.0.0.1", port), _Handler)
+        self.reset()
+        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
+
+    def reset(self) -> None:
         self.seen: list[tuple[str, Any]] = []
         self.documents: dict[str, str] = {}
         self.token: str | None = None
-        self.words, self.pause = 5, 0.0
-        self.answers: dict[str, Callable[[Any], Any]] = {}  # path -> what it says instead
-        self.steps = 3
-        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
+        self.words, self.pause, self.steps = 5, 0.0, 3
+        self.answers: dict[str, Callable[[Any], Any]] = {}  # path -> what it says instead, or (status, that)
 
     @property
     def url(self) -> str:
@@ -61,6 +63,7 @@ class PageServer(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     server: PageServer
+    protocol_version = "HTTP/1.1"  # one connection for the page's many files
 
     def log_message(self, *_: Any) -> None:
         pass
@@ -84,7 +87,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._error(401, "a token is required")
         self.server.seen.append((path, body))
         if path in self.server.answers:
-            return self._json(self.server.answers[path](body))
+            answer = self.server.answers[path](body)
+            return self._json(*(reversed(answer) if isinstance(answer, tuple) else (answer,)))
         if path == "/v1/completions":
             return self._complete(body)
         if path.startswith("/api/documents/"):
@@ -131,6 +135,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._error(404, "no such document")
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Connection", "close")
         self.end_headers()
         name = body["model"] if body["model"] != "starter" else "word"
         for n in range(self.server.words):
@@ -154,6 +159,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(data)))
         self.send_header("Content-Security-Policy", POLICY)
+        if status == 429:
+            self.send_header("Retry-After", "7")
         self.end_headers()
         self.wfile.write(data)
 

@@ -62,7 +62,7 @@ export class Compare {
       this.editor.edit(at, at, text.textContent);
       this.editor.reveal(this.editor.selection.to);
     };
-    element.append(name, text, button("Take this", take, { "aria-label": `Take what ${model} wrote` }));
+    element.append(name, text, button("Take this", take, { "aria-label": `Take this, which ${model} wrote` }));
     return { element, text };
   }
 }

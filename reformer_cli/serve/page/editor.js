@@ -24,8 +24,9 @@ export class Editor extends EventTarget {
     root.addEventListener("input", () => this.#readBack());
     root.addEventListener("compositionstart", () => (this.composing = true));
     root.addEventListener("compositionend", () => {
-      this.composing = false;
       this.#readBack();
+      this.composing = false;
+      this.history.seal();
     });
     for (const name of ["copy", "cut"]) root.addEventListener(name, (event) => this.#copy(event));
     document.addEventListener("selectionchange", () => this.#selected());
@@ -93,7 +94,8 @@ export class Editor extends EventTarget {
     if (!found.anchorNode || !this.root.contains(found.anchorNode)) return { ...this.kept, focus: this.kept.to };
     const anchor = this.offsetOf(found.anchorNode, found.anchorOffset);
     const focus = this.offsetOf(found.focusNode, found.focusOffset) ?? anchor;
-    return { from: Math.min(anchor, focus), to: Math.max(anchor, focus), focus };
+    this.kept = { from: Math.min(anchor, focus), to: Math.max(anchor, focus) };
+    return { ...this.kept, focus };
   }
 
   /** Put the cursor somewhere; the focus stays where it is unless `focus`. */
@@ -109,8 +111,7 @@ export class Editor extends EventTarget {
 
   #selected() {
     if (document.activeElement !== this.root || this.composing) return;
-    const { from, to } = this.selection;
-    this.kept = { from, to };
+    this.kept = this.selection; // while the focus is here: where it was when it goes elsewhere
     this.dispatchEvent(new CustomEvent("select"));
   }
 
@@ -248,7 +249,7 @@ export class Editor extends EventTarget {
     const inserted = clean(now.slice(a, now.length - z));
     const change = this.text.replace(start + a, start + old.length - z, inserted);
     const kept = { from: change.from, removed: change.removed, inserted };
-    this.history.record(kept, "typing", [change.from, change.from + change.removed.length]);
+    this.history.record(kept, this.composing ? "composition" : "typing", [change.from, change.from + change.removed.length]);
     if (rebuild || change.gone !== 1 || change.came !== 1) {
       this.#showAll();
       this.select(change.from + inserted.length);

@@ -3,6 +3,12 @@
 const STEPS = 500;
 const PAUSE = 1200; // milliseconds after which typing begins a new step
 
+function sameStretch(step, change, now) {
+  const last = step.changes.at(-1);
+  const next = change.from === last.from + last.inserted.length || change.from + change.removed.length === last.from;
+  return next && now - step.time < PAUSE && !change.inserted.includes("\n");
+}
+
 export class History {
   constructor() {
     this.clear();
@@ -13,22 +19,16 @@ export class History {
     this.undone = [];
   }
 
-  /** A change {from, removed, inserted}; group: what joins changes to one step ("typing", a continuation's number). */
+  /** A change {from, removed, inserted}; group: what joins changes to one step ("typing", "composition", a continuation's number). */
   record(change, group, caret) {
     const step = this.done.at(-1);
     const now = performance.now();
-    const joins = step && group && step.group === group && (group !== "typing" || this.#sameStretch(step, change, now));
+    const joins = step && group && step.group === group && step.time > 0 && (group !== "typing" || sameStretch(step, change, now));
     if (joins) this.#join(step, change);
     else this.done.push({ group, changes: [{ ...change }], caret });
     this.done.at(-1).time = now;
     this.undone = [];
     if (this.done.length > STEPS) this.done.shift();
-  }
-
-  #sameStretch(step, change, now) {
-    const last = step.changes.at(-1);
-    const next = change.from === last.from + last.inserted.length || change.from + change.removed.length === last.from;
-    return next && now - step.time < PAUSE && !change.inserted.includes("\n");
   }
 
   #join(step, change) {

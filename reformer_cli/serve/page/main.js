@@ -69,7 +69,7 @@ document.addEventListener("keydown", (event) => {
   if (event.isComposing || $("token").open) return;
   if (control && key === "enter") {
     event.preventDefault();
-    ways.close();
+    if (ways.open) ways.close();
     writer.goOn();
   } else if (key === "escape" && writer.writing) {
     event.preventDefault();

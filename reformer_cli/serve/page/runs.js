@@ -4,7 +4,7 @@ import { ask, hasToken, json } from "./server.js";
 import { curve } from "./curve.js";
 import { button, download } from "./texts.js";
 
-const EVERY = 4000; // milliseconds between two looks at a run in training
+const EVERY = 2500; // milliseconds between two looks at a run in training
 
 function age(seconds) {
   if (seconds == null) return "";
@@ -68,8 +68,8 @@ export class Runs extends EventTarget {
     const take = button(chosen ? "Writes now" : "Write with it", () => this.settings.set({ model: run.name }), { "aria-pressed": chosen });
     const see = button("Training curve", () => this.watch(run), { "aria-label": `Training curve of ${run.name}` });
     const report = button("Report", () => this.#report(run.name), { "aria-label": `Report of ${run.name}` });
-    for (const one of [take, see, report]) one.dataset.key = `${run.name} ${one.textContent}`;
     row.append(take, see, report);
+    for (const [n, one] of [...row.children].entries()) one.dataset.key = `${run.name} ${n}`; // keeps the focus when drawn anew
     item.append(name, note, row);
     return item;
   }

@@ -1,0 +1,251 @@
+"""The page in Chromium: writing, going on, taking back, ways to go on, settings."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from builders.browser import _context, _server, browser, page, server, text_of, visit  # noqa: F401  # fixtures
+from builders.page_server import PageServer
+from playwright.sync_api import expect
+
+WRITTEN = " word0 word1 word2 word3 word4."
+
+
+def write(page: Any, text: str) -> None:
+    page.locator("#text").click()
+    page.keyboard.insert_text(text)
+
+
+def test_goes_on_at_the_cursor_and_takes_all_of_it_back(page: Any, server: PageServer) -> None:
+    write(page, "Once and after")
+    for _ in " and after":
+        page.keyboard.press("ArrowLeft")
+    page.keyboard.press("Control+Enter")
+    expect(page.locator("#text")).to_have_text(f"Once{WRITTEN} and after")
+    expect(page.locator("#go")).to_have_text("Go on")
+    body = server.bodies("/v1/completions")[0]
+    assert body["stream"] and body["model"] == "starter" and body["preset"] == "plain" and body["stop_at"] == "paragraph"
+    assert server.documents[body["document"]][: body["at"]] == "Once"
+    page.keyboard.type("!")
+    expect(page.locator("#text")).to_have_text(f"Once{WRITTEN}! and after")
+    page.keyboard.press("Control+z")
+    page.keyboard.press("Control+z")
+    expect(page.locator("#text")).to_have_text("Once and after")
+    page.keyboard.press("Control+y")
+    expect(page.locator("#text")).to_have_text(f"Once{WRITTEN} and after")
+    page.get_by_role("button", name="Take back").click()
+    expect(page.locator("#text")).to_have_text("Once and after")
+
+
+def test_only_what_changed_is_sent(page: Any, server: PageServer) -> None:
+    # A book sent again for each continuation would be megabytes a key.
+    write(page, "A \U0001f40b swims. ")  # two UTF-16 units, one character: offsets would be off by one after it
+    page.get_by_role("button", name="Go on").click()
+    expect(page.locator("#text")).to_have_text(re.compile(r"word4\.$"))
+    page.keyboard.type(" More")
+    page.keyboard.press("Control+Enter")
+    expect(page.locator("#text")).to_have_text(re.compile(r"More word0.*\.$"))
+    first, second = server.bodies("/api/documents/")
+    assert first == {"from": 0, "text": "A \U0001f40b swims. "}
+    assert second == {"from": 11, "text": WRITTEN + " More"}
+    assert server.bodies("/v1/completions")[1]["at"] == 11 + len(WRITTEN) + 5
+
+
+def test_escape_and_typing_stop_it(page: Any, server: PageServer) -> None:
+    server.words, server.pause = 200, 0.02
+    write(page, "Go")
+    page.keyboard.press("Control+Enter")
+    expect(page.locator("#text")).to_have_text(re.compile("word3"))
+    expect(page.locator("#go")).to_have_text("Stop")
+    page.keyboard.press("Escape")
+    expect(page.locator("#say")).to_have_text("Stopped.")
+    stopped = text_of(page)
+    page.wait_for_timeout(100)
+    assert text_of(page) == stopped and "word199" not in stopped
+    page.keyboard.press("Control+z")
+    expect(page.locator("#text")).to_have_text("Go")
+    page.keyboard.press("Control+Enter")
+    expect(page.locator("#text")).to_have_text(re.compile("word3"))
+    page.keyboard.type("x")
+    expect(page.locator("#text")).to_have_text(re.compile("x$"))
+    expect(page.locator("#go")).to_have_text("Go on")
+    page.keyboard.press("Control+Enter")
+    expect(page.locator("#text")).to_have_text(re.compile("x word3|x word0 word1"))
+    page.keyboard.press("Control+z")  # while it writes: stops, and takes that away
+    expect(page.locator("#text")).to_have_text(re.compile("x$"))
+
+
+def test_three_ways_side_by_side(page: Any, server: PageServer) -> None:
+    write(page, "She")
+    page.keyboard.press("Tab")
+    ways = page.locator("#ways-list button")
+    expect(ways).to_have_count(3)
+    tops = {box["y"] for box in (way.bounding_box() for way in ways.all())}
+    line = page.evaluate("document.getSelection().getRangeAt(0).getBoundingClientRect().bottom")
+    assert len(tops) == 1 and tops.pop() > line
+    expect(ways.first).to_be_focused()
+    page.keyboard.press("ArrowRight")
+    expect(ways.nth(1)).to_be_focused()
+    page.keyboard.press("Tab")  # others
+    expect(page.locator("#ways-list button:focus")).to_have_count(1)
+    page.keyboard.press("2")
+    expect(page.locator("#text")).to_have_text("She way 2.")
+    expect(page.locator("#text")).to_be_focused()
+    assert len(server.bodies("/api/alternatives")) == 2 and server.bodies("/api/alternatives")[0]["n"] == 3
+    page.keyboard.press("Control+z")
+    expect(page.locator("#text")).to_have_text("She")
+    page.get_by_role("button", name="Three ways").click()
+    expect(ways.first).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(page.locator("#ways")).to_be_hidden()
+    page.keyboard.type("!")  # the cursor is back where it was
+    expect(page.locator("#text")).to_have_text("She!")
+
+
+def test_the_keyboard_can_leave_the_text(page: Any) -> None:
+    # WCAG 2.1.2: Tab means something here, so another way out must be, and be told.
+    write(page, "She")
+    page.keyboard.press("Escape")
+    expect(page.locator("#say")).to_have_text("Tab now leaves the text.")
+    page.keyboard.press("Tab")
+    expect(page.locator("#text")).not_to_be_focused()
+    expect(page.locator("#ways")).to_be_hidden()
+    page.locator("#text").focus()
+    page.keyboard.press("Shift+Tab")
+    expect(page.locator("#text")).not_to_be_focused()
+    assert "Escape, then Tab" in page.locator("#keys").text_content()
+
+
+def test_edits_are_what_the_keys_say(page: Any) -> None:
+    write(page, "one two three")
+    page.keyboard.press("Control+Backspace")  # some browsers take the space before the word too
+    assert text_of(page).strip() == "one two"
+    page.keyboard.press("Control+a")
+    page.keyboard.insert_text("one two ")
+    page.keyboard.press("Enter")
+    page.keyboard.press("Enter")
+    page.keyboard.type("last")
+    assert text_of(page) == "one two \n\nlast"
+    page.keyboard.press("Backspace")
+    page.keyboard.press("Home")
+    page.keyboard.press("Delete")
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("Backspace")
+    assert text_of(page) == "one two \nas"
+    page.keyboard.press("Control+a")
+    page.keyboard.press("Control+c")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Control+v")
+    assert text_of(page) == "one two \nasone two \nas"
+    page.keyboard.press("Control+a")
+    page.keyboard.press("Control+x")
+    assert text_of(page) == ""
+    page.keyboard.press("Control+v")
+    page.keyboard.press("Control+z")
+    page.keyboard.press("Control+z")
+    assert text_of(page) == "one two \nasone two \nas"
+
+
+def test_an_empty_last_line_can_be_written_on(page: Any) -> None:
+    # A browser shows no line after the last line end by itself: the cursor would stay on the line before.
+    write(page, "one\n\n")
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.type("two")
+    assert text_of(page) == "one\n\ntwo"
+
+
+def test_an_input_method_writes_too(page: Any, server: PageServer) -> None:
+    # What it composes cannot be caught before it is on the screen: the model would not know of it.
+    write(page, "ab\ncd")
+    page.keyboard.press("ArrowUp")
+    session = page.context.new_cdp_session(page)
+    for part in ("に", "にほ", "日本"):
+        session.send("Input.imeSetComposition", {"text": part, "selectionStart": len(part), "selectionEnd": len(part)})
+    session.send("Input.insertText", {"text": "日本"})
+    assert text_of(page) == "ab日本\ncd"
+    page.keyboard.press("Control+Enter")
+    expect(page.locator("#text")).to_have_text(re.compile("word4"))
+    assert server.bodies("/api/documents/")[0]["text"] == "ab日本"
+    page.keyboard.press("Control+z")
+    page.keyboard.press("Control+z")
+    assert text_of(page) == "ab\ncd"
+
+
+def test_text_of_a_model_is_text(page: Any, server: PageServer) -> None:
+    evil = "<img src=x onerror=alert(1)><script>alert(1)</script>&amp;"
+    server.answers["/api/runs"] = lambda _: {"runs": [{"name": evil, "text": evil, "steps": 1, "bits_per_byte": 1.0,
+        "age_seconds": 1, "loaded": True, "training": False}], "first": evil}  # fmt: skip
+    server.answers["/api/alternatives"] = lambda _: {"texts": [evil]}
+    page.reload()
+    page.wait_for_selector("html[data-ready]")
+    page.get_by_role("button", name="Models").click()
+    expect(page.locator("#run-list")).to_contain_text(evil)
+    write(page, evil)
+    page.keyboard.press("Control+Enter")
+    expect(page.locator("#text")).to_contain_text(f"{evil} {evil}0")
+    page.keyboard.press("Tab")
+    expect(page.locator("#ways-list")).to_contain_text(evil)
+    assert page.locator("img, body script").count() == 0
+
+
+def test_settings_say_how_it_writes_and_are_kept(page: Any, server: PageServer) -> None:
+    write(page, "Then")
+    page.get_by_label("careful").check()
+    expect(page.locator("#temperature-say")).to_have_text("0.70, calm")
+    page.locator("#temperature").focus()
+    page.keyboard.press("ArrowRight")
+    page.get_by_label("How much it writes at a time").select_option("About 100 words")
+    page.get_by_text("Finer settings").click()
+    page.get_by_label("Leave out the unlikeliest words").fill("0.8")
+    page.get_by_label("Avoid repeating itself").fill("1.2")
+    page.get_by_label("Number to draw by").fill("7x7")
+    page.locator("#model").select_option("sea")
+    page.get_by_label("light", exact=True).check()
+    page.get_by_label("Size of the text").fill("24")
+    page.keyboard.press("Control+Enter")
+    expect(page.locator("#text")).to_have_text(re.compile("sea4"))
+    body = server.bodies("/v1/completions")[0]
+    wanted = {"preset": "careful", "temperature": 0.75, "top_p": 0.8, "dry_multiplier": 1.2, "seed": 77, "max_words": 100}
+    assert wanted.items() <= body.items() and "stop_at" not in body and body["model"] == "sea"
+    again = visit(page.context.new_page(), server.url)
+    expect(again.locator("#temperature-say")).to_have_text("0.75, calm")
+    expect(again.locator("html")).to_have_attribute("data-theme", "light")
+    expect(again.locator("#model")).to_have_value("sea")
+    assert again.evaluate("getComputedStyle(document.getElementById('text')).fontSize") == "24px"
+    again.get_by_role("button", name="Back to how it was").click()
+    expect(again.locator("#temperature-say")).to_have_text("0.90, lively")
+
+
+def test_what_is_written_is_said_sentence_by_sentence(page: Any, server: PageServer) -> None:
+    # A screen reader that is told each token says none.
+    write(page, "Then")
+    page.keyboard.press("Control+Enter")
+    expect(page.locator("#written")).to_have_text(WRITTEN.strip())
+    assert page.locator("#written").get_attribute("aria-live") == "polite"
+
+
+def test_pieces_are_the_text(page: Any) -> None:
+    # The text is kept in pieces: each edit must do what it does to one string, and lines must end where pieces do.
+    assert page.evaluate("""async () => {
+        const { Text, unitsIn } = await import("/page/text.js");
+        let seed = 1;
+        const random = (n) => (seed = (seed * 48271) % 2147483647) % n;
+        const part = () => ["word ", "line\\n", "\\u{1f40b}", "x".repeat(random(9000)), "a b\\n\\n".repeat(random(3000)), ""][random(6)];
+        let plain = "";
+        const text = new Text();
+        for (let n = 0; n < 600; n += 1) {
+            const from = random(plain.length + 1), to = Math.min(plain.length, from + random(n % 9 ? 20 : 30000)), fresh = part();
+            text.replace(from, to, fresh);
+            plain = plain.slice(0, from) + fresh + plain.slice(to);
+            const at = random(plain.length + 1);
+            if (text.whole() !== plain || text.length !== plain.length) return `text differs after ${n}`;
+            if (text.slice(from, at) !== (at > from ? plain.slice(from, at) : "")) return `slice differs after ${n}`;
+            const whole = !/[\\udc00-\\udfff]/.test(plain[at] ?? "");
+            if (whole && text.points(at) !== [...plain.slice(0, at)].length) return `points differ after ${n}`;
+            if (whole && unitsIn(plain, text.points(at)) !== at) return `units differ after ${n}`;
+            if (text.pieces.some((piece, k) => piece.length > 40000 || (k && !piece))) return `a piece is wrong after ${n}`;
+        }
+        return "same";
+    }""") == "same"
