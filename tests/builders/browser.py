@@ -18,7 +18,6 @@ AXE = "axe-core@4.14.1"  # MPL-2.0; fetched, not kept here
 
 def chromium() -> str:
     """The path of Debian's, or a skip."""
-    pytest.importorskip("playwright", reason="Playwright is not installed")
     found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
     return found or pytest.skip("no Chromium: apt-get install chromium")
 
@@ -26,9 +25,8 @@ def chromium() -> str:
 @pytest.fixture(scope="module")  # not longer: while Playwright runs, nothing else in the process can use asyncio
 def browser() -> Iterator[Any]:
     path = chromium()
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+    with sync_api.sync_playwright() as playwright:
         one = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
         yield one
         one.close()

@@ -76,6 +76,7 @@ class _Handler(BaseHTTPRequestHandler):
         if path == "/health":
             return self._json({"status": "ok"})
         self._answer(path, None)
+        return None
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -104,7 +105,12 @@ class _Handler(BaseHTTPRequestHandler):
         if path == "/api/runs":
             return self._json({"runs": RUNS, "first": "starter"})
         if path == "/api/presets":
-            names = {"plain": {}, "careful": {"temperature": 0.7, "top_p": 0.9}, "wild": {"temperature": 1.1}, "verse": {}}
+            names = {
+                "plain": {},
+                "careful": {"temperature": 0.7, "top_p": 0.9},
+                "wild": {"temperature": 1.1},
+                "verse": {},
+            }
             return self._json({"presets": [{"name": n, "said": "", "numbers": v} for n, v in names.items()]})
         if path == "/api/alternatives":
             if self.server.context(body) is None:
@@ -114,16 +120,28 @@ class _Handler(BaseHTTPRequestHandler):
             return self._json({"tokens": list(_tokens(body["text"]))})
         if path == "/api/copies":
             at = body["text"].find("Call me")
-            copy = {"start": at, "end": at + 15, "words": 3, "source": "moby.txt", "line": 12, "around": "Call me Ishmael. Some"}
+            copy = {
+                "start": at,
+                "end": at + 15,
+                "words": 3,
+                "source": "moby.txt",
+                "line": 12,
+                "around": "Call me Ishmael. Some",
+            }
             return self._json({"copies": [copy] if at >= 0 else []})
         if path == "/api/remembered":
-            places = [{"start": 0, "end": 4, "weight": 0.5, "distance": 40}, {"start": 5, "end": 9, "weight": 0.1, "distance": 30}]
+            places = [
+                {"start": 0, "end": 4, "weight": 0.5, "distance": 40},
+                {"start": 5, "end": 9, "weight": 0.1, "distance": 30},
+            ]
             return self._json({"places": places})
         if path == "/api/export":
             return self._send(200, b"PK" + body["text"].encode(), "application/octet-stream")
         if path.endswith("/metrics"):
             self.server.steps += 1
-            rows = [{"step": n, "bits_per_byte": 3 / (1 + n), "val_bits_per_byte": 2.0} for n in range(self.server.steps)]
+            rows = [
+                {"step": n, "bits_per_byte": 3 / (1 + n), "val_bits_per_byte": 2.0} for n in range(self.server.steps)
+            ]
             return self._json({"rows": rows})
         if path.endswith("/report"):
             return self._send(200, b"<title>report</title>", "text/html")
@@ -143,6 +161,7 @@ class _Handler(BaseHTTPRequestHandler):
             time.sleep(self.server.pause)
         self._event({"choices": [{"index": 0, "text": ".", "finish_reason": "stop"}]})
         self.wfile.write(b"data: [DONE]\n\n")
+        return None
 
     def _event(self, data: Any) -> None:
         self.wfile.write(f"data: {json.dumps(data)}\n\n".encode())
@@ -170,5 +189,11 @@ def _tokens(text: str) -> Iterator[dict[str, Any]]:
     at = 0
     for word in text.split(" "):
         logprob = -0.1 if len(word) <= 5 else -8.0
-        yield {"text": word, "start": at, "end": at + len(word), "logprob": logprob, "rank": 0 if len(word) <= 5 else 899}
+        yield {
+            "text": word,
+            "start": at,
+            "end": at + len(word),
+            "logprob": logprob,
+            "rank": 0 if len(word) <= 5 else 899,
+        }
         at += len(word) + 1

@@ -28,7 +28,7 @@ export class Alternatives {
     const at = this.editor.selection.to;
     this.say("Thinking of three ways to go on…");
     try {
-      const body = { ...this.settings.request("sentence"), n: WAYS };
+      const body = { ...this.settings.request("way"), n: WAYS };
       const use = (context) => json("api/alternatives", { body: { ...body, ...context }, signal: asking.signal });
       const { texts } = await this.sync.with(at, use, asking.signal);
       if (asking.signal.aborted) return;
@@ -45,20 +45,21 @@ export class Alternatives {
     if (!texts.length) return this.say("The model had nothing to add here.");
     this.at = at;
     this.list.replaceChildren(...texts.map((text, n) => this.#button(text, n)));
-    this.editor.reveal(at, 40);
     this.box.hidden = false;
-    this.#put(this.editor.place(at));
+    this.#put(at);
     this.list.firstChild.focus({ preventScroll: true });
     return undefined;
   }
 
-  /** Below the cursor's line; above it where there is no room. */
-  #put({ top, bottom }) {
-    const middle = this.box.parentElement.getBoundingClientRect();
-    const high = this.box.offsetHeight;
-    const below = bottom + 8 - middle.top;
-    const above = top - 8 - middle.top - high;
-    this.box.style.top = `${below + high <= middle.height || above < 0 ? Math.max(0, Math.min(below, middle.height - high)) : above}px`;
+  /** Below the cursor's line, which is scrolled up to where there is room for it. */
+  #put(at) {
+    const { editor, box } = this;
+    const desk = box.parentElement.getBoundingClientRect();
+    const most = desk.height - box.offsetHeight - 12;
+    editor.reveal(at, 30);
+    const over = editor.place(at).bottom - desk.top - most;
+    if (over > 0) editor.scroller.scrollTop += over;
+    box.style.top = `${Math.max(0, Math.min(editor.place(at).bottom - desk.top + 6, desk.height - box.offsetHeight - 6))}px`;
   }
 
   #button(text, n) {

@@ -1,7 +1,7 @@
 // Words that stand so in the texts the model learned from: underlined, with the place they come from.
 
 import { json } from "./server.js";
-import { NO_MARKS, mark, passage, toggle } from "./look.js";
+import { NO_MARKS, mark, passage, sentence, toggle } from "./look.js";
 import { button } from "./texts.js";
 import { unitsIn } from "./text.js";
 
@@ -28,7 +28,7 @@ export class Copies {
     try {
       const text = this.editor.text.slice(from, to);
       const answer = await json("api/copies", { body: { model: this.settings.values.model, text } });
-      if (answer.unavailable) return this.#say(answer.unavailable);
+      if (answer.unavailable) return this.#say(sentence(answer.unavailable));
       this.found = answer.copies.map((copy) => ({ ...copy, from: from + unitsIn(text, copy.start), to: from + unitsIn(text, copy.end) }));
       if (!this.#mark()) return this.#say(NO_MARKS);
       this.list.replaceChildren(...this.found.map((copy) => this.#item(copy)));

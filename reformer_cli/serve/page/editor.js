@@ -154,16 +154,17 @@ export class Editor extends EventTarget {
     this.dispatchEvent(new CustomEvent("change", { detail: { from, removed: change.removed, inserted, group } }));
   }
 
+  /** False where there is nothing to take back. */
   undo() {
-    this.#apply(this.history.undo());
+    return this.#apply(this.history.undo());
   }
 
   redo() {
-    this.#apply(this.history.redo());
+    return this.#apply(this.history.redo());
   }
 
   #apply(step) {
-    if (!step) return;
+    if (!step) return false;
     let caret = 0;
     for (const { from, removed, inserted } of step.changes) {
       this.#show(this.text.replace(from, from + removed.length, inserted));
@@ -173,6 +174,7 @@ export class Editor extends EventTarget {
     const [from, to] = step.caret ?? [caret, caret];
     this.select(from, to);
     this.reveal(from);
+    return true;
   }
 
   #show({ from, removed, inserted, index, gone, came }) {

@@ -38,6 +38,12 @@ export function mark(editor, name, spans) {
   return true;
 }
 
+/** A reason of the server's as a sentence. */
+export function sentence(text) {
+  const said = String(text);
+  return said.charAt(0).toUpperCase() + said.slice(1) + (/[.!?]$/.test(said) ? "" : ".");
+}
+
 export const NO_MARKS = "This browser cannot mark words in a text. A newer one can (Chrome 105, Safari 17.2, Firefox 140).";
 
 /** A button that switches something on and off. */

@@ -5,6 +5,7 @@ import { Compare } from "./compare.js";
 import { Copies } from "./copies.js";
 import { Documents } from "./documents.js";
 import { Editor } from "./editor.js";
+import { mark } from "./look.js";
 import { Panels } from "./panels.js";
 import { Remembered } from "./remembered.js";
 import { Runs } from "./runs.js";
@@ -56,8 +57,14 @@ for (const [event, label] of [["begin", "Stop"], ["end", "Go on"]]) {
 
 function takeBack() {
   writer.stop();
-  editor.undo();
+  if (!editor.undo()) say("There is nothing to take back.");
 }
+
+// What the model wrote last has a colour until somebody types.
+let began = 0;
+writer.addEventListener("begin", () => (began = editor.selection.to));
+writer.addEventListener("written", ({ detail }) => mark(editor, "written", [[began, detail.to]]));
+for (const name of ["typing", "open"]) editor.addEventListener(name, () => mark(editor, "written", []));
 
 // --- keys
 

@@ -1,11 +1,24 @@
 // What the model looked back to when it came to the word at the cursor: passages far before it, with a jump to each.
 
 import { json } from "./server.js";
-import { mark } from "./look.js";
+import { mark, sentence } from "./look.js";
 import { button } from "./texts.js";
 import { unitsIn } from "./text.js";
 
 const MOST = 20000; // characters before the word that are looked through
+
+/** Places next to each other are one passage; the heaviest first. */
+function joined(places, text) {
+  const made = [];
+  for (const place of places.sort((a, b) => a.from - b.from)) {
+    const part = text.slice(place.from, place.to);
+    const from = place.from + part.length - part.trimStart().length;
+    const last = made.at(-1);
+    if (last && /^\s*$/.test(text.slice(last.to, from))) Object.assign(last, { to: place.to, weight: last.weight + place.weight });
+    else if (part.trim()) made.push({ ...place, from });
+  }
+  return made.sort((a, b) => b.weight - a.weight);
+}
 
 export class Remembered {
   constructor(editor, settings) {
@@ -31,8 +44,9 @@ export class Remembered {
       const position = text.points(from) - text.points(start);
       const body = { model: this.settings.values.model, text: read, position };
       const answer = await json("api/remembered", { body });
-      if (answer.unavailable) return this.#say(answer.unavailable);
-      const places = answer.places.map((place) => ({ ...place, from: start + unitsIn(read, place.start), to: start + unitsIn(read, place.end) }));
+      if (answer.unavailable) return this.#say(sentence(answer.unavailable));
+      const places = joined(answer.places.map((one) => ({ ...one, from: unitsIn(read, one.start), to: unitsIn(read, one.end) })), read)
+        .map((one) => ({ ...one, from: one.from + start, to: one.to + start }));
       const most = Math.max(...places.map((place) => place.weight), 0);
       mark(editor, "recalled", places.map((place) => [place.from, place.to]));
       this.list.replaceChildren(...places.map((place) => this.#item(place, most)));
@@ -62,6 +76,8 @@ export class Remembered {
 
   #say(line) {
     this.line.textContent = line;
+    this.list.lastElementChild?.scrollIntoView({ block: "nearest" });
+    if (line) this.line.scrollIntoView({ block: "nearest" });
   }
 
   clear() {

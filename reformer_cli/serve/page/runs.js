@@ -16,11 +16,12 @@ function age(seconds) {
 
 export function describe(run) {
   const parts = [];
-  if (run.text) parts.push(`has read ${run.text}`);
+  const read = run.text || (run.name === "starter" ? "English novels" : "");
+  if (read) parts.push(`has read ${read}`);
   if (run.steps) parts.push(`${run.steps.toLocaleString()} steps of training`);
   if (run.bits_per_byte) parts.push(`${run.bits_per_byte.toFixed(2)} bits per byte`);
   if (run.training) parts.push("still learning");
-  else if (run.age_seconds != null) parts.push(`finished ${age(run.age_seconds)}`);
+  else if (run.age_seconds != null) parts.push(`made ${age(run.age_seconds)}`);
   return parts.join("; ");
 }
 
@@ -68,7 +69,7 @@ export class Runs extends EventTarget {
     const take = button(chosen ? "Writes now" : "Write with it", () => this.settings.set({ model: run.name }), { "aria-pressed": chosen });
     const see = button("Training curve", () => this.watch(run), { "aria-label": `Training curve of ${run.name}` });
     const report = button("Report", () => this.#report(run.name), { "aria-label": `Report of ${run.name}` });
-    row.append(take, see, report);
+    row.append(take, ...(run.steps ? [see, report] : [])); // one that came without its log has neither
     for (const [n, one] of [...row.children].entries()) one.dataset.key = `${run.name} ${n}`; // keeps the focus when drawn anew
     item.append(name, note, row);
     return item;

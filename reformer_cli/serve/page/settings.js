@@ -12,6 +12,7 @@ const LENGTHS = {
   100: ["About 100 words", { max_words: 100, max_tokens: 600 }],
   400: ["About 400 words", { max_words: 400, max_tokens: 2400 }],
   scene: ["To the end of the scene", { stop_at: "scene", max_tokens: 5000 }],
+  way: ["", { stop_at: "sentence", max_tokens: 60 }], // of the three to choose from
   endless: ["Until I stop it", { max_tokens: 20000 }],
 };
 const SLIDERS = ["temperature", "top_p", "dry_multiplier"];
@@ -62,7 +63,7 @@ export class Settings extends EventTarget {
   }
 
   #build() {
-    for (const [value, [label]] of Object.entries(LENGTHS)) $("length").append(new Option(label, value));
+    for (const [value, [label]] of Object.entries(LENGTHS)) if (label) $("length").append(new Option(label, value));
     for (const name of SLIDERS) $(name).addEventListener("input", () => this.set({ [name]: Number($(name).value) }));
     $("length").addEventListener("change", () => this.set({ length: $("length").value }));
     $("seed").addEventListener("input", () => this.set({ seed: $("seed").value.replace(/\D/g, "").slice(0, 15) }));

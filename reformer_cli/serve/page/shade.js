@@ -1,12 +1,28 @@
-// The tokens' probability as a shade: the stronger, the less the model expected a word.
+// The tokens' probability as a shade, word by word: the stronger, the less the model expected it.
 
 import { json } from "./server.js";
 import { NO_MARKS, mark, passage, toggle } from "./look.js";
 import { unitsIn } from "./text.js";
 
-const BOUNDS = [0.5, 0.1, 0.01, 0.001]; // of probability: below the first, shade 1, ... below the last, shade 4
+const BOUNDS = [0.1, 0.02, 0.004, 0.0005]; // of a word's probability: below the first, shade 1, ... below the last, shade 4
 const MOST = 8000; // characters
 const BEFORE = 3000; // that the model reads first
+
+/** Tokens {from, to, logprob, rank} as words: a word is as likely as its parts after each other. */
+function words(text, tokens) {
+  const made = [];
+  for (const { from, to, logprob, rank } of tokens) {
+    const part = text.slice(from, to);
+    const begin = from + part.length - part.trimStart().length;
+    const last = made.at(-1);
+    if (last && last.to === begin && /[\p{L}\p{N}’']$/u.test(text.slice(last.from, last.to)) && /^[\p{L}\p{N}’']/u.test(part)) {
+      Object.assign(last, { to, logprob: last.logprob + logprob, rank: null });
+    } else if (part.trim()) {
+      made.push({ from: begin, to: begin + part.trim().length, logprob, rank });
+    }
+  }
+  return made;
+}
 
 export class Shade {
   constructor(editor, settings) {
@@ -20,7 +36,7 @@ export class Shade {
     editor.addEventListener("change", ({ detail }) => this.#shift(detail));
   }
 
-  /** The server's rank: how many tokens were likelier; of the first token it may know nothing. */
+  /** The server's rank: how many tokens were likelier. */
   async show() {
     const { text } = this.editor;
     const { from, to } = passage(this.editor, MOST);
@@ -31,8 +47,9 @@ export class Shade {
       const read = text.slice(start, to);
       const { tokens } = await json("api/probabilities", { body: { model: this.settings.values.model, text: read } });
       const place = (points) => start + unitsIn(read, points);
-      this.tokens = tokens.map(({ logprob, rank, start: a, end: z }) => ({ from: place(a), to: place(z), rank, logprob }))
-        .filter((token) => token.logprob !== null && token.from >= from && token.to > token.from);
+      const known = tokens.filter((token) => token.logprob !== null);
+      this.tokens = words(read, known.map((token) => ({ ...token, from: place(token.start) - start, to: place(token.end) - start })))
+        .map((word) => ({ ...word, from: word.from + start, to: word.to + start })).filter((word) => word.from >= from);
       if (!this.#mark()) return this.#say(NO_MARKS);
       document.getElementById("shade-legend").hidden = false;
       this.#say("Put the cursor on a word to see how likely it was.");
@@ -73,8 +90,8 @@ export class Shade {
     const word = this.editor.text.slice(token.from, token.to).trim() || "this space";
     const chance = Math.exp(token.logprob);
     const share = chance > 0.1 ? `${Math.round(chance * 100)} in 100` : `1 in ${Math.round(1 / Math.max(chance, 1e-9)).toLocaleString()}`;
-    const place = token.rank < 1 ? "the model's first guess" : `the model's guess number ${(token.rank + 1).toLocaleString()}`;
-    return this.#say(`“${word}” was ${place}; its chance was ${share}.`);
+    const place = token.rank === 0 ? "was the model's first guess" : `was the model's guess number ${((token.rank ?? 0) + 1).toLocaleString()}`;
+    return this.#say(token.rank === null ? `“${word}”: its chance was ${share}.` : `“${word}” ${place}; its chance was ${share}.`);
   }
 
   clear() {

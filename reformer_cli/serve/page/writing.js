@@ -68,7 +68,7 @@ export class Writer extends EventTarget {
     editor.edit(job.at, job.at, text, { group: job.group, keep: !follows });
     job.at += text.length;
     if (seen) editor.reveal(job.at, 90);
-    this.dispatchEvent(new CustomEvent("written", { detail: text }));
+    this.dispatchEvent(new CustomEvent("written", { detail: { text, to: job.at } }));
   }
 }
 
@@ -79,7 +79,7 @@ export function readOut(writer, element) {
     if (text.trim()) element.textContent = text.trim();
   };
   writer.addEventListener("written", ({ detail }) => {
-    rest += detail;
+    rest += detail.text;
     const end = Math.max(...[". ", "! ", "? ", ".”", "\n"].map((mark) => rest.lastIndexOf(mark)));
     if (end < 0) return;
     flush(rest.slice(0, end + 2));

@@ -6,9 +6,11 @@ import re
 from pathlib import Path
 from typing import Any
 
-from builders.browser import _context, _server, browser, page, server, text_of, visit  # noqa: F401  # fixtures
+import pytest
+from builders.browser import text_of, visit
 from builders.page_server import PageServer
-from playwright.sync_api import expect
+
+expect = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed").expect
 
 
 def write(page: Any, text: str) -> None:
@@ -137,7 +139,9 @@ def test_errors_are_one_sentence(page: Any, server: PageServer) -> None:
     server.answers["/v1/completions"] = lambda _: (429, {"error": {"message": "busy"}})
     write(page, "Then")
     page.keyboard.press("Control+Enter")
-    expect(page.locator("#say")).to_have_text("Others are writing just now, and there is no free place. Try again in 7 s.")
+    expect(page.locator("#say")).to_have_text(
+        "Others are writing just now, and there is no free place. Try again in 7 s."
+    )
     server.answers["/v1/completions"] = lambda _: (400, {"error": {"message": "there is no run 'x'"}})
     page.keyboard.press("Control+Enter")
     expect(page.locator("#say")).to_have_text("there is no run 'x'")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from builders.browser import _context, _server, browser, page, server, text_of, visit  # noqa: F401  # fixtures
+import pytest
+from builders.browser import text_of, visit
 from builders.page_server import PageServer
-from playwright.sync_api import expect
+
+expect = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed").expect
 
 WRITTEN = " word0 word1 word2 word3 word4."
 
@@ -25,7 +27,10 @@ def test_goes_on_at_the_cursor_and_takes_all_of_it_back(page: Any, server: PageS
     expect(page.locator("#text")).to_have_text(f"Once{WRITTEN} and after")
     expect(page.locator("#go")).to_have_text("Go on")
     body = server.bodies("/v1/completions")[0]
-    assert body["stream"] and body["model"] == "starter" and body["preset"] == "plain" and body["stop_at"] == "paragraph"
+    assert body["stream"]
+    assert body["model"] == "starter"
+    assert body["preset"] == "plain"
+    assert body["stop_at"] == "paragraph"
     assert server.documents[body["document"]][: body["at"]] == "Once"
     page.keyboard.type("!")
     expect(page.locator("#text")).to_have_text(f"Once{WRITTEN}! and after")
@@ -62,7 +67,8 @@ def test_escape_and_typing_stop_it(page: Any, server: PageServer) -> None:
     expect(page.locator("#say")).to_have_text("Stopped.")
     stopped = text_of(page)
     page.wait_for_timeout(100)
-    assert text_of(page) == stopped and "word199" not in stopped
+    assert text_of(page) == stopped
+    assert "word199" not in stopped
     page.keyboard.press("Control+z")
     expect(page.locator("#text")).to_have_text("Go")
     page.keyboard.press("Control+Enter")
@@ -83,7 +89,8 @@ def test_three_ways_side_by_side(page: Any, server: PageServer) -> None:
     expect(ways).to_have_count(3)
     tops = {box["y"] for box in (way.bounding_box() for way in ways.all())}
     line = page.evaluate("document.getSelection().getRangeAt(0).getBoundingClientRect().bottom")
-    assert len(tops) == 1 and tops.pop() > line
+    assert len(tops) == 1
+    assert tops.pop() > line
     expect(ways.first).to_be_focused()
     page.keyboard.press("ArrowRight")
     expect(ways.nth(1)).to_be_focused()
@@ -92,7 +99,8 @@ def test_three_ways_side_by_side(page: Any, server: PageServer) -> None:
     page.keyboard.press("2")
     expect(page.locator("#text")).to_have_text("She way 2.")
     expect(page.locator("#text")).to_be_focused()
-    assert len(server.bodies("/api/alternatives")) == 2 and server.bodies("/api/alternatives")[0]["n"] == 3
+    assert len(server.bodies("/api/alternatives")) == 2
+    assert server.bodies("/api/alternatives")[0]["n"] == 3
     page.keyboard.press("Control+z")
     expect(page.locator("#text")).to_have_text("She")
     page.get_by_role("button", name="Three ways").click()
@@ -207,8 +215,17 @@ def test_settings_say_how_it_writes_and_are_kept(page: Any, server: PageServer) 
     page.keyboard.press("Control+Enter")
     expect(page.locator("#text")).to_have_text(re.compile("sea4"))
     body = server.bodies("/v1/completions")[0]
-    wanted = {"preset": "careful", "temperature": 0.75, "top_p": 0.8, "dry_multiplier": 1.2, "seed": 77, "max_words": 100}
-    assert wanted.items() <= body.items() and "stop_at" not in body and body["model"] == "sea"
+    wanted = {
+        "preset": "careful",
+        "temperature": 0.75,
+        "top_p": 0.8,
+        "dry_multiplier": 1.2,
+        "seed": 77,
+        "max_words": 100,
+    }
+    assert wanted.items() <= body.items()
+    assert "stop_at" not in body
+    assert body["model"] == "sea"
     again = visit(page.context.new_page(), server.url)
     expect(again.locator("#temperature-say")).to_have_text("0.75, calm")
     expect(again.locator("html")).to_have_attribute("data-theme", "light")
@@ -228,15 +245,18 @@ def test_what_is_written_is_said_sentence_by_sentence(page: Any, server: PageSer
 
 def test_pieces_are_the_text(page: Any) -> None:
     # The text is kept in pieces: each edit must do what it does to one string, and lines must end where pieces do.
-    assert page.evaluate("""async () => {
+    assert (
+        page.evaluate("""async () => {
         const { Text, unitsIn } = await import("/page/text.js");
         let seed = 1;
         const random = (n) => (seed = (seed * 48271) % 2147483647) % n;
-        const part = () => ["word ", "line\\n", "\\u{1f40b}", "x".repeat(random(9000)), "a b\\n\\n".repeat(random(3000)), ""][random(6)];
+        const part = () => ["word ", "line\\n", "\\u{1f40b}", "", "x".repeat(random(9000)),
+            "a b\\n\\n".repeat(random(3000))][random(6)];
         let plain = "";
         const text = new Text();
         for (let n = 0; n < 600; n += 1) {
-            const from = random(plain.length + 1), to = Math.min(plain.length, from + random(n % 9 ? 20 : 30000)), fresh = part();
+            const from = random(plain.length + 1), fresh = part();
+            const to = Math.min(plain.length, from + random(n % 9 ? 20 : 30000));
             text.replace(from, to, fresh);
             plain = plain.slice(0, from) + fresh + plain.slice(to);
             const at = random(plain.length + 1);
@@ -245,7 +265,10 @@ def test_pieces_are_the_text(page: Any) -> None:
             const whole = !/[\\udc00-\\udfff]/.test(plain[at] ?? "");
             if (whole && text.points(at) !== [...plain.slice(0, at)].length) return `points differ after ${n}`;
             if (whole && unitsIn(plain, text.points(at)) !== at) return `units differ after ${n}`;
-            if (text.pieces.some((piece, k) => piece.length > 40000 || (k && !piece))) return `a piece is wrong after ${n}`;
+            const wrong = text.pieces.some((piece, k) => piece.length > 40000 || (k && !piece));
+            if (wrong) return `a piece is wrong after ${n}`;
         }
         return "same";
-    }""") == "same"
+    }""")
+        == "same"
+    )
