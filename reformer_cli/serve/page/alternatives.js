@@ -65,10 +65,12 @@ export class Alternatives {
   #button(text, n) {
     const button = document.createElement("button");
     const key = document.createElement("kbd");
+    const words = document.createElement("span");
     button.type = "button";
     key.textContent = String(n + 1);
     key.ariaHidden = "true";
-    button.append(key, text.trimStart());
+    words.textContent = text.trim();
+    button.append(words, key);
     button.addEventListener("click", () => this.#take(text));
     return button;
   }

@@ -49,7 +49,7 @@ export class Remembered {
         .map((one) => ({ ...one, from: one.from + start, to: one.to + start }));
       const most = Math.max(...places.map((place) => place.weight), 0);
       mark(editor, "recalled", places.map((place) => [place.from, place.to]));
-      this.list.replaceChildren(...places.map((place) => this.#item(place, most)));
+      this.list.replaceChildren(...places.map((place) => this.#item(place, most, from)));
       const count = places.length;
       return this.#say(count ? `For “${word}” it looked back to ${count} ${count === 1 ? "place" : "places"}, the most important first.`
         : `For “${word}” it looked back to nothing in particular.`);
@@ -58,7 +58,7 @@ export class Remembered {
     }
   }
 
-  #item({ from, to, weight, distance }, most) {
+  #item({ from, to, weight }, most, here) {
     const { text } = this.editor;
     const item = document.createElement("li");
     const quote = document.createElement("blockquote");
@@ -69,7 +69,8 @@ export class Remembered {
     quote.append(start ? "…" : "", text.slice(start, from), strong, text.slice(to, to + 60), "…");
     note.className = "note";
     const how = weight > most * 0.6 ? "strongly" : weight > most * 0.25 ? "somewhat" : "a little";
-    note.textContent = `${how}; ${distance ? `${distance.toLocaleString()} tokens` : "some way"} back`;
+    const between = text.slice(to, here).match(/\S+/g)?.length ?? 0;
+    note.textContent = `${how}; ${between.toLocaleString()} ${between === 1 ? "word" : "words"} before`;
     item.append(quote, note, button("Go there", () => this.editor.jump(from, to)));
     return item;
   }

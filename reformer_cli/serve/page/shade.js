@@ -51,6 +51,7 @@ export class Shade {
       this.tokens = words(read, known.map((token) => ({ ...token, from: place(token.start) - start, to: place(token.end) - start })))
         .map((word) => ({ ...word, from: word.from + start, to: word.to + start })).filter((word) => word.from >= from);
       if (!this.#mark()) return this.#say(NO_MARKS);
+      mark(this.editor, "written", []); // its green would be hard to read on a shade
       document.getElementById("shade-legend").hidden = false;
       this.#say("Put the cursor on a word to see how likely it was.");
       return true;
