@@ -18,7 +18,7 @@ from reformer_cli.config.schema import SECTIONS
 ROOT = Path(__file__).parents[1]
 COMMANDS = ["", "train", "generate", "evaluate", "evaluate perplexity", "evaluate context", "evaluate recall"]
 COMMANDS += ["evaluate attention", "evaluate harness"]
-COMMANDS += ["serve", "report", "plan", "corpus", "config", "config list", "config show", "config validate"]
+COMMANDS += ["novelty", "serve", "report", "plan", "corpus", "config", "config list", "config show", "config validate"]
 COMMANDS += [
     "tokenizer",
     "tokenizer encode",

@@ -6,7 +6,19 @@ from typing import Annotated
 
 import typer
 
-from reformer_cli.commands import config, corpus, export, generate, import_, plan, report, serve, tokenizer, train
+from reformer_cli.commands import (
+    config,
+    corpus,
+    export,
+    generate,
+    import_,
+    novelty,
+    plan,
+    report,
+    serve,
+    tokenizer,
+    train,
+)
 from reformer_cli.commands.evaluate import perplexity
 
 app = typer.Typer(
@@ -21,6 +33,7 @@ app.command("train")(train.train)
 app.command("generate")(generate.generate)
 app.add_typer(perplexity.app, name="evaluate")
 app.command("serve")(serve.serve)
+app.command("novelty")(novelty.novelty)
 app.command("report")(report.report)
 app.command("plan")(plan.plan)
 app.command("corpus")(corpus.corpus)

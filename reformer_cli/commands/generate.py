@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from reformer_cli.commands.novelty import AgainstOption
 from reformer_cli.commands.options import BucketsOption, DeviceOption, OverwriteOption, RunOption, from_fields
 from reformer_cli.sampling.config import SamplingConfig
 from reformer_cli.utils.console import say
@@ -59,6 +60,9 @@ AsTypedOption = Annotated[
 JsonOption = Annotated[
     bool, typer.Option("--json", help="One JSON object a line and sample: text, tokens, log-probabilities, timing.")
 ]
+NoveltyOption = Annotated[
+    bool, typer.Option("--novelty", help="Say what of the text stands in the training text (reformer novelty).")
+]
 
 
 @from_fields(SamplingConfig, "config")
@@ -84,6 +88,8 @@ def generate(
     session: SessionOption = None,
     far_buckets: BucketsOption = None,
     json: JsonOption = False,
+    novelty: NoveltyOption = False,
+    against: AgainstOption = None,
     device: DeviceOption = "auto",
 ) -> None:
     """Go on from a prompt, or complete an image.
@@ -98,7 +104,7 @@ def generate(
 
         texts: dict[str, object] = {"--prompt": prompt, "--prompt-file": prompt_file, "-": prompt_, "--stop": stop}
         texts |= {"--logit-bias": logit_bias, "--json": json, "--session": session, "--far-buckets": far_buckets}
-        texts |= {"--until": until, "--as-typed": as_typed, "--echo": echo}
+        texts |= {"--until": until, "--as-typed": as_typed, "--echo": echo, "--novelty": novelty}
         check_options(config, texts)
         generate_images(opened, image, keep_rows, output, config, device, overwrite)
         return
@@ -108,7 +114,9 @@ def generate(
     from reformer_cli.workflows import generate as workflow
 
     biases, text = _biases(logit_bias or []), _prompt(prompt_, prompt, prompt_file, opened.config.data.unwrap == "join")
-    request = workflow.Request(text, stop or (), biases, session, far_buckets, output, overwrite, as_typed, until or ())
+    request = workflow.Request(
+        text, stop or (), biases, session, far_buckets, output, overwrite, as_typed, until or (), novelty, against or ()
+    )
     shown = echo if echo is not None else prompt is not None
     with Writer(output, json, config.num_samples, shown, go_on=session is not None) as writer:
         workflow.generate(opened, config, request, writer, device)

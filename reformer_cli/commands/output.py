@@ -93,6 +93,7 @@ class Writer:
             "sample": number, "prompt": self.prompt, "text": one.text, "tokens": new,
             "logprobs": one.logprobs, "finish_reason": one.finish_reason, "seed": one.seed,
             "seconds": round(seconds, 4), "tokens_per_second": round(len(new) / max(seconds, 1e-9), 1),
+            **(one.describe(one) if one.describe is not None else {}),
         }  # fmt: skip
 
     def _put(self, text: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -16,10 +16,10 @@ from reformer_cli.data import copy_task, sources
 from reformer_cli.data.changes import describe_changes
 from reformer_cli.data.duplicates import held_out_share, share_in, training_sketch
 from reformer_cli.data.make_tokenizer import tokenizer_for
-from reformer_cli.data.scan import Scan, scanned
+from reformer_cli.data.scan import Scan, reread, scanned
 from reformer_cli.data.shards import TokenFiles, open_tokens, token_folder, write_tokens
 from reformer_cli.data.shingles import Hashes
-from reformer_cli.data.split import Everything, Share, share_of
+from reformer_cli.data.split import Everything, Share, share_of, split
 from reformer_cli.data.text_decoding import Options
 from reformer_cli.data.tokenize import Parts
 from reformer_cli.tokenizers.base import ByteTokenizer, Tokenizer
@@ -27,6 +27,7 @@ from reformer_cli.utils.errors import UserError
 from reformer_cli.utils.files import cache_folder, write_file
 
 Report = Callable[[str], None]
+Documents = Iterator[tuple[str, Iterator[tuple[bool, str]]]]
 SKETCH = "shingles"  # beside the tokens: by what a text is found in the training text
 TOLD = 0.01  # share of the validation text that is trained on, from which that is said
 
@@ -92,6 +93,33 @@ def open_dataset(
 
 def _file_names(scans: Sequence[Scan]) -> Iterator[str]:
     return (source.name for scan in scans for _, source, record in scan.files() if record.bytes)
+
+
+@contextmanager
+def opened_text(data: DataConfig, expected: str, report: Report) -> Iterator[tuple[str, Documents]]:
+    """The digest of a corpus, and each document's name and pieces, each of these with whether it is held out. expected:
+    the digest that it must have, if any.
+
+    Raises UserError for images, for what is made and not read, and for a text that is gone or another.
+    """
+    hint = "put it back, or compare with other texts: --against FILE"
+    if data.image_size is not None or not data.corpus or copy_task.find(data.corpus) is not None:
+        raise UserError("the run comes without a text that it was trained on", "name texts: --against FILE")
+    if missing := sources.gone([*data.corpus, *data.validation]):
+        raise UserError(f"the text that the run was trained on is gone: {', '.join(missing)}", hint)
+    with ExitStack() as stack:
+        scans = [stack.enter_context(s) for s in _scans(data, report)]
+        found = _digest(scans)
+        if expected and found != expected:
+            raise UserError(f"the text {scans[0].name} has changed since the run was trained on it", hint)
+        yield found, _documents(_rules(scans, share_of(data)))
+
+
+def _documents(parts: Parts) -> Documents:
+    for scan, rule in parts:
+        for _, source, record in scan.files():
+            for _, name, length, pieces in reread(source, record, scan.options):
+                yield name, split(pieces, length, rule.tail(length))
 
 
 def reopen_dataset(data: DataConfig, tokenizer: Tokenizer, digest: str) -> Dataset:

@@ -45,6 +45,18 @@ def plot_positions(texts: Mapping[str, Sequence[Mapping[str, Any]]], path: Path)
     save(figure, path)
 
 
+def plot_lines(lines: Mapping[str, Sequence[tuple[float, float]]], title: str, x: str, y: str, path: Path) -> None:
+    """Points (x, y) by name, against a logarithmic axis."""
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for name, points in lines.items():
+        axes.plot(*zip(*points, strict=True), marker=".", label=name)
+    _logarithmic(axes, [1, 2, 3, 5, 8, 13, 20, 50])
+    axes.set(xlabel=x, ylabel=y, title=title)
+    axes.legend(fontsize="small")
+    save(figure, path)
+
+
 def plot_curve(curve: Curve, title: str, path: Path) -> None:
     """Bits/byte against context of all tokens; and what context saves by how far back a word last occurred, for all
     words and for rare names."""

@@ -42,11 +42,15 @@ def page(name: str, config: RunConfig, records: Records, made: str) -> str:
         f"<h2>Configuration</h2><p>Bold: other than the default.</p>{_configuration(config)}",
         f"<p>{escape(made)}</p>",
     ]
+    return f"{head(name, style)}<body>{''.join(parts)}<div id=tip></div><script>{script}</script></body></html>\n"
+
+
+def head(name: str, style: str) -> str:
+    """The beginning of a page that uses nothing but what is in it."""
     return (
         f'<!doctype html><html lang=en><head><meta charset=utf-8><meta http-equiv="Content-Security-Policy" '
         f'content="{POLICY}"><meta name=viewport content="width=device-width, initial-scale=1">'
-        f"<title>{escape(name)}</title><style>{style}</style></head><body>{''.join(parts)}<div id=tip></div>"
-        f"<script>{script}</script></body></html>\n"
+        f"<title>{escape(name)}</title><style>{style}</style></head>"
     )
 
 

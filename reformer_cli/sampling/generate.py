@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,8 @@ from reformer_cli.sampling.prompt import prepared
 from reformer_cli.sampling.sampler import Sampler
 from reformer_cli.sampling.text_stream import TextStream
 from reformer_cli.tokenizers.base import REMEMBERED, Prompt, Tokenizer
+
+Describe = Callable[["Sample"], dict[str, Any]]
 
 
 @dataclass
@@ -29,6 +31,7 @@ class Sample:
     before: int = 0  # tokens of an earlier session
     start: int = 0  # tokens of the whole text before it: a text that has ended is followed by what others still draw
     seed: int | None = None  # that draws it alone; None: nothing was drawn, or it goes on with an earlier session
+    describe: Describe | None = None  # what else is told of it when it is done
 
     @property
     def text(self) -> str:

@@ -7,17 +7,19 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from reformer import ReformerConfig, ReformerLM
 from reformer.rehash import far_config
 
+from reformer_cli.novelty.index import TextIndex
 from reformer_cli.runs.run import Run
 from reformer_cli.sampling.beam_search import search
 from reformer_cli.sampling.config import SamplingConfig
-from reformer_cli.sampling.generate import Sample, new_samples, stream_samples
+from reformer_cli.sampling.generate import Describe, Sample, new_samples, stream_samples
 from reformer_cli.sampling.history import TextBias
 from reformer_cli.sampling.presets import PRESETS
 from reformer_cli.sampling.prompt import prepared
@@ -29,6 +31,7 @@ from reformer_cli.utils.devices import backend_reason, pick_device
 from reformer_cli.utils.errors import UserError
 from reformer_cli.utils.files import check_free
 from reformer_cli.utils.progress_bar import shown
+from reformer_cli.workflows.novelty import compared, index_of
 from reformer_cli.workflows.open_model import check_length, check_memory, decoding_note, refused, rehashed
 
 LONG = 4096  # tokens of a prompt from which its reading is shown
@@ -76,6 +79,9 @@ class Request:
     overwrite: bool = False
     as_typed: bool = False
     until: Sequence[str] = ()
+    novelty: bool = False
+    against: Sequence[str] = ()
+    describe: Describe | None = None  # see Sample
 
     @property
     def goes_on(self) -> bool:
@@ -88,6 +94,8 @@ class Request:
             raise UserError(numbers, "the search keeps no more texts")
         if config.num_beams > 1 and self.session is not None:
             raise UserError("--session and --num-beams exclude each other", "a session goes on from a drawn text")
+        if self.against and not self.novelty:
+            raise UserError("--against is what --novelty compares with", "add --novelty")
         if self.output is None:
             return
         if self.session is not None and self.output.resolve() == self.session.resolve():
@@ -117,11 +125,29 @@ def generate(run: Run, config: SamplingConfig, request: Request, sink: Sink, dev
     model = rehashed(run.load_model(where), None, request.far_buckets)
     if note := decoding_note(model_config):
         say(note)
+    index = index_of(run, request.against) if request.novelty else None
+    if index is not None:
+        request = dataclasses.replace(request, describe=partial(_novelty, index))
     config = _introduced(run, config, request)
     bias = TextBias(request.logit_bias, tokenizer) if request.logit_bias else None
-    if config.num_beams > 1:
-        return _search(model, tokenizer, prompt, config, bias, request, sink)
-    return _draw(model, tokenizer, prompt, config, bias, request, sink)
+    made = _search if config.num_beams > 1 else _draw
+    samples = made(model, tokenizer, prompt, config, bias, request, sink)
+    for n, one in enumerate(samples, 1):
+        if index is not None:
+            say(compared(index, one.text, f"sample {n}").line())
+    return samples
+
+
+def _novelty(index: TextIndex, one: Sample) -> dict[str, Any]:
+    return {"novelty": compared(index, one.text, "the text").as_dict()}
+
+
+def _fresh(tokenizer: Tokenizer, config: SamplingConfig, request: Request) -> list[Sample]:
+    """As many texts as are asked for, of which nothing is made yet."""
+    samples = new_samples(tokenizer, config, request.stop, request.until)
+    for one in samples:
+        one.describe = request.describe
+    return samples
 
 
 def _introduced(run: Run, config: SamplingConfig, request: Request) -> SamplingConfig:
@@ -184,7 +210,7 @@ def _draw(
 def _started(sampler: Sampler, tokenizer: Tokenizer, prompt: Prompt, request: Request, sink: Sink) -> list[Sample]:
     """Samples that have read the prompt, or gone on from a session."""
     goes_on = request.goes_on
-    samples = new_samples(tokenizer, sampler.config, request.stop, request.until)
+    samples = _fresh(tokenizer, sampler.config, request)
     if goes_on:
         assert request.session is not None
         written = load(request.session, sampler, samples)
@@ -195,7 +221,7 @@ def _started(sampler: Sampler, tokenizer: Tokenizer, prompt: Prompt, request: Re
             say("note: the session began with this prompt, and goes on from where it stands")
             request, prompt = dataclasses.replace(request, prompt=""), Prompt("", [])
         if request.prompt:
-            samples = new_samples(tokenizer, sampler.config, request.stop, request.until)
+            samples = _fresh(tokenizer, sampler.config, request)
         elif all(one.finish_reason == "end" for one in samples):
             raise UserError(f"the text in {request.session} has ended", "give a --prompt that another begins with")
     new = prompt.ids if goes_on else [sampler.end, *prompt.ids]
@@ -214,7 +240,7 @@ def _search(
     request: Request, sink: Sink,
 ) -> list[Sample]:  # fmt: skip
     """Look for the likeliest texts."""
-    samples, began = new_samples(tokenizer, config, request.stop, request.until), time.monotonic()
+    samples, began = _fresh(tokenizer, config, request), time.monotonic()
     known = [tokenizer.end, *prompt.ids]
     sink.begin(False, request.prompt)
     with reading(len(known)) as on_read, sink.writing(config.max_tokens, wait=True) as (on_token, _):

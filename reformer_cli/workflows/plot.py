@@ -70,5 +70,18 @@ def plot_recall(outcomes: Mapping[str, Sequence[Outcome]], chance: float, path: 
     _write(path, f"by chance {chance:.1%}", panels)
 
 
+def plot_shares(lines: Mapping[str, Sequence[float]], title: str, path: Path) -> None:
+    """Shares of words in copies of at least 1, 2, ... words; lines: name -> of each length."""
+    points = {name: [(float(n), share) for n, share in enumerate(each, 1)] for name, each in lines.items()}
+    x, y = "words of the copy, at least", "share of words"
+    if has_matplotlib():
+        from reformer_cli.evaluation import plots
+
+        plots.plot_lines(points, title, x, y, path)
+        return
+    labels = {float(n): str(n) if n in (1, 2, 3, 5, 8, 13, 20, 50) else " " for n in range(1, 51)}
+    _write(path, title, [Panel("", x, y, points, labels)])
+
+
 def _write(path: Path, title: str, panels: Sequence[Panel]) -> None:
     write_file(path, panels_svg(title, panels))

@@ -1,0 +1,91 @@
+"""`reformer novelty`: copies and their sources, beside held-out text; and what it says where there is no text."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from builders.programs import Program
+
+
+@pytest.fixture
+def copied(text: Path, tmp_path: Path) -> Path:
+    """Three lines of the training text in capitals, and a sentence of its own."""
+    path = tmp_path / "copy.txt"
+    lines = text.read_text("utf-8").splitlines()[100:103]
+    path.write_text("<b>Zebras</b> " + " -- ".join(lines).upper() + " & nothing else.\n", "utf-8")
+    return path
+
+
+def test_copies_and_their_sources(reformer: Program, run: Path, copied: Path, text: Path) -> None:
+    found = json.loads(reformer("novelty", "--run", run, copied, "--json").out)
+    assert found["longest_copy_words"] == 24
+    (copy,) = [one for one in found["copies"] if one["words"] >= 13]
+    assert (copy["words"], copy["place"]["line"], copy["place"]["name"]) == (24, 101, str(text))
+    assert 0.8 < found["shares"]["13"] < 1
+    assert found["held_out"]["shares"]["13"] == 0
+    assert set(found["shares"]) == {"5", "8", "13", "20"}
+    assert "held-out text" in reformer("novelty", "--run", run, copied).out
+    assert reformer("novelty", "--run", run, copied, "--csv").out.count("\n") == 5
+
+
+def test_page_and_picture(reformer: Program, run: Path, copied: Path, tmp_path: Path) -> None:
+    page, picture = tmp_path / "page.html", tmp_path / "picture.svg"
+    assert reformer("novelty", "--run", run, copied, "--html", page, "--plot", picture).status == 0
+    written = page.read_text("utf-8")
+    assert "&lt;b&gt;Zebras&lt;/b&gt; <mark class=c20 title=" in written
+    assert "</mark>. &amp; nothing" in written
+    assert "<script" not in written
+    assert "line 101: " in written
+    assert picture.stat().st_size > 1000
+    assert "--overwrite" in reformer("novelty", "--run", run, copied, "--html", page).error
+
+
+def test_other_texts_in_place_of_the_runs(reformer: Program, starter: Path, text: Path, copied: Path) -> None:
+    error = reformer("novelty", "--run", "starter", copied).error
+    assert "without a text" in error
+    assert "--against" in error
+    found = json.loads(reformer("novelty", "--run", "starter", copied, "--against", text, "--json").out)
+    assert found["longest_copy_words"] == 24
+    assert found["held_out"] is None
+
+
+def test_a_text_that_is_gone_or_changed(reformer: Program, run: Path, copied: Path, text: Path) -> None:
+    whole = text.read_text("utf-8")
+    text.write_text("Something else.\n" * 100, "utf-8")
+    assert "has changed" in reformer("novelty", "--run", run, copied).error
+    text.unlink()
+    error = reformer("novelty", "--run", run, copied).error
+    assert "is gone" in error
+    assert "--against" in error
+    text.write_text(whole, "utf-8")
+    assert reformer("novelty", "--run", run, copied).status == 0
+    text.unlink()
+    assert reformer("novelty", "--run", run, copied).status == 0  # the index is enough
+
+
+def test_anothers_index_and_no_words(reformer: Program, run: Path, copied: Path, text: Path, tmp_path: Path) -> None:
+    assert "no words" in reformer("novelty", "--run", run, _written(tmp_path, "...")).error
+    shutil.move(run / "novelty", tmp_path / "theirs")
+    about = json.loads((tmp_path / "theirs" / "index.json").read_text())
+    about["about"]["digest"] = "0"
+    (tmp_path / "theirs" / "index.json").write_text(json.dumps(about))
+    shutil.move(tmp_path / "theirs", run / "novelty")
+    assert "is of another text" in reformer("novelty", "--run", run, copied).error
+
+
+def test_of_what_is_generated(reformer: Program, run: Path) -> None:
+    asked = ("generate", "--run", run, "--prompt", "The cat", "--max-tokens", 30, "--seed", 1, "--novelty")
+    result = reformer(*asked, "--json")
+    found = json.loads(result.out)["novelty"]
+    assert f"longest copy {found['longest_copy_words']} words" in result.err
+    assert "longest copy" in reformer(*asked).err
+    assert "add --novelty" in reformer(*asked[:-1], "--against", "text.txt").error
+
+
+def _written(folder: Path, text: str) -> Path:
+    path = folder / "written.txt"
+    path.write_text(text, "utf-8")
+    return path
