@@ -28,6 +28,7 @@ export class Editor extends EventTarget {
       this.composing = false;
       this.history.seal();
     });
+    root.addEventListener("keydown", (event) => this.#farKey(event));
     for (const name of ["copy", "cut"]) root.addEventListener(name, (event) => this.#copy(event));
     document.addEventListener("selectionchange", () => this.#selected());
     this.open("");
@@ -98,9 +99,9 @@ export class Editor extends EventTarget {
     return { ...this.kept, focus };
   }
 
-  /** Put the cursor somewhere; the focus stays where it is unless `focus`. */
+  /** Select from an anchor to where the cursor is, or put the cursor somewhere; the focus moves here only if `focus`. */
   select(from, to = from, { focus = false } = {}) {
-    this.kept = { from, to };
+    this.kept = { from: Math.min(from, to), to: Math.max(from, to) };
     if (focus) this.root.focus({ preventScroll: true });
     if (focus || document.activeElement === this.root) {
       const { index, within } = this.text.locate(from);
@@ -137,9 +138,29 @@ export class Editor extends EventTarget {
 
   /** Go to a passage far away: what lies between was never laid out, so its height is a guess that is mended twice. */
   jump(from, to = from) {
-    this.root.children[this.text.locate(from).index].scrollIntoView({ block: "center" });
+    this.#bring(from, this.scroller.clientHeight / 3);
     this.select(from, to, { focus: true });
-    for (let n = 0; n < 3; n += 1) this.reveal(from, this.scroller.clientHeight / 3);
+  }
+
+  #bring(offset, margin) {
+    if (!this.inSight(offset)) this.root.children[this.text.locate(offset).index].scrollIntoView({ block: "nearest" });
+    for (let n = 0; n < 3; n += 1) this.reveal(offset, margin);
+  }
+
+  /** Keys that go to the ends of the text: a browser stops short of the end where that was never laid out. */
+  #farKey(event) {
+    const control = event.ctrlKey || event.metaKey;
+    const { length } = this.text;
+    const end = { End: length, ArrowDown: length, Home: 0, ArrowUp: 0 }[event.key];
+    const ours = event.key.startsWith("Arrow") ? event.metaKey : event.ctrlKey;
+    if (control && !event.altKey && event.key.toLowerCase() === "a") this.select(0, length);
+    else if (ours && end !== undefined) {
+      this.#bring(end, 60);
+      const found = this.selection;
+      const anchor = found.focus === found.from ? found.to : found.from;
+      this.select(event.shiftKey ? anchor : end, end);
+    } else return;
+    event.preventDefault();
   }
 
   // --- changes

@@ -25,7 +25,7 @@ function say(text, alarm = false) {
 
 const editor = new Editor($("text"), $("scroller"));
 const settings = new Settings();
-const sync = new Sync(editor);
+const sync = new Sync(editor, settings);
 const documents = new Documents(editor);
 const writer = new Writer(editor, sync, settings, say);
 const ways = new Alternatives(editor, sync, settings, say);

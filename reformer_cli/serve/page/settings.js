@@ -15,9 +15,10 @@ const LENGTHS = {
   way: ["", { stop_at: "sentence", max_tokens: 60 }], // of the three to choose from
   endless: ["Until I stop it", { max_tokens: 20000 }],
 };
+const REACHES = { all: ["All of it", Infinity], 120000: ["The last 20,000 words", 120000], 12000: ["The last 2,000 words", 12000] };
 const SLIDERS = ["temperature", "top_p", "dry_multiplier"];
 const USUAL = { temperature: 0.9, top_p: 0.95, dry_multiplier: 0.8 };
-const BEGIN = { preset: "plain", length: "paragraph", seed: "", model: "", theme: "auto", size: 18, copiesAlways: false };
+const BEGIN = { preset: "plain", length: "paragraph", reach: "all", seed: "", model: "", theme: "auto", size: 18, copiesAlways: false };
 const KEY = "reformer.settings";
 
 const $ = (id) => document.getElementById(id);
@@ -48,7 +49,8 @@ export class Settings extends EventTarget {
     } catch {
       // begin as usual
     }
-    if (!(this.values.length in LENGTHS)) this.values.length = BEGIN.length;
+    if (!LENGTHS[this.values.length]?.[0]) this.values.length = BEGIN.length;
+    if (!(this.values.reach in REACHES)) this.values.reach = BEGIN.reach;
   }
 
   set(changed) {
@@ -64,11 +66,13 @@ export class Settings extends EventTarget {
 
   #build() {
     for (const [value, [label]] of Object.entries(LENGTHS)) if (label) $("length").append(new Option(label, value));
+    for (const [value, [label]] of Object.entries(REACHES).reverse()) $("reach").append(new Option(label, value));
+    $("reach").addEventListener("change", () => this.set({ reach: $("reach").value }));
     for (const name of SLIDERS) $(name).addEventListener("input", () => this.set({ [name]: Number($(name).value) }));
     $("length").addEventListener("change", () => this.set({ length: $("length").value }));
     $("seed").addEventListener("input", () => this.set({ seed: $("seed").value.replace(/\D/g, "").slice(0, 15) }));
     $("model").addEventListener("change", () => this.set({ model: $("model").value }));
-    $("reset").addEventListener("click", () => this.set({ ...this.#ofPreset("plain"), preset: "plain", length: BEGIN.length, seed: "" }));
+    $("reset").addEventListener("click", () => this.set({ ...this.#ofPreset("plain"), preset: "plain", length: BEGIN.length, reach: BEGIN.reach, seed: "" }));
     $("size").addEventListener("input", () => this.set({ size: Number($("size").value) }));
     $("copies-always").addEventListener("change", () => this.set({ copiesAlways: $("copies-always").checked }));
     for (const one of document.getElementsByName("theme")) one.addEventListener("change", () => this.set({ theme: one.value }));
@@ -122,12 +126,18 @@ export class Settings extends EventTarget {
     for (const radio of document.getElementsByName("theme")) radio.checked = radio.value === values.theme;
     if ($("seed").value !== values.seed) $("seed").value = values.seed;
     $("length").value = values.length;
+    $("reach").value = values.reach;
     $("model").value = values.model;
     $("size").value = values.size;
     $("size-say").textContent = `${values.size} points`;
     $("copies-always").checked = values.copiesAlways;
     document.documentElement.dataset.theme = values.theme;
     document.documentElement.style.setProperty("--size", `${values.size}px`);
+  }
+
+  /** Characters before the cursor that the model reads. */
+  get reach() {
+    return REACHES[this.values.reach][1];
   }
 
   /** The part of a request that says how to write; length: other than the chosen one. */

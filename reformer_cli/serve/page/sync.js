@@ -3,8 +3,8 @@
 import { Trouble, json } from "./server.js";
 
 export class Sync {
-  constructor(editor) {
-    this.editor = editor;
+  constructor(editor, settings) {
+    Object.assign(this, { editor, settings });
     this.#forget();
     editor.addEventListener("change", ({ detail }) => (this.same = Math.min(this.same, detail.from)));
     editor.addEventListener("open", () => this.#forget());
@@ -16,8 +16,13 @@ export class Sync {
     this.same = 0; // the server's copy begins with so much of the text
   }
 
-  /** Call `use` with {document, at} for what stands before an offset; again where the server lost its copy meanwhile. */
+  /**
+   * Call `use` with {document, at} for what stands before an offset; again where the server lost its copy meanwhile.
+   * With {prompt}, where only the end of it is to be read.
+   */
   async with(at, use, signal) {
+    const { reach } = this.settings;
+    if (at > 1.5 * reach) return use({ prompt: this.editor.text.slice(this.#begin(at - reach, reach), at) });
     for (let tries = 0; ; tries += 1) {
       try {
         return await use(await this.#send(at, signal));
@@ -26,6 +31,12 @@ export class Sync {
         this.#forget();
       }
     }
+  }
+
+  /** The line from which it reads: the same one for a while, so that the server knows what it has read. */
+  #begin(offset, reach) {
+    const step = Math.floor(offset / (reach / 2)) * (reach / 2);
+    return step + this.editor.text.slice(step, step + 2000).indexOf("\n") + 1;
   }
 
   async #send(at, signal) {

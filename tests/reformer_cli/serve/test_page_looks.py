@@ -131,7 +131,7 @@ def test_axe_finds_nothing(page: Any, axe: str, colours: str) -> None:
             page.get_by_role("button", name="Write with both").click()
             expect(page.locator("#compare-say")).to_have_text("Both have written.")
         if name == "Help":
-            page.get_by_role("button", name="Three ways").click()
+            page.get_by_role("button", name="Suggest three").click()
             expect(page.locator("#ways-list button").first).to_be_focused()
         only = "{runOnly: ['color-contrast']}" if colours == "dark" else "{resultTypes: ['violations']}"
         found = page.evaluate(f"axe.run(document, {only})")["violations"]
@@ -154,7 +154,7 @@ def test_a_narrow_phone_shows_everything(page: Any) -> None:
             .map((e) => e.outerHTML.slice(0, 80))""")
         assert (wide, page.evaluate("document.documentElement.scrollWidth")) == ([], 360), name
     page.get_by_role("button", name="Close", exact=True).click()
-    page.get_by_role("button", name="Three ways").click()
+    page.get_by_role("button", name="Suggest three").click()
     expect(page.locator("#ways-list button").nth(2)).to_be_in_viewport()
     page.keyboard.press("1")
     expect(page.locator("#text")).to_have_text(re.compile("way 1.$"))

@@ -57,6 +57,27 @@ def test_only_what_changed_is_sent(page: Any, server: PageServer) -> None:
     assert server.bodies("/v1/completions")[1]["at"] == 11 + len(WRITTEN) + 5
 
 
+def test_it_may_read_the_end_alone(page: Any, server: PageServer) -> None:
+    # On a slow machine a novel takes minutes to read; where its end begins stays, or the server would read it each time.
+    page.get_by_label("How much of your text it reads first").select_option("The last 2,000 words")
+    lines = "".join(f"line {n} of a long text\n" for n in range(3000))
+    page.set_input_files("#file", {"name": "a.txt", "mimeType": "text/plain", "buffer": lines.encode()})
+    expect(page.locator("#words")).to_have_text("18,000 words")
+    page.locator("#text").focus()
+    page.keyboard.press("Control+End")
+    for end in (lines, lines + WRITTEN):
+        page.keyboard.press("Control+Enter")
+        expect(page.locator("#text")).to_have_text(re.compile(re.escape(WRITTEN) + "$"))
+        expect(page.locator("#go")).to_have_text("Go on")
+        prompt = server.bodies("/v1/completions")[-1]["prompt"]
+        assert end.endswith(prompt)
+        assert 12_000 <= len(prompt) < 18_000
+        assert prompt.startswith("line ")
+    first, second = (body["prompt"] for body in server.bodies("/v1/completions"))
+    assert second == first + WRITTEN
+    assert server.bodies("/api/documents/") == []
+
+
 def test_escape_and_typing_stop_it(page: Any, server: PageServer) -> None:
     server.words, server.pause = 200, 0.02
     write(page, "Go")
@@ -103,7 +124,7 @@ def test_three_ways_side_by_side(page: Any, server: PageServer) -> None:
     assert server.bodies("/api/alternatives")[0]["n"] == 3
     page.keyboard.press("Control+z")
     expect(page.locator("#text")).to_have_text("She")
-    page.get_by_role("button", name="Three ways").click()
+    page.get_by_role("button", name="Suggest three").click()
     expect(ways.first).to_be_focused()
     page.keyboard.press("Escape")
     expect(page.locator("#ways")).to_be_hidden()
@@ -153,6 +174,27 @@ def test_edits_are_what_the_keys_say(page: Any) -> None:
     page.keyboard.press("Control+z")
     page.keyboard.press("Control+z")
     assert text_of(page) == "one two \nasone two \nas"
+
+
+def test_keys_reach_both_ends_of_a_long_text(page: Any) -> None:
+    # Chromium put the cursor at the start of the last piece, which it had not laid out, and selected all but that.
+    lines = "".join(f"line {n} of a long text\n" for n in range(4000)) + "end"
+    page.set_input_files("#file", {"name": "a.txt", "mimeType": "text/plain", "buffer": lines.encode()})
+    expect(page.locator("#words")).to_have_text("24,001 words")
+    page.locator("#text").focus()
+    page.keyboard.press("Control+End")
+    page.keyboard.type("!")
+    expect(page.locator(".piece").last).to_be_in_viewport()
+    page.keyboard.press("Control+Home")
+    page.keyboard.type("?")
+    assert text_of(page) == f"?{lines}!"
+    page.keyboard.press("Control+Shift+End")
+    page.keyboard.type("x")
+    assert text_of(page) == "?x"
+    page.keyboard.press("Control+z")
+    page.keyboard.press("Control+a")
+    page.keyboard.type("y")
+    assert text_of(page) == "y"
 
 
 def test_an_empty_last_line_can_be_written_on(page: Any) -> None:
