@@ -13,6 +13,8 @@ export class Editor extends EventTarget {
     this.scroller = scroller;
     this.text = new Text();
     this.history = new History();
+    this.shown = []; // the pieces' elements
+    this.lastLine = document.createElement("br"); // may be empty: it needs something that the cursor can stand before
     this.composing = false;
     this.kept = { from: 0, to: 0 }; // the selection when the focus is elsewhere
     try {
@@ -44,7 +46,8 @@ export class Editor extends EventTarget {
   }
 
   #showAll() {
-    this.root.replaceChildren(...this.text.pieces.map((piece) => this.#element(piece)));
+    this.shown = this.text.pieces.map((piece) => this.#element(piece));
+    this.root.replaceChildren(...this.shown);
     this.#markLast();
   }
 
@@ -56,15 +59,14 @@ export class Editor extends EventTarget {
     return element;
   }
 
-  /** The last line may be empty: it needs something that the cursor can stand before. */
   #markLast() {
-    for (const old of this.root.querySelectorAll("br")) if (old.parentNode !== this.root.lastChild) old.remove();
-    if (this.root.lastChild?.lastChild?.nodeName !== "BR") this.root.lastChild.append(document.createElement("br"));
+    const last = this.shown.at(-1);
+    if (last.lastChild !== this.lastLine) last.append(this.lastLine);
     this.root.classList.toggle("empty", this.text.length === 0);
   }
 
   #node(index) {
-    return this.root.children[index].firstChild;
+    return this.shown[index].firstChild;
   }
 
   // --- offsets and places on the screen
@@ -73,7 +75,7 @@ export class Editor extends EventTarget {
     if (node === this.root) return this.text.start(Math.min(within, this.text.pieces.length));
     let element = node;
     while (element && element.parentNode !== this.root) element = element.parentNode;
-    const index = [...this.root.children].indexOf(element);
+    const index = this.shown.indexOf(element);
     if (index < 0) return null;
     const size = this.text.pieces[index].length;
     const inside = node === element.firstChild ? within : node === element && within === 0 ? 0 : size;
@@ -119,7 +121,7 @@ export class Editor extends EventTarget {
   /** Where the cursor would stand, in the window. */
   place(offset) {
     const { index, within } = this.text.locate(offset);
-    return caretRectangle(this.root.children[index], within);
+    return caretRectangle(this.shown[index], within);
   }
 
   /** Whether an offset is in sight. */
@@ -143,7 +145,7 @@ export class Editor extends EventTarget {
   }
 
   #bring(offset, margin) {
-    if (!this.inSight(offset)) this.root.children[this.text.locate(offset).index].scrollIntoView({ block: "nearest" });
+    if (!this.inSight(offset)) this.shown[this.text.locate(offset).index].scrollIntoView({ block: "nearest" });
     for (let n = 0; n < 3; n += 1) this.reveal(offset, margin);
   }
 
@@ -204,8 +206,7 @@ export class Editor extends EventTarget {
       node.replaceData(from - this.text.start(index), removed.length, inserted); // marks on the rest of it stay
     } else {
       const fresh = this.text.pieces.slice(index, index + came).map((piece) => this.#element(piece));
-      const old = [...this.root.children].slice(index, index + gone);
-      this.root.insertBefore(document.createDocumentFragment(), old[0]);
+      const old = this.shown.splice(index, gone, ...fresh);
       old[0].before(...fresh);
       for (const element of old) element.remove();
     }
