@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import time
 from dataclasses import asdict
 from importlib.metadata import version
@@ -134,7 +135,8 @@ class OwnAPI:
             raise BadRequest("since is a step", "since")
         about = next((one for one in self.service.library.about() if one["name"] == name), None)
         rows: list[dict[str, float]] = []
-        with open(self.service.library.run(name).path / METRICS, "rb") as file:
+        path = self.service.library.run(name).path / METRICS
+        with open(path if path.is_file() else os.devnull, "rb") as file:  # a run that was imported has none
             while (line := file.readline(2**20)) and len(rows) < MOST_ROWS:
                 try:
                     record = json.loads(line)

@@ -4,6 +4,7 @@ import { ask, hasToken, json } from "./server.js";
 import { curve } from "./curve.js";
 import { button, download } from "./texts.js";
 
+const MANY = 1000; // rows: there may be more to fetch at once
 const EVERY = 2500; // milliseconds between two looks at a run in training
 
 function age(seconds) {
@@ -100,6 +101,7 @@ export class Runs extends EventTarget {
           this.box.replaceChildren(curve(run.name, watched.rows));
           this.box.hidden = false;
         }
+        if (fresh.length >= MANY) continue;
         if (!this.runs.find(({ name }) => name === run.name)?.training) return;
         await new Promise((done) => setTimeout(done, EVERY));
         if (document.hidden) continue;

@@ -58,7 +58,7 @@ def test_only_what_changed_is_sent(page: Any, server: PageServer) -> None:
 
 
 def test_it_may_read_the_end_alone(page: Any, server: PageServer) -> None:
-    # On a slow machine a novel takes minutes to read; where its end begins stays, or the server would read it each time.
+    # On a slow machine a novel takes minutes to read; where its end begins stays, or it would be read each time.
     page.get_by_label("How much of your text it reads first").select_option("The last 2,000 words")
     lines = "".join(f"line {n} of a long text\n" for n in range(3000))
     page.set_input_files("#file", {"name": "a.txt", "mimeType": "text/plain", "buffer": lines.encode()})
