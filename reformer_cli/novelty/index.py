@@ -26,6 +26,7 @@ from reformer_cli.utils.errors import UserError
 from reformer_cli.utils.files import write_folder
 from reformer_cli.utils.format import printable
 
+FOLDER = "novelty"  # of a run: the index of its training text
 FORMAT = "reformer word index 1"
 BINARY = ("words.bin", "suffixes.bin", "lines.bin", "documents.bin")
 TEXTS = ("vocabulary.txt", "names.txt")

@@ -12,6 +12,7 @@ from importlib.metadata import version
 from importlib.resources import files
 from typing import Any
 
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -20,6 +21,7 @@ from reformer_cli.report.page import page
 from reformer_cli.report.records import number, read_records
 from reformer_cli.runs.run import METRICS
 from reformer_cli.sampling.presets import PRESETS
+from reformer_cli.serve.copied import copied
 from reformer_cli.serve.export import TYPES, exported
 from reformer_cli.serve.making import Service, unless_gone
 from reformer_cli.serve.remembered import remembered
@@ -88,8 +90,10 @@ class OwnAPI:
         return JSONResponse({"tokens": [{key: getattr(one, key) for key in keys} for one in found]})
 
     async def copies(self, request: Request) -> Response:
-        parsed(OfText, await request.body())
-        return JSONResponse({"unavailable": "this run has no index of its training text"})
+        body = parsed(OfText, await request.body())
+        run = self.service.library.run(self.service.name(body.model))
+        found = await run_in_threadpool(copied, run, body.text)
+        return JSONResponse({"unavailable": found} if isinstance(found, str) else {"copies": found})
 
     async def remembered(self, request: Request) -> Response:
         body = parsed(OfPlace, await request.body())

@@ -11,7 +11,7 @@ from typing import Any
 from reformer_cli.config.schema import DataConfig
 from reformer_cli.data.dataset import Documents, opened_text
 from reformer_cli.novelty.copies import LEAST, LENGTHS, LONGEST, Copy, Matches, copies_of, find_matches
-from reformer_cli.novelty.index import FORMAT, TextIndex, build_index
+from reformer_cli.novelty.index import FOLDER, FORMAT, TextIndex, build_index
 from reformer_cli.runs.run import Run
 from reformer_cli.utils.console import say
 from reformer_cli.utils.errors import UserError
@@ -21,7 +21,6 @@ from reformer_cli.utils.progress_bar import shown
 from reformer_cli.workflows.plot import plot_shares
 from reformer_cli.workflows.result import Result
 
-FOLDER = "novelty"  # of a run: the index of its training text
 HELD_OUT = 150_000  # characters of held-out text that are measured, so that one knows what new text looks like
 LISTED = 20  # copies that are shown to people
 

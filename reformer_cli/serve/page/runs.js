@@ -47,6 +47,8 @@ export class Runs extends EventTarget {
       field.replaceChildren(...runs.map((run) => new Option(run.name, run.name)));
       field.value = runs.some((run) => run.name === chosen) ? chosen : (runs[id === "left" ? 0 : runs.length - 1]?.name ?? "");
     }
+    document.getElementById("comparing").hidden = runs.length < 2;
+    document.getElementById("one-alone").hidden = runs.length !== 1;
     this.#show();
   }
 

@@ -4,6 +4,7 @@ import { clean } from "./text.js";
 import { completion } from "./server.js";
 
 const PATIENCE = 3000; // milliseconds without a word, after which it says what it is doing
+const WRITING = "Writing… Esc stops.";
 const READING = "It reads your text first, which takes a while the first time. “How it writes” can let it read less. Esc stops.";
 const WHY = {
   length: "It has written its share. Go on for more.",
@@ -36,7 +37,7 @@ export class Writer extends EventTarget {
     const start = editor.selection.to;
     const job = { running, at: start, waiting: "", frame: 0, group: `continuation ${(this.number += 1)}` };
     this.dispatchEvent(new CustomEvent("begin"));
-    this.say("Writing… Esc or Stop ends it.");
+    this.say(WRITING);
     const slow = setTimeout(() => this.say(READING), PATIENCE);
     let why = null;
     try {
@@ -61,7 +62,7 @@ export class Writer extends EventTarget {
 
   #started(slow) {
     clearTimeout(slow);
-    this.say("Writing… Esc or Stop ends it.");
+    this.say(WRITING);
   }
 
   #end(job, start) {

@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 from builders.browser import text_of, visit
-from builders.servers import served
+from builders.servers import make_run, served
 
 expect = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed").expect
 
 
 def test_every_request_is_answered(browser: Any, tmp_path: Any) -> None:
     with served(tmp_path, max_batch=8) as server:
+        make_run(tmp_path / "runs" / "other")
         page = visit(browser.new_page(), f"{server.url}/")
         refused: list[tuple[str, int]] = []
         page.on("response", lambda found: refused.append((found.url, found.status)) if found.status >= 400 else None)
@@ -26,7 +27,7 @@ def test_every_request_is_answered(browser: Any, tmp_path: Any) -> None:
         page.keyboard.insert_text("The \U0001f40b swam. " * 20)
         page.keyboard.press("Control+Enter")
         expect(page.locator("#go")).to_have_text("Stop")
-        expect(page.locator("#go")).to_have_text("Go on", timeout=30_000)
+        expect(page.locator("#go")).to_have_text("Go on", timeout=60_000)
         assert len(text_of(page)) > 242
         page.keyboard.press("Tab")
         expect(page.locator("#ways-list button").first).to_be_focused()
@@ -48,7 +49,7 @@ def test_every_request_is_answered(browser: Any, tmp_path: Any) -> None:
                 page.get_by_role("button", name=f"(.{form})").click()
         page.get_by_role("button", name="Models").click()
         page.get_by_role("button", name="Write with both").click()
-        expect(page.locator("#compare-say")).to_have_text("Both have written.", timeout=30_000)
+        expect(page.locator("#compare-say")).to_have_text("Both have written.", timeout=60_000)
         assert refused == []
         assert server.client.get("/api/runs/run/metrics?since=-1").json() == {"rows": [], "training": False}
         before = text_of(page)
@@ -57,6 +58,6 @@ def test_every_request_is_answered(browser: Any, tmp_path: Any) -> None:
         page.keyboard.press("Control+Home")
         page.keyboard.press("Control+Enter")
         expect(page.locator("#go")).to_have_text("Stop")
-        expect(page.locator("#go")).to_have_text("Go on", timeout=30_000)
+        expect(page.locator("#go")).to_have_text("Go on", timeout=60_000)
         assert text_of(page).endswith(before)
         assert page.faults == []
