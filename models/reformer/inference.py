@@ -1,14 +1,16 @@
 """Decoding and scoring over a network: slices of any number of tokens, and who computes them.
 
 `extend` is the one primitive of prefill, decoding and scoring. A few tokens on a CPU are computed by the C program of
-the state, one token a row on a GPU by its captured CUDA graph, and all else by PyTorch.
+the model, one token a row on a GPU by its captured CUDA graph, and all else by PyTorch.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -43,6 +45,9 @@ class Network(Protocol):
     @property
     def sequence(self) -> ReversibleSequence:
         """The reversible layers, for the weights as they are now."""
+
+    def weights_version(self) -> object:
+        """Something equal for as long as no weight was changed."""
 
     def embedding_weight(self) -> Tensor:
         """What tokens start as: [vocab_size, d_model]."""
@@ -172,18 +177,56 @@ def _advance_unchecked(
 
 def _by_program(network: Network, tokens: Tensor, state: DecodingState) -> Tensor | None:
     """Logits of a few tokens from C in one call; None where that cannot be."""
-    if tokens.numel() > MOST_TOKENS:
+    if tokens.numel() > MOST_TOKENS or (program := _program(network, state)) is None:
         return None
-    if state.program is None and not state.unsupported:
-        state.program = _record(network, state)
-        state.unsupported = state.program is None
-    if state.program is None:
-        return None
-    logits, bad = state.program.run(tokens.contiguous(), tokens.shape[1], state.seen)
+    return _run(network, program, tokens, [state], state.seen)
+
+
+def extend_each(network: Network, tokens: Tensor, states: Sequence[DecodingState]) -> Tensor:
+    """See `ReformerLM.extend_each`."""
+    rows = [state.batch for state in states]
+    if tokens.dim() != 2 or len(tokens) != sum(rows):
+        raise ValueError(f"tokens {list(tokens.shape)} are not of {sum(rows)} rows, as the states are")
+    programs = {id(program): program for program in (_program(network, state) for state in states)}
+    program = next(iter(programs.values())) if len(programs) == 1 else None
+    if program is None or not program.is_shared or tokens.numel() > MOST_TOKENS:
+        parts = zip(tokens.split(rows), states, strict=True)
+        return torch.cat([extend(network, part, state, True, None)[0] for part, state in parts])[:, -1]
+    check_tokens(network.config, tokens, 0)
+    for state in states if network.config.max_length is not None else ():
+        network.config.check_length(state.position + tokens.shape[1])
+    return _run(network, program, tokens, states, torch.cat([state.seen for state in states]))[:, -1]
+
+
+def _run(
+    network: Network, program: NativeProgram, tokens: Tensor, states: Sequence[DecodingState], seen: Tensor
+) -> Tensor:
+    """Logits by a program; the states move on."""
+    program.bind([state.kept for state in states])
+    logits, bad = program.run(tokens.contiguous(), tokens.shape[1], seen)
     if bad is not None:
         raise out_of_range(network.sequence.couplings[bad].name, network.config.stream_bits)
-    state.seen += tokens.shape[1]
+    for state in states:
+        state.seen += tokens.shape[1]
     return logits
+
+
+def _program(network: Network, state: DecodingState) -> NativeProgram | None:
+    """That of the state: the one that others of the same weights have, or its own."""
+    if state.program is None and not state.unsupported:
+        weights = network.weights_version()
+        before, known = _recorded.get(network, (None, lambda: None))
+        state.program = known() if before == weights else None
+        if state.program is None and (program := _record(network, state)) is not None:
+            state.program = program
+            if program.is_shared:
+                _recorded[network] = (weights, weakref.ref(program))
+        state.unsupported = state.program is None
+    return state.program
+
+
+# What takes a network through C, as long as some state has it: (weights_version, the program).
+_recorded: WeakKeyDictionary[Network, tuple[object, Callable[[], NativeProgram | None]]] = WeakKeyDictionary()
 
 
 def _record(network: Network, state: DecodingState) -> NativeProgram | None:
@@ -193,10 +236,8 @@ def _record(network: Network, state: DecodingState) -> NativeProgram | None:
     fits = weight.dtype == torch.float32 and state.batch <= MOST_TOKENS and len(axial) <= 3
     if not fits or choose(c.backend, weight) != "native":
         return None
-    program = NativeProgram(state.batch, c.d_model, c.stream_bits)
-    lines = None
-    if network.line_positions is not None and state.line_position is not None:
-        lines = network.line_positions.record(program, state.line_position)
+    program = NativeProgram(c.d_model, c.stream_bits, state.caches)
+    lines = network.line_positions.record(program) if network.line_positions is not None else None
     program.embed(weight.detach().contiguous(), axial, lines)
     program.rotary = network.rotary()
     if program.rotary is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -80,6 +80,13 @@ class ReformerLM(nn.Module):
         """The attention sub-layers, in order."""
         for layer in self.layers:
             yield from layer[:-1]  # type: ignore[index]
+
+    def weights_version(self) -> object:
+        """Equal for as long as no weight was changed in place or replaced; of tensors that count no changes, never."""
+        tensors = [*self.parameters(), *self.buffers()]
+        if any(t.is_inference() for t in tensors):
+            return object()
+        return [(t.data_ptr(), t._version) for t in tensors]
 
     def embedding_weight(self) -> Tensor:
         """What tokens start as: [vocab_size, d_model]. Rows have unit mean square in block_style modern."""
@@ -166,6 +173,14 @@ class ReformerLM(nn.Module):
         kinds are decoded bucket by bucket (attention/chunked.py): their chunks depend on the future.
         """
         return inference.extend(self, tokens, state, last_only, counts)
+
+    @no_compile
+    @torch.no_grad()
+    def extend_each(self, tokens: Tensor, states: Sequence[DecodingState]) -> Tensor:
+        """`extend` of several states at once, each with the same bits as by itself on a CPU: int64 tokens [rows of all
+        states, n] -> logits of the last ones, [rows, vocab_size]. The states move on. Together only where a C program
+        computes them, which needs a CPU, float32 and caches that do not grow; else one after the other."""
+        return inference.extend_each(self, tokens, states)
 
     @no_compile
     @torch.no_grad()

@@ -10,6 +10,10 @@ from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from typing import Any
 
+import torch
+from torch import Tensor
+
+from reformer_cli.sampling.sampler import draw_each
 from reformer_cli.serve.library import Library, Loaded
 from reformer_cli.serve.metrics import Metrics
 from reformer_cli.serve.texts import Event, Text
@@ -158,18 +162,26 @@ class Engine(threading.Thread):
             by_model.setdefault(text.ask.run, []).append(text)
         for texts in by_model.values():
             try:
-                rows = [text.sampler.logits() for text in texts]
-            except Exception:  # of one, by itself: it alone ends
-                rows = []
-            for n, text in enumerate(list(texts)):
-                try:
-                    text.take(rows[n] if rows else text.sampler.logits())
-                    self.metrics.tokens.inc()
-                except Exception as error:
+                rows = next_logits(texts)
+                drawn = draw_each([text.sampler for text in texts], [text.biased(row) for text, row in zip(texts, rows)])
+            except Exception as error:
+                for text in texts:
                     self._end(text, error=error)
-                    continue
+                continue
+            self.metrics.tokens.inc(len(texts))
+            for text, row, one in zip(texts, rows, drawn, strict=True):
+                text.push(one.tokens[0], one.logprobs[0], row)
                 if text.ended:
                     self._end(text)
+
+
+def next_logits(texts: list[Text]) -> list[Tensor]:
+    """Of the next token of each text of one model, [1, vocab_size]: with the bits that each has alone."""
+    samplers = [text.sampler for text in texts]
+    states = [sampler.state for sampler in samplers if sampler.state is not None]
+    with torch.inference_mode():
+        logits = samplers[0].model.extend_each(torch.cat([sampler.pending for sampler in samplers]), states)
+    return list(logits.float().split(1))
 
 
 def loaded_work(library: Library, name: str, work: Callable[[Loaded], Work]) -> Work:

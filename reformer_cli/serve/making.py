@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from starlette.requests import Request
 from starlette.types import Message
 
@@ -77,7 +78,7 @@ class Service:
                 size = loaded.tokenizer.vocab_size
                 raise BadRequest(f"token {wrong[0]} is not among the {size:,} of this model", "prompt")
             given = prompt[1:] if first and prompt[:1] == [loaded.tokenizer.end] else prompt
-            return Prompt(loaded.tokenizer.decode(given[-1000:]), given)
+            return Prompt(loaded.tokenizer.decode(np.array(given[-1000:], np.int32)), given)
 
         return ids
 
@@ -85,12 +86,12 @@ class Service:
         """Begin. Raises Full, and BadRequest for a session that is in use."""
         making = Making(asyncio.get_running_loop())
         texts = [Text(ask, making.tell(n), self.sessions.goes_on) for n, ask in enumerate(asks)]
-        keys = {(ask.run, ask.session) for ask in asks if ask.session is not None}
+        keys: set[tuple[str, str]] = {(ask.run, ask.session) for ask in asks if ask.session is not None}
         if keys & self.sessions.busy:
             raise BadRequest("this session is being written by another request", "session", 409)
         making.texts = texts
         self.engine.submit(texts)
-        self.sessions.busy |= keys  # type: ignore[arg-type]
+        self.sessions.busy |= keys
         return making
 
 

@@ -121,18 +121,13 @@ class Text:
         left = -(-(len(self.ids) - 1 - at) // SLICE)
         return at % SLICE == 0 and left & (left - 1) == 0
 
-    def logits(self, row: Tensor) -> Tensor:
-        """[1, vocab_size], biased as was asked."""
+    def biased(self, row: Tensor) -> Tensor:
+        """Logits [1, vocab_size] as the text draws by them."""
         if self.ask.token_bias:
             row = row.clone()
             for token, value in self.ask.token_bias.items():
                 row[0, token] += value
         return row
-
-    def take(self, row: Tensor) -> None:
-        """Draw a token by the model's logits [1, vocab_size], and tell of it."""
-        drawn = self.sampler.take(self.logits(row))
-        self.push(drawn.tokens[0], drawn.logprobs[0], row)
 
     def push(self, token: int, logprob: float, row: Tensor) -> None:
         """This token was drawn by these logits."""

@@ -262,3 +262,34 @@ def test_wrong_calls_are_refused() -> None:
         axial(tokens(1601))
     with pytest.raises(ValueError, match="dropout_seed"):
         small(dropout=0.5).train()(tokens(3))
+
+
+@needs_compiler
+@pytest.mark.parametrize("variant", ["default", "far round", "line positions", "groups of 3", "groups of heads"])
+def test_states_side_by_side_are_as_alone(variant: str) -> None:
+    """Texts of other lengths join and leave between two tokens; each has the bits that it has alone."""
+    model, ids = small(backend="native", **VARIANTS[variant]), tokens(60, batch=4)
+    alone = [model.extend(row[None, : 5 + 9 * n], last_only=True)[1] for n, row in enumerate(ids)]
+    beside = [state.clone() for state in alone]
+    for step in range(12):
+        there = [n for n in range(4) if step % (n + 2) or n == 0]  # who is there changes all the time
+        new = torch.stack([ids[n, 40 + step] for n in there])[:, None]
+        together = model.extend_each(new, [beside[n] for n in there])
+        for row, n in enumerate(there):
+            expected, _ = model.extend(new[row : row + 1], alone[n], last_only=True)
+            assert torch.equal(together[row], expected[0, -1]), (step, n)
+    several = model.extend_each(ids[:3, :2], [alone[0].select(torch.tensor([0, 0])), beside[0].clone()])
+    assert torch.equal(several[2], model.extend(ids[2:3, :2], beside[0], last_only=True)[0][0, -1])
+
+
+@needs_compiler
+def test_states_share_a_program_until_weights_change() -> None:
+    """Guards against decoding by weights that a training step has changed since."""
+    model, ids = small(backend="native"), tokens(3, batch=1)
+    first, second = model.extend(ids)[1], model.extend(ids)[1]
+    assert first.program is second.program is not None
+    with torch.no_grad():
+        model.head.weight.mul_(2)
+    logits, third = model.extend(ids)
+    assert third.program is not first.program
+    assert torch.allclose(logits, model(ids), atol=1e-4)

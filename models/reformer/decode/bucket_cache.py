@@ -101,11 +101,13 @@ class BucketCache(Cache):
         self.key_inputs.copy_(take(tensors, "key_inputs", self.key_inputs.dtype, self.key_inputs.shape))
         self.last.copy_(take(tensors, "last", torch.int64, [rows, rounds], -1, slots))
 
-    def struct(self, sink: Tensor | None) -> Held:
-        """The same for C."""
+    def struct(self, sink: Tensor | None, row: int | None = None) -> Held:
+        """The same for C, or of a row of the batch."""
+        rows = slice(None) if row is None else slice(row * self.heads, (row + 1) * self.heads)
+        tensors = (x[rows] for x in (self.pairs, self.times, self.ids, self.counts, self.last))
         return bucket_struct(
-            self.pairs, self.times, self.ids, self.counts, self.last, self.sizes, self.capacities, sink, self.heads,
-            next_values=self.next_values, once=self.count_pairs_once,
+            *tensors, self.sizes, self.capacities, sink, self.heads, next_values=self.next_values,
+            once=self.count_pairs_once,
         )  # fmt: skip
 
     def push_key_inputs(self, x: Tensor, counts: Tensor) -> None:

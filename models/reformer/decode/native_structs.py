@@ -39,8 +39,8 @@ class Held:
 
 
 def window_struct(keys: Tensor, values: Tensor, chunk: int) -> WindowStruct:
-    """keys, values: [batch, heads, window, d_head]."""
-    _, heads, window, d = keys.shape
+    """keys, values: [heads, window, d_head]."""
+    heads, window, d = keys.shape
     return WindowStruct(pointer(keys), pointer(values), heads, d, window, chunk)
 
 

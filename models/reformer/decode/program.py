@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -12,6 +13,8 @@ from torch import Tensor
 
 from reformer.backends.native.library import library, pointer, threads
 from reformer.decode.bucket_cache import BucketCache
+from reformer.decode.cache import Cache
+from reformer.decode.native_structs import Held
 from reformer.decode.window_cache import WindowCache
 from reformer.ops.rotary import Rotary
 
@@ -63,15 +66,31 @@ def _panels(weight: Tensor) -> Tensor:
     return padded.unflatten(0, (-1, width)).transpose(1, 2).contiguous()
 
 
-class NativeProgram:
-    """What takes up to MOST_TOKENS tokens of a batch through a model: operations in order, emitted once for a state.
+@dataclass
+class Kept:
+    """What a program works on: the caches of a state of `batch` rows, and its line_position. They must stay where they
+    are. addresses: of each row, what each table of `program` has of it; alive: what is there."""
 
-    float32 on a CPU. It holds every tensor it points to, weights included: a model that is trained on meanwhile needs a
-    new state.
+    batch: int
+    caches: Sequence[Cache | None]
+    line_position: Tensor | None = None
+    program: NativeProgram | None = field(default=None, repr=False)
+    addresses: list[list[int]] = field(default_factory=list, repr=False)
+    alive: list[Any] = field(default_factory=list, repr=False)
+
+
+class NativeProgram:
+    """What takes up to MOST_TOKENS tokens of a batch through a model: operations in order, emitted once over the caches
+    of any state, and run on those of others as well, side by side.
+
+    float32 on a CPU. It holds every tensor it points to, weights included: a model that is trained on meanwhile needs
+    another.
     """
 
-    def __init__(self, batch: int, d_model: int, bits: int) -> None:
-        self.batch, self.d_model, self.units = batch, d_model, 2.0**bits
+    def __init__(self, d_model: int, bits: int, caches: Sequence[Cache | None]) -> None:
+        self.d_model, self.units, self.caches = d_model, 2.0**bits, caches
+        self.tables: list[tuple[Any, Callable[[Kept, int], Any]]] = []
+        self.bound: list[Kept] = []  # whose addresses the tables hold
         self.rows = MOST_TOKENS
         self.operations: list[_Operation] = []
         self.held: list[Any] = []
@@ -98,6 +117,16 @@ class NativeProgram:
             self.held.append(x)
         p, n, x = (ctypes.c_void_p * 8)(*addresses), (ctypes.c_int64 * 8)(*sizes), (ctypes.c_float * 4)(*numbers)
         self.operations.append(_Operation(KINDS.index(kind), p, n, x))
+
+    def table(self, find: Callable[[Kept, int], Any]) -> Any:
+        """Addresses of what a row of the batch keeps, filled in before each run: of find(kept, row), a structure or a
+        tensor."""
+        addresses = (ctypes.c_void_p * MOST_TOKENS)()
+        self.tables.append((addresses, find))
+        return addresses
+
+    def _number(self, cache: Cache) -> int:
+        return next(n for n, one in enumerate(self.caches) if one is cache)
 
     def embed(self, table: Tensor, axial: Sequence[Tensor], lines: tuple[Tensor, Tensor] | None = None) -> None:
         """Both streams start as the tokens' rows of a table [vocab_size, d_model], plus those of their positions.
@@ -135,8 +164,9 @@ class NativeProgram:
     def key_conv(self, y: Tensor, cache: BucketCache, weight: Tensor, lengths: Tensor) -> None:
         """The first of y's two parts becomes the keys made of several tokens (ops/key_conv.py), in place."""
         heads, tokens, d = weight.shape
-        scratch = torch.zeros(threads(), tokens * d)
-        self.emit("key_conv", [y, weight, lengths.detach().clone(), cache.key_inputs, scratch], [heads, tokens, d])
+        scratch, n = torch.zeros(threads(), tokens * d), self._number(cache)
+        before = self.table(lambda kept, row: kept.caches[n].key_inputs[row])  # type: ignore[union-attr]
+        self.emit("key_conv", [y, weight, lengths.detach().clone(), before, scratch], [heads, tokens, d])
 
     def heads(self, y: Tensor, lengths: Tensor, phase: Tensor | None, parts: int, heads: int, d: int) -> None:
         """Vectors of all parts but the last are brought to their lengths and turned, in place."""
@@ -145,9 +175,9 @@ class NativeProgram:
     def window(self, y: Tensor, cache: WindowCache) -> Tensor:
         """Attention of y's queries, keys and values over a window."""
         _, heads, window, d = cache.keys.shape
-        out, each = self.buffer(heads * d), window + 64
-        self.emit("window", [y, out, cache.struct(), torch.zeros(threads(), each)], [each])
-        self.held.append(cache)
+        out, each, n = self.buffer(heads * d), window + 64, self._number(cache)
+        windows = self.table(lambda kept, row: kept.caches[n].struct(row))  # type: ignore[union-attr]
+        self.emit("window", [y, out, windows, torch.zeros(threads(), each)], [each])
         return out
 
     def buckets(
@@ -158,13 +188,12 @@ class NativeProgram:
         unit length, as released."""
         _, d, hashed, width = rotations.shape
         out, each = self.buffer(cache.heads * d), hashed * width + d + sum(cache.capacities) + 64
-        held = cache.struct(sink)
-        numbers = torch.tensor(list(factors))
+        n, numbers = self._number(cache), torch.tensor(list(factors))
+        buckets = self.table(lambda kept, row: kept.caches[n].struct(sink, row))  # type: ignore[union-attr]
         self.emit(
-            "buckets", [y, out, held.struct, torch.zeros(threads(), each), rotations, hash_mean, numbers],
+            "buckets", [y, out, buckets, torch.zeros(threads(), each), rotations, hash_mean, numbers],
             [each, hashed, width, len(factors), unit],
         )  # fmt: skip
-        self.held += [cache, held]
         return out
 
     def head_gate(self, out: Tensor, scores: Tensor) -> None:
@@ -189,18 +218,43 @@ class NativeProgram:
         self.logits = logits
         self.list = (_Operation * len(self.operations))(*self.operations)
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether it can be run on other states than the one it was emitted over: callbacks know but that one."""
+        return not self.callbacks
+
+    def bind(self, kept: Sequence[Kept]) -> None:
+        """From here on, `run` works on these, one after the other in the batch."""
+        if len(kept) == len(self.bound) and all(a is b for a, b in zip(kept, self.bound, strict=True)):
+            return
+        row = 0
+        for one in kept:
+            if one.program is not self:
+                one.program, one.addresses, one.alive = self, [], []
+                for n in range(one.batch):
+                    found = [find(one, n) for _, find in self.tables]
+                    one.addresses.append([_address(x) for x in found])
+                    one.alive += found
+            for addresses in one.addresses:
+                for (table, _), address in zip(self.tables, addresses, strict=True):
+                    table[row] = address
+                row += 1
+        self.bound = list(kept)
+
     def run(self, tokens: Tensor | None, new: int, seen: Tensor) -> tuple[Tensor, int | None]:
-        """int64 tokens [batch, new] -> (logits [batch, new, vocab_size], the coupling whose sum left the range).
+        """int64 tokens [batch, new] after int64 seen [batch], of what it is bound to -> (logits [batch, new,
+        vocab_size], the coupling whose sum left the range).
 
         tokens None: of a program without `embed`, whose streams the caller has filled."""
         lib = library()
         assert lib is not None
-        found = self.logits[: self.batch * new].view(self.batch, new, -1)
+        batch = len(seen)
+        found = self.logits[: batch * new].view(batch, new, -1)
         ids, team, first = pointer(tokens) if tokens is not None else None, threads(), 0
         team = team if self.weights >= SHARED else 1
         for stop, call in [*self.callbacks, (len(self.list), None)]:
             start = ctypes.addressof(self.list) + first * ctypes.sizeof(_Operation)
-            program = _Program(start, stop - first, self.batch, new, team, ids, pointer(seen), 0)
+            program = _Program(start, stop - first, batch, new, team, ids, pointer(seen), 0)
             lib.decode(ctypes.byref(program))
             if program.bad:
                 return found, program.bad - 1
@@ -208,3 +262,11 @@ class NativeProgram:
                 call(new, seen)
             first = stop
         return found.clone(), None
+
+
+def _address(x: Any) -> int:
+    """Of a tensor's numbers, or of a structure."""
+    if isinstance(x, Tensor):
+        assert x.is_contiguous()
+        return x.data_ptr()
+    return ctypes.addressof(x.struct if isinstance(x, Held) else x)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from reformer.decode.cache import Cache, load_all, select_all, take, tensors_of
 from reformer.decode.cuda_graph import CudaGraph
-from reformer.decode.program import NativeProgram
+from reformer.decode.program import Kept, NativeProgram
 
 MOST_ROWS = 4096  # of a state that is read from a file
 UNKNOWN = -(2**40)  # a text began in the middle of a line: below every count, and whatever is added to it as well
@@ -23,10 +23,14 @@ class DecodingState:
     seen: Tensor
     caches: list[Cache | None]
     line_position: Tensor | None = None
-    program: NativeProgram | None = field(default=None, repr=False)  # the model in C over these caches, if that can be
+    program: NativeProgram | None = field(default=None, repr=False)  # the model in C, if that can be
+    kept: Kept = field(init=False, repr=False)  # these caches, as the program knows them
     unsupported: bool = field(default=False, repr=False)  # it was found that it cannot be
     graph: CudaGraph | None = field(default=None, repr=False)  # one token of each row as a captured CUDA graph
     warmup: int = field(default=0, repr=False)  # tokens decoded one by one before that is captured
+
+    def __post_init__(self) -> None:
+        self.kept = Kept(self.batch, self.caches, self.line_position)
 
     @property
     def batch(self) -> int:

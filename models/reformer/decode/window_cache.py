@@ -37,9 +37,9 @@ class WindowCache(Cache):
         for own, name in ((self.keys, "keys"), (self.values, "values")):
             own.copy_(take(tensors, name, own.dtype, own.shape))
 
-    def struct(self) -> WindowStruct:
-        """The same for C."""
-        return window_struct(self.keys, self.values, self.chunk)
+    def struct(self, row: int) -> WindowStruct:
+        """A row of the batch for C."""
+        return window_struct(self.keys[row], self.values[row], self.chunk)
 
     def attend_and_append(self, q: Tensor, k: Tensor, v: Tensor, step: DecodeStep, backend: Backend) -> Tensor:
         """What new tokens [batch, heads, new, d_head] read; they are filed."""

@@ -70,10 +70,11 @@ class LinePositions(nn.Module):
         known = places.clamp(0, len(self.weight) - 2) + 1
         return torch.where(places < UNKNOWN // 2, 0, known)
 
-    def record(self, program: NativeProgram, line_position: Tensor) -> tuple[Tensor, Tensor]:
-        """In C: the weight [.., d_model], and its row [rows] for each token; `line_position` of the state moves on."""
+    def record(self, program: NativeProgram) -> tuple[Tensor, Tensor]:
+        """In C: the weight [.., d_model], and its row [rows] for each token; `line_position` of states moves on."""
         index = torch.zeros(program.rows, dtype=torch.int64)
         weight = self.weight.detach().contiguous()
-        tensors = [index, line_position, self.added(), (self.ends > 0.5).long()]
+        columns = program.table(lambda kept, row: kept.line_position[row])  # type: ignore[index]
+        tensors = [index, columns, self.added(), (self.ends > 0.5).long()]
         program.emit("line_position", tensors, [len(weight), UNKNOWN // 2])
         return weight, index

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from reformer.decode.group_cache import GroupCache
-from reformer.decode.program import MOST_TOKENS, NativeProgram
+from reformer.decode.program import MOST_TOKENS, Kept, NativeProgram
 from reformer.decode.step import DecodeStep
 from reformer.errors import out_of_range
 from reformer.layers.shorten_maps import ShortenMaps
@@ -89,18 +89,20 @@ class GroupDecoder:
     def record(self, program: NativeProgram, reads: int) -> Tensor | None:
         """`decode` by a call between two parts of a program: what is to be added. The layers are a program of their
         own, as far as all rows complete as many groups; None where a layer cannot be."""
-        own, rotary = NativeProgram(program.batch, program.d_model, self.inner.streams.bits), program.rotary
+        own, rotary = NativeProgram(program.d_model, self.inner.streams.bits, self.cache.caches), program.rotary
         if rotary is not None:
             own.phases = own.phase(speeds(rotary.d_head, rotary.device))
         if not self.inner.record(own, self.cache.caches):
             return None
         own.finish(own.buffer(1))  # its result is its streams
+        own.bind([Kept(len(self.cache.rows), self.cache.caches)])
         self.cache.program, output = own, program.buffer(program.d_model)
 
         def call(new: int, seen: Tensor) -> None:
-            x = self.inner.streams.read(program.streams[reads][: program.batch * new]).view(program.batch, new, -1)
+            batch = len(seen)
+            x = self.inner.streams.read(program.streams[reads][: batch * new]).view(batch, new, -1)
             step = DecodeStep(rotary, seen, torch.full_like(seen, new))
-            output[: program.batch * new] = self.decode(x, step).flatten(0, 1)
+            output[: batch * new] = self.decode(x, step).flatten(0, 1)
 
         program.callback(call)
         return output

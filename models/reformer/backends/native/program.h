@@ -1,6 +1,7 @@
 /* A program: operations that take a few new tokens through the whole model, in order. decode/program.py makes the list;
    program_run.c goes through it, program_ops.c has the operations. Rows are batch x new tokens, token by token within a
-   batch row; attention takes its tokens one after the other. */
+   batch row; attention takes its tokens one after the other. What a batch row keeps is found through tables of addresses:
+   rows may be of states that have nothing to do with each other. */
 
 #ifndef PROGRAM_H
 #define PROGRAM_H

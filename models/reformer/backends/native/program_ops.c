@@ -10,18 +10,20 @@ INLINE void mine(int64_t n, int64_t *from, int64_t *to) {
     *from = least(me * each, n), *to = least(*from + each, n);
 }
 
-/* p: index [rows], column [batch], added and ends [vocab]; n: rows of the table, below which count nothing is known.
-   layers/line_position.py */
+/* p: index [rows], columns [batch] (each of a number), added and ends [vocab]; n: rows of the table, below which count
+   nothing is known. layers/line_position.py */
 void op_line_position(const Program *P, const Operation *o) {
-    int64_t *index = o->p[0], *column = o->p[1], from, to;
+    int64_t *index = o->p[0], from, to;
     mine(P->batch, &from, &to);
-    for (int64_t b = from; b < to; b++)
+    for (int64_t b = from; b < to; b++) {
+        int64_t *column = ((int64_t *const *)o->p[1])[b];
         for (int64_t i = b * P->new_tokens; i < (b + 1) * P->new_tokens; i++) {
             int64_t token = P->tokens[i], added = ((const int64_t *)o->p[2])[token];
-            column[b] = (((const int64_t *)o->p[3])[token] ? 0 : column[b]) + added;
-            int64_t known = column[b] < 0 ? 0 : least(column[b], o->n[0] - 2);
-            index[i] = column[b] < o->n[1] ? 0 : known + 1;
+            *column = (((const int64_t *)o->p[3])[token] ? 0 : *column) + added;
+            int64_t known = *column < 0 ? 0 : least(*column, o->n[0] - 2);
+            index[i] = *column < o->n[1] ? 0 : known + 1;
         }
+    }
 }
 
 /* p: table [vocab, d], both streams, a table per axis, up to 3, from p[6] on a weight of line positions and its rows, or
@@ -117,15 +119,15 @@ void op_matmul(const Program *P, const Operation *o) {
 
 int64_t panel_width(void) { return PANEL; }
 
-/* p: y [rows, 2, heads, d], weights [heads, tokens, d], lengths [heads], before [batch, heads, tokens - 1, d], scratch of
-   every thread [tokens, d]; n: heads, tokens, d. In place: keys made of the last tokens' vectors; ops/key_conv.py. */
+/* p: y [rows, 2, heads, d], weights [heads, tokens, d], lengths [heads], before [batch] (each [heads, tokens - 1, d]), scratch
+   of every thread [tokens, d]; n: heads, tokens, d. In place: keys made of the last tokens' vectors; ops/key_conv.py. */
 void op_key_conv(const Program *P, const Operation *o) {
     int64_t H = o->n[0], tokens = o->n[1], d = o->n[2], kept = (tokens - 1) * d, from, to;
     float *last = (float *)o->p[4] + omp_get_thread_num() * tokens * d; /* the vectors of `tokens` tokens, oldest first */
     mine(P->batch * H, &from, &to);
     for (int64_t r = from; r < to; r++) {
         const float *weight = (const float *)o->p[1] + r % H * tokens * d;
-        float *before = (float *)o->p[3] + r * kept;
+        float *before = ((float *const *)o->p[3])[r / H] + r % H * kept;
         for (int64_t i = 0; i < P->new_tokens; i++) {
             float *x = (float *)o->p[0] + ((r / H * P->new_tokens + i) * 2 * H + r % H) * d;
             memcpy(last, before, 4 * kept);
@@ -158,16 +160,16 @@ void op_heads(const Program *P, const Operation *o) {
     }
 }
 
-/* p: y [rows, 3, heads, d], out [rows, heads, d], Window, scratch of every thread; n: numbers of scratch each */
+/* p: y [rows, 3, heads, d], out [rows, heads, d], Windows [batch], scratch of every thread; n: numbers of scratch each */
 void op_window(const Program *P, const Operation *o) {
-    const Window *S = o->p[2];
-    int64_t d = S->d, H = S->heads, from, to;
+    const Window *const *all = o->p[2];
+    int64_t d = all[0]->d, H = all[0]->heads, from, to;
     mine(P->batch * H, &from, &to);
     for (int64_t r = from; r < to; r++)
         for (int64_t i = 0; i < P->new_tokens; i++) {
             int64_t row = r / H * P->new_tokens + i;
             const float *y = (const float *)o->p[0] + (row * 3 * H + r % H) * d;
-            window_token(S, r, P->positions[r / H] + i, y, y + H * d, y + 2 * H * d,
+            window_token(all[r / H], r % H, P->positions[r / H] + i, y, y + H * d, y + 2 * H * d,
                          (float *)o->p[1] + (row * H + r % H) * d,
                          (float *)o->p[3] + omp_get_thread_num() * o->n[0]);
         }
@@ -192,15 +194,16 @@ INLINE void hash(const float *x, const float *hash_mean, const float *rotations,
     }
 }
 
-/* p: y [rows, 2, heads, d], out, Buckets, scratch of every thread, rotations [heads, d, rounds, width], hash_mean [heads, d] or
+/* p: y [rows, 2, heads, d], out, Buckets [batch], scratch of every thread, rotations [heads, d, rounds, width], hash_mean [heads, d] or
    NULL, factors; n: numbers of scratch each, hashed rounds, width, factors, whether keys are queries brought to unit length. */
 void op_buckets(const Program *P, const Operation *o) {
-    const Buckets *S = o->p[2];
-    int64_t d = S->d, H = S->heads, rounds = o->n[1], width = o->n[2], from, to;
+    const Buckets *const *all = o->p[2];
+    int64_t d = all[0]->d, H = all[0]->heads, rounds = o->n[1], width = o->n[2], from, to;
     float *scratch = (float *)o->p[3] + omp_get_thread_num() * o->n[0], *unit = scratch + rounds * width, *rest = unit + d;
     mine(P->batch * H, &from, &to);
     for (int64_t r = from; r < to; r++)
         for (int64_t i = 0; i < P->new_tokens; i++) {
+            const Buckets *S = all[r / H];
             int64_t row = r / H * P->new_tokens + i, h = r % H, ids[MOST_ROUNDS] = {0};
             const float *q = (const float *)o->p[0] + (row * 2 * H + h) * d, *k = q;
             const float *hash_mean = o->p[5] ? (const float *)o->p[5] + h * d : NULL;
@@ -211,7 +214,7 @@ void op_buckets(const Program *P, const Operation *o) {
                 for (int64_t c = 0; c < d; c++) unit[c] = q[c] * scale;
                 k = unit;
             }
-            bucket_token(S, r, P->positions[r / H] + i, ids, q, k, q + H * d, (float *)o->p[1] + (row * H + h) * d, rest);
+            bucket_token(S, h, P->positions[r / H] + i, ids, q, k, q + H * d, (float *)o->p[1] + (row * H + h) * d, rest);
         }
 }
 
