@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from reformer import checkpoint, inference, sampling
 from reformer.attention import sublayers
 from reformer.attention.base import Attention
+from reformer.backends.dispatch import choose
 from reformer.backends.torch_compile import no_compile
 from reformer.config import ReformerConfig
 from reformer.decode.state import DecodingState, saved_batch
@@ -226,6 +227,12 @@ class ReformerLM(nn.Module):
     def new_state(self, batch: int) -> DecodingState:
         """The state before any token."""
         return inference.new_state(self, batch)
+
+    def mark(self, state: DecodingState, tokens: int) -> None:
+        """From here on the state can `rewind` to here, until it is told to `unmark`; marks may be nested. tokens: the
+        most that come before either. It costs memory for those alone where C files them, else a copy of the state."""
+        native = choose(self.config.backend, self.embedding) == "native" and self.embedding.dtype == torch.float32
+        state.mark(tokens, native)
 
     def load_state(self, tensors: dict[str, Tensor]) -> DecodingState:
         """The state that `DecodingState.tensors` took apart, from anyone. ValueError for another model's."""

@@ -76,7 +76,7 @@ class Sampler:
     def spell(self, ways: Sequence[Spelling]) -> None:
         """Choose how each text spells the end of the prompt, as likely as each way is, and read that."""
         with torch.inference_mode():
-            scores = torch.stack([self._score(way) for way in ways]) if len(ways) > 1 else torch.zeros(1, 1)
+            scores = self._scores(ways) if len(ways) > 1 else torch.zeros(1, 1)
         rows = scores.T.expand(self.config.num_samples, -1).float().cpu()
         chosen = [
             int(row.argmax() if self.config.temperature == 0 else torch.multinomial(row.softmax(0), 1, generator=g))
@@ -94,11 +94,21 @@ class Sampler:
             history.extend(row[1:])
             history.after = ways[n].after
 
-    def _score(self, way: Spelling) -> Tensor:
-        """How likely a spelling is, of each text: nats, float [samples]."""
+    def _scores(self, ways: Sequence[Spelling]) -> Tensor:
+        """How likely each spelling is, of each text: nats, float [spellings, samples]. The state is left as it is."""
+        if self.state is None:
+            return torch.stack([self._score(way, self.model.new_state(len(self.pending))) for way in ways])
+        found = []
+        self.model.mark(self.state, max(len(way.tokens) for way in ways) + self.pending.shape[1])
+        for way in ways:
+            found.append(self._score(way, self.state))
+            self.state.rewind()
+        self.state.unmark()
+        return torch.stack(found)
+
+    def _score(self, way: Spelling, state: DecodingState) -> Tensor:
         known = torch.tensor(way.tokens, dtype=torch.int64, device=self.pending.device)
         tokens = torch.cat([self.pending, known.expand(self.config.num_samples, -1)], 1)
-        state = self.state.clone() if self.state is not None else None
         logprob = self.model.extend(tokens, state)[0].float().log_softmax(-1)
         score = logprob[:, :-1].gather(2, tokens[:, 1:, None])[..., 0].sum(1)
         return score + logprob[:, -1, way.after].logsumexp(-1) if way.after else score

@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from reformer_cli.sampling.sampler import draw_each
+from reformer_cli.sampling.draw_each import draw_each
 from reformer_cli.serve.library import Library, Loaded
 from reformer_cli.serve.metrics import Metrics
 from reformer_cli.serve.texts import Event, Text
 from reformer_cli.utils.errors import UserError
 
-Work = Generator[None, None, Any]  # goes on a slice at a time; what it returns is the result
+Work = Generator[Any, None, Any]  # goes on a slice at a time; what it returns is the result
 
 
 class Full(Exception):
@@ -113,6 +113,9 @@ class Engine(threading.Thread):
         whole = text in self.writing and error is None
         if text in self.writing:
             self.writing.remove(text)
+        if not whole:
+            text.begun = None  # what it had may be torn
+        text.leave()
         self.on_end(text, whole)
         if whole:
             text.close(reason)
@@ -121,24 +124,21 @@ class Engine(threading.Thread):
         self.metrics.ended(text, error)
 
     def _read_on(self) -> None:
-        """One slice of one prompt; in turns. Of equal prompts, the others find the first one's state."""
-        if not self.reading:
-            return
+        """One slice of one prompt; in turns. Those that wait for another to read the same are passed over."""
         for _ in range(len(self.reading)):
-            text, work = self.reading.popleft()
-            before = next((t for t, _ in self.reading if t.ids and t.ids == text.ids and len(t.ids) > 1), None)
-            self.reading.append((text, work))
-            if before is None or not text.ids or before.began > text.began:
-                break
-        try:
-            next(work)
-        except StopIteration:
-            self.reading.pop()
-            self.writing.append(text)
-            if text.ask.config.max_tokens == 0:
-                self._end(text, "length")
-        except Exception as error:
-            self._end(text, error=error)
+            text, work = self.reading[0]
+            self.reading.rotate(-1)
+            try:
+                if next(work):
+                    continue
+            except StopIteration:
+                self.reading.remove((text, work))
+                self.writing.append(text)
+                if text.ask.config.max_tokens == 0:
+                    self._end(text, "length")
+            except Exception as error:
+                self._end(text, error=error)
+            return
 
     def _work_on(self) -> None:
         if not self.works:
@@ -163,25 +163,25 @@ class Engine(threading.Thread):
         for texts in by_model.values():
             try:
                 rows = next_logits(texts)
-                drawn = draw_each([text.sampler for text in texts], [text.biased(row) for text, row in zip(texts, rows)])
+                drawn = draw_each([text.sampler for text in texts], rows, [text.added for text in texts])
             except Exception as error:
                 for text in texts:
                     self._end(text, error=error)
                 continue
             self.metrics.tokens.inc(len(texts))
-            for text, row, one in zip(texts, rows, drawn, strict=True):
+            for text, row, one in zip(list(texts), rows, drawn, strict=True):
                 text.push(one.tokens[0], one.logprobs[0], row)
                 if text.ended:
                     self._end(text)
 
 
-def next_logits(texts: list[Text]) -> list[Tensor]:
-    """Of the next token of each text of one model, [1, vocab_size]: with the bits that each has alone."""
+def next_logits(texts: list[Text]) -> Tensor:
+    """Of the next token of each text of one model, float [texts, vocab_size]: with the bits that each has alone."""
     samplers = [text.sampler for text in texts]
     states = [sampler.state for sampler in samplers if sampler.state is not None]
     with torch.inference_mode():
         logits = samplers[0].model.extend_each(torch.cat([sampler.pending for sampler in samplers]), states)
-    return list(logits.float().split(1))
+    return logits.float()
 
 
 def loaded_work(library: Library, name: str, work: Callable[[Loaded], Work]) -> Work:

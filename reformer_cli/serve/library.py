@@ -29,7 +29,10 @@ class Loaded:
     run: Run
     tokenizer: Tokenizer
     model: ReformerLM
-    prefixes: Prefixes = field(default_factory=Prefixes)
+    prefixes: Prefixes = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.prefixes = Prefixes(self.model)
 
     @cached_property
     def pieces(self) -> list[str]:

@@ -89,6 +89,11 @@ class Service:
         keys: set[tuple[str, str]] = {(ask.run, ask.session) for ask in asks if ask.session is not None}
         if keys & self.sessions.busy:
             raise BadRequest("this session is being written by another request", "session", 409)
+        for text in texts:
+            first = next(other for other in texts if other.ask.prompt is text.ask.prompt)
+            if first is not text and text.ask.session is None:
+                text.leader = first
+                first.followers.append(text)
         making.texts = texts
         self.engine.submit(texts)
         self.sessions.busy |= keys

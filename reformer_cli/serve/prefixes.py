@@ -1,7 +1,8 @@
 """States of texts that were read: a text that begins as an earlier one did is read from where they part.
 
 What a model computes of a text depends, in the last bits, on how it was cut. So that a text is the same whether or not
-its beginning was known, every text is cut alike: into slices of SLICE tokens, and the rest into pieces of PIECE.
+its beginning was known, every text is cut alike: into slices of SLICE tokens, and the rest into pieces of PIECE. A
+state may be a gigabyte: it is not copied, but taken back to the marks that were set at its last slice and last piece.
 """
 
 from __future__ import annotations
@@ -10,11 +11,14 @@ import hashlib
 from array import array
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
-from reformer import DecodingState
+from reformer import DecodingState, ReformerLM
 
 SLICE, PIECE = 512, 64  # tokens: of the large products, and of the decoding program
-MOST_BYTES = 2**30  # of all states that one model keeps
+MOST_BYTES = 3 * 2**30  # of all states that are kept for one model, about
+MOST_ROOM = 8192  # tokens that can be taken back
+OVERHEAD = 6  # a state of few tokens fills that share of the memory pages that it is written to
 
 
 def cuts(length: int, start: int = 0) -> Iterator[tuple[int, int]]:
@@ -26,35 +30,71 @@ def cuts(length: int, start: int = 0) -> Iterator[tuple[int, int]]:
         start = stop
 
 
+@dataclass
+class Begun:
+    """A state, and the marks on it: (tokens before each, digest of those). room: tokens after the newest one that can
+    still be taken back."""
+
+    state: DecodingState
+    marks: list[tuple[int, bytes]]
+    room: int = 0
+
+    def back_to(self, mark: int) -> None:
+        """The newest marks are forgotten, and the state stands at this one."""
+        while len(self.marks) > mark + 1:
+            self.marks.pop()
+            self.state.unmark()
+        self.state.rewind()
+
+
 class Prefixes:
-    """States by the tokens that led to them, the least recently used dropped beyond so many bytes."""
+    """Whoever takes a state has it for himself until he gives it back; beyond so many bytes, the one that was not used
+    longest goes."""
 
-    def __init__(self, most_bytes: int = MOST_BYTES) -> None:
-        self.most_bytes, self.nbytes, self.hits = most_bytes, 0, 0
-        self._kept: OrderedDict[bytes, tuple[int, DecodingState]] = OrderedDict()
+    def __init__(self, model: ReformerLM, most_bytes: int = MOST_BYTES) -> None:
+        self.model, self.most_bytes, self.hits = model, most_bytes, 0
+        self._kept: OrderedDict[int, tuple[int, Begun]] = OrderedDict()  # by the number of the giving
+        self._given = 0
 
-    def find(self, tokens: Sequence[int]) -> tuple[int, DecodingState | None]:
-        """(tokens read, the state after them): the longest known beginning from which `cuts` goes on; a copy."""
-        keys = _keys(tokens)
-        for at in sorted(keys, reverse=True):
-            if keys[at] in self._kept:
-                self._kept.move_to_end(keys[at])
-                self.hits += 1
-                return at, self._kept[keys[at]][1].clone()
-        return 0, None
+    def take(self, tokens: Sequence[int]) -> tuple[int, Begun]:
+        """(tokens read, the state after them): the longest known beginning from which `cuts` goes on, or none."""
+        keys = digests(tokens)
+        found = [
+            (at, number, mark)
+            for number, (_, begun) in self._kept.items()
+            for mark, (at, digest) in enumerate(begun.marks)
+            if keys.get(at) == digest
+        ]
+        if not found:
+            return 0, Begun(self.model.new_state(1), [])
+        at, number, mark = max(found)
+        _, begun = self._kept.pop(number)
+        begun.back_to(mark)
+        self.hits += 1
+        return at, begun
 
-    def keep(self, tokens: Sequence[int], at: int, state: DecodingState) -> None:
-        """Remember the state after the first `at` tokens, if it is not known yet."""
-        key = _keys(tokens[:at])[at]
-        if key in self._kept or (size := state.nbytes) > self.most_bytes:
+    def mark(self, begun: Begun, at: int, digest: bytes, room: int) -> None:
+        """The state stands at a cut, after which at most `room` tokens come. Marks of earlier slices are forgotten."""
+        keep = 1 if at % SLICE else 0
+        while len(begun.marks) > keep or (begun.marks and begun.marks[0][0] % SLICE and keep):
+            begun.marks.pop()
+            begun.state.unmark()
+        begun.room = min(room, MOST_ROOM)
+        self.model.mark(begun.state, begun.room)
+        begun.marks.append((at, digest))
+
+    def give(self, begun: Begun, used: int) -> None:
+        """It is not needed any more; used: tokens after its newest mark."""
+        if not begun.marks or used > begun.room:
             return
-        self._kept[key] = (size, state.clone())
-        self.nbytes += size
-        while self.nbytes > self.most_bytes:
-            self.nbytes -= self._kept.popitem(last=False)[1][0]
+        begun.back_to(len(begun.marks) - 1)
+        self._given += 1
+        self._kept[self._given] = (OVERHEAD * begun.state.nbytes, begun)
+        while len(self._kept) > 1 and sum(size for size, _ in self._kept.values()) > self.most_bytes:
+            self._kept.popitem(last=False)
 
 
-def _keys(tokens: Sequence[int]) -> dict[int, bytes]:
+def digests(tokens: Sequence[int]) -> dict[int, bytes]:
     """Position -> digest of the tokens before it, at each place where `cuts` would go on."""
     found, digest, data = {}, hashlib.blake2b(digest_size=16), array("i", tokens)
     for start, stop in cuts(len(tokens)):

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 
 import torch
+from reformer import DecodingState
 from torch import Tensor
 
 from reformer_cli.sampling.config import SamplingConfig
 from reformer_cli.sampling.generate import Sample, new_samples
-from reformer_cli.sampling.history import TextBias
+from reformer_cli.sampling.history import History, TextBias
 from reformer_cli.sampling.repeats import LONGEST, WINDOW
 from reformer_cli.sampling.sampler import Sampler
 from reformer_cli.serve.library import Loaded
-from reformer_cli.serve.prefixes import PIECE, SLICE, cuts
+from reformer_cli.serve.prefixes import PIECE, SLICE, Begun, cuts, digests
 from reformer_cli.tokenizers.base import REMEMBERED, Prompt
+from reformer_cli.utils.errors import UserError
+
+AROUND = 64  # tokens that may come beside those of a prompt and those that are made: of a word's spellings
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,26 @@ class Text:
         self.ids: list[int] = []
         self.sampler: Sampler
         self.sample: Sample
+        self.added: Tensor | None = None  # to logits, where tokens are biased
         self.made = 0
+        self.leader: Text | None = None  # that reads the same prompt
+        self.followers: list[Text] = []
+        self.copies: list[tuple[DecodingState, History]] = []  # for these
+        self.begun: Begun | None = None
+        self.has_read = self.has_left = False
+
+    @property
+    def lives(self) -> bool:
+        """Whether more of it may come."""
+        return not (self.cancelled or self.has_left)
+
+    def leave(self) -> None:
+        """No more comes: what others can use of it is given back."""
+        self.has_left, self.copies = True, []
+        if self.begun is not None and self.loaded is not None and self.ask.session is None:
+            begun, self.begun = self.begun, None
+            seen = begun.state.position
+            self.loaded.prefixes.give(begun, seen - begun.marks[-1][0] if begun.marks else 0)
 
     def cancel(self) -> None:
         """It is not wanted any more."""
@@ -76,35 +99,59 @@ class Text:
         self.sampler = Sampler(loaded.model, config, loaded.tokenizer.end, bias, loaded.tokenizer)
         (self.sample,) = new_samples(loaded.tokenizer, config, self.ask.stop, self.ask.until)
         self.sample.seed = self.sampler.generators[0].initial_seed()
+        if self.ask.token_bias:
+            self.added = torch.zeros(loaded.tokenizer.vocab_size, device=self.sampler.pending.device)
+            if wrong := [token for token in self.ask.token_bias if token >= len(self.added)]:
+                raise UserError(f"logit_bias names token {wrong[0]}", f"this model has {len(self.added):,}")
+            for token, value in self.ask.token_bias.items():
+                self.added[token] = value
         later = self._goes_on is not None and self._goes_on(self)
         prompt = self.ask.prompt(loaded, not later)
         self.loaded, self.ids = loaded, [*([] if later else [loaded.tokenizer.end]), *prompt.ids]
         return prompt
 
-    def reading(self, loaded: Loaded) -> Iterator[None]:
-        """Read the prompt, all but its last token, a slice at a time."""
+    def reading(self, loaded: Loaded) -> Generator[bool | None, None, None]:
+        """Read the prompt, all but its last token, a slice at a time. Gives True where there was only to wait."""
         prompt, sampler = self.prepare(loaded), self.sampler
         if sampler.state is not None:  # a session
             yield from self._reading_on(prompt)
             return
-        at, state = loaded.prefixes.find(self.ids[:-1])
-        yield
-        state = state if state is not None else loaded.model.new_state(1)
-        for start, stop in cuts(len(self.ids) - 1, at):
-            with torch.inference_mode():
-                loaded.model.extend(torch.tensor([self.ids[start:stop]]).to(sampler.pending.device), state, True)
-            if stop == len(self.ids) - 1 >= PIECE or self._worth(stop):
-                loaded.prefixes.keep(self.ids, stop, state)
+        yield from self._begun_by_leader()
+        if self.begun is None:
+            at, self.begun = loaded.prefixes.take(self.ids[:-1])
+            keys, room = digests(self.ids[:-1]), self.ask.config.max_tokens + AROUND
+            last = (len(self.ids) - 1) // SLICE * SLICE
             yield
-        sampler.state, sampler.pending = state, sampler.pending.new_tensor([self.ids[-1:]])
-        # A filter looks back no further than this; reading a book's tokens into a history would take a second.
-        known = self.ids if self.ask.config.no_repeat_ngram_size else self.ids[-self._looks_back() :]
-        sampler.histories[0].extend(known)
+            for start, stop in cuts(len(self.ids) - 1, at):
+                with torch.inference_mode():
+                    part = torch.tensor([self.ids[start:stop]], device=sampler.pending.device)
+                    loaded.model.extend(part, self.begun.state, last_only=True)
+                if stop >= last and stop % PIECE == 0:
+                    loaded.prefixes.mark(self.begun, stop, keys[stop], len(self.ids) - stop + room)
+                yield
+            # A filter looks back no further than this; reading a book's tokens into a history would take a second.
+            known = self.ids if self.ask.config.no_repeat_ngram_size else self.ids[-self._looks_back() :]
+            sampler.histories[0].extend(known)
+            self.copies = [
+                (self.begun.state.clone(), sampler.histories[0].copy()) for one in self.followers if one.lives
+            ]
+        self.has_read = True
+        sampler.state, sampler.pending = self.begun.state, sampler.pending.new_tensor([self.ids[-1:]])
+        self.before = len(self.ids) - len(sampler.histories[0].tokens)
         if prompt.spelt:
             sampler.spell(prompt.spelt)
-        self.sample.follow(prompt, [*self.ids, *sampler.histories[0].tokens[len(known) :]])
+        self.sample.follow(prompt, [*self.ids[: max(0, self.before)], *sampler.histories[0].tokens])
 
-    def _reading_on(self, prompt: Prompt) -> Iterator[None]:
+    def _begun_by_leader(self) -> Generator[bool, None, None]:
+        """Wait while another text reads the same prompt, and take a copy of what it has."""
+        leader = self.leader
+        while leader is not None and leader.lives and not leader.has_read:
+            yield True
+        if leader is not None and leader.copies:
+            state, self.sampler.histories[0] = leader.copies.pop()
+            self.begun = Begun(state, [])
+
+    def _reading_on(self, prompt: Prompt) -> Generator[bool | None, None, None]:
         """Read what a session is given beside what it has, all but the last token."""
         for start, stop in cuts(len(self.ids)):
             self.sampler.read(self.ids[start:stop])
@@ -116,26 +163,13 @@ class Text:
     def _looks_back(self) -> int:
         return max(self.ask.config.repetition_window, WINDOW + LONGEST, REMEMBERED)
 
-    def _worth(self, at: int) -> bool:
-        """Whether a state in the middle is kept: near the end, and each time half as often further from it."""
-        left = -(-(len(self.ids) - 1 - at) // SLICE)
-        return at % SLICE == 0 and left & (left - 1) == 0
-
-    def biased(self, row: Tensor) -> Tensor:
-        """Logits [1, vocab_size] as the text draws by them."""
-        if self.ask.token_bias:
-            row = row.clone()
-            for token, value in self.ask.token_bias.items():
-                row[0, token] += value
-        return row
-
     def push(self, token: int, logprob: float, row: Tensor) -> None:
         """This token was drawn by these logits."""
         self.made += 1
         self.first = self.first or time.monotonic()
         top: list[tuple[int, float]] = []
         if self.ask.logprobs:
-            best = row[0].log_softmax(-1).topk(self.ask.logprobs)
+            best = row.log_softmax(-1).topk(self.ask.logprobs)
             top = list(zip(best.indices.tolist(), best.values.tolist(), strict=True))
         text = self.sample.push(token, logprob, self.sampler.end)
         if self.made >= self.ask.config.max_tokens:
@@ -151,8 +185,3 @@ class Text:
         self.sample.finish_reason = self.sample.finish_reason or reason
         rest = self.sample.close()
         self.tell(Event(rest, finish_reason=self.sample.finish_reason))
-
-
-def several(ask: Ask, n: int, seed: int) -> list[Ask]:
-    """The same n times, each drawn by a seed of its own: that of the first, and one more each time."""
-    return [dataclasses.replace(ask, config=dataclasses.replace(ask.config, seed=(seed + k) % 2**63)) for k in range(n)]

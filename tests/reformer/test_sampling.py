@@ -76,3 +76,17 @@ def test_temperature_follows_the_uncertainty() -> None:
     assert torch.equal(sampling.scale_by_entropy(even, 1.0, 0.5, 1.0), even)
     assert torch.allclose(sampling.scale_by_entropy(even + 3, 1.0, 0.5, 1.0), (even + 3) / 1.5)
     assert torch.allclose(sampling.scale_by_entropy(sure, 1.0, 0.5, 1.0)[:, :3], sure[:, :3] / 0.5)
+
+
+def test_top_p_is_its_definition() -> None:
+    """By a whole sort, equals in the order of the vocabulary; values alone are sorted faster."""
+    draw = torch.Generator().manual_seed(0)
+    for n in range(40):
+        logits = torch.randn(3, 500, generator=draw).mul(1 + n / 8)
+        logits = logits.round() if n % 2 else logits
+        logits[1, :400] = -torch.inf
+        ordered, order = logits.sort(dim=-1, descending=True, stable=True)
+        shares = ordered.softmax(-1)
+        beyond = shares.cumsum(-1) - shares >= 0.9
+        expected = logits.masked_fill(torch.zeros_like(beyond).scatter(1, order, beyond), -torch.inf)
+        assert torch.equal(sampling.keep_top_p(logits, 0.9), expected)

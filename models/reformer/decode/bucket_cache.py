@@ -6,6 +6,7 @@ import ctypes
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from reformer.backends.dispatch import choose
 from reformer.backends.native.library import library, pointer, threads
 from reformer.config import Backend
 from reformer.decode.cache import Cache, take, zeros
+from reformer.decode.journal import BucketJournal
 from reformer.decode.native_structs import Held, bucket_struct
 from reformer.decode.step import DecodeStep
 from reformer.ops.bucket_attention.attend import attend_new
@@ -71,6 +73,22 @@ class BucketCache(Cache):
     def select(self, rows: Tensor) -> BucketCache:
         """An independent copy of these rows of the batch; only what is in use is touched."""
         from_ = (rows[:, None] * self.heads + torch.arange(self.heads, device=rows.device)).flatten()
+        lib = library() if self.pairs.device.type == "cpu" and self.pairs.dtype == torch.float32 else None
+        return self._select(from_, rows) if lib is None else self._select_native(from_, rows, lib)
+
+    def _select_native(self, from_: Tensor, rows: Tensor, lib: ctypes.CDLL) -> BucketCache:
+        """`_select` in C (backends/native/caches.c)."""
+        tensors = (self.pairs, self.times, self.ids, self.counts, self.last)
+        new = (zeros((len(from_), *x.shape[1:]), x.dtype, x.device) for x in tensors)
+        names = ("pairs", "times", "ids", "counts", "last")
+        made = dataclasses.replace(self, **dict(zip(names, new, strict=True)), key_inputs=self.key_inputs[rows])
+        old, found, numbers = self.struct(None), made.struct(None), from_.contiguous()
+        structs = (ctypes.byref(held.struct) for held in (old, found))
+        lib.copy_bucket_cache(*structs, ctypes.c_void_p(pointer(numbers)), ctypes.c_int64(len(numbers)))
+        return made
+
+    def _select(self, from_: Tensor, rows: Tensor) -> BucketCache:
+        """Of rows from_ [batch * heads] of the heads, and `rows` of the batch."""
         used = (self.times > 0)[from_].nonzero(as_tuple=True)
         copies: dict[str, Tensor] = {}
         for name in ("pairs", "times", "ids"):
@@ -107,8 +125,40 @@ class BucketCache(Cache):
         tensors = (x[rows] for x in (self.pairs, self.times, self.ids, self.counts, self.last))
         return bucket_struct(
             *tensors, self.sizes, self.capacities, sink, self.heads, next_values=self.next_values,
-            once=self.count_pairs_once,
+            once=self.count_pairs_once, journal=self.journal.struct, first=rows.start or 0,
         )  # fmt: skip
+
+    @cached_property
+    def journal(self) -> BucketJournal:
+        return BucketJournal(self.pairs, self.ids)
+
+    def mark(self, seen: int, tokens: int, native: bool) -> None:
+        """What C overwrites is written down; else everything is copied."""
+        if not native:
+            super().mark(seen, tokens, native)
+            return
+        self.journal.make_room((tokens + 1) * len(self.sizes))
+        kept = {name: getattr(self, name).clone() for name in ("counts", "last", "key_inputs")}
+        self.marks = [*self.marks, kept | {"used": self.journal.used.clone(), "seen": torch.tensor(seen)}]
+        self.journal.struct.mark = seen
+
+    def rewind(self) -> None:
+        newest = self.marks[-1]
+        if (used := newest.get("used")) is None:
+            super().rewind()
+            return
+        lib, held = library(), self.struct(None)
+        assert lib is not None
+        lib.rewind_bucket_cache(ctypes.byref(held.struct), ctypes.c_void_p(pointer(used)), ctypes.c_int64(len(used)))
+        for name in ("counts", "last", "key_inputs"):
+            getattr(self, name).copy_(newest[name])
+
+    def unmark(self) -> None:
+        super().unmark()
+        if self.marks:
+            self.journal.struct.mark = int(self.marks[-1].get("seen", torch.tensor(0)))
+        else:
+            self.journal.close()
 
     def push_key_inputs(self, x: Tensor, counts: Tensor) -> None:
         """Keep the last of x [batch, heads, new, d_head], of which counts [batch] are real, for the keys to come."""

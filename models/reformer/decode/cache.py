@@ -35,6 +35,22 @@ class Cache(ABC):
         """An independent copy of these rows of the batch, which may repeat."""
         return dataclasses.replace(self, **{name: t[rows] for name, t in self.own_tensors().items()})  # type: ignore[type-var]
 
+    def mark(self, seen: int, tokens: int, native: bool) -> None:
+        """Be ready to `rewind` to here, after `seen` tokens, until `unmark`; marks may be nested. tokens: how many come
+        at most before that; native: whether C alone will file them."""
+        self.marks = [*self.marks, {name: t.clone() for name, t in self.own_tensors().items()}]
+
+    def rewind(self) -> None:
+        """Be what the newest mark saw."""
+        for name, t in self.own_tensors().items():
+            t.copy_(self.marks[-1][name])
+
+    def unmark(self) -> None:
+        """Forget the newest mark."""
+        self.marks = self.marks[:-1]
+
+    marks: Sequence[dict[str, Tensor]] = ()
+
     @abstractmethod
     def tensors(self, seen: int) -> dict[str, Tensor]:
         """What is in use after so many tokens, by name: enough for `load`."""

@@ -27,6 +27,12 @@ class FullCache(Cache):
     def empty(cls, batch: int, heads: int, d_head: int, like: Tensor) -> FullCache:
         return cls(*(like.new_zeros(batch, heads, FIRST_CAPACITY, d_head) for _ in range(2)))
 
+    def mark(self, seen: int, tokens: int, native: bool) -> None:
+        """Nothing: what lies beyond the tokens that were seen is never read."""
+
+    def rewind(self) -> None:
+        """As `mark`."""
+
     def tensors(self, seen: int) -> dict[str, Tensor]:
         return {"keys": self.keys[:, :, :seen], "values": self.values[:, :, :seen]}
 

@@ -29,6 +29,24 @@ class GroupCache(Cache):
     def select(self, rows: Tensor) -> GroupCache:
         return GroupCache(self.rows[rows], self.output[rows], select_all(self.caches, rows))
 
+    def mark(self, seen: int, tokens: int, native: bool) -> None:
+        super().mark(seen, tokens, native)
+        for cache in self.caches:
+            if cache is not None:
+                cache.mark(seen // self.rows.shape[1], tokens, native)
+
+    def rewind(self) -> None:
+        super().rewind()
+        for cache in self.caches:
+            if cache is not None:
+                cache.rewind()
+
+    def unmark(self) -> None:
+        super().unmark()
+        for cache in self.caches:
+            if cache is not None:
+                cache.unmark()
+
     def tensors(self, seen: int) -> dict[str, Tensor]:
         return {"rows": self.rows, "output": self.output, **tensors_of(self.caches, seen // self.rows.shape[1])}
 

@@ -20,6 +20,15 @@ class WindowStruct(ctypes.Structure):
     ]
 
 
+class Journal(ctypes.Structure):
+    """What was overwritten in a BucketCache."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("capacity", "mark")),
+        *((name, ctypes.c_void_p) for name in ("used", "slots", "times", "pairs", "ids")),
+    ]
+
+
 class BucketStruct(ctypes.Structure):
     """Rings of all buckets of all rounds."""
 
@@ -27,6 +36,8 @@ class BucketStruct(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in ("pairs", "times", "ids", "counts", "last")),
         *((name, ctypes.c_void_p) for name in ("sizes", "capacities", "sink")),
         *((name, ctypes.c_int64) for name in ("heads", "d", "rounds", "slots", "buckets", "next", "each")),
+        ("journal", ctypes.c_void_p),
+        ("first", ctypes.c_int64),
     ]
 
 
@@ -46,9 +57,10 @@ def window_struct(keys: Tensor, values: Tensor, chunk: int) -> WindowStruct:
 
 def bucket_struct(
     pairs: Tensor, times: Tensor, ids: Tensor, counts: Tensor, last: Tensor, sizes: Sequence[int],
-    capacities: Sequence[int], sink: Tensor | None, heads: int, *, next_values: bool, once: bool,
+    capacities: Sequence[int], sink: Tensor | None, heads: int, *, next_values: bool, once: bool, journal: Journal,
+    first: int,
 ) -> Held:  # fmt: skip
-    """Of the tensors of a BucketCache; sink: [heads] or None."""
+    """Of the tensors of a BucketCache; sink: [heads] or None; first: row of the journal that these begin at."""
     rounds = len(sizes)
     sizes_in_c, capacities_in_c = ((ctypes.c_int64 * rounds)(*x) for x in (sizes, capacities))
     sink = sink.detach().contiguous() if sink is not None else None
@@ -57,4 +69,5 @@ def bucket_struct(
         *(ctypes.addressof(x) for x in (sizes_in_c, capacities_in_c)), pointer(sink),
     ]  # fmt: skip
     numbers = (heads, pairs.shape[3], rounds, times.shape[1], counts.shape[1])
-    return Held(BucketStruct(*addresses, *numbers, next_values, once), (sizes_in_c, capacities_in_c, sink))
+    struct = BucketStruct(*addresses, *numbers, next_values, once, ctypes.addressof(journal), first)
+    return Held(struct, (sizes_in_c, capacities_in_c, sink, journal))

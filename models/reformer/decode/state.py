@@ -27,6 +27,7 @@ class DecodingState:
     kept: Kept = field(init=False, repr=False)  # these caches, as the program knows them
     unsupported: bool = field(default=False, repr=False)  # it was found that it cannot be
     graph: CudaGraph | None = field(default=None, repr=False)  # one token of each row as a captured CUDA graph
+    marks: list[tuple[Tensor, Tensor | None]] = field(default_factory=list, repr=False)
     warmup: int = field(default=0, repr=False)  # tokens decoded one by one before that is captured
 
     def __post_init__(self) -> None:
@@ -59,6 +60,30 @@ class DecodingState:
         """An independent state whose rows are these, which may repeat: one prompt, many continuations."""
         line_position = self.line_position[rows] if self.line_position is not None else None
         return DecodingState(self.seen[rows], select_all(self.caches, rows), line_position)
+
+    def mark(self, tokens: int, native: bool) -> None:
+        """See `ReformerLM.mark`; native: whether C alone will file what comes."""
+        self.marks.append((self.seen.clone(), self.line_position.clone() if self.line_position is not None else None))
+        for cache in self.caches:
+            if cache is not None:
+                cache.mark(self.position, tokens, native)
+
+    def rewind(self) -> None:
+        """Stand again where the newest mark was set, bit for bit; it stays."""
+        seen, line_position = self.marks[-1]
+        self.seen.copy_(seen)
+        if self.line_position is not None and line_position is not None:
+            self.line_position.copy_(line_position)
+        for cache in self.caches:
+            if cache is not None:
+                cache.rewind()
+
+    def unmark(self) -> None:
+        """Forget the newest mark: there is no way back to it."""
+        self.marks.pop()
+        for cache in self.caches:
+            if cache is not None:
+                cache.unmark()
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything it holds, empty slots left out: independent copies by name, to be kept in a file."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from builders.models import VARIANTS, small
+from builders.models import VARIANTS, small, tokens
 from torch import Tensor
 
 
@@ -67,3 +67,43 @@ def test_a_tampered_state_is_refused(name: str, value: Any, message: str) -> Non
     spoil(tensors, name, value)
     with pytest.raises(ValueError, match=message):
         model.load_state(tensors)
+
+
+@pytest.mark.parametrize("variant", ["default", "far round", "groups of heads"])
+def test_rows_are_copied_in_c_as_in_pytorch(variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = small(**VARIANTS[variant]).extend(tokens(150, batch=3))[1]
+    rows = torch.tensor([2, 0, 2, 1])
+    found = state.select(rows).tensors()
+    monkeypatch.setattr("reformer.decode.bucket_cache.library", lambda: None)
+    expected = state.select(rows).tensors()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in found)
+
+
+@pytest.mark.parametrize(
+    "variant", ["default", "far round", "line positions", "groups of 3", "groups of heads", "chunked"]
+)
+@pytest.mark.parametrize("backend", ["auto", "torch"])
+def test_rewinds_to_its_marks(variant: str, backend: str) -> None:
+    """What was tried is taken back whole: rings that were full, entries whose value came later, nested marks."""
+    model, ids = small(backend=backend, **VARIANTS[variant]), tokens(300, batch=2)
+    state = model.extend(ids[:, :90])[1]
+    model.mark(state, 200)
+    outer = state.tensors()
+    for part in ids[:, 90:130].split([1, 3, 36], 1):
+        model.extend(part, state)
+    model.mark(state, 80)
+    inner = state.tensors()
+    for stop in (210, 131):
+        for part in ids[:, 130:stop].split(70, 1):
+            model.extend(part, state)
+        state.rewind()
+        found = state.tensors()
+        assert found.keys() == inner.keys()
+        assert all(torch.equal(found[name], inner[name]) for name in found)
+    state.unmark()
+    model.extend(ids[:, 130:133], state)
+    state.rewind()
+    found = state.tensors()
+    assert found.keys() == outer.keys()
+    assert all(torch.equal(found[name], outer[name]) for name in found)

@@ -46,6 +46,30 @@ INLINE int met(const int64_t *ids, const int32_t *its, int64_t time, const int64
     return 0;
 }
 
+/* Keep what an entry is before it is overwritten. Whoever made the journal made room for it. */
+INLINE void keep(const Buckets *S, int64_t row, int64_t slot) {
+    Journal *J = S->journal;
+    int64_t to = S->first + row, d = S->d, R = S->rounds, from = row * S->slots + slot;
+    if (J->used[to] == J->capacity) return;
+    int64_t at = to * J->capacity + J->used[to]++;
+    J->slots[at] = slot, J->times[at] = S->times[from];
+    memcpy(J->pairs + at * 2 * d, S->pairs + from * 2 * d, 8 * d);
+    memcpy(J->ids + at * R, S->ids + from * R, 4 * R);
+}
+
+/* Entries become what they were when the journal held but `left` [rows] of its own, newest first. */
+void rewind_bucket_cache(const Buckets *S, const int64_t *left, int64_t rows) {
+    Journal *J = S->journal;
+    int64_t d = S->d, R = S->rounds;
+    for (int64_t row = 0; row < rows; row++)
+        while (J->used[row] > left[row]) {
+            int64_t at = row * J->capacity + --J->used[row], to = row * S->slots + J->slots[at];
+            S->times[to] = J->times[at];
+            memcpy(S->pairs + to * 2 * d, J->pairs + at * 2 * d, 8 * d);
+            memcpy(S->ids + to * R, J->ids + at * R, 4 * R);
+        }
+}
+
 void bucket_token(const Buckets *S, int64_t row, int64_t position, const int64_t *ids, const float *q, const float *k,
                   const float *v, float *out, float *scratch) {
     int64_t d = S->d, R = S->rounds, n = 0, oldest[MOST_ROUNDS], starts[MOST_ROUNDS], filled[MOST_ROUNDS];
@@ -55,7 +79,10 @@ void bucket_token(const Buckets *S, int64_t row, int64_t position, const int64_t
     int64_t *count[MOST_ROUNDS];
     for (int64_t r = 0, slot = 0, bucket = 0; r < R; slot += S->sizes[r] * S->capacities[r], bucket += S->sizes[r], r++) {
         int64_t capacity = S->capacities[r];
-        if (S->next && last[r] >= 0) memcpy(pairs + (last[r] * 2 + 1) * d, v, 4 * d);
+        if (S->next && last[r] >= 0) {
+            if (S->journal->capacity && times[last[r]] <= S->journal->mark) keep(S, row, last[r]);
+            memcpy(pairs + (last[r] * 2 + 1) * d, v, 4 * d);
+        }
         count[r] = counts + bucket + ids[r];
         starts[r] = slot + ids[r] * capacity;
         filled[r] = least(*count[r], capacity);
@@ -77,6 +104,7 @@ void bucket_token(const Buckets *S, int64_t row, int64_t position, const int64_t
         last[r] = -1;
         if (S->capacities[r]) {
             int64_t slot = starts[r] + *count[r] % S->capacities[r];
+            if (S->journal->capacity) keep(S, row, slot);
             memcpy(pairs + slot * 2 * d, k, 4 * d);
             if (S->next)
                 memset(pairs + (slot * 2 + 1) * d, 0, 4 * d);
@@ -87,6 +115,25 @@ void bucket_token(const Buckets *S, int64_t row, int64_t position, const int64_t
             last[r] = slot;
         }
         ++*count[r];
+    }
+}
+
+/* Row n of `to`, which is empty, becomes what row rows[n] of `from` is: only what is in use is touched. */
+void copy_bucket_cache(const Buckets *from, const Buckets *to, const int64_t *rows, int64_t n) {
+    int64_t d = from->d, R = from->rounds, slots = from->slots, buckets = from->buckets;
+    for (int64_t row = 0; row < n; row++) {
+        int64_t old = rows[row] * slots, new = row * slots, slot = 0;
+        const int64_t *counts = from->counts + rows[row] * buckets;
+        memcpy(to->counts + row * buckets, counts, 8 * buckets);
+        memcpy(to->last + row * R, from->last + rows[row] * R, 8 * R);
+        for (int64_t r = 0; r < R; r++)
+            for (int64_t b = 0; b < from->sizes[r]; b++, counts++, slot += from->capacities[r]) {
+                int64_t used = least(*counts, from->capacities[r]);
+                if (!used) continue;
+                memcpy(to->pairs + (new + slot) * 2 * d, from->pairs + (old + slot) * 2 * d, 8 * d * used);
+                memcpy(to->times + new + slot, from->times + old + slot, 8 * used);
+                memcpy(to->ids + (new + slot) * R, from->ids + (old + slot) * R, 4 * R * used);
+            }
     }
 }
 

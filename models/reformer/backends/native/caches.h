@@ -14,6 +14,16 @@ typedef struct {
     int64_t chunk; /* chunked_local: what is seen begins at the chunk before the own one; else 0 */
 } Window;
 
+/* What entries of Buckets were before they were overwritten, by row, oldest first: that much can be taken back. */
+typedef struct {
+    int64_t capacity; /* entries of a row; 0: nothing is kept */
+    int64_t mark;     /* tokens up to which it can be taken back: what is newer is taken back whole */
+    int64_t *used;    /* [rows] */
+    int64_t *slots, *times; /* [rows, capacity] */
+    float *pairs;     /* [rows, capacity, 2, d] */
+    int32_t *ids;     /* [rows, capacity, rounds] */
+} Journal;
+
 /* Per round and bucket a ring of the last `capacity` entries of every row. */
 typedef struct {
     float *pairs;   /* [rows, slots, 2, d]: key, and the value that is read at it */
@@ -26,6 +36,8 @@ typedef struct {
     int64_t heads, d, rounds, slots, buckets;
     int64_t next;  /* an entry's value is the next token's; who sees nothing gets 0, else its own value */
     int64_t each;  /* a pair counts once, in whichever rounds it is met; else as often as it is met */
+    Journal *journal;
+    int64_t first; /* row of the journal that row 0 is */
 } Buckets;
 
 /* Numbers that `bucket_token` needs as scratch. */
