@@ -113,7 +113,7 @@ class Engine(threading.Thread):
         whole = text in self.writing and error is None
         if text in self.writing:
             self.writing.remove(text)
-        if not whole:
+        if error is not None:
             text.begun = None  # what it had may be torn
         text.leave()
         self.on_end(text, whole)

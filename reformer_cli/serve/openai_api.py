@@ -187,8 +187,8 @@ class Answer:
                 yield sent({**head, "choices": [one]})
             async for n, event in self.making.events():
                 self.made += event.token is not None
-                if (one := self.chunk(self.choices[n], event)) is not None:
-                    yield sent({**head, "choices": [one]})
+                if (chunk := self.chunk(self.choices[n], event)) is not None:
+                    yield sent({**head, "choices": [chunk]})
             if body.stream_options is not None and body.stream_options.include_usage:
                 yield sent({**head, "choices": [], "usage": self.usage()})
             yield ServerSentEvent("[DONE]", sep="\n")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
@@ -83,10 +82,14 @@ class Text:
     def leave(self) -> None:
         """No more comes: what others can use of it is given back."""
         self.has_left, self.copies = True, []
-        if self.begun is not None and self.loaded is not None and self.ask.session is None:
-            begun, self.begun = self.begun, None
-            seen = begun.state.position
-            self.loaded.prefixes.give(begun, seen - begun.marks[-1][0] if begun.marks else 0)
+        begun, self.begun = self.begun, None
+        if begun is None or self.loaded is None:
+            return
+        if self.ask.session is not None:  # which has the state from now on
+            for _ in begun.marks:
+                begun.state.unmark()
+        elif begun.marks:
+            self.loaded.prefixes.give(begun, begun.state.position - begun.marks[-1][0])
 
     def cancel(self) -> None:
         """It is not wanted any more."""
@@ -110,7 +113,7 @@ class Text:
         self.loaded, self.ids = loaded, [*([] if later else [loaded.tokenizer.end]), *prompt.ids]
         return prompt
 
-    def reading(self, loaded: Loaded) -> Generator[bool | None, None, None]:
+    def reading(self, loaded: Loaded) -> Generator[bool, None, None]:
         """Read the prompt, all but its last token, a slice at a time. Gives True where there was only to wait."""
         prompt, sampler = self.prepare(loaded), self.sampler
         if sampler.state is not None:  # a session
@@ -121,20 +124,19 @@ class Text:
             at, self.begun = loaded.prefixes.take(self.ids[:-1])
             keys, room = digests(self.ids[:-1]), self.ask.config.max_tokens + AROUND
             last = (len(self.ids) - 1) // SLICE * SLICE
-            yield
+            yield False
             for start, stop in cuts(len(self.ids) - 1, at):
                 with torch.inference_mode():
                     part = torch.tensor([self.ids[start:stop]], device=sampler.pending.device)
                     loaded.model.extend(part, self.begun.state, last_only=True)
                 if stop >= last and stop % PIECE == 0:
                     loaded.prefixes.mark(self.begun, stop, keys[stop], len(self.ids) - stop + room)
-                yield
+                yield False
             # A filter looks back no further than this; reading a book's tokens into a history would take a second.
             known = self.ids if self.ask.config.no_repeat_ngram_size else self.ids[-self._looks_back() :]
             sampler.histories[0].extend(known)
-            self.copies = [
-                (self.begun.state.clone(), sampler.histories[0].copy()) for one in self.followers if one.lives
-            ]
+            followers = [one for one in self.followers if one.lives]
+            self.copies = [(self.begun.state.clone(), sampler.histories[0].copy()) for _ in followers]
         self.has_read = True
         sampler.state, sampler.pending = self.begun.state, sampler.pending.new_tensor([self.ids[-1:]])
         self.before = len(self.ids) - len(sampler.histories[0].tokens)
@@ -151,11 +153,11 @@ class Text:
             state, self.sampler.histories[0] = leader.copies.pop()
             self.begun = Begun(state, [])
 
-    def _reading_on(self, prompt: Prompt) -> Generator[bool | None, None, None]:
+    def _reading_on(self, prompt: Prompt) -> Generator[bool, None, None]:
         """Read what a session is given beside what it has, all but the last token."""
         for start, stop in cuts(len(self.ids)):
             self.sampler.read(self.ids[start:stop])
-            yield
+            yield False
         if prompt.spelt:
             self.sampler.spell(prompt.spelt)
         self.sample.follow(prompt, self.sampler.histories[0].tokens)

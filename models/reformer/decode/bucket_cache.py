@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -78,10 +79,10 @@ class BucketCache(Cache):
 
     def _select_native(self, from_: Tensor, rows: Tensor, lib: ctypes.CDLL) -> BucketCache:
         """`_select` in C (backends/native/caches.c)."""
-        tensors = (self.pairs, self.times, self.ids, self.counts, self.last)
-        new = (zeros((len(from_), *x.shape[1:]), x.dtype, x.device) for x in tensors)
         names = ("pairs", "times", "ids", "counts", "last")
-        made = dataclasses.replace(self, **dict(zip(names, new, strict=True)), key_inputs=self.key_inputs[rows])
+        tensors: dict[str, Any] = {name: getattr(self, name) for name in names}
+        new = {name: zeros((len(from_), *x.shape[1:]), x.dtype, x.device) for name, x in tensors.items()}
+        made = dataclasses.replace(self, **new, key_inputs=self.key_inputs[rows])  # type: ignore[arg-type]
         old, found, numbers = self.struct(None), made.struct(None), from_.contiguous()
         structs = (ctypes.byref(held.struct) for held in (old, found))
         lib.copy_bucket_cache(*structs, ctypes.c_void_p(pointer(numbers)), ctypes.c_int64(len(numbers)))
@@ -122,10 +123,10 @@ class BucketCache(Cache):
     def struct(self, sink: Tensor | None, row: int | None = None) -> Held:
         """The same for C, or of a row of the batch."""
         rows = slice(None) if row is None else slice(row * self.heads, (row + 1) * self.heads)
-        tensors = (x[rows] for x in (self.pairs, self.times, self.ids, self.counts, self.last))
         return bucket_struct(
-            *tensors, self.sizes, self.capacities, sink, self.heads, next_values=self.next_values,
-            once=self.count_pairs_once, journal=self.journal.struct, first=rows.start or 0,
+            self.pairs[rows], self.times[rows], self.ids[rows], self.counts[rows], self.last[rows], self.sizes,
+            self.capacities, sink, self.heads, next_values=self.next_values, once=self.count_pairs_once,
+            journal=self.journal.struct, first=rows.start or 0,
         )  # fmt: skip
 
     @cached_property
