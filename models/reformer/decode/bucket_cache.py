@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,9 +12,10 @@ import torch
 from torch import Tensor
 
 from reformer.backends.dispatch import choose
-from reformer.backends.native.library import library, pointer, threads
+from reformer.backends.native.library import library
 from reformer.config import Backend
-from reformer.decode.cache import Cache, take, zeros
+from reformer.decode.bucket_native import copy_rings, extend_rings, rewind_rings
+from reformer.decode.cache import Cache, occurrence, take, zeros
 from reformer.decode.journal import BucketJournal
 from reformer.decode.native_structs import Held, bucket_struct
 from reformer.decode.step import DecodeStep
@@ -74,18 +74,16 @@ class BucketCache(Cache):
     def select(self, rows: Tensor) -> BucketCache:
         """An independent copy of these rows of the batch; only what is in use is touched."""
         from_ = (rows[:, None] * self.heads + torch.arange(self.heads, device=rows.device)).flatten()
-        lib = library() if self.pairs.device.type == "cpu" and self.pairs.dtype == torch.float32 else None
-        return self._select(from_, rows) if lib is None else self._select_native(from_, rows, lib)
+        native = self.pairs.device.type == "cpu" and self.pairs.dtype == torch.float32 and library() is not None
+        return self._select_native(from_, rows) if native else self._select(from_, rows)
 
-    def _select_native(self, from_: Tensor, rows: Tensor, lib: ctypes.CDLL) -> BucketCache:
-        """`_select` in C (backends/native/caches.c)."""
+    def _select_native(self, from_: Tensor, rows: Tensor) -> BucketCache:
+        """`_select` in C."""
         names = ("pairs", "times", "ids", "counts", "last")
         tensors: dict[str, Any] = {name: getattr(self, name) for name in names}
         new = {name: zeros((len(from_), *x.shape[1:]), x.dtype, x.device) for name, x in tensors.items()}
         made = dataclasses.replace(self, **new, key_inputs=self.key_inputs[rows])  # type: ignore[arg-type]
-        old, found, numbers = self.struct(None), made.struct(None), from_.contiguous()
-        structs = (ctypes.byref(held.struct) for held in (old, found))
-        lib.copy_bucket_cache(*structs, ctypes.c_void_p(pointer(numbers)), ctypes.c_int64(len(numbers)))
+        copy_rings(self.struct(None), made.struct(None), from_)
         return made
 
     def _select(self, from_: Tensor, rows: Tensor) -> BucketCache:
@@ -148,9 +146,7 @@ class BucketCache(Cache):
         if (used := newest.get("used")) is None:
             super().rewind()
             return
-        lib, held = library(), self.struct(None)
-        assert lib is not None
-        lib.rewind_bucket_cache(ctypes.byref(held.struct), ctypes.c_void_p(pointer(used)), ctypes.c_int64(len(used)))
+        rewind_rings(self.struct(None), used)
         for name in ("counts", "last", "key_inputs"):
             getattr(self, name).copy_(newest[name])
 
@@ -182,26 +178,10 @@ class BucketCache(Cache):
     ) -> Tensor:  # fmt: skip
         """What new tokens [batch, heads, new, d_head] in buckets ids [rounds, batch, heads, new] read; files them."""
         if choose(backend, q, k, v, self.pairs) == "native" and v.dtype == self.pairs.dtype == torch.float32:
-            return self.native(q, k, v, ids, step, sink)
+            return extend_rings(self.struct(sink), q, k, v, ids, step)
         if q.shape[2] == 1 and (step.all_real or bool((step.new == 1).all())):
             return self.single(q, k, v, ids, step.seen, sink)
         return self.several(q, k, v, ids.long(), step.seen, step.new, sink)
-
-    def native(self, q: Tensor, k: Tensor, v: Tensor, ids: Tensor, step: DecodeStep, sink: Tensor | None) -> Tensor:
-        """`attend_and_append` in C (backends/native/caches.c), one token after the other; float32 on a CPU."""
-        lib = library()
-        assert lib is not None
-        batch, _, new, _ = v.shape
-        flat = [x.transpose(1, 2).contiguous() for x in (q, k, v)]
-        out, held = torch.zeros_like(flat[2]), self.struct(sink)
-        ids, seen, counts = ids.long().contiguous(), step.seen.contiguous(), step.new.contiguous()
-        good = lib.extend_bucket_cache(
-            ctypes.byref(held.struct), *(ctypes.c_void_p(pointer(x)) for x in (*flat, ids, out, seen, counts)),
-            *(ctypes.c_int64(n) for n in (batch, new, threads())),
-        )  # fmt: skip
-        if not good:
-            raise MemoryError("extend_bucket_cache found no memory for its workspace")
-        return out.transpose(1, 2)
 
     def single(self, q: Tensor, k: Tensor, v: Tensor, ids: Tensor, seen: Tensor, sink: Tensor | None) -> Tensor:
         """One token in every row, in operations of fixed shapes."""
@@ -307,7 +287,7 @@ class BucketCache(Cache):
             total = torch.zeros(len(k), self.sizes[r], dtype=torch.int64, device=k.device)
             total.scatter_add_(1, mine, real.long())
             if capacity:
-                nth = _occurrence(torch.where(real, ids[r], max(self.sizes)))
+                nth = occurrence(torch.where(real, ids[r], max(self.sizes)))
                 filed = self.counts[rows[:, None], bucket + mine]
                 at = slot + mine * capacity + (filed + nth) % capacity
                 b, i = (real & (nth >= total.gather(1, mine) - capacity)).nonzero(as_tuple=True)
@@ -316,13 +296,3 @@ class BucketCache(Cache):
                 some = last >= 0
                 self.last[some, r] = at[rows, last.clamp_min(0)][some]
             self.counts[:, bucket : bucket + self.sizes[r]] += total
-
-
-def _occurrence(ids: Tensor) -> Tensor:
-    """For each element of rows [rows, n]: how many equal ones stand before it."""
-    ordered, order = torch.sort(ids, dim=1, stable=True)
-    place = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
-    starts = torch.ones_like(ids, dtype=torch.bool)
-    starts[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
-    first = torch.where(starts, place, 0).cummax(1).values
-    return torch.empty_like(ids).scatter_(1, order, place - first)
