@@ -78,14 +78,14 @@ export class Alternatives {
   #take(text) {
     this.#hide();
     this.editor.edit(this.at, this.at, text, { group: `way ${performance.now()}` });
-    this.editor.select(this.at + text.length, this.at + text.length, { focus: true });
+    this.editor.select(this.at + text.length);
+    this.editor.take();
     this.editor.reveal(this.at + text.length);
   }
 
   close() {
     this.#hide();
-    this.editor.root.focus({ preventScroll: true });
-    this.editor.select(this.editor.kept.from, this.editor.kept.to, { focus: true });
+    this.editor.take();
   }
 
   #hide() {

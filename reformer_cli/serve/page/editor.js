@@ -30,6 +30,8 @@ export class Editor extends EventTarget {
       this.composing = false;
       this.history.seal();
     });
+    root.addEventListener("focus", () => this.select(this.kept.from, this.kept.to));
+    root.addEventListener("blur", () => (this.kept = this.#inDocument()));
     root.addEventListener("keydown", (event) => this.#farKey(event));
     for (const name of ["copy", "cut"]) root.addEventListener(name, (event) => this.#copy(event));
     document.addEventListener("selectionchange", () => this.#selected());
@@ -41,7 +43,7 @@ export class Editor extends EventTarget {
     this.text.set(clean(whole));
     this.history.clear();
     this.#showAll();
-    this.kept = { from: Math.min(caret, this.text.length), to: Math.min(caret, this.text.length) };
+    this.select(Math.min(caret, this.text.length));
     this.dispatchEvent(new CustomEvent("open"));
   }
 
@@ -91,19 +93,23 @@ export class Editor extends EventTarget {
     return range;
   }
 
-  /** {from, to, focus}; where the cursor was last, when it is elsewhere now. */
+  /** {from, to, focus}: where the cursor was last, while the focus is elsewhere. */
   get selection() {
+    if (document.activeElement === this.root) this.kept = this.#inDocument();
+    return { focus: this.kept.to, ...this.kept };
+  }
+
+  #inDocument() {
     const found = document.getSelection();
-    if (!found.anchorNode || !this.root.contains(found.anchorNode)) return { ...this.kept, focus: this.kept.to };
+    if (!found.anchorNode || !this.root.contains(found.anchorNode)) return this.kept;
     const anchor = this.offsetOf(found.anchorNode, found.anchorOffset);
     const focus = this.offsetOf(found.focusNode, found.focusOffset) ?? anchor;
-    this.kept = { from: Math.min(anchor, focus), to: Math.max(anchor, focus) };
-    return { ...this.kept, focus };
+    return { from: Math.min(anchor, focus), to: Math.max(anchor, focus), focus };
   }
 
   /** Select from an anchor to where the cursor is, or put the cursor somewhere; the focus moves here only if `focus`. */
   select(from, to = from, { focus = false } = {}) {
-    this.kept = { from: Math.min(from, to), to: Math.max(from, to) };
+    this.kept = { from: Math.min(from, to), to: Math.max(from, to), focus: to };
     if (focus) this.root.focus({ preventScroll: true });
     if (focus || document.activeElement === this.root) {
       const { index, within } = this.text.locate(from);
@@ -112,9 +118,14 @@ export class Editor extends EventTarget {
     }
   }
 
+  /** Give the text the focus, unless that would raise the keyboard of a phone. */
+  take() {
+    if (matchMedia("(hover: hover)").matches) this.root.focus({ preventScroll: true });
+  }
+
   #selected() {
     if (document.activeElement !== this.root || this.composing) return;
-    this.kept = this.selection; // while the focus is here: where it was when it goes elsewhere
+    this.kept = this.#inDocument();
     this.dispatchEvent(new CustomEvent("select"));
   }
 

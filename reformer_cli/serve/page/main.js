@@ -42,8 +42,7 @@ readOut(writer, $("written"));
 
 $("go").addEventListener("click", () => {
   if (writer.writing) return writer.stop();
-  editor.root.focus({ preventScroll: true });
-  editor.select(editor.kept.from, editor.kept.to, { focus: true });
+  editor.take();
   return writer.goOn();
 });
 $("three").addEventListener("click", () => ways.show());
@@ -153,7 +152,7 @@ async function load() {
 
 await documents.begin();
 document.documentElement.dataset.ready = "true";
-editor.select(editor.kept.from, editor.kept.to, { focus: true });
+editor.take();
 editor.reveal(editor.kept.from);
 if (innerWidth > 1000) panels.toggle("manner", { focus: false });
 load();

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 import pytest
-from builders.browser import text_of
+from builders.browser import text_of, visit
 from builders.page_server import PageServer
 
 expect = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed").expect
@@ -158,6 +158,28 @@ def test_a_narrow_phone_shows_everything(page: Any) -> None:
     expect(page.locator("#ways-list button").nth(2)).to_be_in_viewport()
     page.keyboard.press("1")
     expect(page.locator("#text")).to_have_text(re.compile("way 1.$"))
+
+
+def test_a_tap_raises_no_keyboard(page: Any, server: PageServer) -> None:
+    # On a phone the text must not take the focus for a button; going on again goes on behind what was written.
+    touch = page.context.browser.new_context(viewport={"width": 390, "height": 700}, has_touch=True, is_mobile=True)
+    phone = visit(touch.new_page(), server.url)
+    expect(phone.locator("#text")).not_to_be_focused()
+    phone.locator("#text").tap()
+    phone.keyboard.insert_text("Then")
+    for _ in range(2):
+        phone.locator("#go").tap()
+        expect(phone.locator("#text")).to_have_text(re.compile(r"word4\.$"))
+        expect(phone.locator("#go")).to_have_text("Go on")
+    expect(phone.locator("#text")).not_to_be_focused()
+    written = " word0 word1 word2 word3 word4."
+    expect(phone.locator("#text")).to_have_text(f"Then{written}{written}")
+    phone.locator("#undo").tap()
+    phone.locator("#three").tap()
+    phone.locator("#ways-list button").first.tap()
+    expect(phone.locator("#text")).to_have_text(f"Then{written} way 1.")
+    expect(phone.locator("#text")).not_to_be_focused()
+    touch.close()
 
 
 @pytest.mark.slow
