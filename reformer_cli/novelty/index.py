@@ -199,7 +199,7 @@ def _write_words(aside: Path, documents: Iterable[tuple[str, Iterable[str]]]) ->
         for name, pieces in documents:
             names.append(printable(name))
             starts.extend((done, n_lines))
-            for text in _whole_words(pieces):
+            for text in whole_words(pieces):
                 found = np.fromiter(map(numbers.__getitem__, WORD_OR_LINE.findall(text)), np.uint32)
                 n_lines += _write_lines(lines, found, done)
                 found = found[found != LINE]
@@ -221,7 +221,7 @@ def _write_lines(file: BinaryIO, found: npt.NDArray[np.uint32], done: int) -> in
     return len(ends)
 
 
-def _whole_words(pieces: Iterable[str], most: int = 2**20) -> Iterator[str]:
+def whole_words(pieces: Iterable[str], most: int = 2**20) -> Iterator[str]:
     """The same text in pieces that end between words, at a line's end if there is one."""
     held = ""
     for piece in pieces:

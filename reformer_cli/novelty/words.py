@@ -29,6 +29,7 @@ def _marks() -> str:
 MARKS = _marks()
 LETTER = rf"[^\W_{SINGLE}]"
 WORD = re.compile(rf"{LETTER}+(?:[{JOINING}{MARKS}]+{LETTER}+|[{MARKS}]+)*|[{SINGLE}]")
+SINGLE_CHARACTER = re.compile(rf"[{SINGLE}]")
 WORD_OR_LINE = re.compile(rf"{WORD.pattern}|\n")
 _LEFT_OUT = str.maketrans("", "", JOINING)
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 RUNS = Path("runs")
 CONFIG, WEIGHTS, TOKENIZER, METRICS = "config.yaml", "model.safetensors", "tokenizer.model", "metrics.jsonl"
+WORDS = "words.txt.gz"  # those of its text, a line each, as novelty/words.py compares them
 LOCK = ".lock"
 TAIL = 20_000  # bytes of metrics.jsonl in which its last lines are looked for
 

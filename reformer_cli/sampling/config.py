@@ -117,6 +117,14 @@ class SamplingConfig:
     no_repeat_ngram_size: int = Field(
         default=0, ge=0, le=64, description="Never make a sequence of N tokens a second time, prompt included; 0: off."
     )
+    lexicon: Literal["known", "any"] | None = Field(
+        default=None,
+        description="known: only words of the training text and of the prompt; any: also new ones; none: known where "
+        "the run has a list of its words, or soon made one.",
+    )
+    max_copy: int | None = Field(
+        default=None, ge=1, le=1000, description="Never more than N words in a row that stand in the training text."
+    )
     samplers: str = Field(
         default=";".join(STEPS), description="Which steps are taken, in which order; one left out is not taken."
     )
@@ -169,6 +177,13 @@ class SamplingConfig:
         if idle:
             raise ValueError("; ".join(idle))
         return self
+
+    @property
+    def idle_in_a_search(self) -> list[str]:
+        """Fields that were set and do nothing where texts are searched for, as options."""
+        drawn = [field for step, fields in STEPS.items() if step not in ("penalties", "dry") for field in fields]
+        drawn += ["temperature", "dynatemp_range", "mirostat", "lexicon", "max_copy"]
+        return [f"--{f.replace('_', '-')} {v}" for f in drawn if (v := getattr(self, f)) != _default(f)]
 
     @property
     def steps(self) -> list[str]:

@@ -14,6 +14,7 @@ from reformer_cli.sampling.history import TextBias
 from reformer_cli.sampling.prompt import prepared
 from reformer_cli.sampling.sampler import Sampler
 from reformer_cli.sampling.text_stream import TextStream
+from reformer_cli.sampling.word_rules import WordRule
 from reformer_cli.tokenizers.base import REMEMBERED, Prompt, Tokenizer
 
 Describe = Callable[["Sample"], dict[str, Any]]
@@ -94,13 +95,15 @@ def stream_samples(texts: Sampler, made: Sequence[Sample]) -> Iterator[list[str]
 
 def begin(
     model: ReformerLM, tokenizer: Tokenizer, prompt: str, config: SamplingConfig, stop: Sequence[str] = (),
-    bias: Sequence[tuple[str, float]] = (), as_typed: bool = False,
+    bias: Sequence[tuple[str, float]] = (), as_typed: bool = False, rules: Sequence[WordRule] = (),
 ) -> tuple[Sampler, list[Sample]]:  # fmt: skip
     """config.num_samples samples that have read a prompt. stop: texts to stop before; bias: pairs of a text and what is
-    added to the logits of tokens that complete it; as_typed: see `prepared`. Raises ValueError for beams."""
+    added to the logits of tokens that complete it; as_typed: see `prepared`; rules: for words. Raises
+    ValueError for beams."""
     if config.num_beams != 1:
         raise ValueError("beams are searched by reformer_cli.sampling.beam_search")
-    sampler = Sampler(model, config, tokenizer.end, TextBias(bias, tokenizer) if bias else None, tokenizer)
+    biased = TextBias(bias, tokenizer) if bias else None
+    sampler = Sampler(model, config, tokenizer.end, biased, tokenizer, rules)
     _, known = prepared(tokenizer, prompt, as_typed=as_typed)
     sampler.read([tokenizer.end, *known.ids], spelt=known.spelt)
     samples = new_samples(tokenizer, config, stop)
@@ -112,9 +115,9 @@ def begin(
 
 def generate(
     model: ReformerLM, tokenizer: Tokenizer, prompt: str = "", *, stop: Sequence[str] = (),
-    bias: Sequence[tuple[str, float]] = (), as_typed: bool = False, **settings: Any,
+    bias: Sequence[tuple[str, float]] = (), as_typed: bool = False, rules: Sequence[WordRule] = (), **settings: Any,
 ) -> Iterator[str]:  # fmt: skip
-    """Pieces of a continuation of `prompt`, as soon as each is certain; stop, bias: see `begin`.
+    """Pieces of a continuation of `prompt`, as soon as each is certain; stop, bias, rules: see `begin`.
 
     settings: fields of SamplingConfig (max_tokens, temperature, seed, ...), for one sample. Raises pydantic's
     ValidationError for settings out of range.
@@ -122,7 +125,7 @@ def generate(
     config = SamplingConfig(**settings)
     if config.num_samples != 1:
         raise ValueError("a stream is of one text")
-    sampler, (one,) = begin(model, tokenizer, prompt, config, stop, bias, as_typed)
+    sampler, (one,) = begin(model, tokenizer, prompt, config, stop, bias, as_typed, rules)
     for (piece,) in stream_samples(sampler, [one]):
         if piece:
             yield piece

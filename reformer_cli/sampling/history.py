@@ -13,6 +13,7 @@ from torch import Tensor
 
 from reformer_cli.sampling.characters import NONE, Characters
 from reformer_cli.sampling.repeats import Repeats
+from reformer_cli.sampling.word_rules import WordWatch
 from reformer_cli.tokenizers.base import StreamDecoder, Tokenizer
 
 
@@ -68,14 +69,15 @@ class BiasFollower:
 class History:
     """The tokens of one text, prompt included. ngram: which sequences may not come twice; 0: all may; breakers: across
     which tokens no stretch is looked for that would come again; characters: which tokens spell any. mirostat: the
-    surprise beyond which nothing is drawn; None: nothing was drawn yet."""
+    surprise beyond which nothing is drawn; None: nothing was drawn yet; words: which ones may come."""
 
     def __init__(
         self, *, ngram: int = 0, end: int | None = None, bias: TextBias | None = None,
         breakers: npt.NDArray[np.bool_] | None = None, characters: Characters | None = None,
+        words: WordWatch | None = None,
     ) -> None:  # fmt: skip
         self.tokens: list[int] = []
-        self.ngram, self.end, self.characters = ngram, end, characters
+        self.ngram, self.end, self.characters, self.words = ngram, end, characters, words
         self.repeats = Repeats(breakers) if breakers is not None else None
         self.mirostat: float | None = None
         self._after: dict[tuple[int, ...], set[int]] = defaultdict(set)
@@ -88,8 +90,10 @@ class History:
         """Whether `biases` may say anything."""
         return self._follower is not None
 
-    def extend(self, tokens: Sequence[int]) -> None:
-        """These came next."""
+    def extend(self, tokens: Sequence[int], drawn: bool = False) -> None:
+        """These came next; drawn: as filters and rules had them."""
+        if self.words is not None:
+            self.words.extend(tokens, drawn)
         if self.repeats is not None:
             self.repeats.extend(tokens)
         if self.characters is not None:
@@ -134,6 +138,7 @@ class History:
         other = copy.copy(self)
         other.tokens = list(self.tokens)
         other._after = defaultdict(set, {key: set(found) for key, found in self._after.items()})
+        other.words = self.words.copy() if self.words is not None else None
         other.repeats = self.repeats.copy() if self.repeats is not None else None
         other._follower = self._follower.copy() if self._follower is not None else None
         return other

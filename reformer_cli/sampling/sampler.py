@@ -15,8 +15,10 @@ from reformer_cli.sampling.config import SamplingConfig
 from reformer_cli.sampling.filters import Texts, apply_filters, apply_rules, draw
 from reformer_cli.sampling.history import History, TextBias
 from reformer_cli.sampling.repeats import breakers
+from reformer_cli.sampling.word_rules import WordRule, WordWatch
 from reformer_cli.tokenizers.base import Spelling, Tokenizer
 
+TRIES = 50  # draws that rules for words refuse, after which all tokens are looked at
 PREFILL_AT_ONCE = 4096  # prompt tokens read at a time
 
 
@@ -32,8 +34,9 @@ class NextTokens:
 class Sampler:
     """Several texts being made, as many as config.num_samples: where the model is, and what it is about to be told.
 
-    tokenizer: of texts; None: tokens are drawn whatever they spell. pending: int64 [samples, n], tokens of the texts
-    that the model has not read yet. generators: of sample k that of seed + k, so that it is the same text alone.
+    tokenizer: of texts; None: tokens are drawn whatever they spell. rules: for their words. pending: int64
+    [samples, n], tokens of the texts that the model has not read yet. generators: of sample k that of seed + k, so that
+    it is the same text alone.
     """
 
     model: ReformerLM
@@ -41,6 +44,7 @@ class Sampler:
     end: int
     bias: TextBias | None = None
     tokenizer: Tokenizer | None = None
+    rules: Sequence[WordRule] = ()
     state: DecodingState | None = None
     pending: Tensor = field(init=False)
     histories: list[History] = field(init=False)
@@ -51,7 +55,10 @@ class Sampler:
         self.pending = torch.empty(c.num_samples, 0, dtype=torch.int64, device=device)
         known = Characters(self.tokenizer) if self.tokenizer is not None else None
         apart = breakers(self.tokenizer, c.breakers) if self.tokenizer is not None and c.dry_multiplier else None
-        one = History(ngram=c.no_repeat_ngram_size, end=self.end, bias=self.bias, breakers=apart, characters=known)
+        words = WordWatch(self.tokenizer, self.rules) if self.tokenizer is not None and self.rules else None
+        one = History(
+            ngram=c.no_repeat_ngram_size, end=self.end, bias=self.bias, breakers=apart, characters=known, words=words
+        )
         self.histories = [one.copy() for _ in range(c.num_samples)]
         first = c.seed if c.seed is not None else fresh_seed()
         self.generators = [torch.Generator(device).manual_seed((first + n) % 2**63) for n in range(c.num_samples)]
@@ -124,13 +131,40 @@ class Sampler:
     def take(self, logits: Tensor) -> NextTokens:
         """One more token of each, by the logits of them all."""
         with torch.inference_mode():
-            tokens = self.choose(apply_rules(logits, self.histories, self.config))
+            allowed = apply_rules(logits, self.histories, self.config)
+            before = [history.mirostat for history in self.histories]
+            tokens = self._words(allowed, self.choose(allowed), before)
             self.pending = tokens[:, None]
             logprob = logits.gather(1, self.pending)[:, 0] - logits.logsumexp(1)
         drawn = NextTokens(tokens.tolist(), logprob.tolist())
         for history, token in zip(self.histories, drawn.tokens, strict=True):
-            history.extend([token])
+            history.extend([token], drawn=True)
         return drawn
+
+    def _words(self, logits: Tensor, tokens: Tensor, surprise: Sequence[float | None]) -> Tensor:
+        """What was drawn, int64 [samples], each drawn anew until the rules for words allow it. surprise: Mirostat's,
+        before anything was drawn."""
+        if not self.rules:
+            return tokens
+        rows = zip(logits.split(1), tokens.tolist(), self.histories, self.generators, surprise, strict=True)
+        return tokens.new_tensor([self._allowed(*row) for row in rows])
+
+    def _allowed(
+        self, logits: Tensor, token: int, history: History, generator: torch.Generator, surprise: float | None
+    ) -> int:
+        watch, first, tries, texts = history.words, token, 0, Texts(self.config, [history], [generator])
+        assert watch is not None
+        while watch.refuses(token):
+            logits, tries = logits.clone() if tries == 0 else logits, tries + 1
+            logits[0, token] = -torch.inf
+            if tries == TRIES:
+                possible = logits[0].isfinite().nonzero()[:, 0].tolist()
+                logits[0, [t for t in possible if watch.refuses(t)]] = -torch.inf
+            if not bool(logits.isfinite().any()):
+                return self.end if watch.strict and not history.after else first
+            history.mirostat = surprise
+            token = int(draw(apply_filters(logits, texts), texts))
+        return token
 
     def choose(self, logits: Tensor) -> Tensor:
         """One token a row by filters and chance: int64 [samples]."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 CARD = "README.md"
 WRITTEN = {
     CARD, "config.yaml", "config.json", "model.safetensors", "state_dict.pt", "tokenizer.model", "tokenizer.json",
-    "tokenizer_config.json", "reformer_tokenizer.model", "spiece.model",
+    "tokenizer_config.json", "reformer_tokenizer.model", "spiece.model", "words.txt.gz",
 }  # fmt: skip  # what any format writes
 Format = Literal["transformers", "safetensors", "state-dict"]
 Weights = Literal["float32", "int8"]
@@ -33,6 +33,7 @@ def export_run(
     holds something (overwrite: anything but an older export), and for a model that transformers cannot compute, with
     all the reasons."""
     from reformer_cli.convert.model_card import Licences, model_card
+    from reformer_cli.runs.run import WORDS
 
     licences = Licences(licence, data_licence)
     if faults := licences.faults():
@@ -50,6 +51,8 @@ def export_run(
         write(aside)
         card = model_card(run, tokenizer, parameters, form, licences, notes)
         (aside / CARD).write_text(card, "utf-8")
+        if form == "safetensors" and (run.path / WORDS).is_file():
+            (aside / WORDS).write_bytes((run.path / WORDS).read_bytes())
 
     write_folder(folder, fill)
     for note in notes:

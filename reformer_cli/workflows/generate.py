@@ -33,6 +33,7 @@ from reformer_cli.utils.files import check_free
 from reformer_cli.utils.progress_bar import shown
 from reformer_cli.workflows.novelty import compared, index_of
 from reformer_cli.workflows.open_model import check_length, check_memory, decoding_note, refused, rehashed
+from reformer_cli.workflows.words import rules_of
 
 LONG = 4096  # tokens of a prompt from which its reading is shown
 
@@ -92,10 +93,14 @@ class Request:
         if config.num_beams > 1 and config.num_samples > config.num_beams:
             numbers = f"--num-samples {config.num_samples} exceeds --num-beams {config.num_beams}"
             raise UserError(numbers, "the search keeps no more texts")
+        if config.num_beams > 1 and (idle := config.idle_in_a_search):
+            raise UserError(
+                f"--num-beams searches and draws nothing: {', '.join(idle)} would do nothing", "leave it out"
+            )
         if config.num_beams > 1 and self.session is not None:
             raise UserError("--session and --num-beams exclude each other", "a session goes on from a drawn text")
-        if self.against and not self.novelty:
-            raise UserError("--against is what --novelty compares with", "add --novelty")
+        if self.against and not self.novelty and config.max_copy is None:
+            raise UserError("--against is what --novelty and --max-copy compare with", "add one of them")
         if self.output is None:
             return
         if self.session is not None and self.output.resolve() == self.session.resolve():
@@ -128,10 +133,14 @@ def generate(run: Run, config: SamplingConfig, request: Request, sink: Sink, dev
     index = index_of(run, request.against) if request.novelty else None
     if index is not None:
         request = dataclasses.replace(request, describe=partial(_novelty, index))
+    rules = rules_of(run, config, request.against) if config.num_beams == 1 else []
     config = _introduced(run, config, request)
     bias = TextBias(request.logit_bias, tokenizer) if request.logit_bias else None
-    made = _search if config.num_beams > 1 else _draw
-    samples = made(model, tokenizer, prompt, config, bias, request, sink)
+    if config.num_beams > 1:
+        samples = _search(model, tokenizer, prompt, config, bias, request, sink)
+    else:
+        sampler = Sampler(model, config, tokenizer.end, bias, tokenizer, rules)
+        samples = _draw(sampler, tokenizer, prompt, request, sink)
     for n, one in enumerate(samples, 1):
         if index is not None:
             say(compared(index, one.text, f"sample {n}").line())
@@ -172,18 +181,14 @@ def check_room(config: ReformerConfig, prompt: int, new: int) -> None:
     check_length(config, prompt + new, f"a prompt of {prompt:,} tokens and {new:,} new ones", hint)
 
 
-def _draw(
-    model: ReformerLM, tokenizer: Tokenizer, prompt: Prompt, config: SamplingConfig, bias: TextBias | None,
-    request: Request, sink: Sink,
-) -> list[Sample]:  # fmt: skip
+def _draw(sampler: Sampler, tokenizer: Tokenizer, prompt: Prompt, request: Request, sink: Sink) -> list[Sample]:
     """Draw texts; with a session, go on from it and keep it."""
-    sampler = Sampler(model, config, tokenizer.end, bias, tokenizer)
     samples = _started(sampler, tokenizer, prompt, request, sink)
     for one, generator in zip(samples, sampler.generators, strict=True):
         one.seed = generator.initial_seed() if not request.goes_on else None
     began, pressed, stands = time.monotonic(), False, False
     try:
-        with sink.writing(config.max_tokens) as (advance, stopped):
+        with sink.writing(sampler.config.max_tokens) as (advance, stopped):
             for pieces in stream_samples(sampler, samples):
                 sink.pieces(pieces)
                 advance(1)

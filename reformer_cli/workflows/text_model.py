@@ -18,6 +18,7 @@ from reformer_cli.workflows.export import Format, export_run
 from reformer_cli.workflows.generate import check_room
 from reformer_cli.workflows.open_model import OpenModel
 from reformer_cli.workflows.result import Result
+from reformer_cli.workflows.words import rules_of
 
 Files = str | Path | Sequence[str | Path] | None
 Bias = Sequence[tuple[str, float]]  # texts, and what is added to the logits of tokens that complete them
@@ -47,7 +48,8 @@ class TextModel(OpenModel):
         """
         config = SamplingConfig(num_samples=num_samples, **sampling)
         self._check_room(prompt, config)
-        sampler, samples = begin(self.model, self.tokenizer, prompt, config, stop, logit_bias)
+        rules = rules_of(self.run, config)
+        sampler, samples = begin(self.model, self.tokenizer, prompt, config, stop, logit_bias, rules=rules)
         for _ in stream_samples(sampler, samples):
             pass
         for one in samples:
@@ -58,8 +60,10 @@ class TextModel(OpenModel):
         self, prompt: str = "", *, stop: Sequence[str] = (), logit_bias: Bias = (), **sampling: Any
     ) -> Iterator[str]:
         """Pieces of one continuation, each as soon as it is certain."""
-        self._check_room(prompt, SamplingConfig(**sampling))
-        return generate(self.model, self.tokenizer, prompt, stop=stop, bias=logit_bias, **sampling)
+        config = SamplingConfig(**sampling)
+        self._check_room(prompt, config)
+        rules = rules_of(self.run, config)
+        return generate(self.model, self.tokenizer, prompt, stop=stop, bias=logit_bias, rules=rules, **sampling)
 
     def _check_room(self, prompt: str, config: SamplingConfig) -> None:
         check_room(self.model.config, 1 + len(self.tokenizer.encode(prompt)), config.max_tokens)

@@ -7,7 +7,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from builders.programs import Program
+from builders.programs import WORDS, Program
+
+from reformer_cli.novelty.words import words_of
 
 
 @pytest.fixture
@@ -83,6 +85,34 @@ def test_of_what_is_generated(reformer: Program, run: Path) -> None:
     assert f"longest copy {found['longest_copy_words']} words" in result.err
     assert "longest copy" in reformer(*asked).err
     assert "add --novelty" in reformer(*asked[:-1], "--against", "text.txt").error
+
+
+def test_generated_words_are_known_and_copies_short(reformer: Program, run: Path, tmp_path: Path) -> None:
+    asked = ("generate", "--run", run, "--prompt", "the cat sat ", "--max-tokens", 60, "--seed", 3)
+    result = reformer(*asked, "--max-copy", 2)
+    assert result.status == 0
+    (run / "words.txt.gz").unlink()  # made for this text, made again for the next
+    assert reformer(*asked, "--max-copy", 2).out == result.out
+    written = _written(tmp_path, result.out.removeprefix("the cat"))
+    assert json.loads(reformer("novelty", "--run", run, written, "--json").out)["longest_copy_words"] <= 2
+    whole = words_of(result.out)
+    assert {w.text for w in [*whole][:-1] if not w.text[0].isdigit()} <= set(WORDS)
+    assert reformer(*asked, "--lexicon", "any").out != reformer(*asked).out
+
+
+def test_what_words_cannot_be(reformer: Program, run: Path, text: Path) -> None:
+    asked = ("generate", "--run", run, "--prompt", "the", "--max-tokens", 3)
+    assert "--max-copy 0: should be greater than or equal to 1" in reformer(*asked, "--max-copy", 0).error
+    error = reformer(*asked, "--num-beams", 2, "--max-copy", 3, "--top-k", 4).error
+    assert "--top-k 4, --max-copy 3 would do nothing" in error
+    (run / "words.txt.gz").write_bytes(b"no list")
+    assert "is damaged" in reformer(*asked, "--lexicon", "known").error
+    assert reformer(*asked).status == 0
+    (run / "words.txt.gz").unlink()
+    text.unlink()
+    assert "is gone" in reformer(*asked, "--lexicon", "known").error
+    assert "is gone" in reformer(*asked, "--max-copy", 3).error
+    assert reformer(*asked).status == 0
 
 
 def _written(folder: Path, text: str) -> Path:

@@ -1,0 +1,111 @@
+"""No word that exists nowhere, no copy that is too long, whatever the model would like to draw."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from builders.models import small
+
+from reformer_cli.novelty.copies import find_matches
+from reformer_cli.novelty.index import TextIndex, build_index
+from reformer_cli.novelty.words import words_of
+from reformer_cli.sampling.config import SamplingConfig
+from reformer_cli.sampling.generate import begin, stream_samples
+from reformer_cli.sampling.word_rules import KnownWords, NoLongCopies, WordRule, WordWatch
+from reformer_cli.tokenizers.base import ByteTokenizer
+
+BYTES = ByteTokenizer()
+
+
+def refused(watch: WordWatch, characters: str) -> str:
+    return "".join(c for c in characters if watch.refuses(c.encode()[0]))
+
+
+def written(prompt: str, rules: list[WordRule], **settings) -> list[str]:
+    """Text of a model that knows nothing, token by token a byte, with the prompt."""
+    config = SamplingConfig(top_p=1.0, dry_multiplier=0.0, **settings)
+    sampler, samples = begin(small(vocab_size=257), BYTES, prompt, config, rules=rules)
+    for _ in stream_samples(sampler, samples):
+        pass
+    for one in samples:
+        one.close()
+    return [prompt + one.text for one in samples]
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> TextIndex:
+    draw = random.Random(0)
+    text = " ".join(draw.choice("abcd") + draw.choice("efgh") for _ in range(500))
+    build_index(tmp_path / "index", [("text", [text])], lambda index: {})
+    return TextIndex(tmp_path / "index")
+
+
+def test_only_known_words_may_begin_go_on_and_end() -> None:
+    watch = WordWatch(BYTES, [KnownWords(["dont", "door", "café"])])
+    watch.extend(b"Zorro said: do", drawn=False)
+    assert refused(watch, "onz -'") == "z -"  # neither doz nor do
+    watch.extend(b"n", drawn=True)
+    assert refused(watch, "'’te ") == "e "
+    watch.extend(b"'", drawn=True)
+    assert refused(watch, "t !") == " !"
+    watch.extend(b"t", drawn=True)
+    assert refused(watch, "s !-") == "s"
+    watch.extend(b" ", drawn=True)
+    assert refused(watch, "ZCDzqs 7\n") == "q"  # Zorro and said are the prompt's; numbers are no words
+    watch.extend(b"CAF", drawn=True)
+    assert refused(watch, "e. ") == "e. "
+    assert not watch.refuses(0xC3)  # half of a character says nothing yet
+    watch.extend(b"\xc3", drawn=True)
+    assert not watch.refuses(0xA9)
+    assert not watch.refuses(0x89)  # É
+    assert watch.refuses(0xA8)
+    watch.extend(b"\xa9 d", drawn=True)
+    assert watch.refuses(0xF2)  # beyond all letters; but d is no word that could end here
+    assert watch.refuses(0xE6)
+
+
+def test_a_prompt_may_end_within_an_unknown_word() -> None:
+    watch = WordWatch(BYTES, [KnownWords(["door"])])
+    watch.extend(b"the xyz", drawn=False)
+    assert refused(watch, " .a") == "a"
+    watch = WordWatch(BYTES, [KnownWords(["door"])])
+    watch.extend(b"the doo", drawn=False)
+    assert refused(watch, " .r") == " ."  # doo is no word for being in the prompt
+
+
+def test_a_model_that_knows_nothing_writes_known_words() -> None:
+    known = ["cat", "catalogue", "well", "known", "o", "oclock"]
+    for text in written("The cat, ", [KnownWords([*known])], max_tokens=40, seed=3, num_samples=2):
+        words = [word.text for word in words_of(text)]
+        assert len(words) > 2
+        *whole, last = words
+        assert {w for w in whole if not w[0].isdigit()} <= {*known, "the"}
+        assert any(w.startswith(last) for w in [*known, last if last[0].isdigit() else "the"])
+
+
+@pytest.mark.parametrize("most", [1, 2, 4])
+def test_no_copy_is_longer(index: TextIndex, most: int) -> None:
+    # Where every word is known, nearly each is part of a copy; the prompt's words count.
+    rules: list[WordRule] = [KnownWords(index.vocabulary), NoLongCopies(index, most)]
+    prompt = " ".join(index.vocabulary[n - 1] for n in [1, 2]) + " "
+    texts = written(prompt, rules, max_tokens=70, seed=1, num_samples=3)
+    for text in texts:
+        lengths = find_matches(index, text).lengths.tolist()
+        assert max((n for at, n in enumerate(lengths) if at + n > 2), default=0) <= most
+    assert sum(len(list(words_of(text))) for text in texts) > 6
+    (alone,) = written(prompt, rules, max_tokens=70, seed=2)
+    assert alone == texts[1]  # what is drawn anew takes nothing from its neighbours
+    assert written(prompt, rules, max_tokens=30, temperature=0) == written(prompt, rules, max_tokens=30, temperature=0)
+
+
+def test_a_text_ends_where_any_word_would_be_a_copy(tmp_path: Path) -> None:
+    # a forced end, and no word that a copy goes on with.
+    build_index(tmp_path / "index", [("text", ["a b a a b b a"])], lambda index: {})
+    rules: list[WordRule] = [KnownWords(["a", "b"]), NoLongCopies(TextIndex(tmp_path / "index"), 1)]
+    sampler, _ = begin(small(vocab_size=257), BYTES, "a ", SamplingConfig(max_tokens=9, seed=0), rules=rules)
+    letters = torch.full((1, 257), -torch.inf)
+    letters[0, [97, 98]] = 0.0
+    assert sampler.take(letters).tokens == [BYTES.end]
