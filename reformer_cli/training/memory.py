@@ -86,6 +86,11 @@ def count_parameters(config: ReformerConfig) -> int:
     return _counts(config).all
 
 
+def hidden_numbers(config: ReformerConfig) -> int:
+    """Of the matrices of its layers."""
+    return _counts(config).hidden
+
+
 def _counts(config: ReformerConfig) -> Weights:
     """Layers repeat: deep models are counted from shallow ones."""
     if config.shorten_factor > 1:  # layers are alike on tokens and on groups; what lies between is counted by itself
