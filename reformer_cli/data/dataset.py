@@ -43,10 +43,11 @@ class Dataset:
 
 def open_dataset(
     data: DataConfig, report: Report, tokenizer: Tokenizer | None = None, expected: str = "", case_markers: bool = True,
-    choose: Callable[[Scan], Tokenizer | None] | None = None,
+    choose: Callable[[Scan], Tokenizer | int | None] | None = None,
 ) -> Dataset:  # fmt: skip
     """Read the corpus, and tokenise it unless that was done before; `tokenizer`: the one to use, else that which
-    `choose` names for the text, else one is made, with case markers where the text gains by them, or without.
+    `choose` names for the text, else one is made, of as many tokens as that says, with case markers where the text
+    gains by them, or without.
 
     expected: digest that the corpus had when the run began; one that is not there any more, such as what came through a
     pipe, is then taken from its tokens alone. Raises UserError for a corpus that cannot be read or is not the expected.
@@ -76,10 +77,11 @@ def open_dataset(
                 report(f"warning: {scan.replaced:,} {what}; the first: {first}")
         _tell_of_duplicates(scans, data, report, new=not expected)
         parts = _rules(scans, share_of(data))
-        if tokenizer is None and choose is not None:
-            tokenizer = choose(scans[0])
-        if tokenizer is None:
-            tokenizer = tokenizer_for(data, scans[0], report, case_markers)
+        named = choose(scans[0]) if tokenizer is None and choose is not None else tokenizer
+        if named is None or isinstance(named, int):
+            tokenizer = tokenizer_for(data, scans[0], report, case_markers, named)
+        else:
+            tokenizer = named
         folder = _folder(data, tokenizer, found)
         tokens = open_tokens(folder, found, tokenizer, _file_names(scans))
         if tokens is None:

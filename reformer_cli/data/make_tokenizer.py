@@ -19,9 +19,11 @@ VERSION = 6  # of how they are trained: a change makes vocabularies be made agai
 TINY = 50_000  # characters below which `tokenizer: auto` means bytes
 
 
-def tokenizer_for(data: DataConfig, scan: Scan, report: Callable[[str], None], case_markers: bool = True) -> Tokenizer:
+def tokenizer_for(
+    data: DataConfig, scan: Scan, report: Callable[[str], None], case_markers: bool = True, size: int | None = None
+) -> Tokenizer:
     """The tokenizer the config asks for, the same one as before where one was made. case_markers: with such markers
-    unless they lengthen the text. Raises UserError."""
+    unless they lengthen the text; size: tokens, where the config leaves them open. Raises UserError."""
     if data.image_size is not None:
         return PixelTokenizer()
     if data.tokenizer == "bytes" or (data.tokenizer == "auto" and not data.vocab_size and scan.characters < TINY):
@@ -34,7 +36,8 @@ def tokenizer_for(data: DataConfig, scan: Scan, report: Callable[[str], None], c
     share = share_of(data)
     kind: SubwordKind = "unigram" if data.tokenizer == "unigram" else "bpe"
     free = data.tokenizer == "auto" and not data.vocab_size
-    parts = VERSION, kind, free, scan.digest, data.vocab_size, share, case_markers
+    size = data.vocab_size or size
+    parts = VERSION, kind, free, scan.digest, size, share, case_markers
     path = cache_folder() / "tokenizers" / f"{key(*parts)}.model"
     if path.exists():
         try:
@@ -45,7 +48,7 @@ def tokenizer_for(data: DataConfig, scan: Scan, report: Callable[[str], None], c
     rule = Share(share, scan.documents, scan.characters)
     with shown("sampling", scan.bytes, report, as_size) as advance:
         sample, characters = sample_of(_trained_on(scan, rule, advance), scan.characters)
-        made = train_on(sample, characters, data.vocab_size, kind, case_markers)
+        made = train_on(sample, characters, size, kind, case_markers)
     tokenizer: Tokenizer = made
     if free and not is_worth_it(made, sample):
         report("a token is a byte: parts of words would be noise in this text, or longer than it")

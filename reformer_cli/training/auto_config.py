@@ -1,14 +1,19 @@
-"""Sizes for who names none: from the corpus, the memory and the time there is, each with its reason."""
+"""Sizes for who names none: those with the lowest expected bits/byte in the time there is, each with its reason."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from reformer import ReformerConfig
 
-from reformer_cli.training.memory import Step, largest_context
+from reformer_cli.tokenizers.train_subword import choose_vocab_size
+from reformer_cli.training import learning
+from reformer_cli.training.cost import ONE_CORE, Card, rounded
+from reformer_cli.training.memory import Step, hidden_numbers, largest_context
 from reformer_cli.utils.format import as_size
 
 
@@ -23,29 +28,33 @@ class AutoSetting:
 
 @dataclass(frozen=True)
 class Size:
-    """A model that fits a time budget. minutes: of a machine that trains BASE_SIZE at TOKENS_PER_MINUTE, up to which
-    it is the one; None: beyond all."""
+    """Of a model, with what it is trained with. context: tokens, where the text is long enough."""
 
-    minutes: float | None
     d_model: int
     n_layers: int
     n_heads: int
     context: int
     learning_rate: float
 
+    def model(self, vocab_size: int) -> ReformerConfig:
+        return ReformerConfig(
+            vocab_size=vocab_size, d_model=self.d_model, n_layers=self.n_layers, n_heads=self.n_heads,
+            d_head=self.d_model // self.n_heads,
+        )  # fmt: skip
 
-# Measured on two CPU cores (LOG.md, 2026-11-24): a larger model is better only where it sees enough text; where that is
-# the same short text again and again, it is better by what it makes of each reading. The minutes are such as few
-# give, so that a speed measured a little higher or lower does not change what is chosen.
+
+# Step sizes and contexts of the first four as measured on two CPU cores (LOG.md, 2026-11-24); from 512 on, which only a
+# GPU trains in hours, a judgement. A GPU's kernels want heads of 64.
 SIZES = (
-    Size(4, 128, 3, 4, 512, 4e-3),
-    Size(25, 192, 4, 4, 1024, 3e-3),
-    Size(100, 256, 6, 4, 1024, 3e-3),
-    Size(None, 384, 8, 6, 2048, 1e-3),
+    Size(128, 3, 4, 512, 4e-3), Size(192, 4, 4, 1024, 3e-3), Size(256, 6, 4, 1024, 3e-3), Size(384, 8, 6, 2048, 1e-3),
+    Size(512, 8, 8, 2048, 1e-3),
+)  # fmt: skip
+GPU_SIZES = tuple(
+    Size(d, n, d // 64, 32_768, rate)
+    for d, n, rate in ((256, 6, 3e-3), (384, 8, 3e-3), (512, 8, 3e-3), (768, 12, 2e-3), (1024, 16, 1.5e-3))
 )
-BASE_SIZE = SIZES[1]
-TOKENS_PER_MINUTE = 700_000  # of BASE_SIZE on the two cores that this was measured on; other machines: throughput.py
-LINEAR = 192  # width at which half of the time goes into what grows with it and not with its square
+BASE_SIZE, BASE_VOCABULARY = SIZES[1], 1024  # by which a machine's speed is measured
+REFERENCE = ONE_CORE.scaled(4.3)  # the two cores with bfloat16 that most rows of the tables by minutes are from
 # From how many epochs of the text, and numbers of the model for each of its tokens, on what is done against
 # overfitting (after three, or with a small model, more decay does harm); after how many that does not help, unless they
 # are few steps; numbers of a model that a token is worth (LOG.md, 2026-11-24).
@@ -54,108 +63,201 @@ REGULARISATION: tuple[tuple[float, float, dict[str, float]], ...] = (
     (3.0, 0.0, {"model.dropout": 0.1}),
 )
 MOST_READINGS, LEAST_STEPS, WORTH = 14.0, 1_000, 15
-GPU_SPEED = 100  # a GPU against those two cores, roughly: no GPU was measured
-TOKENS_PER_STEP = 2_048
+# Tokens a step, which grow with the root of those that are read (Zhang et al. 2024, arXiv 2410.21676): on a CPU 2,048
+# for as many as an hour reads (measured); a GPU needs many at once to be busy (benchmarks/cost.py).
+TOKENS_PER_STEP, GPU_TOKENS_PER_STEP, MOST_TOKENS_PER_STEP = 2_048, 32_768, 262_144
+READ_BY_SUCH = 16e6  # tokens in all, up to which TOKENS_PER_STEP are right
+GROWING = ((1024, 0.5), (8192, 0.3))  # contexts of a GPU before the last one, and their shares of a run
 LEAST_CONTEXT = 64  # that is chosen
 COLUMNS = 128  # characters of a line that are told apart, at most: more than lines of plain text have
-VOCAB_SIZE = 4096  # about the largest that a corpus is given
+SMALLEST_VOCABULARY = 256
+TIE = 1.005  # times the lowest expected bits/byte, up to which a larger model is as good: it has more to gain later
 
 
-def choose(
-    n_tokens: int, device: str, memory: int, minutes: float | None, steps: int | None, processes: int = 1,
-    speed: float | None = None, optimizer: str = "adamw", model: ReformerConfig | None = None,
-) -> list[AutoSetting]:  # fmt: skip
-    """Settings for a corpus of n_tokens training tokens; memory: bytes free on the device; one of minutes, steps.
+@dataclass(frozen=True)
+class Text:
+    """What is known of a text: its size, how many documents it has, tokens where it was tokenised (0: not yet), what
+    bz2 makes of a byte of it, in bits, its characters (0: as many as bytes) and how many of them are frequent."""
 
-    model: one that is there, which the settings are for; None: one that is to be made. speed: tokens of BASE_SIZE that
-    the machine trains on in a minute, where it was measured. optimizer: other than adamw decays by another measure, so
-    that for it none is chosen.
-    """
-    budget = f"{steps:,} steps" if minutes is None else f"{minutes:g} minutes"
-    on = "a GPU" if device != "cpu" else "this CPU"
-    if speed is not None:
-        on += f", which trains on about {_rounded(speed / 60):,} tokens a second"
-    if minutes is None:
-        assert steps is not None
-        tokens = float(steps * TOKENS_PER_STEP)
-    else:
-        tokens = minutes * (speed or TOKENS_PER_MINUTE * (GPU_SPEED if device != "cpu" else 1))
-    fitting = [s for s in SIZES if s.minutes is None or tokens <= s.minutes * TOKENS_PER_MINUTE]
-    size = fitting[0]
-    if steps is None:
-        size = _larger(fitting, tokens, n_tokens)
-    while size is not SIZES[0] and needs(size, 1) > memory / 2:
-        size = SIZES[SIZES.index(size) - 1]
-    if model is not None:
-        like = next((s for s in SIZES if s.d_model >= model.d_model), SIZES[-1])
-        size = Size(None, model.d_model, model.n_layers, model.n_heads, size.context, like.learning_rate)
-    seen = tokens / _work(size)
-    most = max(MOST_READINGS, LEAST_STEPS * TOKENS_PER_STEP / max(1, n_tokens))
-    if steps is not None:
-        seen, most = steps * TOKENS_PER_STEP, math.inf
-    reason = f"for {budget} on {on}, {as_size(memory)} free"
-    context = size.context
+    bytes: int
+    documents: int = 1
+    tokens: int = 0
+    entropy: float = learning.PROSE
+    characters: int = 0
+    frequent: int = 0
+
+    def tokens_by(self, vocab_size: int) -> int:
+        return self.tokens or max(1, int(self.bytes / learning.bytes_per_token(vocab_size)))
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What there is: so many minutes or steps of a machine with so many bytes free. processes: that work together, of
+    which the machine is all."""
+
+    card: Card
+    memory: float
+    minutes: float | None
+    steps: int | None
+    processes: int = 1
+    precision: str = "float32"
+
+    @property
+    def seconds(self) -> float:
+        """Of training; of steps, those that a model of the base size would take on the reference machine."""
+        if self.minutes is not None:
+            return 60 * self.minutes
+        step = Step(BASE_SIZE.model(BASE_VOCABULARY), 2, BASE_SIZE.context, self.precision, 0, True)
+        return (self.steps or 0) * REFERENCE.seconds(step)
+
+    def __str__(self) -> str:
+        return f"{self.steps:,} steps" if self.minutes is None else f"{self.minutes:g} minutes"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a budget comes to with a model. step: the very one that will run; tokens: that are read in all; readings: of
+    the text; cut: whether the time would be enough for more readings than help; expected: bits/byte."""
+
+    size: Size
+    step: Step
+    tokens: float
+    readings: float
+    cut: bool
+    expected: float
+
+    @property
+    def tokens_per_step(self) -> int:
+        return self.step.batch * self.step.context
+
+
+def plan_of(size: Size, model: ReformerConfig, text: Text, budget: Budget, optimizer: str = "adamw") -> Plan:
+    """What comes of the budget with this model on this text."""
+    n_tokens, gpu = text.tokens_by(model.vocab_size), budget.card.kind == "gpu"
+    context, per_step = size.context, GPU_TOKENS_PER_STEP if gpu else TOKENS_PER_STEP
+    if gpu:
+        longest = max(LEAST_CONTEXT, n_tokens // max(1, text.documents))
+        while context > GROWING[0][0] and context > longest:
+            context //= 2
+    if model.max_length is not None:
+        context = min(context, model.max_length)
     while context > LEAST_CONTEXT and context * 8 > n_tokens:
         context //= 2
-    batch = -(-max(1, TOKENS_PER_STEP // context) // processes) * processes
-    shorter = "" if context == size.context else f", shortened to an eighth of the text's {n_tokens:,} tokens"
-    choices = [
+    most = max(MOST_READINGS, LEAST_STEPS * TOKENS_PER_STEP / max(1, n_tokens))
+    for _ in range(2):  # how many tokens a step has goes by how many are read, and the reverse
+        batch = -(-max(1, per_step // context) // budget.processes) * budget.processes
+        step = Step(model, batch, context, budget.precision, 0, True, optimizer=optimizer)
+        could = batch * context * budget.seconds / budget.card.seconds(step)
+        if budget.minutes is None:
+            could, most = float((budget.steps or 0) * batch * context), math.inf
+        read = min(could, most * n_tokens)
+        wanted = max(per_step, TOKENS_PER_STEP * math.sqrt(read / READ_BY_SUCH))
+        wanted = min(wanted, MOST_TOKENS_PER_STEP, max(TOKENS_PER_STEP, read / LEAST_STEPS))
+        per_step = 2 ** int(math.log2(wanted))
+        context = min(context, per_step)
+    each = text.bytes / n_tokens
+    hidden = hidden_numbers(model)
+    expected = learning.bits_per_byte(hidden, read * each, text.bytes, model.vocab_size, text.documents, text.entropy)
+    return Plan(size, step, read, read / n_tokens, could > most / 2 * n_tokens, expected)
+
+
+def sizes_for(gpu: bool, named: Mapping[str, Any]) -> tuple[Size, ...]:
+    """Those to choose from, with what a user named of them."""
+    sizes = GPU_SIZES if gpu else SIZES
+    given = {field.name: named[field.name] for field in fields(Size) if named.get(field.name)}
+    if named.get("d_head") and "d_model" in given:
+        given.setdefault("n_heads", max(1, given["d_model"] // named["d_head"]))
+    with suppress(ValueError):  # what does not go together is told of where the settings are resolved
+        changed = tuple(dict.fromkeys(replace(size, **given) for size in sizes))
+        for size in changed:
+            size.model(SMALLEST_VOCABULARY)
+        return changed
+    return sizes
+
+
+def best(
+    text: Text, budget: Budget, vocab_size: int | None = None, sizes: Sequence[Size] = ()
+) -> tuple[Plan, list[Plan]]:
+    """(the plan of the lowest expected bits/byte, the best one of each size). vocab_size: where it is given; sizes: to
+    choose from. Steps are taken for the time that they would need of a model of the base size on the reference
+    machine."""
+    if budget.minutes is None:
+        timed = replace(budget, minutes=budget.seconds / 60, steps=None, card=REFERENCE)
+        plan, _ = best(text, timed, vocab_size, sizes)
+        return plan_of(plan.size, plan.step.model, text, budget), []
+    sizes = sizes or sizes_for(budget.card.kind == "gpu", {})
+    found = []
+    for size in sizes:
+        plans = [plan_of(size, size.model(v), text, budget) for v in _vocabularies(text, vocab_size)]
+        plan = min(plans, key=lambda one: one.expected)
+        fits = replace(plan.step, batch=1).total <= budget.memory / 2
+        small = hidden_numbers(plan.step.model) <= WORTH * text.tokens_by(plan.step.model.vocab_size)
+        if size is sizes[0] or (fits and small):
+            found.append(plan)
+    least = min(plan.expected for plan in found)
+    return [plan for plan in found if plan.expected <= TIE * least][-1], found
+
+
+def _vocabularies(text: Text, vocab_size: int | None) -> Iterator[int]:
+    """Powers of two up to what the text can fill; more where its characters are many."""
+    if vocab_size is not None:
+        yield vocab_size
+        return
+    most = choose_vocab_size(text.characters or text.bytes, text.frequent)
+    size = max(SMALLEST_VOCABULARY, choose_vocab_size(0, text.frequent))
+    while size <= most:
+        yield size
+        size *= 2
+
+
+def settings_of(plan: Plan, budget: Budget, text: Text, others: Sequence[Plan] = ()) -> list[AutoSetting]:
+    """A plan as settings, each with its reason. others: of other sizes, which are told of."""
+    size, model, n_tokens = plan.size, plan.step.model, text.tokens_by(plan.step.model.vocab_size)
+    gpu, context = budget.card.kind == "gpu", plan.step.context
+    reason = (
+        f"about {plan.expected:.2f} bits/byte expected, from {rounded(plan.tokens):,} tokens in {budget}, the text "
+        f"{plan.readings:.2g} times{_beside(plan, others)}"
+    )
+    eighth = f", at most an eighth of the text's {n_tokens:,} tokens" if context < size.context else ""
+    per_step = f"{plan.tokens_per_step:,} tokens a step: "
+    per_step += "a GPU needs many at once" if gpu else "many short steps learn most in little time"
+    found = [
         AutoSetting("model.d_model", size.d_model, reason),
-        AutoSetting("model.n_layers", size.n_layers, reason),
+        AutoSetting("model.n_layers", size.n_layers, f"{hidden_numbers(model) / 1e6:.1f} M numbers in the layers"),
         AutoSetting("model.n_heads", size.n_heads, "one head in four looks by hash, the others at what is near"),
         AutoSetting("model.d_head", size.d_model // size.n_heads, "the heads together are as wide as the model"),
-        AutoSetting("data.context", context, f"long enough to learn to look back{shorter}"),
-        AutoSetting(
-            "train.batch_size",
-            batch,
-            f"about {TOKENS_PER_STEP:,} tokens a step: many short steps learn most in little time",
-        ),
-        *_regularised(seen / max(1, n_tokens), most, _numbers(size) / max(1, n_tokens)),
+        AutoSetting("data.context", context, f"long enough to learn to look back{eighth}"),
+        AutoSetting("train.batch_size", plan.step.batch, per_step),
+        *_regularised(plan, hidden_numbers(model) / max(1, n_tokens)),
         AutoSetting("train.learning_rate", size.learning_rate, "the smaller the model, the larger the step"),
     ]
-    return [c for c in choices if optimizer == "adamw" or c.key != "train.weight_decay"]
+    if gpu:
+        found.append(AutoSetting("train.optimizer", "muon", "more is learnt in few steps (measured on a CPU)"))
+        growing = [[c, share] for c, share in GROWING if c < context]
+        if growing:
+            found.append(AutoSetting("train.context_schedule", growing, "short contexts first learn faster"))
+    return found
 
 
-def _work(size: Size) -> float:
-    """What a token costs, BASE_SIZE's being 1; a part of it does not grow with the square of the width."""
-    cost, unit = (s.n_layers * s.d_model * (s.d_model + LINEAR) for s in (size, BASE_SIZE))
-    return cost / unit
+def _beside(plan: Plan, others: Sequence[Plan]) -> str:
+    """What the sizes next to it would come to."""
+    widths = [other.size.d_model for other in others]
+    if plan.size.d_model not in widths:
+        return ""
+    at = widths.index(plan.size.d_model)
+    near = [others[n] for n in (at - 1, at + 1) if 0 <= n < len(others)]
+    return "".join(f"; {other.size.d_model}: {other.expected:.2f}" for other in near)
 
 
-def _numbers(size: Size) -> int:
-    """Of a model, about: four matrices of attention and eight of feed-forward a layer."""
-    return 12 * size.n_layers * size.d_model**2
-
-
-def _rounded(n: float) -> int:
-    """To two digits: a speed is no more certain."""
-    unit = 10 ** max(0, len(str(int(n))) - 2)
-    return round(n / unit) * unit
-
-
-def _larger(sizes: list[Size], tokens: float, n_tokens: int) -> Size:
-    """The largest of the sizes that reads a text often enough in the time of so many tokens of BASE_SIZE, and is not
-    too large for it; the first where none is."""
-    size = sizes[0]
-    for larger in sizes[1:]:
-        if tokens / _work(larger) < MOST_READINGS * n_tokens or _numbers(larger) > WORTH * n_tokens:
-            break
-        size = larger
-    return size
-
-
-def _regularised(epochs: float, most: float, numbers: float) -> list[AutoSetting]:
-    """epochs: how often the text could be read, about; most: how often it should be; numbers: of the model, for each
-    of the text's tokens."""
+def _regularised(plan: Plan, numbers: float) -> list[AutoSetting]:
+    """What is done against overfitting. numbers: of the model, for each of the text's tokens."""
     found = []
-    if epochs > most / 2:  # the speed is a guess, by as much at most
+    if plan.cut:  # the speed is a forecast
         reason = "more would overfit; where the time is longer, the run ends before it"
-        found = [AutoSetting("train.max_epochs", round(most), reason)]
-    epochs = min(epochs, most)
-    reason = f"the text will be read about {epochs:,.0f} times, enough to overfit"
-    suited = (settings for often, large, settings in REGULARISATION if epochs >= often and numbers >= large)
-    settings = next(suited, {})
-    return found + [AutoSetting(key, value, reason) for key, value in settings.items()]
+        found = [AutoSetting("train.max_epochs", round(max(MOST_READINGS, plan.readings)), reason)]
+    reason = f"the text will be read about {plan.readings:,.0f} times, enough to overfit"
+    suited = (settings for often, large, settings in REGULARISATION if plan.readings >= often and numbers >= large)
+    return found + [AutoSetting(key, value, reason) for key, value in next(suited, {}).items()]
 
 
 def reduce_memory(step: Step, memory: int, given: set[str]) -> list[AutoSetting]:
@@ -186,15 +288,3 @@ def memory_hints(step: Step, memory: int) -> list[str]:
 def _with(step: Step, name: str, value: object) -> Step:
     """The step of a model with one setting changed."""
     return replace(step, model=replace(step.model, **{name: value}))  # type: ignore[arg-type]
-
-
-def needs(size: Size, batch: int) -> int:
-    """Bytes that training a size takes."""
-    model = ReformerConfig(
-        vocab_size=VOCAB_SIZE,
-        d_model=size.d_model,
-        n_layers=size.n_layers,
-        n_heads=size.n_heads,
-        d_head=size.d_model // size.n_heads,
-    )
-    return Step(model, batch, size.context, "float32", 0, False).total

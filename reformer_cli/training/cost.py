@@ -1,14 +1,13 @@
 """How long a training step takes: one forecast, by which sizes are chosen, a plan is told, and a run is compared.
 
 A step is counted (products of matrices, numbers that pass through layers, kernels), and a machine has a price for each.
-Prices of a CPU are fitted to the rows `step` of benchmarks/choices.csv, those of a GPU to what benchmarks/cost.py tallies
-kernel by kernel, whose parts they sum up within a few per cent (tests/benchmarks/test_cost.py).
+Prices of a CPU are fitted to the rows `step` of benchmarks/choices.csv, those of a GPU to what benchmarks/cost.py
+tallies kernel by kernel, which they sum up within a few per cent (tests/benchmarks/test_cost.py).
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,16 +19,26 @@ from reformer_cli.utils.errors import UserError
 from reformer_cli.utils.safe_yaml import parse, read_limited
 
 CARDS = Path(__file__).with_name("cards.yaml")
-# Of one core of a first-generation EPYC, seconds: a product in a matrix of a layer, and of the head; a number of a layer's
-# streams; an entry of the vocabulary for a token; a token; a layer; a parameter that the optimiser moves.
+# Of one core of a first-generation EPYC, seconds: a product in a matrix of a layer, and of the head; a number of a
+# layer's streams; an entry of the vocabulary for a token; a token; a layer; a parameter that the optimiser moves.
 CPU_LAYER, CPU_HEAD, CPU_ROW, CPU_ENTRY, CPU_TOKEN, CPU_KERNELS, CPU_MOVED = (
     1.5e-11, 2.5e-11, 8.3e-8, 2.7e-8, 1.9e-5, 5.8e-3, 3e-9,
 )  # fmt: skip
 CPU_PRODUCTS, CPU_COPY = 1 / CPU_LAYER, 10e9  # products and bytes a second of that core
-# Of a GPU: products for a number of the layers' matrices and for one of the head; bytes for a number of a layer's streams
-# (norms, attention by index at its share of the speed of memory, rows of products that run beside them), of a token's
-# width outside the layers, for an entry of the vocabulary; kernels of a layer and beside; share of either speed reached.
-GPU_LAYER, GPU_HEAD, GPU_ROW, GPU_WIDTH, GPU_ENTRY, GPU_KERNELS, GPU_BESIDE, REACHED = 5.4, 6, 214, 115, 2.4, 58, 80, 0.81
+# Of a GPU: products for a number of the layers' matrices and for one of the head; bytes for a number of a layer's
+# streams (norms, attention by index at its share of the speed of memory, rows of products that run beside them), of a
+# token's width outside the layers, for an entry of the vocabulary; kernels of a layer and beside; share of either speed
+# that is reached.
+GPU_LAYER, GPU_HEAD, GPU_ROW, GPU_WIDTH, GPU_ENTRY, GPU_KERNELS, GPU_BESIDE, REACHED = (
+    5.4,
+    6,
+    214,
+    115,
+    2.4,
+    58,
+    80,
+    0.81,
+)
 LEAST, HOST, MOVED = 2e-6, 17e-6, 28  # seconds of the smallest kernel, of a host to start one; bytes of AdamW a number
 AGAIN = 1.33  # times the products of layers where activations are not kept, but made again
 
@@ -58,13 +67,15 @@ class Card:
             rest += CPU_KERNELS * model.n_layers * step.accumulate + CPU_MOVED * numbers
             return of_products * CPU_PRODUCTS / self.products + rest * CPU_COPY / self.copy
         products = tokens * (GPU_LAYER * hidden * (1 if kept else AGAIN) + GPU_HEAD * head)
-        moved = rows * GPU_ROW * (1 if kept else AGAIN) + tokens * (GPU_WIDTH * model.d_model + GPU_ENTRY * model.vocab_size)
+        moved = rows * GPU_ROW * (1 if kept else AGAIN) + tokens * (
+            GPU_WIDTH * model.d_model + GPU_ENTRY * model.vocab_size
+        )
         kernels = (GPU_KERNELS * model.n_layers + GPU_BESIDE) * step.accumulate
         device = products / self.products / REACHED + moved / self.copy / REACHED
         return max(device, kernels * LEAST) + MOVED * numbers / self.copy + 20 * HOST
 
     def product_share(self, step: Step, seconds: float) -> float:
-        """Of its product speed that a step uses which takes so long (MFU): products that the model needs, none twice."""
+        """Of its product speed that a step uses which takes so long (MFU): what the model needs, nothing twice."""
         numbers = hidden_numbers(step.model) + step.model.vocab_size * step.model.d_model
         return 6 * numbers * step.batch * step.context / seconds / self.products
 

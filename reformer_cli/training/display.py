@@ -17,6 +17,7 @@ from reformer_cli.utils.format import as_size, as_time
 
 EVERY_SECONDS = 10.0  # between lines where stderr is no terminal
 SMOOTHING = 0.95  # of the loss shown
+WAITED = 0.05  # of a step's time, from which waiting for the text is told
 
 
 def peak_memory(device: str) -> int:
@@ -80,6 +81,10 @@ class Display:
             if value is not None:
                 self.smooth[name] = SMOOTHING * self.smooth.get(name, value) + (1 - SMOOTHING) * value
         text = self.line(record["step"], record["gradient_norm"], share, seconds)
+        if (used := record.get("product_share")) is not None:
+            text += f"  {used:.0%} of the card's products"
+        if (waited := record.get("data_seconds", 0) / max(1e-9, record.get("step_seconds", 1))) > WAITED:
+            text += f"  waits {waited:.0%} for text"
         if self.live and not self.gone:
             try:
                 self.progress.update(self.task, description=text, completed=share)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,11 +14,29 @@ from reformer.config import CHUNKED, Backend
 from reformer_cli.config.load import resolve
 from reformer_cli.config.schema import RunConfig, Settings
 from reformer_cli.data.dataset import Dataset
+from reformer_cli.data.make_tokenizer import TINY
+from reformer_cli.data.scan import Scan
 from reformer_cli.tokenizers.line_widths import usual_line
+from reformer_cli.tokenizers.train_subword import OFTEN, choose_vocab_size
+from reformer_cli.tokenizers.train_subword import SAMPLE as SAMPLED
 from reformer_cli.training import throughput
-from reformer_cli.training.auto_config import COLUMNS, choose, memory_hints, reduce_memory
+from reformer_cli.training.auto_config import (
+    COLUMNS,
+    REFERENCE,
+    Budget,
+    Plan,
+    Text,
+    best,
+    memory_hints,
+    plan_of,
+    reduce_memory,
+    settings_of,
+    sizes_for,
+)  # fmt: skip
+from reformer_cli.training.cost import Card, cards, tokens_per_second
 from reformer_cli.training.display import peak_memory
 from reformer_cli.training.distributed import World
+from reformer_cli.training.learning import PROSE
 from reformer_cli.training.memory import Step
 from reformer_cli.training.mixed_precision import pick_precision
 from reformer_cli.utils.console import say
@@ -24,34 +44,94 @@ from reformer_cli.utils.devices import backend_reason, free_memory
 from reformer_cli.utils.format import as_size
 from reformer_cli.workflows.init_from import Start
 
-SAMPLE = 1_000_000  # tokens whose lines are measured
+LINES = 1_000_000  # tokens whose lines are measured
 
 
-def chosen(settings: Settings, dataset: Dataset, world: World, start: Start | None) -> Settings:
-    """The plan's choices under what the user set; printed with their reasons."""
-    minutes, steps = (settings["train"].get(name) for name in ("minutes", "steps"))
-    memory = free_memory(world.device)
-    speed = None
-    if minutes and world.device == "cpu":
-        say("measuring how fast this CPU trains")
-        backend: Backend = "torch" if settings["model"].get("backend") == "torch" else "auto"  # others may be faults
-        speed = throughput.tokens_per_minute(settings["train"]["precision"], world.size, backend)
-    n_tokens, optimizer = len(dataset.tokens.train), settings["train"].get("optimizer", "adamw")
-    model = start.config if start is not None else None
-    choices = choose(n_tokens, world.device, memory, minutes, steps, world.size, speed, optimizer, model)
-    for c in start.suited(choices, settings) if start is not None else choices:
-        section, name = c.key.split(".")
-        if name not in settings[section]:
+class Chooser:
+    """What suits a text, this machine and the time; the machine is measured once, when something depends on it."""
+
+    def __init__(self, settings: Settings, world: World) -> None:
+        self.settings, self.world = settings, world
+        self._card: Card | None = None
+
+    @property
+    def budget(self) -> Budget:
+        train, device = self.settings["train"], self.world.device
+        minutes, steps = (train.get(name) for name in ("minutes", "steps"))
+        if self._card is None and minutes:
+            if device == "cpu":
+                say("measuring how fast this CPU trains")
+            backend: Backend = "torch" if self.settings["model"].get("backend") == "torch" else "auto"  # others: faults
+            self._card = throughput.machine(device, train["precision"], self.world.size, backend)
+        card = self._card or (REFERENCE if device == "cpu" else next(iter(cards().values())))
+        return Budget(card, free_memory(device), minutes, steps, self.world.size, train["precision"])
+
+    def best(self, text: Text, vocab_size: int | None) -> tuple[Plan, list[Plan]]:
+        """The plan for a new model, and those of other sizes, of what the user left open."""
+        named = self.settings["model"] | {"context": self.settings["data"].get("context")}
+        return best(text, self.budget, vocab_size, sizes_for(self.world.device != "cpu", named))
+
+    def vocabulary(self, scan: Scan) -> int | None:
+        """Tokens for a new vocabulary, where nobody says how many; said with its reason."""
+        data = self.settings["data"]
+        kind = data.get("tokenizer", "auto")
+        tiny = kind == "auto" and scan.characters < TINY  # which is taken as bytes
+        if data.get("vocab_size") or kind == "bytes" or tiny or data.get("image_size") is not None:
+            return None
+        text = text_of(scan)
+        plan, _ = self.best(text, None)
+        most = choose_vocab_size(text.characters, text.frequent)
+        why = "as many as the text can fill"
+        if (found := plan.step.model.vocab_size) < most:
+            why = f"{most:,} would be dearer a token than the longer tokens are worth, in {self.budget}"
+        say_choice("data.vocab_size", found, why)
+        return found
+
+    def fill(self, dataset: Dataset, start: Start | None) -> float | None:
+        """Set what nobody set, and say why; returns the forecast of tokens/s, where there is one."""
+        tokens, settings = dataset.tokens, self.settings
+        text = Text(tokens.train_bytes, max(1, tokens.documents), max(1, len(tokens.train)))
+        plan, others = self._plan(text, dataset.tokenizer.vocab_size, start)
+        budget = self.budget
+        if budget.minutes and self.world.device == "cpu":
+            # The very step; where it is not what was forecast, what follows from that is chosen anew.
+            took = throughput.step_seconds(replace(plan.step, batch=max(1, plan.step.batch // self.world.size)))
+            self._card = budget.card.scaled(budget.card.seconds(plan.step) / took)
+            plan, others = self._plan(text, dataset.tokenizer.vocab_size, start)
+            budget = self.budget
+        choices = settings_of(plan, budget, text, others)
+        optimizer = settings["train"].get("optimizer") or next(
+            (c.value for c in choices if c.key == "train.optimizer"), "adamw"
+        )
+        for c in start.suited(choices, settings) if start is not None else choices:
+            section, name = c.key.split(".")
+            if name in settings[section] or (name == "weight_decay" and optimizer != "adamw"):
+                continue  # other optimisers decay by another measure
             settings[section][name] = c.value
             say_choice(c.key, c.value, c.reason)
-    return settings
+        return tokens_per_second(budget.card, plan.step) if budget.minutes else None
+
+    def _plan(self, text: Text, vocab_size: int, start: Start | None) -> tuple[Plan, list[Plan]]:
+        if start is None:
+            return self.best(text, vocab_size)
+        model, gpu = start.config, self.world.device != "cpu"
+        like = next((s for s in sizes_for(gpu, {}) if s.d_model >= model.d_model), sizes_for(gpu, {})[-1])
+        size = replace(like, d_model=model.d_model, n_layers=model.n_layers, n_heads=model.n_heads)
+        return plan_of(size, model, text, self.budget), []
+
+
+def text_of(scan: Scan, sample: str = "", entropy: float = PROSE) -> Text:
+    """What is known of a text before it is tokenised. sample: of it, by which its frequent characters are counted."""
+    often = max(2, OFTEN * len(sample) // max(1, min(SAMPLED, scan.characters)))
+    frequent = sum(n >= often for n in Counter(sample).values())
+    return Text(scan.bytes, max(1, scan.documents), 0, entropy, scan.characters, frequent)
 
 
 def count_line_positions(model: dict[str, Any], dataset: Dataset) -> None:
     """`model.line_positions` where a recipe leaves it open, too: it is the text's. Of counts that no line reaches
     nothing is learnt: a line that once is too long would not end."""
     if model.get("line_positions") is None and not any(k in CHUNKED for k in model.get("attn_layers") or ()):
-        most = usual_line(dataset.tokenizer, np.asarray(dataset.tokens.train[:SAMPLE], np.int32))
+        most = usual_line(dataset.tokenizer, np.asarray(dataset.tokens.train[:LINES], np.int32))
         model["line_positions"] = COLUMNS if most is None else min(COLUMNS, most)
         full = "a line ends where the next word does not fit: how full is it?"
         why = full if model["line_positions"] else "it has no lines"

@@ -7,7 +7,6 @@ import math
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -17,8 +16,7 @@ from reformer_cli.data.scan import Scan
 from reformer_cli.data.text_decoding import Options, UnreadableText
 from reformer_cli.runs.starter import NAME
 from reformer_cli.tokenizers.base import Tokenizer
-from reformer_cli.training.auto_config import GPU_SPEED, TOKENS_PER_MINUTE, TOKENS_PER_STEP
-from reformer_cli.workflows.choose_settings import say_choice
+from reformer_cli.workflows.choose_settings import Chooser, say_choice, text_of
 from reformer_cli.workflows.init_from import Start
 
 AUTO, NONE = "auto", "none"
@@ -26,10 +24,6 @@ FREE = {"backend", "dropout", "chunk_heads", "chunk_tokens", "gradient_dtype", "
 PARTS, PART = 32, 8192  # stretches of a text that stand for it, and characters of one
 SCORED, CHARACTERS, UNSCORED = 8, 2400, 64  # of those: how many are scored, how much of one, tokens before it
 LARGEST = 2**22  # characters that are read of the files that a sample is from, together
-# Bits/byte that a new model reaches = those of bz2 for the sample x exp(BASE + BY_MINUTES ln(minutes)
-# + BY_SIZE ln(million bytes of text)), fitted to the rows of benchmarks/starter.csv.
-BASE, BY_MINUTES, BY_SIZE = -0.385, -0.018, -0.021
-LEAST_MINUTES = 0.5  # below, nothing was measured
 # What the starter predicts a text with falls by more than this as soon as it is trained on it (the same rows).
 GAIN = 1.15
 
@@ -54,9 +48,9 @@ def why_anew(settings: Settings, config: str | None, tokenizer: Tokenizer | None
 class StarterOrNew:
     """The decision, which needs the text: `open_dataset` asks for the tokenizer when it knows it."""
 
-    def __init__(self, folder: Path, train: dict[str, Any], device: str) -> None:
+    def __init__(self, folder: Path, chooser: Chooser) -> None:
         self.start: Start | None = None  # where the starter was chosen
-        self._folder, self._train, self._speed = folder, train, GPU_SPEED if device != "cpu" else 1
+        self._folder, self._chooser = folder, chooser
 
     def tokenizer(self, scan: Scan) -> Tokenizer | None:
         """The starter's where it is to be begun with, else None; says which, and why."""
@@ -64,13 +58,11 @@ class StarterOrNew:
         start = Start(self._folder)
         start.path = Path(NAME)  # where it lies on this machine is nothing to tell
         found = bits_per_byte(start, parts)
-        steps, minutes = self._train.get("steps") or 0, self._train.get("minutes") or 0.0
-        budget = f"{steps:,} steps" if steps else f"{minutes:g} minutes"
-        work = steps * TOKENS_PER_STEP / TOKENS_PER_MINUTE + minutes * self._speed  # one of them is 0
-        new = expected(packed("".join(parts)), scan.bytes, work)
+        stretches = "".join(parts)
+        new = self._chooser.best(text_of(scan, stretches, packed(stretches)), None)[0].expected
         better = found < GAIN * new
         reason = f"untrained on this text, the starter predicts it with {found:.2f} bits/byte; a new model is expected "
-        say_choice("--from", NAME if better else NONE, f"{reason}to reach {new:.2f} in {budget}")
+        say_choice("--from", NAME if better else NONE, f"{reason}to reach {new:.2f} in {self._chooser.budget}")
         self.start = start if better else None
         return start.tokenizer if better else None
 
@@ -114,10 +106,3 @@ def packed(text: str) -> float:
     """Bits/byte of a text in bz2."""
     plain = text.encode("utf-8", "replace")
     return 8 * len(bz2.compress(plain)) / max(1, len(plain))
-
-
-def expected(entropy: float, n_bytes: int, minutes: float) -> float:
-    """Bits/byte that a new model reaches on what is held out of a text of n_bytes that bz2 packs to `entropy`
-    bits/byte, after so many minutes of the machine that was measured."""
-    time, size = math.log(max(minutes, LEAST_MINUTES)), math.log(max(n_bytes, 1) / 1e6)
-    return entropy * math.exp(BASE + BY_MINUTES * time + BY_SIZE * size)

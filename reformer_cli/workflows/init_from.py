@@ -59,8 +59,8 @@ class Start:
         found, limit = [], self._model(settings).max_length
         shorter = 1
         for c in choices:
-            if c.key == "train.weight_decay":
-                continue  # as fast as for a new model, it would take away what was learnt
+            if c.key in ("train.weight_decay", "train.optimizer"):
+                continue  # as fast as for a new model, decay would take away what was learnt
             if c.key == "train.learning_rate":
                 reason = f"a quarter of a new model's, to keep what {self.path} has learnt"
                 c = dataclasses.replace(c, value=c.value * GENTLER, reason=reason)

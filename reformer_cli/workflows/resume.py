@@ -48,7 +48,7 @@ def run_to_resume(asked: Asked) -> Run | None:
     return next((run for run in all_runs() if run.config.data.corpus == corpus), None)
 
 
-def resumed(run: Run, asked: Asked, world: World) -> tuple[Run, Dataset, Path | None]:
+def resumed(run: Run, asked: Asked, world: World) -> tuple[Run, Dataset, Path | None, None]:
     """Go on from the newest whole checkpoint; only how to train may change, not what."""
     if not run.config.data.corpus:
         raise UserError(
@@ -62,7 +62,7 @@ def resumed(run: Run, asked: Asked, world: World) -> tuple[Run, Dataset, Path | 
         raise
 
 
-def _gone_on(run: Run, asked: Asked, world: World) -> tuple[Run, Dataset, Path | None]:
+def _gone_on(run: Run, asked: Asked, world: World) -> tuple[Run, Dataset, Path | None, None]:
     changes = _changes(run, asked)
     tokenizer = run.tokenizer()
     dataset = open_dataset(run.config.data, say, tokenizer, run.config.corpus_digest)
@@ -85,7 +85,7 @@ def _gone_on(run: Run, asked: Asked, world: World) -> tuple[Run, Dataset, Path |
         meta = read_meta(checkpoint)
         run.forget_after(int(meta["metrics"]))
         say(f"{run.path}: going on after step {int(meta['progress']['step']):,}")
-    return run, dataset, checkpoint
+    return run, dataset, checkpoint, None
 
 
 # Settings of training that a run keeps: others would read other text, or have another state.

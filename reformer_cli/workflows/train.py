@@ -16,12 +16,14 @@ from reformer_cli.data.batches import check_length
 from reformer_cli.data.copy_task import find
 from reformer_cli.data.dataset import Dataset, absolute, amount, open_dataset, reopen_dataset
 from reformer_cli.data.make_tokenizer import check_kind
+from reformer_cli.data.scan import Scan
 from reformer_cli.runs.origin import Origin
 from reformer_cli.runs.run import Run, check_new
 from reformer_cli.runs.starter import starter
 from reformer_cli.tokenizers.base import Tokenizer
 from reformer_cli.tokenizers.load import open_tokenizer
 from reformer_cli.training.auto_config import LEAST_CONTEXT
+from reformer_cli.training.cost import rounded
 from reformer_cli.training.dataloader import data_loader
 from reformer_cli.training.distributed import World, check_world, world_of
 from reformer_cli.training.memory import count_parameters
@@ -30,7 +32,7 @@ from reformer_cli.training.tensorboard import check_board
 from reformer_cli.utils.console import say
 from reformer_cli.utils.devices import backend_reason, keep_freed_memory, pick_device
 from reformer_cli.utils.errors import UserError
-from reformer_cli.workflows.choose_settings import chosen, count_line_positions, fitted, say_choice, warn_of_reach
+from reformer_cli.workflows.choose_settings import Chooser, count_line_positions, fitted, say_choice, warn_of_reach
 from reformer_cli.workflows.choose_start import AUTO, NONE, StarterOrNew, why_anew
 from reformer_cli.workflows.init_from import Start
 from reformer_cli.workflows.resume import Asked, resumed, run_to_resume
@@ -79,8 +81,8 @@ def train(
         return _train(world, ready)
 
 
-# A run that is ready to train, its text, and the folder of the checkpoint it goes on from.
-Ready = tuple["Run", "Dataset", "Path | None"]
+# A run that is ready to train, its text, the folder of the checkpoint it goes on from, and a forecast of tokens/s.
+Ready = tuple["Run", "Dataset", "Path | None", "float | None"]
 
 
 def _train(world: World, make_ready: Callable[[], Ready]) -> Path:
@@ -89,7 +91,7 @@ def _train(world: World, make_ready: Callable[[], Ready]) -> Path:
 
     def decide() -> str:
         ready.append(make_ready())
-        run, _, checkpoint = ready[0]
+        run, _, checkpoint, _ = ready[0]
         # A run that began with another's weights has them still, until its first checkpoint.
         given = checkpoint is None and Origin.read(run.path) is not None
         return json.dumps([str(run.path), str(checkpoint or ""), given])
@@ -99,29 +101,42 @@ def _train(world: World, make_ready: Callable[[], Ready]) -> Path:
         if not world.is_main:
             run = Run.open(Path(path))
             dataset = reopen_dataset(run.config.data, run.tokenizer(), run.config.corpus_digest)
-            ready.append((run, dataset, Path(checkpoint) if checkpoint else None))
+            ready.append((run, dataset, Path(checkpoint) if checkpoint else None, None))
         session = TrainingRun(world, *ready[0])
         if given:
             session.model.load_state_dict(session.run.load_model(world.device).state_dict())
         session.train()
         return session.run.path
     finally:
-        for run, _, _ in ready:
+        for run, *_ in ready:
             run.unlock()
 
 
 def _begun(asked: Asked, world: World) -> Ready:
     """A new run: everything that can be wrong is found before anything is written."""
     settings, tokenizer, start = _asked(asked)
-    starter_or_new = _starter_or_new(asked, settings, tokenizer, world)
-    dataset, made = _opened(settings, tokenizer, start, starter_or_new)
+    train = settings["train"]
+    if not train.get("steps") and not train.get("minutes"):
+        train["minutes"] = MINUTES
+    if train.get("precision", "auto") == "auto":
+        train["precision"], reason = pick_precision(world.device)
+        say_choice("train.precision", train["precision"], reason)
+    chooser = Chooser(settings, world)
+    starter_or_new = _starter_or_new(asked, settings, tokenizer, chooser)
+
+    def choose(scan: Scan) -> Tokenizer | int | None:
+        known = starter_or_new.tokenizer(scan) if starter_or_new is not None else None
+        return chooser.vocabulary(scan) if known is None and asked.config is None else known
+
+    dataset, made = _opened(settings, tokenizer, start, choose)
     if starter_or_new is not None and (start := starter_or_new.start) is not None:
         its = start.settings(lambda base: load_config(asked.config, asked.sets, base))
         texts = {name: settings["data"][name] for name in ("corpus", "validation")}
-        settings = its | {"data": its["data"] | texts, "train": settings["train"]}
+        settings |= its | {"data": its["data"] | texts, "train": settings["train"]}
     if not made:  # before anything is chosen, which takes a dozen lines
         check_length(len(dataset.tokens.train), settings["data"].get("context") or LEAST_CONTEXT)
-    _choose(settings, dataset, world, start, asked.config is None, of_lines=not made)
+    forecast = chooser.fill(dataset, start) if asked.config is None else None
+    _choose(settings, dataset, world, of_lines=not made)
     config = resolve(settings, dataset.tokenizer.vocab_size, dataset.digest)
     backend, reason = backend_reason(config.model, world.device)
     say_choice("backend", backend, reason)
@@ -138,10 +153,14 @@ def _begun(asked: Asked, world: World) -> Ready:
         f"{run.path}: {n / 1e6:.2f} M parameters, {dataset.tokenizer.vocab_size:,} tokens of vocabulary, "
         + amount(config.data, dataset)
     )
-    return run, dataset, None
+    if forecast is not None:
+        say(f"forecast: about {rounded(forecast):,} tokens a second")
+    return run, dataset, None, forecast
 
 
-def _starter_or_new(asked: Asked, settings: Settings, tokenizer: Tokenizer | None, world: World) -> StarterOrNew | None:
+def _starter_or_new(
+    asked: Asked, settings: Settings, tokenizer: Tokenizer | None, chooser: Chooser
+) -> StarterOrNew | None:
     """Who decides what to begin with once the text is known; None: that is clear already, and said."""
     folder = starter()
     if asked.init_from != AUTO or folder is None:
@@ -149,16 +168,16 @@ def _starter_or_new(asked: Asked, settings: Settings, tokenizer: Tokenizer | Non
     if (why := why_anew(settings, asked.config, tokenizer)) is not None:
         say_choice("--from", NONE, why)
         return None
-    return StarterOrNew(folder, settings["train"], world.device)
+    return StarterOrNew(folder, chooser)
 
 
 def _opened(
-    settings: Settings, tokenizer: Tokenizer | None, start: Start | None, starter_or_new: StarterOrNew | None
+    settings: Settings,
+    tokenizer: Tokenizer | None,
+    start: Start | None,
+    choose: Callable[[Scan], Tokenizer | int | None],
 ) -> tuple[Dataset, bool]:
     """The text, tokenised, and whether it is anything else than lines of text; fills in what follows from it."""
-    train = settings["train"]
-    if not train.get("steps") and not train.get("minutes"):
-        train["minutes"] = MINUTES
     for texts in ("corpus", "validation"):
         settings["data"][texts] = absolute(settings["data"].get(texts, ()))
     # With --from, the context is chosen once the text is known: until then the model's settings cannot be checked.
@@ -170,23 +189,14 @@ def _opened(
         check_kind(data, tokenizer)
     # transformers, which models of these kinds can be exported to, could not undo the markers.
     case_markers = not any(kind in CHUNKED for kind in settings["model"].get("attn_layers") or ())
-    choose = starter_or_new.tokenizer if starter_or_new is not None else None
     dataset = open_dataset(data, say, tokenizer, case_markers=case_markers, choose=choose)
     if (task := find(settings["data"]["corpus"])) is not None:
         settings["data"].setdefault("context", task.context)
     return dataset, task is not None or data.image_size is not None
 
 
-def _choose(
-    settings: Settings, dataset: Dataset, world: World, start: Start | None, sizes: bool, of_lines: bool
-) -> None:
-    """Fill in what nobody set, and say why."""
-    train = settings["train"]
-    if train.get("precision", "auto") == "auto":
-        train["precision"], reason = pick_precision(world.device)
-        say_choice("train.precision", train["precision"], reason)
-    if sizes:
-        chosen(settings, dataset, world, start)
+def _choose(settings: Settings, dataset: Dataset, world: World, of_lines: bool) -> None:
+    """Fill in what is the text's or the device's, and say why."""
     if of_lines:
         count_line_positions(settings["model"], dataset)
     if world.device != "cpu" and "chunk_tokens" not in settings["model"]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -21,9 +20,11 @@ from reformer_cli.evaluation.periodic import Evaluations
 from reformer_cli.evaluation.scorers import ContextRule
 from reformer_cli.runs.background_save import Writer
 from reformer_cli.runs.checkpoints import read_meta, read_tensors, tensor_names
+from reformer_cli.runs.origin import Origin
 from reformer_cli.runs.run import Run
 from reformer_cli.sampling.generate import generate
 from reformer_cli.tokenizers.line_widths import lengths_on_lines
+from reformer_cli.training.cost import card_of
 from reformer_cli.training.dataloader import data_loader
 from reformer_cli.training.display import Display, peak_memory
 from reformer_cli.training.distributed import OtherProcessFailed, World
@@ -34,9 +35,11 @@ from reformer_cli.training.trainer import Callbacks, Ending, Trainer
 from reformer_cli.utils.errors import UserError
 from reformer_cli.utils.format import as_time
 from reformer_cli.workflows import choose_settings
+from reformer_cli.workflows.training_messages import nothing_left, of_other_times, off_forecast
 from reformer_cli.workflows.validation import effective_buckets, held_out, probe_of, score
 
 SCORING, LEAST_SCORING = 0.1, 10.0  # share of the run that scoring at the end may take, and seconds it always may
+COMPARED_AFTER = 60.0  # seconds of a run, when its speed is held against the forecast
 SAMPLE_TOKENS = 100  # of a text printed and logged at each validation
 
 
@@ -46,9 +49,14 @@ def result_of(tensors: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class TrainingRun:
-    """One call of the command, in one of the processes of a job; checkpoint: the folder it goes on from."""
+    """One call of the command, in one of the processes of a job; checkpoint: the folder it goes on from; forecast: of
+    tokens/s, where there is one."""
 
-    def __init__(self, world: World, run: Run, dataset: Dataset, checkpoint: Path | None) -> None:
+    def __init__(
+        self, world: World, run: Run, dataset: Dataset, checkpoint: Path | None, forecast: float | None = None
+    ) -> None:
+        self.forecast = forecast
+        self.card = card_of(torch.cuda.get_device_name(world.device)) if world.device.startswith("cuda") else None
         self.world, self.run, self.dataset, self.checkpoint = world, run, dataset, checkpoint
         self.config, self.unit = run.config, f"bits/{run.config.data.unit}"
         self.loader = data_loader(run.config, dataset)
@@ -68,7 +76,8 @@ class TrainingRun:
             if self.checkpoint is not None:
                 self._restore(self.checkpoint)
                 if self.trainer.share >= 1:
-                    self.display.say(self._nothing_left())
+                    epochs = self.loader.epochs(self.trainer.progress.step, self.trainer.progress.stages)
+                    self.display.say(nothing_left(self.run.path, self.trainer.progress, self.config.train, epochs))
                     return
             else:
                 seed_generators(self.config.model.seed)
@@ -77,18 +86,6 @@ class TrainingRun:
             except DivergedError as error:
                 raise self._diverged(error) from None
         self._say(ending)
-
-    def _nothing_left(self) -> str:
-        """What a run that has had all it was given says, and the line for more."""
-        progress, train, path = self.trainer.progress, self.config.train, self.run.path
-        epochs = self.loader.epochs(progress.step, progress.stages)
-        had = f"{path} has had its {as_time(progress.seconds)} ({progress.step:,} steps, read {epochs:.1f} times)"
-        if train.max_epochs and epochs >= train.max_epochs:
-            return f"{had}: more would overfit (--set max_epochs=null reads on after all)"
-        more, what = f"--minutes {math.ceil(progress.seconds / 6) / 10 + 2:g}", "two minutes more"
-        if train.steps:
-            more, what = f"--steps {progress.step * 2}", "as many again"
-        return f"{had}: nothing is left to do. For {what}: reformer train --resume --run {path} {more}"
 
     def _restore(self, folder: Path) -> None:
         together = self.world.size > 1
@@ -141,6 +138,12 @@ class TrainingRun:
                 seconds, self.display.say,
             )  # fmt: skip
             self.display.say(f"held out: {found.line(self.unit)}")
+            if self.config.train.minutes and Origin.read(self.run.path) is None:
+                told = of_other_times(
+                    found.score.bits_per_byte, self.trainer.progress, self.config, self.dataset.tokens
+                )
+                if told:
+                    self.display.say(told)
             self.display.say(
                 f"  ({self.unit}: how many yes-or-no answers the model still needs for each "
                 f"{self.unit.removeprefix('bits/')} of text that it never saw; less is better)"
@@ -194,8 +197,17 @@ class TrainingRun:
 
     def _log_step(self, record: dict[str, Any], seconds: float) -> None:
         record["peak_bytes"] = peak_memory(self.world.device)
+        if self.card is not None:  # of the product speed of all cards
+            step = choose_settings.step_of(self.config, self.world.device)
+            used = self.card.product_share(step, step.batch * step.context / record["tokens_per_second"])
+            record["product_share"] = round(used / self.world.size, 4)
         self._log(record)
         self.display.step(record, self.trainer.share, self.trainer.progress.seconds)
+        progress, minutes = self.trainer.progress, self.config.train.minutes
+        if self.forecast is not None and minutes and progress.seconds >= COMPARED_AFTER:
+            if told := off_forecast(progress.tokens / progress.seconds, self.forecast, minutes):
+                self.display.say(told)
+            self.forecast = None
 
     def _save(self, tensors: dict[str, Any], meta: dict[str, Any], best: bool) -> None:
         """A checkpoint, and before it, if this is the best so far, the run's result.

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 from reformer_cli.runs import checkpoints
 from reformer_cli.training import trainer
+from reformer_cli.training.cost import ONE_CORE
 from reformer_cli.training.gradients import Gradients, LoadedBatch
 from reformer_cli.training.state import TrainState
 
@@ -91,12 +92,14 @@ def test_sizes_are_chosen_with_reasons(reformer: Program, text: Path) -> None:
 
 def test_sizes_go_by_how_fast_the_machine_is(reformer: Program, text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before, a slow machine was given the decay of a text that it would not read often enough."""
-    for speed, told in ((1e4, "about 170 tokens a second"), (1e8, "about 1,700,000 tokens a second")):
-        monkeypatch.setattr("reformer_cli.training.throughput.tokens_per_minute", lambda *_, s=speed: s)
+    for speed in (0.01, 100.0):
+        card = ONE_CORE.scaled(speed)
+        monkeypatch.setattr("reformer_cli.training.throughput.machine", lambda *_, card=card: card)
+        monkeypatch.setattr("reformer_cli.training.throughput.step_seconds", card.seconds)
         result = reformer("train", text, *TINY[2:4], *TINY[6:], "--minutes", 0.01, "--run", f"r{speed}")
         assert result.status == 0
-        assert told in result.err
-        assert ("train.weight_decay" in result.err) == (speed == 1e8)
+        assert "forecast: about" in result.err
+        assert ("train.weight_decay" in result.err) == (speed == 100)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])

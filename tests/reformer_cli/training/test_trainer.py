@@ -1,20 +1,17 @@
-"""Schedules, choices, and that an optimiser comes back from plain tensors."""
+"""Schedules, and that an optimiser comes back from plain tensors."""
 
 from __future__ import annotations
 
 import copy
-import itertools
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from builders.models import small, tokens
-from reformer import ReformerConfig
 
 from reformer_cli.config.schema import TrainConfig
 from reformer_cli.training import mixed_precision, trainer
-from reformer_cli.training.auto_config import MOST_READINGS, TOKENS_PER_MINUTE, TOKENS_PER_STEP, choose
 from reformer_cli.training.display import printable
 from reformer_cli.training.distributed import World
 from reformer_cli.training.looks import Looks
@@ -22,7 +19,6 @@ from reformer_cli.training.mixed_precision import LARGEST_SCALE, STEADY, product
 from reformer_cli.training.optimizers import OPTIMIZERS, make_optimizers, optimizer_tensors, prime
 from reformer_cli.training.schedules import FINAL_SHARE, learning_rate
 from reformer_cli.training.state import TrainState
-from reformer_cli.training.throughput import tokens_per_minute
 from reformer_cli.utils.format import as_time
 
 
@@ -98,87 +94,6 @@ def test_only_matrices_decay() -> None:
     groups = make_optimizers(small(), TrainConfig())[0].param_groups
     assert all(p.dim() >= 2 for p in groups[0]["params"])
     assert [g["weight_decay"] for g in groups] == [0.1, 0.0]
-
-
-def test_choices_follow_the_budget() -> None:
-    def size(**kw) -> dict:
-        given = {"n_tokens": 400_000, "device": "cpu", "memory": 2**34, "minutes": 10.0, "steps": None} | kw
-        return {c.key: c.value for c in choose(**given)}
-
-    assert size(minutes=1.0)["model.d_model"] < size()["model.d_model"] < size(minutes=600.0)["model.d_model"]
-    assert size(minutes=600.0, memory=2**27)["model.d_model"] < size(minutes=600.0)["model.d_model"]
-    assert size(n_tokens=2000)["data.context"] <= 250
-    assert size(minutes=None, steps=10)["model.d_model"] == size(minutes=1.0)["model.d_model"]
-    assert all(c.reason for c in choose(400_000, "cpu", 2**34, 10.0, None))
-
-
-def test_a_short_text_and_much_time_are_given_a_larger_model() -> None:
-    """Before, one novel in twenty minutes had the model of five, and read it 35 times. A page is not worth more."""
-
-    def width(n_tokens: int, minutes: float) -> int:
-        return {c.key: c.value for c in choose(n_tokens, "cpu", 2**34, minutes, None)}["model.d_model"]
-
-    assert width(400_000, 20.0) > width(10**8, 20.0)
-    assert width(20_000, 20.0) == width(10**8, 20.0)
-
-
-def test_a_text_read_often_is_trained_with_dropout() -> None:
-    """One novel in five minutes on two cores is learnt by heart otherwise; a large corpus is not."""
-    found = []
-    for n_tokens, minutes, steps in ((400_000, 5.0, None), (10**8, 5.0, None), (400_000, None, 100), (2048, None, 5)):
-        choices = {c.key: c.value for c in choose(n_tokens, "cpu", 2**34, minutes, steps)}
-        found.append((choices.get("model.dropout", 0.0), choices.get("train.weight_decay", 0.1)))
-    assert found == [(0.2, 0.5), (0.0, 0.1), (0.0, 0.1), (0.1, 0.1)]
-
-
-def test_a_slow_machine_is_given_what_it_has_time_for() -> None:
-    """The bugs it guards against: on a CPU a third as fast as ours, five minutes read a novel three times and not nine,
-    and it was given the size and the decay of nine; where it reads it seven times, a small model was given the decay
-    that suits a large one."""
-
-    def chosen(speed: float | None) -> dict[str, Any]:
-        return {c.key: c.value for c in choose(400_000, "cpu", 2**34, 5.0, None, speed=speed)}
-
-    assert chosen(TOKENS_PER_MINUTE) == chosen(None)
-    slow, fast = chosen(TOKENS_PER_MINUTE / 4), chosen(TOKENS_PER_MINUTE * 10)
-    assert slow["model.d_model"] < chosen(None)["model.d_model"] < fast["model.d_model"]
-    assert "train.weight_decay" not in slow
-    smaller = chosen(TOKENS_PER_MINUTE / 2.6)
-    assert (smaller["model.d_model"], smaller["model.dropout"]) == (128, 0.1)
-    assert "train.weight_decay" not in smaller
-    assert chosen(None)["train.weight_decay"] == 0.5
-
-
-def test_a_model_that_is_there_is_given_what_suits_its_size() -> None:
-    """The bug it guards against: continued for five minutes, a model that reads a novel four times in them was given
-    the dropout of the smaller one that would have read it ten times."""
-    there = ReformerConfig(vocab_size=4096, d_model=256, n_layers=6, n_heads=4)
-    new, begun = (
-        {c.key: c.value for c in choose(345_000, "cpu", 2**34, 5.0, None, model=model)} for model in (None, there)
-    )
-    assert (new["model.dropout"], begun["model.dropout"]) == (0.2, 0.1)
-    assert "train.max_epochs" not in begun
-    few = {c.key: c.value for c in choose(345_000, "cpu", 2**34, 1.0, None, model=there)}
-    assert few["train.learning_rate"] == begun["train.learning_rate"]  # its size's, whatever the minutes
-
-
-def test_the_speed_of_a_machine_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By a clock that moves two seconds a look: a step takes two."""
-    clock = itertools.count(0, 2)
-    monkeypatch.setattr("reformer_cli.training.throughput.time", SimpleNamespace(perf_counter=lambda: next(clock)))
-    assert tokens_per_minute("float32", processes=3) == 3 * 30 * TOKENS_PER_STEP
-
-
-def test_a_text_is_read_only_so_often() -> None:
-    """The bug it guards against: a novel was learnt by heart in twenty minutes and scored worse than after five."""
-
-    def most(n_tokens: int, minutes: float | None, steps: int | None = None) -> float | None:
-        return {c.key: c.value for c in choose(n_tokens, "cpu", 2**34, minutes, steps)}.get("train.max_epochs")
-
-    assert most(400_000, 20.0) == MOST_READINGS
-    assert most(10**8, 20.0) is None
-    assert most(400_000, None, 10**5) is None  # whoever says how many steps is taken at his word
-    assert most(20_000, 20.0) > 5 * MOST_READINGS
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,44 @@
+"""What is learnt by how much reading: bits/byte of held-out text, forecast from a model's size and what it reads.
+
+    bits/byte = E + ((A / N^a)^p + (B / D^b)^p)^(1/p)
+
+N: million numbers in the matrices of layers; D: million bytes read, those read again counting ever less (Muennighoff et
+al. 2023, arXiv 2305.16264), times (vocabulary / 1024)^g. Sums like this are Hoffmann et al.'s (arXiv 2203.15556; p = 1
+there); p lets the scarcer of the two count for more, as in Kaplan et al. (arXiv 2001.08361). Constants: `python
+benchmarks/choices.py fit`, from English novels read by models of 0.6 to 4.6 million numbers, 0.1 to 33 MB; beyond that
+they are a judgement.
+"""
+
+from __future__ import annotations
+
+import math
+
+E, A, SIZE, B, READ, SHARPNESS = 1.094, 0.454, 0.253, 1.002, 0.260, 3.96
+AGAIN = 6.3  # readings beyond the first that all further ones are worth at most
+LARGER_VOCABULARY = 0.118
+ONE_BOOK = 0.118  # that the end of a single text is easier than the ends of many, as a share
+PROSE = 2.36  # bits/byte of English novels in bz2, which other texts are measured by
+BYTES_PER_TOKEN, LENGTHENS = 2.82, 0.16  # of English prose, of a vocabulary of 1,024, and how it grows with that
+
+
+def worth(read: float, text: float) -> float:
+    """Bytes that as many bytes read of a text of so many are worth."""
+    readings = read / max(1.0, text)
+    return read if readings <= 1 else text * (1 + AGAIN * (1 - math.exp(-(readings - 1) / AGAIN)))
+
+
+def bits_per_byte(
+    numbers: float, read: float, text: float, vocab_size: int, documents: int = 1, entropy: float = PROSE
+) -> float:
+    """Expected of a model with so many numbers in its layers that has read so many bytes of a text of `text` bytes.
+    entropy: of the text in bz2, bits/byte."""
+    larger = (max(256, vocab_size) / 1024) ** LARGER_VOCABULARY
+    of_size = A / max(1e-3, numbers / 1e6) ** SIZE
+    of_reading = B / max(1e-3, worth(read, text) * larger / 1e6) ** READ
+    both = (of_size**SHARPNESS + of_reading**SHARPNESS) ** (1 / SHARPNESS)
+    return (E + both) * (1 - ONE_BOOK / max(1, documents)) * entropy / PROSE
+
+
+def bytes_per_token(vocab_size: int) -> float:
+    """Of English prose, about."""
+    return 1.0 if vocab_size < 300 else BYTES_PER_TOKEN * (vocab_size / 1024) ** LENGTHENS
