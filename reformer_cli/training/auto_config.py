@@ -70,7 +70,11 @@ READ_BY_SUCH = 16e6  # tokens in all, up to which TOKENS_PER_STEP are right
 GROWING = ((1024, 0.5), (8192, 0.3))  # contexts of a GPU before the last one, and their shares of a run
 LEAST_CONTEXT = 64  # that is chosen
 COLUMNS = 128  # characters of a line that are told apart, at most: more than lines of plain text have
-SMALLEST_VOCABULARY = 256
+SMALLEST_VOCABULARY, MOST_VOCABULARY = 256, 32_768
+BEYOND, FEW_READINGS = (
+    4,
+    6,
+)  # times the vocabulary that a text can fill, for one that is read at most so often (choices.csv)
 TIE = 1.005  # times the lowest expected bits/byte, up to which a larger model is as good: it has more to gain later
 
 
@@ -188,7 +192,11 @@ def best(
     sizes = sizes or sizes_for(budget.card.kind == "gpu", {})
     found = []
     for size in sizes:
-        plans = [plan_of(size, size.model(v), text, budget) for v in _vocabularies(text, vocab_size)]
+        most = choose_vocab_size(text.characters or text.bytes, text.frequent)
+        plans = [plan_of(size, size.model(v), text, budget) for v in _vocabularies(text, most, vocab_size)]
+        plans = [
+            p for p in plans if vocab_size or p.step.model.vocab_size <= most or p.readings <= FEW_READINGS
+        ] or plans
         plan = min(plans, key=lambda one: one.expected)
         fits = replace(plan.step, batch=1).total <= budget.memory / 2
         small = hidden_numbers(plan.step.model) <= WORTH * text.tokens_by(plan.step.model.vocab_size)
@@ -198,14 +206,14 @@ def best(
     return [plan for plan in found if plan.expected <= TIE * least][-1], found
 
 
-def _vocabularies(text: Text, vocab_size: int | None) -> Iterator[int]:
-    """Powers of two up to what the text can fill; more where its characters are many."""
+def _vocabularies(text: Text, most: int, vocab_size: int | None) -> Iterator[int]:
+    """Powers of two up to what the text can fill if it is read often, and beyond; more where its characters are
+    many."""
     if vocab_size is not None:
         yield vocab_size
         return
-    most = choose_vocab_size(text.characters or text.bytes, text.frequent)
     size = max(SMALLEST_VOCABULARY, choose_vocab_size(0, text.frequent))
-    while size <= most:
+    while size <= min(BEYOND * most, MOST_VOCABULARY):
         yield size
         size *= 2
 

@@ -12,6 +12,10 @@ from types import ModuleType
 
 import pytest
 import torch
+from reformer import ReformerConfig
+
+from reformer_cli.training.cost import card_named
+from reformer_cli.training.memory import Step
 
 pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="the kernels to be counted are Triton's")
 FOLDER = Path(__file__).parents[2] / "benchmarks"
@@ -37,6 +41,19 @@ def test_a_step_asks_for_no_more(cost: ModuleType) -> None:
     speeds = found["tokens_per_second"].values()
     assert min(speeds) >= LEAST_SPEED
     assert max(speeds) <= 1.15 * min(speeds)
+
+
+@pytest.mark.parametrize(("sizes", "shape"), [((256, 4, 1024), (32, 1024)), ((768, 2, 8192), (2, 32_768))])
+def test_the_forecast_of_a_plan_sums_up_the_tally(
+    cost: ModuleType, sizes: tuple[int, int, int], shape: tuple[int, int]
+) -> None:
+    """`reformer plan --as h200` has prices for a step, not its kernels one by one."""
+    d_model, layers, vocab_size = sizes
+    given = {"vocab_size": vocab_size, "d_model": d_model, "n_layers": layers, "n_heads": d_model // 64, "d_head": 64}
+    tally = cost.step(*shape, **given).total.seconds
+    assert card_named("h200").seconds(Step(ReformerConfig(**given), *shape, "bfloat16", 0, False)) == pytest.approx(
+        tally, rel=0.08
+    )
 
 
 def test_one_token_asks_for_no_more(cost: ModuleType) -> None:

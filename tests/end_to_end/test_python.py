@@ -15,7 +15,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "python.md"
 SHORTER = """
 from reformer_cli.training import mixed_precision
 from reformer_cli.workflows.evaluate_recall import evaluate_recall
-mixed_precision._seconds = lambda dtype: 1.0
+mixed_precision._seconds = lambda dtype, times: 1.0
 evaluate_recall.__kwdefaults__["max_distance"] = 256
 """
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.S)

@@ -221,7 +221,8 @@ def test_what_a_resumed_run_keeps(reformer: Program, run: Path, setting: str) ->
     """Another batch would go on at other text; another optimiser has no state."""
     name = setting.split("=")[0].removeprefix("train.")
     error = reformer("train", "--resume", "--run", run, "--steps", 9, "--set", setting).error
-    assert f"--resume cannot change train.{name}" in error
+    assert "--resume cannot change what" in error
+    assert f": train.{name} is " in error
     kept = [*sets("batch_size=2", "accumulation_steps=2", "optimizer=adamw"), "--steps", 9]
     assert reformer("train", "--resume", "--run", run, *kept).status == 0
 
