@@ -9,7 +9,7 @@ import { mark } from "./look.js";
 import { Panels } from "./panels.js";
 import { Remembered } from "./remembered.js";
 import { Runs } from "./runs.js";
-import { connection, json, onTokenWanted } from "./server.js";
+import { AWAY, connection, json, onTokenWanted } from "./server.js";
 import { Settings } from "./settings.js";
 import { Shade } from "./shade.js";
 import { Sync } from "./sync.js";
@@ -19,7 +19,7 @@ import { Writer, readOut } from "./writing.js";
 const $ = (id) => document.getElementById(id);
 
 function say(text, alarm = false) {
-  $("say").textContent = text;
+  $("say").textContent = text === AWAY ? "" : text; // which stands above the text already
   $("say").classList.toggle("alarm", alarm);
 }
 

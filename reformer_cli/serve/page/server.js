@@ -1,6 +1,6 @@
 // All that is said to the server and heard from it. What goes wrong becomes one sentence (Trouble).
 
-const AWAY = "The program behind this page does not answer. Your text is safe in this browser. Start “reformer serve” again to go on.";
+export const AWAY = "The program behind this page does not answer. Your text is safe in this browser. Start “reformer serve” again to go on.";
 
 export class Trouble extends Error {
   constructor(message, status = 0) {
@@ -128,7 +128,7 @@ export async function* events(response) {
   }
 }
 
-/** A continuation as it is written: {text, index, reason}; index counts from 0 where several are made (n). */
+/** A continuation as it is written: {text}. */
 export async function* completion(body, signal) {
   const response = await ask("v1/completions", { body: { ...body, stream: true }, signal });
   let finished = false;
@@ -138,7 +138,7 @@ export async function* completion(body, signal) {
     if (said.error) throw new Trouble(String(said.error.message));
     for (const choice of said.choices ?? []) {
       finished ||= choice.finish_reason != null;
-      yield { text: String(choice.text ?? ""), index: choice.index ?? 0, reason: choice.finish_reason ?? null };
+      yield { text: String(choice.text ?? "") };
     }
   }
   if (!finished) {

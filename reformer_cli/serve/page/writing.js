@@ -6,10 +6,6 @@ import { completion } from "./server.js";
 const PATIENCE = 3000; // milliseconds without a word, after which it says what it is doing
 const WRITING = "Writing… Esc stops.";
 const READING = "It reads your text first, which takes a while the first time. “How it writes” can let it read less. Esc stops.";
-const WHY = {
-  length: "It has written its share. Go on for more.",
-  interrupted: "The program was stopped while it wrote. What it wrote is here.",
-};
 
 export class Writer extends EventTarget {
   constructor(editor, sync, settings, say) {
@@ -39,19 +35,17 @@ export class Writer extends EventTarget {
     this.dispatchEvent(new CustomEvent("begin"));
     this.say(WRITING);
     const slow = setTimeout(() => this.say(READING), PATIENCE);
-    let why = null;
     try {
       await this.sync.with(start, async (context) => {
         const body = { ...this.settings.request(), ...context };
-        for await (const { text, reason } of completion(body, running.signal)) {
+        for await (const { text } of completion(body, running.signal)) {
           if (running.signal.aborted) break;
-          why = reason ?? why;
           if (text && job.at === start && !job.waiting) this.#started(slow);
           job.waiting += clean(text);
           job.frame ||= requestAnimationFrame(() => this.#show(job));
         }
       }, running.signal);
-      this.say(job.at + job.waiting.length === start ? "The model had nothing to add here." : (WHY[why] ?? ""));
+      this.say(job.at + job.waiting.length === start ? "The model had nothing to add here." : "");
     } catch (error) {
       if (!running.signal.aborted) this.say(error.message, true);
     } finally {
