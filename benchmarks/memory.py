@@ -52,8 +52,9 @@ def measure(case: str, device: str) -> tuple[int, int, float]:
     """(forecast, measured, seconds) of one step, in this process."""
     import time
 
-    from reformer_cli.commands.plan import VOCAB_SIZE, measured, step_of
     from reformer_cli.config.load import load_config, resolve
+    from reformer_cli.workflows.choose_settings import step_of
+    from reformer_cli.workflows.plan import VOCAB_SIZE, measured
 
     recipe, settings = CASES[case]
     loaded = load_config(recipe, [f"{key}={json.dumps(value)}" for key, value in settings.items()])

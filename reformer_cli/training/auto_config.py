@@ -240,6 +240,7 @@ def settings_of(plan: Plan, budget: Budget, text: Text, others: Sequence[Plan] =
         AutoSetting("train.learning_rate", size.learning_rate, "the smaller the model, the larger the step"),
     ]
     if gpu:
+        found = [c for c in found if c.key != "train.weight_decay"]  # AdamW's
         found.append(AutoSetting("train.optimizer", "muon", "more is learnt in few steps (measured on a CPU)"))
         growing = [[c, share] for c, share in GROWING if c < context]
         if growing:

@@ -44,6 +44,7 @@ from reformer_cli.utils.devices import backend_reason, free_memory
 from reformer_cli.utils.format import as_size
 from reformer_cli.workflows.init_from import Start
 
+GPU_WORKSPACE = 2**16  # tokens of a slice there; estimated, not measured
 LINES = 1_000_000  # tokens whose lines are measured
 
 

@@ -32,14 +32,20 @@ from reformer_cli.training.tensorboard import check_board
 from reformer_cli.utils.console import say
 from reformer_cli.utils.devices import backend_reason, keep_freed_memory, pick_device
 from reformer_cli.utils.errors import UserError
-from reformer_cli.workflows.choose_settings import Chooser, count_line_positions, fitted, say_choice, warn_of_reach
+from reformer_cli.workflows.choose_settings import (
+    GPU_WORKSPACE,
+    Chooser,
+    count_line_positions,
+    fitted,
+    say_choice,
+    warn_of_reach,
+)
 from reformer_cli.workflows.choose_start import AUTO, NONE, StarterOrNew, why_anew
 from reformer_cli.workflows.init_from import Start
 from reformer_cli.workflows.resume import Asked, resumed, run_to_resume
 from reformer_cli.workflows.training_run import TrainingRun
 
 MINUTES = 10.0  # of a run where nothing says how long
-GPU_WORKSPACE = 2**16  # tokens of a slice there; estimated, not measured
 
 
 def train(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from reformer import ReformerConfig, ReformerLM
 
 from reformer_cli.config.load import load_config, resolve
 from reformer_cli.training.auto_config import memory_hints, reduce_memory
+from reformer_cli.training.cost import ONE_CORE
 from reformer_cli.training.memory import Step, count_parameters, forecast, largest_context, largest_depth
 
 SIZES = ["--set", "vocab_size=320", "--set", "d_model=64", "--set", "n_layers=2", "--set", "d_head=16"]
@@ -75,6 +77,28 @@ def test_streams_do_not_grow_with_depth() -> None:
 @pytest.mark.parametrize("memory", ["much", "16 XB", "-3GiB", "", "nanGiB"])
 def test_sizes_that_are_none(reformer: Program, memory: str) -> None:
     assert "is not a size" in reformer("plan", "--memory", memory).error
+
+
+def test_a_plan_for_a_card_that_is_not_here(reformer: Program, text: Path) -> None:
+    """Somebody without the card plans for it: what `train` would choose there, and what it comes to."""
+    result = reformer("plan", text, "--as", "h200", "--minutes", 60)
+    assert result.status == 0, result.err
+    for told in ("data.vocab_size = ", "train.optimizer = muon", "fits in 129.5 GiB", "H200: about", "bits/byte"):
+        assert told in result.out
+    found = json.loads(reformer("plan", "--as", "t4", *SIZES, "--set", "context=4096", "--json").out)
+    assert found["tokens_per_second"] > 0
+    assert found["total_bytes"] == sum(item["bytes"] for item in found["items"])
+    assert (found["machine"], found["fits"], found["limit_bytes"]) == ("T4", True, 16 * 10**9)
+    assert "no machine 'abacus'; one of h200, h100, a100" in reformer("plan", "--as", "abacus").error
+    assert "leave one of them out" in reformer("plan", "--as", "t4", "--measure").error
+
+
+def test_a_plan_for_this_machine_has_its_speed(reformer: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reformer_cli.training.throughput.machine", lambda *_: ONE_CORE)
+    found = json.loads(reformer("plan", *SIZES, "--device", "cpu", "--json").out)
+    assert 0 < found["tokens_per_second"] < 10**5
+    assert found["tokens"] == pytest.approx(600 * found["tokens_per_second"], rel=1e-3)
+    assert "tokens/s" not in reformer("plan", *SIZES, "--device", "cpu").out  # nothing asked for it
 
 
 def test_measured_step(reformer: Program) -> None:
