@@ -21,6 +21,15 @@ function thin(points) {
   return made;
 }
 
+/** The mean of each point and those around it, a twentieth of all. */
+function smooth(points) {
+  const reach = Math.floor(points.length / 40);
+  return points.map(([step], n) => {
+    const some = points.slice(Math.max(0, n - reach), n + reach + 1);
+    return [step, some.reduce((sum, [, y]) => sum + y, 0) / some.length];
+  });
+}
+
 function short(steps) {
   return steps >= 10000 ? `${Math.round(steps / 1000)}k` : steps.toLocaleString();
 }
@@ -28,24 +37,26 @@ function short(steps) {
 /** A figure of rows {step, bits_per_byte, val_bits_per_byte}. */
 export function curve(name, rows) {
   const of = (key) => rows.filter((row) => Number.isFinite(row[key])).map((row) => [row.step, row[key]]);
-  const line = thin(of("bits_per_byte"));
+  const raw = thin(of("bits_per_byte"));
+  const line = smooth(raw);
   const dots = of("val_bits_per_byte").slice(-POINTS);
   const figure = document.createElement("figure");
   const caption = document.createElement("figcaption");
-  const all = [...line, ...dots];
+  const all = [...raw, ...dots];
   figure.append(caption);
   if (!all.length) {
     caption.textContent = `${name} has not logged a step yet.`;
     return figure;
   }
-  const last = (dots.length ? dots : line).at(-1);
-  const said = `Bits per byte of ${name}: from ${all[0][1].toFixed(2)} to ${last[1].toFixed(2)} at step ${last[0].toLocaleString()}`;
+  const told = dots.length > 1 ? dots : line;
+  const last = told.at(-1);
+  const said = `Bits per byte of ${name}: from ${told[0][1].toFixed(2)} to ${last[1].toFixed(2)} at step ${last[0].toLocaleString()}`;
   caption.textContent = `${said}. Lower is better; dots: text it has not learned from.`;
-  figure.append(drawing(said, line, dots, all));
+  figure.append(drawing(said, [raw, line], dots, all));
   return figure;
 }
 
-function drawing(said, line, dots, all) {
+function drawing(said, lines, dots, all) {
   const svg = element("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": said });
   const most = Math.max(...all.map(([step]) => step), 1);
   const values = all.map(([, y]) => y).sort((a, b) => a - b);
@@ -62,7 +73,10 @@ function drawing(said, line, dots, all) {
     const anchor = ["start", "middle", "end"][share * 2];
     svg.append(element("text", { x: x(most * share), y: HEIGHT - 6, "text-anchor": anchor }, short(Math.round(most * share))));
   }
-  svg.append(element("path", { d: line.map(([step, bits], n) => `${n ? "L" : "M"}${x(step)} ${y(bits)}`).join("") || "M0 0" }));
+  for (const [n, line] of lines.entries()) {
+    const d = line.map(([step, bits], k) => `${k ? "L" : "M"}${x(step)} ${y(bits)}`).join("") || "M0 0";
+    svg.append(element("path", { class: ["faint", "mean"][n], d }));
+  }
   for (const [step, bits] of dots) svg.append(element("circle", { cx: x(step), cy: y(bits), r: 3 }));
   return svg;
 }
