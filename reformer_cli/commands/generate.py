@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, cast, get_args
 
 import typer
 
@@ -63,18 +63,41 @@ JsonOption = Annotated[
 NoveltyOption = Annotated[
     bool, typer.Option("--novelty", help="Say what of the text stands in the training text (reformer novelty).")
 ]
+CandidatesOption = Annotated[
+    int,
+    typer.Option(min=0, max=4096, metavar="N", help="Draw N texts and keep the best one, see --keep; 0: no choice."),
+]
+KeepOption = Annotated[
+    str,
+    typer.Option(metavar="likelihood|novelty", help="Which candidate is best: the likeliest, or the least copied one."),
+]
+InfillOption = Annotated[
+    tuple[str, str] | None,
+    typer.Option(
+        metavar="BEFORE AFTER",
+        help="Write what comes between: of 16 --candidates the one that AFTER follows best.",
+    ),
+]
+ContextOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="FILE", help="Read this text first, which need not be the run's; repeatable."),
+]
+ExplainOption = Annotated[
+    bool, typer.Option("--explain", help="With --json: which earlier places each token's hashed heads have read.")
+]
+DashArgument = Annotated[str | None, typer.Argument(metavar="[-]", help="`-` reads the prompt from standard input.")]
+PromptOption = Annotated[str | None, typer.Option("--prompt", help="Text to go on from; none: a text of its own.")]
+PromptFileOption = Annotated[
+    str | None, typer.Option(metavar="FILE", help="Read the prompt from a file of any known format.")
+]
 
 
 @from_fields(SamplingConfig, "config")
 def generate(
-    prompt_: Annotated[
-        str | None, typer.Argument(metavar="[-]", help="`-` reads the prompt from standard input.")
-    ] = None,
+    prompt_: DashArgument = None,
     run: RunOption = None,
-    prompt: Annotated[str | None, typer.Option("--prompt", help="Text to go on from; none: a text of its own.")] = None,
-    prompt_file: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Read the prompt from a file of any known format.")
-    ] = None,
+    prompt: PromptOption = None,
+    prompt_file: PromptFileOption = None,
     echo: EchoOption = None,
     as_typed: AsTypedOption = False,
     config: SamplingConfig = SamplingConfig(),  # noqa: B008  (frozen)
@@ -90,6 +113,11 @@ def generate(
     json: JsonOption = False,
     novelty: NoveltyOption = False,
     against: AgainstOption = None,
+    candidates: CandidatesOption = 0,
+    keep: KeepOption = "likelihood",
+    infill: InfillOption = None,
+    context: ContextOption = None,
+    explain: ExplainOption = False,
     device: DeviceOption = "auto",
 ) -> None:
     """Go on from a prompt, or complete an image.
@@ -105,21 +133,38 @@ def generate(
         texts: dict[str, object] = {"--prompt": prompt, "--prompt-file": prompt_file, "-": prompt_, "--stop": stop}
         texts |= {"--logit-bias": logit_bias, "--json": json, "--session": session, "--far-buckets": far_buckets}
         texts |= {"--until": until, "--as-typed": as_typed, "--echo": echo, "--novelty": novelty}
+        texts |= {"--candidates": candidates, "--infill": infill, "--context": context, "--explain": explain}
         check_options(config, texts)
         generate_images(opened, image, keep_rows, output, config, device, overwrite)
         return
     if image is not None or keep_rows is not None:
         raise UserError(f"{opened.path} was trained on text", "--image and --keep-rows are for runs of images")
     from reformer_cli.commands.output import Writer
-    from reformer_cli.workflows import generate as workflow
+    from reformer_cli.workflows.generate import generate as workflow
+    from reformer_cli.workflows.request import Request
 
+    _check(explain and not json, infill is not None and (prompt, prompt_file, prompt_) != (None,) * 3, keep)
     biases, text = _biases(logit_bias or []), _prompt(prompt_, prompt, prompt_file, opened.config.data.unwrap == "join")
-    request = workflow.Request(
-        text, stop or (), biases, session, far_buckets, output, overwrite, as_typed, until or (), novelty, against or ()
-    )
+    before, after = infill if infill is not None else (text, None)
+    request = Request(
+        before, stop or (), biases, session, far_buckets, output, overwrite, as_typed, until or (), novelty,
+        against or (), candidates, cast(Any, keep), after, context or (), explain,
+    )  # fmt: skip
     shown = echo if echo is not None else prompt is not None
     with Writer(output, json, config.num_samples, shown, go_on=session is not None) as writer:
-        workflow.generate(opened, config, request, writer, device)
+        workflow(opened, config, request, writer, device)
+
+
+def _check(untold: bool, prompted: bool, keep: str) -> None:
+    """untold: --explain without --json; prompted: --infill and a prompt."""
+    from reformer_cli.workflows.request import By
+
+    if untold:
+        raise UserError("--explain tells of each token", "add --json")
+    if prompted:
+        raise UserError("--infill names the text before itself", "leave the other prompt out")
+    if keep not in get_args(By):
+        raise UserError(f"--keep {keep!r} is not known", f"use {' or '.join(get_args(By))}")
 
 
 def _biases(given: list[str]) -> list[tuple[str, float]]:

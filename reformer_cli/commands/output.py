@@ -91,7 +91,7 @@ class Writer:
         new = one.tokens[one.before :]
         return {
             "sample": number, "prompt": self.prompt, "text": one.text, "tokens": new,
-            "logprobs": one.logprobs, "finish_reason": one.finish_reason, "seed": one.seed,
+            "logprobs": one.logprobs, "ranks": one.ranks, "finish_reason": one.finish_reason, "seed": one.seed,
             "seconds": round(seconds, 4), "tokens_per_second": round(len(new) / max(seconds, 1e-9), 1),
             **(one.describe(one) if one.describe is not None else {}),
         }  # fmt: skip

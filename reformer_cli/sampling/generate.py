@@ -27,6 +27,9 @@ class Sample:
     stream: TextStream
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
+    ranks: list[int] = field(
+        default_factory=list
+    )  # of each among all tokens, 1 the likeliest; as far as they are known
     parts: list[str] = field(default_factory=list)
     finish_reason: str | None = None
     before: int = 0  # tokens of an earlier session
@@ -46,12 +49,13 @@ class Sample:
         self.stream.skip(next(left, 0) if prompt.spelt else 0)
         self.start = len(tokens)
 
-    def push(self, token: int, logprob: float, end: int) -> str:
+    def push(self, token: int, logprob: float, end: int, rank: int | None = None) -> str:
         """One more token was drawn; the text that it makes certain."""
         if self.finish_reason is not None:
             return ""
         self.tokens.append(token)
         self.logprobs.append(logprob)
+        self.ranks += [rank] if rank is not None else []
         self.parts.append(self.stream.push(token))
         if token == end:
             self.finish_reason = "end"
@@ -89,8 +93,8 @@ def stream_samples(texts: Sampler, made: Sequence[Sample]) -> Iterator[list[str]
         if all(one.finish_reason is not None for one in made):
             return
         drawn = texts.draw()
-        each = zip(made, drawn.tokens, drawn.logprobs, strict=True)
-        yield [one.push(token, logprob, texts.end) for one, token, logprob in each]
+        each = zip(made, drawn.tokens, drawn.logprobs, drawn.ranks, strict=True)
+        yield [one.push(token, logprob, texts.end, rank) for one, token, logprob, rank in each]
 
 
 def begin(

@@ -24,10 +24,12 @@ PREFILL_AT_ONCE = 4096  # prompt tokens read at a time
 
 @dataclass
 class NextTokens:
-    """One more token of every text. logprobs: nats, by the model itself, before temperature and filters."""
+    """One more token of every text. logprobs: nats, by the model itself, before temperature and filters; ranks: 1 is
+    the likeliest, empty where nobody counted."""
 
     tokens: list[int]
     logprobs: list[float]
+    ranks: list[int] = field(default_factory=list)
 
 
 @dataclass
@@ -135,8 +137,9 @@ class Sampler:
             before = [history.mirostat for history in self.histories]
             tokens = self._words(allowed, self.choose(allowed), before)
             self.pending = tokens[:, None]
-            logprob = logits.gather(1, self.pending)[:, 0] - logits.logsumexp(1)
-        drawn = NextTokens(tokens.tolist(), logprob.tolist())
+            own = logits.gather(1, self.pending)
+            logprob, ranks = own[:, 0] - logits.logsumexp(1), 1 + (logits > own).sum(1)
+        drawn = NextTokens(tokens.tolist(), logprob.tolist(), ranks.tolist())
         for history, token in zip(self.histories, drawn.tokens, strict=True):
             history.extend([token], drawn=True)
         return drawn

@@ -105,10 +105,10 @@ def evaluate_attention(
 
     def show(view: LayerView) -> None:
         layers.append(view.summary())
-        reached.extend((s, _around(tokenizer, ids, s.position)) for s in view.reached_from(position, LISTED))
+        reached.extend((s, around(tokenizer, ids, s.position)) for s in view.reached_from(position, LISTED))
 
     look(model, torch.from_numpy(ids).long().to(model.embedding.device), show)
-    here = _around(tokenizer, ids, position)
+    here = around(tokenizer, ids, position)
     return AttentionResult(len(ids), position, here, model.config.local_window, layers, reached)
 
 
@@ -124,7 +124,7 @@ def _text(opened: OpenModel, name: str | None, tokens: int) -> Ids:
     return ids
 
 
-def _around(tokenizer: Tokenizer, ids: Ids, position: int) -> str:
+def around(tokenizer: Tokenizer, ids: Ids, position: int) -> str:
     """A token in brackets, or the character that it is a part of, with some of the text around it, on one line."""
     start, stop = position, position + 1
     while start > max(0, position - CHARACTER) and tokenizer.decode(ids[start:stop]).startswith("\ufffd"):

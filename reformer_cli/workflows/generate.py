@@ -5,11 +5,9 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from reformer import ReformerConfig, ReformerLM
@@ -19,7 +17,7 @@ from reformer_cli.novelty.index import TextIndex
 from reformer_cli.runs.run import Run
 from reformer_cli.sampling.beam_search import search
 from reformer_cli.sampling.config import SamplingConfig
-from reformer_cli.sampling.generate import Describe, Sample, new_samples, stream_samples
+from reformer_cli.sampling.generate import Sample, new_samples, stream_samples
 from reformer_cli.sampling.history import TextBias
 from reformer_cli.sampling.presets import PRESETS
 from reformer_cli.sampling.prompt import prepared
@@ -31,29 +29,15 @@ from reformer_cli.utils.devices import backend_reason, pick_device
 from reformer_cli.utils.errors import UserError
 from reformer_cli.utils.files import check_free
 from reformer_cli.utils.progress_bar import shown
+from reformer_cli.workflows.candidates import MIDDLES, Between, KeepsBest, likelihood, newness
+from reformer_cli.workflows.explain import explained
 from reformer_cli.workflows.novelty import compared, index_of
 from reformer_cli.workflows.open_model import check_length, check_memory, decoding_note, refused, rehashed
+from reformer_cli.workflows.read_context import context_ids, read_context
+from reformer_cli.workflows.request import Request, Sink
 from reformer_cli.workflows.words import rules_of
 
 LONG = 4096  # tokens of a prompt from which its reading is shown
-
-
-class Sink(Protocol):
-    """Where text goes."""
-
-    def begin(self, append: bool, prompt: str) -> None:
-        """Text comes now, before or after what is there; the prompt, as the model was shown it, comes first."""
-
-    def writing(
-        self, tokens: int, wait: bool = False
-    ) -> AbstractContextManager[tuple[Callable[[int], None], Callable[[], bool]]]:
-        """Text is made (wait: nothing is shown before the end); to be told of tokens done, and says whether to stop."""
-
-    def pieces(self, new: Sequence[str]) -> None:
-        """What each sample's newest token made certain."""
-
-    def finish(self, samples: Sequence[Sample], seconds: float) -> None:
-        """No more comes."""
 
 
 @contextmanager
@@ -66,59 +50,20 @@ def reading(tokens: int) -> Iterator[Callable[[int], None]]:
         yield advance
 
 
-@dataclass(frozen=True)
-class Request:
-    """What is asked for beside SamplingConfig. session: a file to go on from and to keep; output: the file that the
-    sink writes to, which must not hold what somebody else has put there."""
-
-    prompt: str = ""
-    stop: Sequence[str] = ()
-    logit_bias: Sequence[tuple[str, float]] = ()
-    session: Path | None = None
-    far_buckets: int | None = None
-    output: Path | None = None
-    overwrite: bool = False
-    as_typed: bool = False
-    until: Sequence[str] = ()
-    novelty: bool = False
-    against: Sequence[str] = ()
-    describe: Describe | None = None  # see Sample
-
-    @property
-    def goes_on(self) -> bool:
-        return self.session is not None and self.session.exists()
-
-    def check(self, config: SamplingConfig) -> None:
-        """Raises UserError for options that exclude each other, and for a file that would be lost."""
-        if config.num_beams > 1 and config.num_samples > config.num_beams:
-            numbers = f"--num-samples {config.num_samples} exceeds --num-beams {config.num_beams}"
-            raise UserError(numbers, "the search keeps no more texts")
-        if config.num_beams > 1 and (idle := config.idle_in_a_search):
-            raise UserError(
-                f"--num-beams searches and draws nothing: {', '.join(idle)} would do nothing", "leave it out"
-            )
-        if config.num_beams > 1 and self.session is not None:
-            raise UserError("--session and --num-beams exclude each other", "a session goes on from a drawn text")
-        if self.against and not self.novelty and config.max_copy is None:
-            raise UserError("--against is what --novelty and --max-copy compare with", "add one of them")
-        if self.output is None:
-            return
-        if self.session is not None and self.output.resolve() == self.session.resolve():
-            raise UserError(f"--output and --session are both {self.output}", "give them different names")
-        if not self.goes_on:
-            check_free(self.output, self.overwrite)
-
-
 def generate(run: Run, config: SamplingConfig, request: Request, sink: Sink, device: str = "auto") -> list[Sample]:
     """Go on from a prompt as the request asks. Raises UserError for what cannot be, KeyboardInterrupt when the sink
     asked to stop, after what there is has been written and kept."""
     request.check(config)
     model_config, tokenizer = run.config.model, run.tokenizer()
-    text, prompt = prepared(tokenizer, request.prompt, first=not request.goes_on, as_typed=request.as_typed)
+    before = context_ids(tokenizer, request.context, run.config.data.unwrap == "join")
+    first = not request.goes_on and not before
+    text, prompt = prepared(tokenizer, request.prompt, first=first, as_typed=request.as_typed)
+    if request.candidates or request.after is not None:
+        config = dataclasses.replace(config, num_samples=request.candidates or MIDDLES)
     request = dataclasses.replace(request, prompt=text)
     if is_foreign(tokenizer, request.prompt):
         say("note: the model's vocabulary does not know the script of the prompt, and spells its characters out")
-    length = 1 + len(tokenizer.encode(request.prompt))
+    length = 1 + len(before) + len(tokenizer.encode(request.prompt))
     check_room(model_config, length, config.max_tokens)
     where = pick_device(device)
     hashed = model_config
@@ -130,8 +75,8 @@ def generate(run: Run, config: SamplingConfig, request: Request, sink: Sink, dev
     model = rehashed(run.load_model(where), None, request.far_buckets)
     if note := decoding_note(model_config):
         say(note)
-    index = index_of(run, request.against) if request.novelty else None
-    if index is not None:
+    index = index_of(run, request.against) if request.novelty or request.by == "novelty" else None
+    if index is not None and request.novelty:
         request = dataclasses.replace(request, describe=partial(_novelty, index))
     rules = rules_of(run, config, request.against) if config.num_beams == 1 else []
     config = _introduced(run, config, request)
@@ -140,11 +85,26 @@ def generate(run: Run, config: SamplingConfig, request: Request, sink: Sink, dev
         samples = _search(model, tokenizer, prompt, config, bias, request, sink)
     else:
         sampler = Sampler(model, config, tokenizer.end, bias, tokenizer, rules)
-        samples = _draw(sampler, tokenizer, prompt, request, sink)
+        keeps = _keeping(sampler, request, index, sink)
+        samples = _draw(sampler, tokenizer, prompt, before, request, keeps or sink)
+        samples = keeps.kept if keeps is not None else samples
     for n, one in enumerate(samples, 1):
-        if index is not None:
+        if index is not None and request.novelty:
             say(compared(index, one.text, f"sample {n}").line())
     return samples
+
+
+def _keeping(sampler: Sampler, request: Request, index: TextIndex | None, sink: Sink) -> KeepsBest | None:
+    """What chooses among candidates; None: all texts are shown."""
+    if request.after is not None:
+        assert sampler.tokenizer is not None
+        judge = Between(sampler.model, sampler.tokenizer, request.prompt, request.after)
+        return KeepsBest(sink, judge, "nats/token of the text after, log-probability")
+    if not request.candidates:
+        return None
+    if request.by == "novelty" and index is not None:
+        return KeepsBest(sink, newness(index), "of the words in no copy of five words")
+    return KeepsBest(sink, likelihood, "nats/token, log-probability")
 
 
 def _novelty(index: TextIndex, one: Sample) -> dict[str, Any]:
@@ -181,9 +141,14 @@ def check_room(config: ReformerConfig, prompt: int, new: int) -> None:
     check_length(config, prompt + new, f"a prompt of {prompt:,} tokens and {new:,} new ones", hint)
 
 
-def _draw(sampler: Sampler, tokenizer: Tokenizer, prompt: Prompt, request: Request, sink: Sink) -> list[Sample]:
-    """Draw texts; with a session, go on from it and keep it."""
-    samples = _started(sampler, tokenizer, prompt, request, sink)
+def _draw(
+    sampler: Sampler, tokenizer: Tokenizer, prompt: Prompt, before: Sequence[int], request: Request, sink: Sink
+) -> list[Sample]:
+    """Draw texts, after tokens of other texts; with a session, go on from it and keep it."""
+    samples = _started(sampler, tokenizer, prompt, before, request, sink)
+    if request.explain:
+        for row, one in enumerate(samples):
+            one.describe = partial(explained, sampler, row, one.describe)
     for one, generator in zip(samples, sampler.generators, strict=True):
         one.seed = generator.initial_seed() if not request.goes_on else None
     began, pressed, stands = time.monotonic(), False, False
@@ -212,7 +177,9 @@ def _draw(sampler: Sampler, tokenizer: Tokenizer, prompt: Prompt, request: Reque
     return samples
 
 
-def _started(sampler: Sampler, tokenizer: Tokenizer, prompt: Prompt, request: Request, sink: Sink) -> list[Sample]:
+def _started(
+    sampler: Sampler, tokenizer: Tokenizer, prompt: Prompt, before: Sequence[int], request: Request, sink: Sink
+) -> list[Sample]:
     """Samples that have read the prompt, or gone on from a session."""
     goes_on = request.goes_on
     samples = _fresh(tokenizer, sampler.config, request)
@@ -229,10 +196,12 @@ def _started(sampler: Sampler, tokenizer: Tokenizer, prompt: Prompt, request: Re
             samples = _fresh(tokenizer, sampler.config, request)
         elif all(one.finish_reason == "end" for one in samples):
             raise UserError(f"the text in {request.session} has ended", "give a --prompt that another begins with")
-    new = prompt.ids if goes_on else [sampler.end, *prompt.ids]
+    if before:
+        read_context(sampler, tokenizer, before)
+    new = prompt.ids if goes_on or before else [sampler.end, *prompt.ids]
     check_room(sampler.model.config, len(sampler.histories[0].tokens) + len(new), sampler.config.max_tokens)
     sink.begin(goes_on, request.prompt)
-    if new or prompt.spelt:
+    if new or prompt.spelt or before:
         with reading(len(new)) as advance:
             sampler.read(new, advance, prompt.spelt)
         for one, history in zip(samples, sampler.histories, strict=True):
