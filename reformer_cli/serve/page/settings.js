@@ -9,13 +9,13 @@ const MANNERS = {
 const LENGTHS = {
   sentence: ["One sentence", { stop_at: "sentence", max_tokens: 150 }],
   paragraph: ["One paragraph", { stop_at: "paragraph", max_tokens: 600 }],
-  100: ["About 100 words", { max_words: 100, max_tokens: 600 }],
-  400: ["About 400 words", { max_words: 400, max_tokens: 2400 }],
+  "100 words": ["About 100 words", { max_words: 100, max_tokens: 600 }],
+  "400 words": ["About 400 words", { max_words: 400, max_tokens: 2400 }],
   scene: ["To the end of the scene", { stop_at: "scene", max_tokens: 5000 }],
   way: ["", { stop_at: "sentence", max_tokens: 60 }], // of the three to choose from
   endless: ["Until I stop it", { max_tokens: 20000 }],
 };
-const REACHES = { all: ["All of it", Infinity], 120000: ["The last 20,000 words", 120000], 12000: ["The last 2,000 words", 12000] };
+const REACHES = { all: ["All of it", Infinity], far: ["The last 20,000 words", 120000], near: ["The last 2,000 words", 12000] };
 const SLIDERS = ["temperature", "top_p", "dry_multiplier"];
 const USUAL = { temperature: 0.9, top_p: 0.95, dry_multiplier: 0.8 };
 const BEGIN = { preset: "plain", length: "paragraph", reach: "all", seed: "", model: "", theme: "auto", size: 18, copiesAlways: false };
@@ -66,7 +66,7 @@ export class Settings extends EventTarget {
 
   #build() {
     for (const [value, [label]] of Object.entries(LENGTHS)) if (label) $("length").append(new Option(label, value));
-    for (const [value, [label]] of Object.entries(REACHES).reverse()) $("reach").append(new Option(label, value));
+    for (const [value, [label]] of Object.entries(REACHES)) $("reach").append(new Option(label, value));
     $("reach").addEventListener("change", () => this.set({ reach: $("reach").value }));
     for (const name of SLIDERS) $(name).addEventListener("input", () => this.set({ [name]: Number($(name).value) }));
     $("length").addEventListener("change", () => this.set({ length: $("length").value }));
@@ -129,7 +129,7 @@ export class Settings extends EventTarget {
     $("reach").value = values.reach;
     $("model").value = values.model;
     $("size").value = values.size;
-    $("size-say").textContent = `${values.size} points`;
+    $("size-say").textContent = `${values.size} pixels`;
     $("copies-always").checked = values.copiesAlways;
     document.documentElement.dataset.theme = values.theme;
     document.documentElement.style.setProperty("--size", `${values.size}px`);

@@ -28,6 +28,7 @@ def test_every_request_is_answered(browser: Any, tmp_path: Any) -> None:
         page.keyboard.press("Control+Enter")
         expect(page.locator("#go")).to_have_text("Stop")
         expect(page.locator("#go")).to_have_text("Go on", timeout=60_000)
+        expect(page.locator("#say")).to_have_text("")  # no error
         assert len(text_of(page)) > 242
         page.keyboard.press("Tab")
         expect(page.locator("#ways-list button").first).to_be_focused()
