@@ -33,7 +33,7 @@ from reformer_cli.training.auto_config import (
     settings_of,
     sizes_for,
 )  # fmt: skip
-from reformer_cli.training.cost import Card, cards, tokens_per_second
+from reformer_cli.training.cost import Card, cards, rounded, tokens_per_second
 from reformer_cli.training.display import peak_memory
 from reformer_cli.training.distributed import World
 from reformer_cli.training.learning import PROSE
@@ -100,6 +100,11 @@ class Chooser:
             self._card = budget.card.scaled(budget.card.seconds(plan.step) / took)
             plan, others = self._plan(text, dataset.tokenizer.vocab_size, start)
             budget = self.budget
+        if budget.minutes and plan.readings < 1:
+            once = rounded(budget.minutes / plan.readings + 0.5)
+            say(
+                f"note: {budget} read {plan.readings:.0%} of the text; about {once:,} minutes would read all of it once"
+            )
         choices = settings_of(plan, budget, text, others)
         optimizer = settings["train"].get("optimizer") or next(
             (c.value for c in choices if c.key == "train.optimizer"), "adamw"
