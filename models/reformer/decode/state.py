@@ -61,6 +61,7 @@ class DecodingState:
         line_position = self.line_position[rows] if self.line_position is not None else None
         return DecodingState(self.seen[rows], select_all(self.caches, rows), line_position)
 
+    @torch.inference_mode()  # some tensors may have been made in it, and then change in it alone
     def mark(self, tokens: int, native: bool) -> None:
         """See `ReformerLM.mark`; native: whether C alone will file what comes."""
         self.marks.append((self.seen.clone(), self.line_position.clone() if self.line_position is not None else None))
@@ -68,6 +69,7 @@ class DecodingState:
             if cache is not None:
                 cache.mark(self.position, tokens, native)
 
+    @torch.inference_mode()
     def rewind(self) -> None:
         """Stand again where the newest mark was set, bit for bit; it stays."""
         seen, line_position = self.marks[-1]
@@ -78,6 +80,7 @@ class DecodingState:
             if cache is not None:
                 cache.rewind()
 
+    @torch.inference_mode()
     def unmark(self) -> None:
         """Forget the newest mark: there is no way back to it."""
         self.marks.pop()

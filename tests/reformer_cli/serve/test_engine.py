@@ -1,0 +1,149 @@
+"""Texts that are made together, and what becomes of those that leave, wait or go on another day."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import httpx
+import pytest
+from builders.servers import Served, served
+
+ASKED = [
+    {"prompt": "", "seed": 1, "max_tokens": 40},
+    {"prompt": "The rain fell all night. " * 30, "seed": 2, "max_tokens": 25, "temperature": 0.7},
+    {"prompt": "Noon", "seed": 3, "max_tokens": 60, "top_k": 30, "presence_penalty": 0.5},
+    {"prompt": "A cat sat on a mat. " * 9, "seed": 4, "max_tokens": 33, "mirostat": 2},
+    {"prompt": "The rain fell all night. " * 30, "seed": 5, "max_tokens": 25, "logit_bias": {"101": 3}},
+    {"prompt": "Calm", "seed": 6, "max_tokens": 50, "temperature": 0},
+]
+ENDLESS = {"prompt": "A", "max_tokens": 100_000, "dry_multiplier": 0, "logit_bias": {"256": -100}}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory):
+    with served(tmp_path_factory.mktemp("served"), n_hashes=2, n_buckets=(4,), far_buckets=24) as found:
+        yield found
+
+
+def forget(server: Served) -> None:
+    """What was read before is not known any more."""
+    loaded = server.service.library.get("run")
+    loaded.prefixes = type(loaded.prefixes)(loaded.model)
+
+
+def idle(server: Served, seconds: float = 5.0) -> bool:
+    end = time.monotonic() + seconds
+    while server.client.get("/health").json()["places_used"] and time.monotonic() < end:
+        time.sleep(0.01)
+    return not server.client.get("/health").json()["places_used"]
+
+
+def test_together_as_alone(server: Served) -> None:
+    alone = []
+    for asked in ASKED:
+        forget(server)
+        alone.append(server.text(**asked))
+    forget(server)
+    together = [""] * len(ASKED)
+
+    def make(n: int) -> None:
+        together[n] = server.text(**ASKED[n])
+
+    threads = [threading.Thread(target=make, args=[n]) for n in range(len(ASKED))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert together == alone
+
+
+def test_samples_of_a_request_are_those_of_its_seeds(server: Served) -> None:
+    prompt = "A cat sat on a mat. " * 40
+    found = server.post("/v1/completions", prompt=prompt, seed=7, n=3, max_tokens=20)
+    for k, choice in enumerate(found["choices"]):
+        forget(server)
+        assert choice["text"] == server.text(prompt, seed=7 + k, max_tokens=20)
+
+
+@pytest.mark.parametrize("known", [100, 520, 700, 1100])
+def test_a_known_beginning_changes_no_text(server: Served, known: int) -> None:
+    """Also where a text was written after it, which is taken back."""
+    book = "".join(f"{n} cats sat on {n * n} mats. " for n in range(60))
+    whole = book[: known + 37]
+    forget(server)
+    expected = server.text(whole, seed=1, max_tokens=30)
+    forget(server)
+    server.text(book[:known], seed=2, max_tokens=50)
+    assert server.text(whole, seed=1, max_tokens=30) == expected
+    assert server.text(whole, seed=1, max_tokens=30) == expected
+    assert server.service.library.get("run").prefixes.hits >= 1
+
+
+def test_who_hangs_up_leaves_his_place(server: Served) -> None:
+    asked = ENDLESS | {"stream": True}
+    with httpx.stream("POST", f"{server.url}/v1/completions", json=asked) as answer:
+        next(answer.iter_lines())
+        assert server.client.get("/health").json()["places_used"] == 1
+    assert idle(server)
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(f"{server.url}/v1/completions", json={**asked, "stream": False}, timeout=0.5)
+    assert idle(server)
+
+
+def test_more_than_can_wait_are_told_when_to_come_again(server: Served) -> None:
+    asked = ENDLESS | {"n": 12}  # four places, and eight that wait
+    with httpx.stream("POST", f"{server.url}/v1/completions", json={**asked, "stream": True}) as answer:
+        next(answer.iter_lines())
+        refused = server.client.post("/v1/completions", json=asked)
+        assert refused.status_code == 429
+        assert int(refused.headers["retry-after"]) >= 1
+        assert refused.json()["error"]["type"] == "rate_limit_error"
+    assert idle(server)
+
+
+def test_a_text_that_takes_too_long_ends(server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server.service.engine, "time_limit", 0.3)
+    found = server.post("/v1/completions", **ENDLESS)
+    assert found["choices"][0]["finish_reason"] == "length"
+    assert 0 < found["usage"]["completion_tokens"] < 100_000
+
+
+def test_a_fault_of_one_is_not_that_of_others(server: Served) -> None:
+    answers = {}
+
+    def make(n: int, **asked: object) -> None:
+        answers[n] = server.client.post("/v1/completions", json=asked)
+
+    good = {"prompt": "The rain", "seed": 9, "max_tokens": 40}
+    threads = [threading.Thread(target=make, args=[0], kwargs=good)]
+    threads += [threading.Thread(target=make, args=[1], kwargs={"prompt": "A", "logit_bias": {"9999": 1}})]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers[1].status_code == 400
+    assert answers[0].json()["choices"][0]["text"] == server.text(**good)
+
+
+def test_a_session_goes_on_from_memory_as_from_disk(server: Served) -> None:
+    texts, asked = [], {"logit_bias": ENDLESS["logit_bias"], "max_tokens": 20}
+    for name in ("warm", "cold"):
+        first = server.text("The rain", session=name, seed=5, **asked)
+        if name == "cold":
+            assert server.service.sessions.save() == 2
+            server.service.sessions._warm.clear()
+            assert server.service.sessions.path(("run", "cold")).is_file()
+        texts.append([first, server.text("", session=name, **asked), server.text("And", session=name, **asked)])
+    assert texts[0] == texts[1]
+    whole = server.text("The rain", seed=5, **(asked | {"max_tokens": 40}))
+    assert whole == texts[0][0] + texts[0][1]
+
+
+def test_a_session_is_of_one_request_at_a_time(server: Served) -> None:
+    asked = ENDLESS | {"session": "busy", "stream": True}
+    with httpx.stream("POST", f"{server.url}/v1/completions", json=asked) as answer:
+        next(answer.iter_lines())
+        assert server.client.post("/v1/completions", json={"session": "busy"}).status_code == 409
+    assert idle(server)
+    assert server.text("", session="busy", max_tokens=3)
