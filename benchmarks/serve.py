@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import resource
 import statistics
 import subprocess
 import sys
@@ -122,8 +123,8 @@ def first_token(server: Server, words: int) -> list[Row]:
     return rows
 
 
-def streams(server: Server, clients: int, tokens: int) -> tuple[float, float]:
-    """(tokens a second of all, longest wait between two tokens of any after its first)."""
+def streams(server: Server, clients: int, tokens: int) -> tuple[float, float, float]:
+    """(tokens a second of all, and of processor time, longest wait between two tokens of any after its first)."""
     waits: list[float] = []
     made: list[int] = []
 
@@ -133,24 +134,28 @@ def streams(server: Server, clients: int, tokens: int) -> tuple[float, float]:
         waits.append(max((b - a for a, b in pairwise(times)), default=0.0))
         made.append(len(times) - 1)
 
-    began = time.monotonic()
+    began, before = time.monotonic(), sum(server.usage.cpu_times()[:2])
     threads = [threading.Thread(target=one, args=[n]) for n in range(clients)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    return sum(made) / (time.monotonic() - began), max(waits)
+    spent = sum(server.usage.cpu_times()[:2]) - before
+    return sum(made) / (time.monotonic() - began), sum(made) / spent, max(waits)
 
 
-def generate_speed(run: str, tokens: int) -> float:
-    """Tokens a second of `reformer generate`, without its start: of twice as many less as many."""
-    seconds = []
-    for n in (tokens, 2 * tokens):
+def generate_speed(run: str, tokens: int) -> tuple[float, float]:
+    """Tokens a second of `reformer generate`, as it says; of processor time, without its start: by twice as many."""
+    said, made, spent = [], [], []
+    for n in (tokens, 3 * tokens):
         line = [sys.executable, "-m", "reformer_cli", "generate", "--run", run, "--prompt", prose(40), "--max-tokens"]
-        began = time.monotonic()
-        subprocess.run([*line, str(n), "--seed", "0"], check=True, capture_output=True)
-        seconds.append(time.monotonic() - began)
-    return tokens / (seconds[1] - seconds[0])
+        before = sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
+        line += [str(n), "--seed", "1", "--json"]
+        found = json.loads(subprocess.run(line, check=True, capture_output=True, text=True).stdout)
+        spent.append(sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2]) - before)
+        said.append(found["tokens_per_second"])
+        made.append(len(found["tokens"]))
+    return statistics.median(said), (made[1] - made[0]) / max(1e-3, spent[1] - spent[0])
 
 
 def soak(server: Server, seconds: float, clients: int) -> list[Row]:
@@ -207,6 +212,18 @@ def soak(server: Server, seconds: float, clients: int) -> list[Row]:
     ]  # fmt: skip
 
 
+def speeds(measured: dict[str, list[tuple[float, float, float]]], many: str, alone: tuple[float, float]) -> list[Row]:
+    """Rows of `streams` and `generate_speed`, by the clock and by processor time."""
+    rows: list[Row] = [("serve", many, "longest wait", 1000 * max(wait for *_, wait in measured[many]), "ms")]
+    for n, unit in enumerate(("tokens/s", "tokens/processor s")):
+        medians = {case: statistics.median(one[n] for one in found) for case, found in measured.items()}
+        rows += [("serve", case, "speed", value, unit) for case, value in medians.items()]
+        rows += [("reformer generate", "1 text", "speed", alone[n], unit)]
+        rows += [("serve", many, "of one client's", medians[many] / medians["1 client"], f"x, {unit}")]
+        rows += [("serve", "1 client", "of reformer generate", medians["1 client"] / alone[n], f"x, {unit}")]
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", default="starter")
@@ -221,24 +238,13 @@ def main() -> None:
     rows: list[Row] = [("serve", "start", "to a page", server.started, "s")]
     try:
         rows += first_token(server, arguments.words)
-        speeds: dict[int, list[float]] = {1: [], arguments.clients: []}
-        waits = []
+        many = f"{arguments.clients} clients"
+        measured: dict[str, list[tuple[float, float, float]]] = {"1 client": [], many: []}
         for _ in range(arguments.rounds):  # in turns, so that what else runs falls on both
-            for clients in speeds:
-                speed, wait = streams(server, clients, arguments.tokens)
-                speeds[clients].append(speed)
-                waits.append(wait)
-        one, many = (statistics.median(found) for found in speeds.values())
-        rows += [
-            ("serve", "1 client", "speed", one, "tokens/s"),
-            ("serve", f"{arguments.clients} clients", "speed", many, "tokens/s"),
-            ("serve", f"{arguments.clients} clients", "of one client's", many / one, "x"),
-            ("serve", f"{arguments.clients} clients", "longest wait", 1000 * max(waits), "ms"),
-        ]
+            for case, found in measured.items():
+                found.append(streams(server, int(case.split()[0]), arguments.tokens))
         if arguments.rounds:
-            alone = generate_speed(arguments.run, arguments.tokens)
-            rows += [("reformer generate", "1 text", "speed", alone, "tokens/s")]
-            rows += [("serve", "1 client", "of reformer generate", one / alone, "x")]
+            rows += speeds(measured, many, generate_speed(arguments.run, arguments.tokens))
         if arguments.seconds:
             rows += soak(server, arguments.seconds, arguments.clients)
     finally:
