@@ -3,11 +3,13 @@ long (a prompt, a score) goes on a slice at a time between them."""
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -30,6 +32,30 @@ class Full(Exception):
         self.seconds = seconds
 
 
+class Outbox:
+    """What readers are told during a token, handed over to their event loop at once: to wake it for each is dear."""
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[asyncio.AbstractEventLoop, Callable[[Any], None], Any]] = []
+
+    def put(self, loop: asyncio.AbstractEventLoop, tell: Callable[[Any], None], what: Any) -> None:
+        """tell(what) is called in the loop's thread, after `flush`."""
+        self._waiting.append((loop, tell, what))
+
+    def flush(self) -> None:
+        """Hand over all of it."""
+        waiting, self._waiting = self._waiting, []
+        for loop in dict.fromkeys(loop for loop, *_ in waiting):
+            mine = [(tell, what) for of, tell, what in waiting if of is loop]
+            with suppress(RuntimeError):  # the loop is closed: nobody listens any more
+                loop.call_soon_threadsafe(_tell_all, mine)
+
+
+def _tell_all(waiting: list[tuple[Callable[[Any], None], Any]]) -> None:
+    for tell, what in waiting:
+        tell(what)
+
+
 class Engine(threading.Thread):
     """max_batch: texts that are read or written at once; max_queue: that wait for it; time_limit: seconds that one may
     take."""
@@ -47,6 +73,7 @@ class Engine(threading.Thread):
         self.on_end: Callable[[Text, bool], None] = lambda text, whole: (
             None
         )  # whole: it was being written, without a fault
+        self.outbox = Outbox()
         self._lock, self._stopping = threading.Condition(), False
 
     def submit(self, texts: list[Text]) -> None:
@@ -88,10 +115,12 @@ class Engine(threading.Thread):
             self._read_on()
             self._work_on()
             self._write()
+            self.outbox.flush()
             self.metrics.places.set(len(self.reading) + len(self.writing))
             self.metrics.queue.set(len(self.waiting))
         for text in [*self.waiting, *(text for text, _ in self.reading), *self.writing]:
             self._end(text, "interrupted")
+        self.outbox.flush()
 
     def _read(self, text: Text) -> Work:
         loaded = self.library.get(text.ask.run)

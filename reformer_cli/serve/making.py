@@ -16,7 +16,7 @@ from starlette.types import Message
 from reformer_cli.sampling.prompt import prepared
 from reformer_cli.sampling.sampler import fresh_seed
 from reformer_cli.serve.documents import Documents
-from reformer_cli.serve.engine import Engine, Full, Work, loaded_work
+from reformer_cli.serve.engine import Engine, Full, Outbox, Work, loaded_work
 from reformer_cli.serve.library import Library, Loaded, UnknownRun
 from reformer_cli.serve.metrics import Metrics
 from reformer_cli.serve.requests import BadRequest, Drawn
@@ -84,7 +84,7 @@ class Service:
 
     def submit(self, asks: Sequence[Ask]) -> Making:
         """Begin. Raises Full, and BadRequest for a session that is in use."""
-        making = Making(asyncio.get_running_loop())
+        making = Making(self.engine.outbox)
         texts = [Text(ask, making.tell(n), self.sessions.goes_on) for n, ask in enumerate(asks)]
         keys: set[tuple[str, str]] = {(ask.run, ask.session) for ask in asks if ask.session is not None}
         if keys & self.sessions.busy:
@@ -108,13 +108,14 @@ def _seeded(ask: Ask, k: int) -> Any:
 class Making:
     """Texts of one request while they are made."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, outbox: Outbox) -> None:
         self.texts: list[Text] = []
-        self._loop, self._queue = loop, asyncio.Queue[tuple[int, Event]]()
+        self._outbox, self._loop = outbox, asyncio.get_running_loop()
+        self._queue = asyncio.Queue[tuple[int, Event]]()
 
     def tell(self, n: int) -> Any:
         def told(event: Event) -> None:
-            self._loop.call_soon_threadsafe(self._queue.put_nowait, (n, event))
+            self._outbox.put(self._loop, self._queue.put_nowait, (n, event))
 
         return told
 
