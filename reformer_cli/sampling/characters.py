@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -61,6 +62,12 @@ class Characters:
             new = self.pieces[token]
         rest = _rest(before + new)
         return None if rest is None else (rest, None)
+
+
+@lru_cache(maxsize=4)
+def characters_of(tokenizer: Tokenizer) -> Characters:
+    """Those of a tokenizer, made once: each text of a server asks for them."""
+    return Characters(tokenizer)
 
 
 def _is_whole(piece: bytes) -> bool:

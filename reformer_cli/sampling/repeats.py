@@ -6,6 +6,7 @@ As p-e-w described it for text-generation-webui (pull request 5677) and llama.cp
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,8 @@ WINDOW = 4096  # tokens back that are looked at: loops are nearer, and a token c
 LONGEST = 50  # a longer stretch is made no less likely than this: base ** 50 is beyond every logit
 
 
-def breakers(tokenizer: Tokenizer, texts: Sequence[str]) -> npt.NDArray[np.bool_]:
+@lru_cache(maxsize=16)  # each text of a server asks for them
+def breakers(tokenizer: Tokenizer, texts: str) -> npt.NDArray[np.bool_]:
     """Tokens that no repeated stretch goes across, [vocab_size]: those that hold one of these texts, and the last one
     of a text that no token holds."""
     pieces = tokenizer.stream().pieces

@@ -10,7 +10,7 @@ import torch
 from reformer import DecodingState, ReformerLM
 from torch import Tensor
 
-from reformer_cli.sampling.characters import Characters
+from reformer_cli.sampling.characters import characters_of
 from reformer_cli.sampling.config import SamplingConfig
 from reformer_cli.sampling.filters import Texts, apply_filters, apply_rules, draw
 from reformer_cli.sampling.history import History, TextBias
@@ -55,7 +55,7 @@ class Sampler:
     def __post_init__(self) -> None:
         c, device = self.config, self.model.embedding.device
         self.pending = torch.empty(c.num_samples, 0, dtype=torch.int64, device=device)
-        known = Characters(self.tokenizer) if self.tokenizer is not None else None
+        known = characters_of(self.tokenizer) if self.tokenizer is not None else None
         apart = breakers(self.tokenizer, c.breakers) if self.tokenizer is not None and c.dry_multiplier else None
         words = WordWatch(self.tokenizer, self.rules) if self.tokenizer is not None and self.rules else None
         one = History(
