@@ -73,6 +73,9 @@ class Tokenizer(Protocol):
     def serialise(self) -> bytes:
         """The content of tokenizer.model, which load.py reads."""
 
+    def __hash__(self) -> int:
+        """By identity: what is made of one, once, is kept beside it."""
+
 
 class StreamDecoder:
     """Text of tokens that arrive one by one; an incomplete UTF-8 sequence waits for its rest, and is left out where
