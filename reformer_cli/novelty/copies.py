@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from reformer_cli.novelty.index import Place, TextIndex
+from reformer_cli.novelty.index import OVERLAP, Place, TextIndex
 from reformer_cli.novelty.words import Word, words_of
 
 LEAST = 5  # words of what is called a copy
@@ -71,6 +71,11 @@ def find_matches(index: TextIndex, text: str) -> Matches:
     length, at = 0, -1
     for n in range(len(words)):
         known = max(0, length - 1)  # of what stood at the word before, the rest stands behind it
+        if known >= OVERLAP:  # a whole chapter: what else shares so many words is not told apart
+            length, at = known, at + 1
+            lengths[n] = length
+            where.append(at)
+            continue
         length, found = index.longest(codes[4 * n :], known)
         at = found if found >= 0 else at + 1
         lengths[n] = length

@@ -107,8 +107,8 @@ class TextIndex:
                 found = bisect_left(suffixes, wanted, low, high, key=key)
                 for n in range(max(low, found - 1), min(high, found + 1)):
                     at = suffixes[n]
-                    while 4 * best < len(words) and ids[4 * at : 4 * (at + best + 1)] == words[: 4 * (best + 1)]:
-                        best, where = best + 1, at
+                    if 4 * best < len(words) and ids[4 * at : 4 * (at + best + 1)] == words[: 4 * (best + 1)]:
+                        best, where = _common(ids, at, words, best + 1), at
             if best < depth:
                 break
         return best, where
@@ -148,6 +148,18 @@ class TextIndex:
         inside = inside and documents[0, 0] == 0 and bool((documents <= [n, len(lines)]).all())
         if not inside or [self.blocks[0][0], self.blocks[-1][1]] != [0, n] or any(a >= b for a, b in self.blocks):
             raise ValueError("its parts do not fit together")
+
+
+def _common(ids: mmap.mmap | bytes, at: int, words: bytes | memoryview, known: int) -> int:
+    """How many words from a place on are the first of these, of which so many are known to be."""
+    most, size = min(len(ids) // 4 - at, len(words) // 4), 16
+    while known < most:
+        stop = min(most, known + size)
+        if ids[4 * (at + known) : 4 * (at + stop)] != words[4 * known : 4 * stop]:
+            here = np.frombuffer(ids, CODE, stop - known, 4 * (at + known))
+            return known + int(np.argmax(here != np.frombuffer(words, CODE, stop - known, 4 * known)))
+        known, size = stop, 2 * size
+    return known
 
 
 def _stretch(ids: mmap.mmap | bytes, size: int, at: int) -> bytes:

@@ -28,10 +28,11 @@ def _marks() -> str:
 
 MARKS = _marks()
 LETTER = rf"[^\W_{SINGLE}]"
-WORD = re.compile(rf"{LETTER}+(?:[{JOINING}{MARKS}]+{LETTER}+|[{MARKS}]+)*|[{SINGLE}]")
-SINGLE_CHARACTER = re.compile(rf"[{SINGLE}]")
+INNER = rf"[{MARKS}]*[{JOINING}]?[{MARKS}]*"  # between the letters of a word; two signs are a quotation's end
+WORD = re.compile(rf"{LETTER}+(?:{INNER}{LETTER}+)*[{MARKS}]*|[{SINGLE}]")
 WORD_OR_LINE = re.compile(rf"{WORD.pattern}|\n")
-_LEFT_OUT = str.maketrans("", "", JOINING)
+APOSTROPHES = "'’‘ʼ"
+_ALIKE = str.maketrans(dict.fromkeys(APOSTROPHES, "'") | dict.fromkeys(set(JOINING) - set(APOSTROPHES)))
 
 
 class Word(NamedTuple):
@@ -44,7 +45,12 @@ class Word(NamedTuple):
 
 def normalised(word: str) -> str:
     """A match of WORD as it is compared."""
-    return unicodedata.normalize("NFKC", word.casefold().translate(_LEFT_OUT))
+    return spelling(word).replace("'", "")
+
+
+def spelling(word: str) -> str:
+    """The same with its apostrophes, all of one kind: don't."""
+    return unicodedata.normalize("NFKC", word.casefold().translate(_ALIKE))
 
 
 def words_of(text: str) -> Iterator[Word]:

@@ -117,10 +117,8 @@ class SamplingConfig:
     no_repeat_ngram_size: int = Field(
         default=0, ge=0, le=64, description="Never make a sequence of N tokens a second time, prompt included; 0: off."
     )
-    lexicon: Literal["known", "any"] | None = Field(
-        default=None,
-        description="known: only words of the training text and of the prompt; any: also new ones; none: known where "
-        "the run has a list of its words, or soon made one.",
+    lexicon: Literal["any", "known"] = Field(
+        default="any", description="known: only words of the training text and of the prompt; any: also new ones."
     )
     max_copy: int | None = Field(
         default=None, ge=1, le=1000, description="Never more than N words in a row that stand in the training text."

@@ -16,21 +16,25 @@ from functools import lru_cache
 from typing import Protocol
 
 from reformer_cli.novelty.index import TextIndex
-from reformer_cli.novelty.words import JOINING, MARKS, WORD, normalised
+from reformer_cli.novelty.words import APOSTROPHES, INNER, JOINING, WORD, spelling
 from reformer_cli.tokenizers.base import Tokenizer
 
-INNER = re.compile(f"[{JOINING}{MARKS}]*")  # what a word may go on after
+OPEN = re.compile(INNER)  # what a word may go on after
+LETTERS = re.compile(r"[^\W\d_]+")
+SHORT = 3  # letters that may stand before a capital within a word: McDonald, MacGregor, DeVries
 
 
 class WordRule(Protocol):
-    """Asked of words as they are compared (novelty/words.py). last: how many words before the new one it looks at;
-    strict: whether a text ends where no word may come, or goes on with any. characters: code points that words may
-    have, sorted; None: all."""
+    """Asked of words by their spelling (novelty/words.py). last: how many words before the new one it looks at;
+    strict: whether a text ends where no word may come, or goes on with any; spells: whether capitals must stand where
+    words have them. characters: code points that words may have, sorted; None: all."""
 
     @property
     def last(self) -> int: ...
     @property
     def strict(self) -> bool: ...
+    @property
+    def spells(self) -> bool: ...
     @property
     def characters(self) -> Sequence[int] | None: ...
 
@@ -48,9 +52,9 @@ class WordRule(Protocol):
 
 
 class KnownWords:
-    """Words of a list and of the prompt, and whatever begins with a digit."""
+    """Words of a list and of the prompt, those with 's, and whatever begins with a digit."""
 
-    last, strict = 0, False
+    last, strict, spells = 0, False, True
 
     def __init__(self, words: Iterable[str]) -> None:
         self.words = sorted(set(words))
@@ -60,13 +64,13 @@ class KnownWords:
 
     def allows(self, before: Sequence[str], word: str) -> bool:
         """As `WordRule.allows`."""
+        word = word.removesuffix("'s")
         return any(_from(words, word) == word for words in (self.words, self.told)) or _is_number(word)
 
     def allows_beginning(self, before: Sequence[str], letters: str) -> bool:
         """As `WordRule.allows_beginning`."""
-        return any(_from(words, letters).startswith(letters) for words in (self.words, self.told)) or _is_number(
-            letters
-        )
+        known = any(_from(words, letters).startswith(letters) for words in (self.words, self.told))
+        return known or _is_number(letters) or (letters.endswith("'s") and self.allows(before, letters))
 
     def learn(self, word: str) -> None:
         """As `WordRule.learn`."""
@@ -83,7 +87,7 @@ class KnownWords:
 class NoLongCopies:
     """Never more than `most` words in a row that stand in an indexed text."""
 
-    strict, characters = True, None
+    strict, spells, characters = True, False, None
 
     def __init__(self, index: TextIndex, most: int) -> None:
         self.index, self.last = index, most
@@ -91,10 +95,12 @@ class NoLongCopies:
 
     def allows(self, before: Sequence[str], word: str) -> bool:
         """As `WordRule.allows`."""
+        word = _plain(word)
         return _from(self._following(before), word) != word
 
     def allows_beginning(self, before: Sequence[str], letters: str) -> bool:
         """As `WordRule.allows_beginning`: not as a word begins that would make a copy too long."""
+        letters = _plain(letters)
         return not _from(self._following(before), letters).startswith(letters)
 
     def learn(self, word: str) -> None:
@@ -106,7 +112,7 @@ class NoLongCopies:
 
     def _following(self, before: Sequence[str]) -> list[str]:
         """Words that would make the copy too long, sorted."""
-        key = tuple(before[-self.last :])
+        key = tuple(map(_plain, before[-self.last :]))
         if len(key) < self.last:
             return []
         if key not in self._next:
@@ -120,6 +126,8 @@ class WordWatch:
     def __init__(self, tokenizer: Tokenizer, rules: Sequence[WordRule]) -> None:
         self.rules = rules
         self.strict = any(rule.strict for rule in rules)
+        self._spells = any(rule.spells for rule in rules)
+        self._odd = set[str]()  # words of the prompt that mix capitals and small letters
         self._decoder, self._end = tokenizer.stream(), tokenizer.end
         self._utf8 = codecs.getincrementaldecoder("utf-8")("ignore")
         self._keep = max((rule.last for rule in rules), default=0)
@@ -129,11 +137,13 @@ class WordWatch:
         """These came next; drawn: after `refuses` was asked of each."""
         for token in tokens:
             found, self.open = self._read(self._utf8.decode(self._decoder.feed(token)), token)
+            words = [spelling(word) for word in found]
             for rule in self.rules if not drawn else ():
-                for word in found:
+                for word in words:
                     rule.learn(word)
-            self.before = [*self.before, *found][-self._keep :] if self._keep else []
-        begun = normalised(self.open)
+            self._odd.update(word for word in found if not drawn and is_mixed(word))
+            self.before = [*self.before, *words][-self._keep :] if self._keep else []
+        begun = spelling(self.open)
         for rule in self.rules if begun and not drawn else ():
             if not rule.allows_beginning(self.before, begun):
                 rule.learn(begun)
@@ -161,30 +171,50 @@ class WordWatch:
 
     def _refuses_text(self, text: str, token: int) -> bool:
         before, (found, left) = self.before, self._read(text, token)
-        for word in found:
+        if self._spells and any(map(self._is_odd, [*found, left])):
+            return True
+        for word in map(spelling, found):
             if not all(rule.allows(before, word) for rule in self.rules):
                 return True
             before = [*before, word]
-        begun = normalised(left)
+        if left and left[-1] in APOSTROPHES and all(rule.allows(before, spelling(left[:-1])) for rule in self.rules):
+            return False  # a word, and the end of a quotation
+        begun = spelling(left)
         return bool(left) and not all(rule.allows_beginning(before, begun) for rule in self.rules)
+
+    def _is_odd(self, letters: str) -> bool:
+        return is_mixed(letters) and not any(word.startswith(letters) for word in self._odd)
 
     def copy(self) -> WordWatch:
         """An independent one."""
         other = copy.copy(self)
+        other._odd = set(self._odd)
         other.rules = [rule.copy() for rule in self.rules]
         other._decoder, other._utf8 = copy.deepcopy(self._decoder), copy.deepcopy(self._utf8)
         return other
 
     def _read(self, text: str, token: int) -> tuple[list[str], str]:
-        """Words that are whole after this text, and the characters of one that may go on."""
+        """Words as written that are whole after this text, and the characters of one that may go on."""
         text = self.open + text
         found = list(WORD.finditer(text))
         if not found:
             return [], ""
         last = found[-1]
-        goes_on = token != self._end and _is_letters(last.group()) and INNER.fullmatch(text, last.end()) is not None
-        words = [normalised(match.group()) for match in (found[:-1] if goes_on else found)]
+        goes_on = token != self._end and _is_letters(last.group()) and OPEN.fullmatch(text, last.end()) is not None
+        words = [match.group() for match in (found[:-1] if goes_on else found)]
         return words, text[last.start() :] if goes_on else ""
+
+
+def is_mixed(word: str) -> bool:
+    """Whether capitals stand where no word has them: CramptonS, MENdicant; but O'Brien and McDonald are as they should
+    be."""
+    for part in LETTERS.findall(word):
+        rest = part[1:]
+        inner = next((n for n, letter in enumerate(rest, 1) if letter.isupper()), 0)
+        name = part[0].isupper() and 2 <= inner <= SHORT and part[inner + 1 :] == part[inner + 1 :].lower()
+        if inner and part != part.upper() and not name:
+            return True
+    return False
 
 
 def _is_letters(word: str) -> bool:
@@ -212,6 +242,10 @@ def _from(words: Sequence[str], letters: str) -> str:
     """The first of sorted words that is not before these letters, empty where there is none."""
     at = bisect_left(words, letters)
     return words[at] if at < len(words) else ""
+
+
+def _plain(word: str) -> str:
+    return word.replace("'", "")
 
 
 def _is_number(word: str) -> bool:

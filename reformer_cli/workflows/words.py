@@ -11,7 +11,7 @@ from pathlib import Path
 
 from reformer_cli.data.dataset import opened_text
 from reformer_cli.novelty.index import whole_words
-from reformer_cli.novelty.words import SINGLE_CHARACTER, WORD, normalised
+from reformer_cli.novelty.words import WORD, spelling
 from reformer_cli.runs.origin import Origin
 from reformer_cli.runs.run import WORDS, Run
 from reformer_cli.runs.starter import NAME, starter
@@ -24,55 +24,37 @@ from reformer_cli.utils.progress_bar import shown
 from reformer_cli.workflows.novelty import index_of
 
 LARGEST = 2**26  # bytes of such a list
-SOON = 20_000_000  # bytes of text of which a list is made unasked
 MANY = 50_000  # words from which on those are left out that occur once: many of them are misprints
-SPACELESS = 0.2  # share of a list that are single characters, from which on words say nothing
 
 
 def rules_of(run: Run, config: SamplingConfig, against: Sequence[str] = ()) -> list[WordRule]:
     """What a text's words must keep to. Raises UserError where the training text is needed and not there."""
-    rules: list[WordRule] = []
-    words = known_words(run, asked=config.lexicon == "known") if config.lexicon != "any" else None
-    if words is not None:
-        rules.append(KnownWords(words))
+    rules: list[WordRule] = [KnownWords(known_words(run))] if config.lexicon == "known" else []
     if config.max_copy is not None:
         rules.append(NoLongCopies(index_of(run, against), config.max_copy))
     return rules
 
 
-def known_words(run: Run, asked: bool) -> list[str] | None:
+def known_words(run: Run) -> list[str]:
     """The words of a run's training text, and of the run's whose weights it began with; a list is made where there is
-    none. None: any word may come. asked: in so many words, and not to be left out where it takes long, or the text is
-    gone."""
+    none. Raises UserError where the text is gone, or a list damaged."""
     path = run.path / WORDS
-    try:
-        if path.is_file():
-            words = _read(path)
-        elif not asked and not _is_short(run):
-            return None
-        else:
-            words = _collect(run)
-            if os.access(run.path, os.W_OK):
-                write_words(path, words)
-    except UserError:
-        if asked:
-            raise
-        return None
-    before = _of_origin(run)
-    if before is None and not asked:
-        return None
-    words = [*words, *(before or [])]
-    single = sum(SINGLE_CHARACTER.fullmatch(word) is not None for word in words)
-    return words if asked or (words and single < SPACELESS * len(words)) else None
+    if path.is_file():
+        words = _read(path)
+    else:
+        words = _collect(run)
+        if os.access(run.path, os.W_OK):
+            write_words(path, words)
+    return [*words, *_of_origin(run)]
 
 
-def _of_origin(run: Run) -> list[str] | None:
-    """Of the run that it began with; None where that keeps no list."""
+def _of_origin(run: Run) -> list[str]:
+    """Of the run that it began with, where that keeps a list."""
     origin = Origin.read(run.path)
     if origin is None or origin.kind != "run":
         return []
     path = ((starter() if origin.name == NAME else None) or Path(origin.name)) / WORDS
-    return _read(path) if path.is_file() else None
+    return _read(path) if path.is_file() else []
 
 
 def write_words(path: Path, words: Iterable[str]) -> None:
@@ -92,11 +74,6 @@ def _read(path: Path) -> list[str]:
         raise UserError(f"the list of words {path} is damaged ({error})", "remove it: it is made again") from None
 
 
-def _is_short(run: Run) -> bool:
-    files = [Path(name) for name in run.config.data.corpus]
-    return bool(files) and all(f.is_file() for f in files) and sum(f.stat().st_size for f in files) <= SOON
-
-
 def _collect(run: Run) -> list[str]:
     """The words of the training text, what was held out left out."""
     found, counts = Counter[str](), Counter[str]()
@@ -107,6 +84,6 @@ def _collect(run: Run) -> list[str]:
                 found.update(WORD.findall(text))
                 advance(len(text))
     for word, count in found.items():
-        counts[normalised(word)] += count
+        counts[spelling(word)] += count
     least = 2 if len(counts) > MANY else 1
     return [word for word, count in counts.items() if count >= least]

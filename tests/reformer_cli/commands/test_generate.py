@@ -145,8 +145,6 @@ def test_ctrl_c_keeps_what_there_is(reformer: Program, run: Path, monkeypatch: p
         "o.txt",
         "--session",
         "s",
-        "--lexicon",
-        "any",
         "--seed",
         0,
     )
@@ -225,7 +223,7 @@ def test_a_run_opens_anywhere(run: Path, tmp_path: Path) -> None:
 
 def test_sampling_options_reach_the_text(reformer: Program, run: Path) -> None:
     def made(*options: object) -> str:
-        asked = ("--prompt", "The cat", "--max-tokens", 60, "--lexicon", "any")
+        asked = ("--prompt", "The cat", "--max-tokens", 60)
         return reformer("generate", "--run", run, *asked[: None if "--num-beams" not in options else 4], *options).out
 
     plain = made()
