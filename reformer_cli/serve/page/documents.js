@@ -20,13 +20,10 @@ export class Documents extends EventTarget {
     this.channel = typeof BroadcastChannel === "function" ? new BroadcastChannel("reformer") : null;
     this.channel?.addEventListener("message", ({ data }) => this.#elsewhere(data));
     editor.addEventListener("change", () => this.touch());
-    for (const name of ["visibilitychange", "pagehide"]) {
-      addEventListener(name, () => document.visibilityState === "hidden" && this.save(), { capture: true });
-    }
+    document.addEventListener("visibilitychange", () => document.hidden && this.save());
+    addEventListener("pagehide", () => this.#close());
     addEventListener("beforeunload", (event) => {
-      if (!this.waits) return;
-      this.save();
-      if (this.failed) event.preventDefault();
+      if (this.waits && (this.failed || !this.store?.kept)) event.preventDefault();
     });
   }
 
@@ -66,12 +63,32 @@ export class Documents extends EventTarget {
     return this.saving;
   }
 
+  #record() {
+    const { text } = this.editor;
+    return { ...this.head, revision: this.head.revision + 1, text: text.whole(), words: text.words };
+  }
+
+  /** The page goes: what is not saved yet, or may not be, is saved in one go. */
+  #close() {
+    if (!this.store || !(this.waits || this.writing)) return;
+    if (this.behind) this.head = { ...fresh(), title: `${this.head.title || "No title yet"} (from another tab)` };
+    try {
+      this.store.writeNow(this.#record());
+      this.#remember(this.head.id);
+      this.head = { ...this.head, revision: this.head.revision + 1 }; // should the page come back
+      this.waits = 0;
+    } catch {
+      // full, which was said before
+    }
+  }
+
   async #save() {
     if (!this.waits || !this.store) return;
     const since = this.waits;
     this.waits = 0;
     const { head } = this;
-    const record = { ...head, revision: head.revision + 1, text: this.editor.text.whole(), words: this.editor.text.words };
+    const record = this.#record();
+    this.writing = true;
     try {
       if ((await this.store.write(record, head.revision)) === "conflict") return void (await this.#keepBoth(record));
       head.revision += 1;
@@ -84,6 +101,8 @@ export class Documents extends EventTarget {
       this.waits ||= since;
       this.failed = true;
       this.#state("Not saved: this browser's storage is full. Save your text to a file (Texts).", true);
+    } finally {
+      this.writing = false;
     }
   }
 
@@ -91,6 +110,7 @@ export class Documents extends EventTarget {
   async #keepBoth(record) {
     const title = `${record.title || "No title yet"} (from another tab)`;
     this.head = { ...fresh(), title };
+    this.behind = false;
     this.waits = Date.now();
     await this.#save();
     this.#notice("This text was changed in another tab too. Both are kept: this one under a name of its own.");
@@ -99,7 +119,9 @@ export class Documents extends EventTarget {
 
   async #elsewhere({ id, revision }) {
     this.#listed();
-    if (id !== this.head.id || this.waits || revision <= this.head.revision) return;
+    if (id !== this.head.id || revision <= this.head.revision) return;
+    this.behind = true;
+    if (this.waits) return; // seen when it is saved
     const caret = this.editor.selection.from;
     const record = await this.store.read(id);
     if (record && !this.waits && this.head.id === id) this.#show(record, caret);
@@ -107,6 +129,7 @@ export class Documents extends EventTarget {
 
   #show({ text, ...head }, caret) {
     this.head = head;
+    this.behind = false;
     this.editor.open(text, caret ?? text.length);
     this.#state("saved");
     this.dispatchEvent(new CustomEvent("title"));
@@ -124,6 +147,7 @@ export class Documents extends EventTarget {
   async create(title = "", text = "") {
     await this.save();
     this.head = { ...fresh(), title };
+    this.behind = false;
     this.editor.open(text);
     this.dispatchEvent(new CustomEvent("title"));
     if (text) this.touch();

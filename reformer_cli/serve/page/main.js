@@ -151,6 +151,7 @@ async function load() {
 }
 
 await documents.begin();
+$("scroller").inert = false; // what was typed before would have become a text of its own
 document.documentElement.dataset.ready = "true";
 editor.take();
 editor.reveal(editor.kept.from);

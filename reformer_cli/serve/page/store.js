@@ -47,6 +47,14 @@ class Indexed {
     return finished;
   }
 
+  /** At once, without a look at what is there: the page is being closed, and nothing that waits would be done. */
+  writeNow({ text, ...head }) {
+    const both = this.database.transaction(["heads", "texts"], "readwrite");
+    both.objectStore("heads").put(head);
+    both.objectStore("texts").put(text, head.id);
+    both.commit();
+  }
+
   async remove(id) {
     const both = this.database.transaction(["heads", "texts"], "readwrite");
     both.objectStore("texts").delete(id);
@@ -76,8 +84,12 @@ class Simple {
   async write(record, expected) {
     const old = await this.read(record.id);
     if (old && old.revision !== expected) return "conflict";
-    this.storage.setItem(PREFIX + record.id, JSON.stringify(record));
+    this.writeNow(record);
     return "written";
+  }
+
+  writeNow(record) {
+    this.storage.setItem(PREFIX + record.id, JSON.stringify(record));
   }
 
   async remove(id) {

@@ -50,6 +50,24 @@ def test_texts_are_kept_in_the_browser(page: Any, server: PageServer) -> None:
     expect(page.locator("#text-list li")).to_have_count(1)
 
 
+def test_a_page_that_is_closed_at_once_loses_nothing(page: Any, server: PageServer) -> None:
+    # What was typed in the second before was gone: a page that goes does nothing that it would have to wait for.
+    write(page, "one ")
+    page.reload()
+    write(page, "two ")
+    page.reload()
+    expect(page.locator("#text")).to_have_text("one two")
+    other = visit(page.context.new_page(), server.url)
+    saved(other)
+    write(page, "three")
+    write(other, "four")
+    saved(page)
+    other.reload()  # it knows of the other tab's words, and keeps both
+    page.reload()
+    panel(page, "Texts")
+    expect(page.locator("#text-list li")).to_have_count(2)
+
+
 def test_a_file_is_opened_and_saved(page: Any, server: PageServer) -> None:
     panel(page, "Texts")
     old = "“Éléphants”\r\n\r\nwalk".encode("windows-1252")  # as older programs write; line ends of Windows
