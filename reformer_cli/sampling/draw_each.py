@@ -38,10 +38,13 @@ def draw_each(samplers: Sequence[Sampler], logits: Tensor, own: Sequence[Tensor 
                     biased[at] += added
             histories = [sampler.histories[0] for sampler in some]
             texts = Texts(some[0].config, histories, [sampler.generators[0] for sampler in some])
-            tokens = draw(apply_filters(apply_rules(biased, histories, texts.config), texts), texts)
+            allowed, before = apply_rules(biased, histories, texts.config), [h.mirostat for h in histories]
+            drawn = draw(apply_filters(allowed, texts), texts).tolist()
+            each = zip(some, allowed.split(1), drawn, before, strict=True)
+            tokens = torch.tensor([s.keep_to_rules(*given) for s, *given in each], device=mine.device)
             logprobs = (mine.gather(1, tokens[:, None])[:, 0] - mine.logsumexp(1)).tolist()
             for sampler, n, token, logprob in zip(some, rows, tokens.tolist(), logprobs, strict=True):
                 sampler.pending = sampler.pending.new_full((1, 1), token)
-                sampler.histories[0].extend([token])
+                sampler.histories[0].extend([token], drawn=True)
                 found[n] = NextTokens([token], [logprob])
     return found

@@ -6,7 +6,7 @@ from typing import Any
 
 PRESETS: dict[str, dict[str, Any]] = {
     "plain": {},
-    "careful": {"temperature": 0.7, "top_p": 0.9, "dry_multiplier": 1.5, "dry_allowed_length": 3},
+    "careful": {"temperature": 0.7, "top_p": 0.9, "dry_multiplier": 1.5, "dry_allowed_length": 2},
     "wild": {"temperature": 1.1, "top_p": 1.0, "min_p": 0.03, "xtc_probability": 0.3},
     "verse": {"temperature": 0.9, "top_p": 0.95, "dry_allowed_length": 8},  # refrains
 }

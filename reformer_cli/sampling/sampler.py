@@ -135,28 +135,27 @@ class Sampler:
         with torch.inference_mode():
             allowed = apply_rules(logits, self.histories, self.config)
             before = [history.mirostat for history in self.histories]
-            tokens = self._words(allowed, self.choose(allowed), before)
+            drawn = self.choose(allowed)
+            if self.rules:
+                rows = zip(allowed.split(1), drawn.tolist(), before, range(len(before)), strict=True)
+                tokens = drawn.new_tensor([self.keep_to_rules(*row) for row in rows])
+            else:
+                tokens = drawn
             self.pending = tokens[:, None]
             own = logits.gather(1, self.pending)
             logprob, ranks = own[:, 0] - logits.logsumexp(1), 1 + (logits > own).sum(1)
-        drawn = NextTokens(tokens.tolist(), logprob.tolist(), ranks.tolist())
-        for history, token in zip(self.histories, drawn.tokens, strict=True):
+        found = NextTokens(tokens.tolist(), logprob.tolist(), ranks.tolist())
+        for history, token in zip(self.histories, found.tokens, strict=True):
             history.extend([token], drawn=True)
-        return drawn
+        return found
 
-    def _words(self, logits: Tensor, tokens: Tensor, surprise: Sequence[float | None]) -> Tensor:
-        """What was drawn, int64 [samples], each drawn anew until the rules for words allow it. surprise: Mirostat's,
-        before anything was drawn."""
-        if not self.rules:
-            return tokens
-        rows = zip(logits.split(1), tokens.tolist(), self.histories, self.generators, surprise, strict=True)
-        return tokens.new_tensor([self._allowed(*row) for row in rows])
-
-    def _allowed(
-        self, logits: Tensor, token: int, history: History, generator: torch.Generator, surprise: float | None
-    ) -> int:
+    def keep_to_rules(self, logits: Tensor, token: int, surprise: float | None, row: int = 0) -> int:
+        """What a text draws by its logits [1, vocab_size]: this token, or others until the rules for words allow one.
+        surprise: Mirostat's before anything was drawn."""
+        history, generator = self.histories[row], self.generators[row]
         watch, first, tries, texts = history.words, token, 0, Texts(self.config, [history], [generator])
-        assert watch is not None
+        if watch is None:
+            return token
         while watch.refuses(token):
             logits, tries = logits.clone() if tries == 0 else logits, tries + 1
             logits[0, token] = -torch.inf

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,21 +15,25 @@ from reformer import ReformerLM
 from reformer_cli.report.records import read_records
 from reformer_cli.runs.run import CONFIG, LOCK, METRICS, RUNS, WEIGHTS, Run, is_locked
 from reformer_cli.runs.starter import NAME, starter
+from reformer_cli.sampling.config import SamplingConfig
+from reformer_cli.sampling.word_rules import WordRule
 from reformer_cli.serve.prefixes import Prefixes
 from reformer_cli.tokenizers.base import Tokenizer
 from reformer_cli.utils.errors import UserError
 
 MOST_LOADED = 3  # models in memory at once
+RulesOf = Callable[[Run, SamplingConfig], Sequence[WordRule]]
 
 
 @dataclass
 class Loaded:
-    """A model in memory. prefixes: states of texts that it has read."""
+    """A model in memory. prefixes: states of texts that it has read; rules: of a run and settings, those for words."""
 
     name: str
     run: Run
     tokenizer: Tokenizer
     model: ReformerLM
+    rules: RulesOf
     prefixes: Prefixes = field(init=False)
 
     def __post_init__(self) -> None:
@@ -47,10 +52,10 @@ class UnknownRun(UserError):
 class Library:
     """first: the run that is written with where none is named; its name is its folder's."""
 
-    def __init__(self, first: Run, device: str = "cpu") -> None:
+    def __init__(self, first: Run, device: str = "cpu", rules: RulesOf = lambda run, config: []) -> None:
         own = starter()
         self.first = NAME if own is not None and first.path.resolve() == own.resolve() else first.path.resolve().name
-        self.device, self._given = device, first
+        self.device, self._given, self._rules = device, first, rules
         self._loaded: OrderedDict[str, Loaded] = OrderedDict()
 
     def folders(self) -> dict[str, Path]:
@@ -75,7 +80,7 @@ class Library:
         name = name or self.first
         if name not in self._loaded:
             run = self.run(name)
-            self._loaded[name] = Loaded(name, run, run.tokenizer(), run.load_model(self.device))
+            self._loaded[name] = Loaded(name, run, run.tokenizer(), run.load_model(self.device), self._rules)
         self._loaded.move_to_end(name)
         while len(self._loaded) > MOST_LOADED:
             self._loaded.popitem(last=False)

@@ -99,7 +99,8 @@ class Text:
         """Tokenise the prompt, and be ready to read it."""
         config = self.ask.config
         bias = TextBias(self.ask.bias, loaded.tokenizer) if self.ask.bias else None
-        self.sampler = Sampler(loaded.model, config, loaded.tokenizer.end, bias, loaded.tokenizer)
+        rules = loaded.rules(loaded.run, config)
+        self.sampler = Sampler(loaded.model, config, loaded.tokenizer.end, bias, loaded.tokenizer, rules)
         (self.sample,) = new_samples(loaded.tokenizer, config, self.ask.stop, self.ask.until)
         self.sample.seed = self.sampler.generators[0].initial_seed()
         if self.ask.token_bias:

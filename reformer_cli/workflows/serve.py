@@ -16,6 +16,7 @@ from reformer_cli.runs.run import LOCK, WEIGHTS, Run, is_locked
 from reformer_cli.utils.console import say
 from reformer_cli.utils.devices import backend_reason, pick_device
 from reformer_cli.utils.errors import UserError
+from reformer_cli.workflows.words import rules_of
 
 GRACE = 5  # seconds that open answers have to end after Ctrl-C
 SWITCH = 0.0005  # seconds after which the thread that computes lets the one that answers in
@@ -59,7 +60,7 @@ def serve(run: Path | None, options: Options, announce: Callable[[str], None]) -
     backend_reason(opened.config.model, where)
     listening = _bind(options)
     try:
-        library, metrics = Library(opened, where), Metrics()
+        library, metrics = Library(opened, where, rules_of), Metrics()
         library.get("")
         engine = Engine(library, metrics, options.max_batch, options.max_queue, options.time_limit)
         service = Service(library, engine, metrics, Sessions())

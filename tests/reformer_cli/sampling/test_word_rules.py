@@ -13,7 +13,9 @@ from reformer_cli.novelty.copies import find_matches
 from reformer_cli.novelty.index import TextIndex, build_index
 from reformer_cli.novelty.words import WORD, spelling, words_of
 from reformer_cli.sampling.config import SamplingConfig
+from reformer_cli.sampling.draw_each import draw_each
 from reformer_cli.sampling.generate import begin, stream_samples
+from reformer_cli.sampling.sampler import Sampler
 from reformer_cli.sampling.word_rules import KnownWords, NoLongCopies, WordRule, WordWatch, is_mixed
 from reformer_cli.tokenizers.base import ByteTokenizer
 
@@ -134,3 +136,20 @@ def test_a_text_ends_where_any_word_would_be_a_copy(tmp_path: Path) -> None:
     letters = torch.full((1, 257), -torch.inf)
     letters[0, [97, 98]] = 0.0
     assert sampler.take(letters).tokens == [BYTES.end]
+
+
+def test_texts_side_by_side_keep_to_their_own_rules(index: TextIndex) -> None:
+    # The server draws for texts of several clients at once, each with its own rules and random numbers.
+    def sampler(seed: int, words: list[str]) -> Sampler:
+        rules = [KnownWords(words), NoLongCopies(index, 2)]
+        made, _ = begin(small(vocab_size=257), BYTES, "a ", SamplingConfig(max_tokens=9, seed=seed), rules=rules)
+        return made
+
+    draw = torch.Generator().manual_seed(0)
+    wanted = [index.vocabulary, ["zebra", "yak"]]
+    together, alone = ([sampler(n, words) for n, words in enumerate(wanted)] for _ in range(2))
+    for _ in range(20):
+        logits = torch.randn(2, 257, generator=draw)
+        logits[:, 128:] = -torch.inf
+        found = draw_each(together, logits, [None, None])
+        assert [f.tokens for f in found] == [s.take(logits[n : n + 1]).tokens for n, s in enumerate(alone)]
