@@ -1,11 +1,5 @@
 // How it writes, and how the page looks; kept in the browser. The names are those of the server's sampling settings.
 
-const MANNERS = {
-  plain: "As it comes: lively, seldom repeats itself.",
-  careful: "Keeps to what is expected; the safest grammar.",
-  wild: "Takes surprising turns; may lose the thread.",
-  verse: "Lets lines and refrains come again, for poems and songs.",
-};
 const LENGTHS = {
   sentence: ["One sentence", { stop_at: "sentence", max_tokens: 150 }],
   paragraph: ["One paragraph", { stop_at: "paragraph", max_tokens: 600 }],
@@ -35,7 +29,7 @@ function words(name, value) {
 export class Settings extends EventTarget {
   constructor() {
     super();
-    this.presets = Object.keys(MANNERS).map((name) => ({ name, numbers: {} }));
+    this.presets = []; // until the server has told them
     this.values = { ...BEGIN, ...USUAL };
     this.#read();
     this.#build();
@@ -86,7 +80,7 @@ export class Settings extends EventTarget {
       const note = document.createElement("span");
       Object.assign(radio, { type: "radio", name: "preset", value: name });
       radio.addEventListener("change", () => this.set({ ...this.#ofPreset(name), preset: name }));
-      Object.assign(note, { className: "note", textContent: MANNERS[name] ?? said ?? "" });
+      Object.assign(note, { className: "note", textContent: said ?? "" });
       label.append(radio, name, note);
       return label;
     });
