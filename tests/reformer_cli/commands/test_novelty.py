@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 from builders.programs import WORDS, Program
 
+from reformer_cli.novelty.copies import find_matches
 from reformer_cli.novelty.words import words_of
+from reformer_cli.runs.run import Run
+from reformer_cli.workflows.novelty import index_of
 
 
 @pytest.fixture
@@ -87,15 +90,14 @@ def test_of_what_is_generated(reformer: Program, run: Path) -> None:
     assert "add one of them" in reformer(*asked[:-1], "--against", "text.txt").error
 
 
-def test_generated_words_are_known_and_copies_short(reformer: Program, run: Path, tmp_path: Path) -> None:
+def test_generated_words_are_known_and_copies_short(reformer: Program, run: Path) -> None:
     asked = ("generate", "--run", run, "--prompt", "the cat sat ", "--max-tokens", 60, "--seed", 4, "--lexicon")
     known = (*asked, "known")
     result = reformer(*known, "--max-copy", 2)
     assert result.status == 0
     (run / "words.txt.gz").unlink()  # made for this text, made again for the next
     assert reformer(*known, "--max-copy", 2).out == result.out
-    written = _written(tmp_path, result.out.removeprefix("the cat"))
-    assert json.loads(reformer("novelty", "--run", run, written, "--json").out)["longest_copy_words"] <= 2
+    assert find_matches(index_of(Run.open(run)), result.out.removeprefix("the cat")).longest <= 2
     whole = words_of(result.out)
     assert {w.text for w in [*whole][:-1] if not w.text[0].isdigit()} <= set(WORDS)
     assert reformer(*asked, "any").out != reformer(*known).out
