@@ -13,6 +13,7 @@ from reformer.config import CHUNKED, Backend
 
 from reformer_cli.config.load import resolve
 from reformer_cli.config.schema import RunConfig, Settings
+from reformer_cli.data.copy_task import find
 from reformer_cli.data.dataset import Dataset
 from reformer_cli.data.make_tokenizer import TINY
 from reformer_cli.data.scan import Scan
@@ -45,6 +46,7 @@ from reformer_cli.utils.format import as_size
 from reformer_cli.workflows.init_from import Start
 
 GPU_WORKSPACE = 2**16  # tokens of a slice there; estimated, not measured
+ENDLESS = 10**12  # bytes of a task whose sequences never come again
 LINES = 1_000_000  # tokens whose lines are measured
 
 
@@ -92,6 +94,8 @@ class Chooser:
         """Set what nobody set, and say why; returns the forecast of tokens/s, where there is one."""
         tokens, settings = dataset.tokens, self.settings
         text = Text(tokens.train_bytes, max(1, tokens.documents), max(1, len(tokens.train)))
+        if find(settings["data"]["corpus"]) is not None:
+            text = Text(ENDLESS, 1, ENDLESS)
         plan, others = self._plan(text, dataset.tokenizer.vocab_size, start)
         budget = self.budget
         if budget.minutes and self.world.device == "cpu":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -22,7 +23,6 @@ from reformer_cli.runs.background_save import Writer
 from reformer_cli.runs.checkpoints import read_meta, read_tensors, tensor_names
 from reformer_cli.runs.origin import Origin
 from reformer_cli.runs.run import Run
-from reformer_cli.sampling.generate import generate
 from reformer_cli.tokenizers.line_widths import lengths_on_lines
 from reformer_cli.training.cost import card_of
 from reformer_cli.training.dataloader import data_loader
@@ -36,9 +36,10 @@ from reformer_cli.utils.errors import UserError
 from reformer_cli.utils.format import as_time
 from reformer_cli.workflows import choose_settings
 from reformer_cli.workflows.training_messages import nothing_left, of_other_times, off_forecast
-from reformer_cli.workflows.validation import effective_buckets, held_out, probe_of, score
+from reformer_cli.workflows.validation import effective_buckets, held_out, probe_of, sample_text, score
 
 SCORING, LEAST_SCORING = 0.1, 10.0  # share of the run that scoring at the end may take, and seconds it always may
+SAMPLING, LEAST_SAMPLING = 0.002, 1.0  # share of a run of minutes that a sample may take, and seconds it always may
 COMPARED_AFTER = 60.0  # seconds of a run, when its speed is held against the forecast
 SAMPLE_TOKENS = 100  # of a text printed and logged at each validation
 
@@ -282,8 +283,9 @@ class TrainingRun:
             return ""
 
     def _sample(self) -> str:
-        wanted, most = SAMPLE_TOKENS, self.model.config.max_length
-        return "".join(generate(self.model, self.dataset.tokenizer, max_tokens=min(wanted, most or wanted), seed=0))
+        minutes = self.config.train.minutes
+        longest = max(LEAST_SAMPLING, SAMPLING * 60 * minutes) if minutes else math.inf
+        return sample_text(self.model, self.dataset.tokenizer, SAMPLE_TOKENS, longest)
 
 
 def _has_head_bias(folder: Path) -> bool:

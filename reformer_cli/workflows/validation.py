@@ -15,6 +15,7 @@ from reformer_cli.data.batches import LEAST_SCORED, ValidationWindow, Validation
 from reformer_cli.evaluation.bootstrap import interval
 from reformer_cli.evaluation.likelihood import FIGURES, Score, nats
 from reformer_cli.evaluation.scorers import ContextRule
+from reformer_cli.sampling.generate import generate
 from reformer_cli.tokenizers.base import Tokenizer
 from reformer_cli.utils.progress_bar import Advance, shown
 
@@ -100,6 +101,16 @@ def score(
         n_bytes = float(lengths[scored.numpy()].sum())
         total += Score(len(scored), n_bytes, 0, 0, nats(model, window.prefix, scored, rule, advance))
     return total
+
+
+def sample_text(model: Any, tokenizer: Tokenizer, tokens: int, seconds: float) -> str:
+    """What a model writes by itself: so many tokens, or as many as come in about so many seconds."""
+    began, text, most = time.monotonic(), "", model.config.max_length
+    for part in generate(model, tokenizer, max_tokens=min(tokens, most or tokens), seed=0):
+        text += part
+        if time.monotonic() - began > seconds:
+            break
+    return text
 
 
 def effective_buckets(model: Any, window: ValidationWindow, context: int) -> list[float]:

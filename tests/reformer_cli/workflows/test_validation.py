@@ -11,7 +11,7 @@ from reformer_cli.data.shards import TokenFiles
 from reformer_cli.data.split import Span, ValidationSpan
 from reformer_cli.evaluation.scorers import ContextRule
 from reformer_cli.tokenizers.base import ByteTokenizer
-from reformer_cli.workflows.validation import HeldOut, held_out, probe_of
+from reformer_cli.workflows.validation import HeldOut, held_out, probe_of, sample_text
 
 CONTEXT = 64
 
@@ -62,3 +62,11 @@ def test_a_validation_works_on_so_many_tokens(tokens: int, n_windows: int, each:
     """Those that are only read before others counted: of 94 books they were two of three: ten seconds a validation."""
     probe = probe_of(windows(*[2_000] * 8), tokens, 8192, CONTEXT, images=False)
     assert (len(probe.windows), probe.each) == (n_windows, each)
+
+
+def test_a_sample_ends_after_its_time() -> None:
+    """The bug it guards against: beside other work a hundred tokens took forty seconds of a run of one minute."""
+    model = small(vocab_size=ByteTokenizer.vocab_size).eval()
+    short, whole = (sample_text(model, ByteTokenizer(), 60, seconds) for seconds in (0.0, 1e6))
+    assert len(short) < len(whole)
+    assert whole.startswith(short)
