@@ -10,7 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from reformer import ReformerLM
+import torch
+from reformer import DecodingState, ReformerLM
 
 from reformer_cli.report.records import read_records
 from reformer_cli.runs.run import CONFIG, LOCK, METRICS, RUNS, WEIGHTS, Run, is_locked
@@ -35,9 +36,12 @@ class Loaded:
     model: ReformerLM
     rules: RulesOf
     prefixes: Prefixes = field(init=False)
+    warm: DecodingState = field(init=False)
 
     def __post_init__(self) -> None:
         self.prefixes = Prefixes(self.model)
+        end = torch.tensor([[self.tokenizer.end]], device=self.model.embedding.device)
+        self.warm = self.model.extend(end)[1]  # as long as it lives, so does the program that new states share
 
     @cached_property
     def pieces(self) -> list[str]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from reformer import DecodingState, ReformerLM
 
 SLICE, PIECE = 512, 64  # tokens: of the large products, and of the decoding program
-MOST_BYTES = 3 * 2**30  # of all states that are kept for one model, about
+MOST_BYTES = 2**29  # of all states that are kept for one model, about; one always stays
 MOST_ROOM = 8192  # tokens that can be taken back
 OVERHEAD = 6  # a state of few tokens fills that share of the memory pages that it is written to
 

@@ -215,7 +215,7 @@ class NativeProgram:
 
     def finish(self, logits: Tensor) -> None:
         """Nothing more is appended; logits: where the last operation leaves them."""
-        self.logits = logits
+        self.logits, self.caches = logits, ()  # a state is not held that nobody else needs
         self.list = (_Operation * len(self.operations))(*self.operations)
 
     @property
