@@ -18,7 +18,7 @@ from reformer import DecodingState, ReformerLM
 SLICE, PIECE = 512, 64  # tokens: of the large products, and of the decoding program
 MOST_BYTES = 2**29  # of all states that are kept for one model, about; one always stays
 MOST_ROOM = 8192  # tokens that can be taken back
-OVERHEAD = 6  # a state of few tokens fills that share of the memory pages that it is written to
+OVERHEAD = 16  # memory pages that a state of few tokens takes, as a multiple of what it writes to them: measured
 
 
 def cuts(length: int, start: int = 0) -> Iterator[tuple[int, int]]:
