@@ -238,7 +238,7 @@ def test_settings_that_the_weights_do_not_fit(
         (["export", "IN", "x", "--format", "transformers", "--hash-seed", "many"], "'many' is no seed"),
         (["export", "RUN", "x", "--format", "safetensors", "--license", "a\nb"], "is no name of a licence"),
         (["train", "TEXT", "--from", "missing", "--run", "x"], "not a run directory"),
-        (["train", "--resume", "--from", "RUN", "--run", "RUN"], "--resume goes on with what the run has"),
+        (["train", "--resume", "--from", "RUN", "--run", "RUN"], "--from is none, not "),
         (["train", "--resume", "--run", "IN"], "was not trained here"),
     ],
 )

@@ -78,7 +78,7 @@ def test_chinese_has_a_token_for_each_frequent_character(reformer: Program) -> N
     lines = ("".join(draw.choices(characters, weights, k=draw.randint(5, 30))) for _ in range(4_000))
     told = train(reformer, "\n".join(lines) + "\n")
     (size,) = re.findall(r"\(([\d.]+) bytes each\)", told)
-    assert float(size) > 1.5
+    assert float(size) > 1.2  # 0.83 with a vocabulary that lacks them
     made = reformer("generate", "--run", "r", "--prompt", characters[0], "--max-tokens", 40).out
     assert made.startswith(characters[0])
 

@@ -121,7 +121,7 @@ def test_validation_on_a_text_of_its_own(reformer: Program, text: Path, tmp_path
     (tmp_path / "v.txt").write_text("The cat sat on a mat.\n" * 20)
     result = reformer("train", text, "--validation", "v.txt", *TINY, "--steps", 2, "--run", "r")
     assert result.status == 0
-    assert "440 bytes, never trained on)" in result.err
+    assert "440 bytes, all of them never trained on)" in result.err
     scored = json.loads(reformer("evaluate", "perplexity", "--run", "r", "--json").out)
     assert scored["bytes"] == 440
     assert [*scored["files"]] == [f"{tmp_path / 'v.txt'} (held out)"]
