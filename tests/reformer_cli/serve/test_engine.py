@@ -89,8 +89,9 @@ def test_a_known_beginning_changes_no_text(server: Served, known: int) -> None:
 
 def test_who_hangs_up_leaves_his_place(server: Served) -> None:
     asked = ENDLESS | {"stream": True}
-    with httpx.stream("POST", f"{server.url}/v1/completions", json=asked) as answer:
-        next(answer.iter_lines())
+    with httpx.stream("POST", f"{server.url}/v1/completions", json=asked, timeout=120) as answer:
+        lines = answer.iter_lines()  # kept: dropped, it would close the stream
+        next(lines)
         assert places(server, 1)
     assert idle(server)
     with pytest.raises(httpx.ReadTimeout):
@@ -100,8 +101,9 @@ def test_who_hangs_up_leaves_his_place(server: Served) -> None:
 
 def test_more_than_can_wait_are_told_when_to_come_again(server: Served) -> None:
     asked = ENDLESS | {"n": 12}  # four places, and eight that wait
-    with httpx.stream("POST", f"{server.url}/v1/completions", json={**asked, "stream": True}) as answer:
-        next(answer.iter_lines())
+    with httpx.stream("POST", f"{server.url}/v1/completions", json={**asked, "stream": True}, timeout=120) as answer:
+        lines = answer.iter_lines()  # kept: dropped, it would close the stream
+        next(lines)
         refused = server.client.post("/v1/completions", json=asked)
         assert refused.status_code == 429
         assert int(refused.headers["retry-after"]) >= 1
@@ -149,8 +151,9 @@ def test_a_session_goes_on_from_memory_as_from_disk(server: Served) -> None:
 
 def test_a_session_is_of_one_request_at_a_time(server: Served) -> None:
     asked = ENDLESS | {"session": "busy", "stream": True}
-    with httpx.stream("POST", f"{server.url}/v1/completions", json=asked) as answer:
-        next(answer.iter_lines())
+    with httpx.stream("POST", f"{server.url}/v1/completions", json=asked, timeout=120) as answer:
+        lines = answer.iter_lines()  # kept: dropped, it would close the stream
+        next(lines)
         assert server.client.post("/v1/completions", json={"session": "busy"}).status_code == 409
     assert idle(server)
     assert server.text("", session="busy", max_tokens=3)
