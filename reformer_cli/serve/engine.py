@@ -8,7 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from typing import Any
 
@@ -19,7 +19,6 @@ from reformer_cli.sampling.draw_each import draw_each
 from reformer_cli.serve.library import Library, Loaded
 from reformer_cli.serve.metrics import Metrics
 from reformer_cli.serve.texts import Event, Text
-from reformer_cli.utils.errors import UserError
 
 Work = Generator[Any, None, Any]  # goes on a slice at a time; what it returns is the result
 
@@ -70,9 +69,8 @@ class Engine(threading.Thread):
         self.reading: deque[tuple[Text, Work]] = deque()
         self.writing: list[Text] = []
         self.works: deque[tuple[Work, Future[Any]]] = deque()
-        self.on_end: Callable[[Text, bool], None] = lambda text, whole: (
-            None
-        )  # whole: it was being written, without a fault
+        # Of a text, and of whether it was being written, without a fault.
+        self.on_end: Callable[[Text, bool], None] = lambda text, whole: None
         self.outbox = Outbox()
         self._lock, self._stopping = threading.Condition(), False
 
@@ -178,9 +176,11 @@ class Engine(threading.Thread):
         try:
             next(work)
         except StopIteration as done:
-            future.set_result(done.value)
+            with suppress(InvalidStateError):  # cancelled meanwhile: its client hung up
+                future.set_result(done.value)
         except Exception as error:
-            future.set_exception(error)
+            with suppress(InvalidStateError):
+                future.set_exception(error)
         else:
             self.works.append((work, future))
 
@@ -218,6 +218,3 @@ def loaded_work(library: Library, name: str, work: Callable[[Loaded], Work]) -> 
     loaded = library.get(name)
     yield
     return (yield from work(loaded))
-
-
-__all__ = ["Engine", "Full", "UserError", "Work", "loaded_work"]

@@ -157,3 +157,20 @@ def test_a_session_is_of_one_request_at_a_time(server: Served) -> None:
         assert server.client.post("/v1/completions", json={"session": "busy"}).status_code == 409
     assert idle(server)
     assert server.text("", session="busy", max_tokens=3)
+
+
+def test_who_hangs_up_during_other_work_stops_nobody(server: Served) -> None:
+    """Cancelled between the last slice and its result: that ended the thread which computes for everybody."""
+    for fails in (False, True):
+        known, futures = threading.Event(), []
+
+        def work(fails: bool = fails, known: threading.Event = known, futures: list = futures):
+            yield known.wait(5)
+            futures[0].cancel()
+            if fails:
+                raise ValueError
+
+        futures.append(server.service.engine.call(work()))
+        known.set()
+        assert server.text("A", max_tokens=3)
+        assert futures[0].cancelled()
