@@ -103,7 +103,7 @@ def fused_cases() -> Iterator[Case]:
     given |= dict.fromkeys(["order", "reach", "u", "starts", "stream", "other", "bad", "sorted_keys"], "i32")
     for d in (64, 128):
         for hashed, back in ((False, False), (False, True), (True, False), (True, True)):
-            t = tiles_for(d, torch.bfloat16, back)
+            t = tiles_for(d, torch.bfloat16, back, hashed)
             options = {"num_warps": t.warps, "num_stages": t.stages}
             name = f"fused {'LSH' if hashed else 'local'} {d} {'backward' if back else 'forward'}"
             fixed = {"D": d, "BLOCK": t.block, "TILE": t.tile, "ITSELF": 1 - hashed, "NEXT": int(hashed)}

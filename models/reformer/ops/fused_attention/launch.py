@@ -21,12 +21,18 @@ from reformer.ops.lsh_hash.triton_kernels import hash_lines
 PLACES = 256  # sorted places of a program
 
 
-def tiles_for(d: int, dtype: torch.dtype, back: bool) -> Tiling:
-    """The tiling for heads of width d: one of those of bucket_attention with so many warps that nothing spills."""
+# Of heads up to 64 wide, by what one H200 took for each (LOG.md, 2026-11-27): forwards and backwards, local and LSH.
+NARROW = {
+    (False, False): Tiling(64, 32, 4, 4), (False, True): Tiling(64, 16, 4, 2),
+    (True, False): Tiling(64, 64, 4, 2), (True, True): Tiling(32, 16, 2, 2),
+}  # fmt: skip
+
+
+def tiles_for(d: int, dtype: torch.dtype, back: bool, hashed: bool) -> Tiling:
+    """The tiling for heads of width d."""
     if dtype == torch.float32:
         return tiling(d, dtype)
-    narrow, wide = ("64 x 32, 8 warps", "32 x 16, 8 warps") if back else ("64 x 64, 8 warps", "64 x 32, 8 warps")
-    return TILINGS[narrow if d <= 64 else wide]
+    return NARROW[back, hashed] if d <= 64 else TILINGS["32 x 16, 8 warps" if back else "64 x 32, 8 warps"]
 
 
 @dataclass(frozen=True)
@@ -148,7 +154,11 @@ def _launch(
 ) -> tuple[tuple[int, int, int], tuple[Any, ...], dict[str, Any]]:  # fmt: skip
     """(grid, what both kernels are given before strides, named arguments) of local heads, or of LSH heads by their
     order."""
-    length, count, tiles = len(raw) // batch, heads.lsh if order else heads.local, tiles_for(heads.d, raw.dtype, back)
+    length, count, tiles = (
+        len(raw) // batch,
+        heads.lsh if order else heads.local,
+        tiles_for(heads.d, raw.dtype, back, order is not None),
+    )
     window = min(window, length)
     grid = (triton.cdiv(length, tiles.block), batch * count, len(order.order) if order else 1)
     indices = (order.order, order.reach, order.u) if order else (keys, keys if reach is None else reach, keys)

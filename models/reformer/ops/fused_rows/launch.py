@@ -15,7 +15,7 @@ from reformer.ops.norm_rope_relu.pytorch import TINY
 from reformer.ops.norm_rope_relu.triton_kernels import FLAT, _of_rows
 
 RANGE_LIMIT = 2**30  # of streams, as reversible/streams.py has it
-ROWS = 32  # tokens of a program that works on one head
+ROWS, WARPS = 16, 2  # tokens of a program that works on one head; of those that split heads (LOG.md, 2026-11-27)
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def split_heads(
     with on(raw):
         kernels._split_heads[(blocks, 2 * heads.local + heads.lsh)](
             raw, lengths, _turns(phase, raw), small.local, small.lsh, small.conv, _or(starts, raw), keys, means, n,
-            length, heads.columns, TINY, 1.0 / n, **_fixed(heads, phase, starts), COOLEST=COOLEST,
+            length, heads.columns, TINY, 1.0 / n, **_fixed(heads, phase, starts), COOLEST=COOLEST, num_warps=WARPS,
         )  # fmt: skip
     return Vectors(raw, keys, lengths, means)
 
@@ -127,7 +127,7 @@ def split_heads_back(
         kernels._split_heads_back[(triton.cdiv(len(raw), ROWS), 2 * heads.local + heads.lsh)](
             d_raw, raw, vectors.lengths, _turns(phase, raw), small.local, small.lsh, small.conv, _or(starts, raw), dk,
             dv, sums, len(raw), length, heads.columns, sums.shape[1], **_fixed(heads, phase, starts), ROUNDS=len(dk),
-            COOLEST=COOLEST,
+            COOLEST=COOLEST, num_warps=WARPS,
         )  # fmt: skip
 
 

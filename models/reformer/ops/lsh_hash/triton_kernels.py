@@ -14,7 +14,7 @@ from reformer.backends.gpu import on
 from reformer.ops.lsh_hash.buckets import bucket_dtype
 
 BLOCK = 64  # vectors of a program
-WARPS = 8
+WARPS = 4  # 8 took 2.7 times as long on an H200 (LOG.md, 2026-11-27)
 MOST_COLUMNS = 32  # projections at a time
 COOLEST = 1e-3  # temperature of an LSH head, at least (attention/lsh.py)
 
