@@ -125,7 +125,8 @@ class ReformerLM(nn.Module):
             raise ValueError(f"dropout is {self.config.dropout}: pass dropout_seed, a new integer each step")
         context = PassContext(self.rotary(), documents, dropout_seed if self.training else None)
         concat = self.config.block_style == "published"
-        return Pass(self.sequence, self.embed(tokens, documents), context, concat, checks)
+        sequence = self.sequence.for_text(tokens.numel(), self.config.d_model)
+        return Pass(sequence, self.embed(tokens, documents), context, concat, checks)
 
     def forward(self, tokens: Tensor, documents: Tensor | None = None, dropout_seed: int | None = None) -> Tensor:
         """Logits of the next token: int64 [batch, length] -> [batch, length, vocab_size].

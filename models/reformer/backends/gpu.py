@@ -48,16 +48,20 @@ def on(x: Tensor) -> contextlib.AbstractContextManager[object]:
     return torch.cuda.device(x.device) if x.device.type == "cuda" else contextlib.nullcontext()
 
 
-_ROOM: dict[torch.device, int] = {}  # as `room` last found it
+_UNUSED: dict[torch.device, int] = {}  # as `unused` last found it
 
 
 def room(device: torch.device) -> int:
     """Bytes that may be taken for what backward would otherwise make again: a share of what a GPU has left, a constant
     elsewhere."""
+    return int(SHARE_KEPT * unused(device)) if device.type == "cuda" else MOST_KEPT_ACTIVATIONS
+
+
+def unused(device: torch.device) -> int:
+    """Bytes that a GPU has left; elsewhere nobody asks."""
     if device.type != "cuda":
-        return MOST_KEPT_ACTIVATIONS
-    if torch.cuda.is_current_stream_capturing():  # which has no say in it, and should keep what was kept before
-        return _ROOM.get(device, 0)
-    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    _ROOM[device] = int(SHARE_KEPT * (torch.cuda.mem_get_info(device)[0] + unused))
-    return _ROOM[device]
+        return 2**62
+    if not torch.cuda.is_current_stream_capturing():  # which has no say in it: what is captured is what was run before
+        held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        _UNUSED[device] = torch.cuda.mem_get_info(device)[0] + held
+    return _UNUSED.get(device, 0)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any
 
 from torch import nn
 
-from reformer.backends.gpu import room
+from reformer.backends.gpu import room, unused
 from reformer.config import ReformerConfig
 from reformer.decode.cache import Cache
 from reformer.decode.program import NativeProgram
@@ -19,6 +19,8 @@ from reformer.layers.context import PassContext
 from reformer.reversible.backward import BackwardPass, Totals
 from reformer.reversible.coupling import Coupling, Observer, Step
 from reformer.reversible.streams import Pair, Streams
+
+AT_ONCE = 3  # times what a fused step keeps is what it holds in backward: 2.5 and 2.8 on an H200 (LOG.md, 2026-11-27)
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,15 @@ class ReversibleSequence:
     def in_groups(self) -> list[Coupling]:
         """The couplings, those of attention a group of heads at a time."""
         return [step for coupling in self.couplings for step in coupling.in_groups(self.chunk_heads)]
+
+    def for_text(self, tokens: int, d_model: int) -> ReversibleSequence:
+        """This, or, where a GPU has no room for what fused steps make of so many tokens at once, without those: slice
+        by slice, slower."""
+        if self.fused is None:
+            return self
+        low, gradients = self.streams.products.itemsize, self.streams.gradient_dtype.itemsize
+        needed = 2 * d_model * (4 + gradients) + AT_ONCE * max(step.kept_bytes(low) for step in self.fused)
+        return self if tokens * needed <= unused(self.streams.device) else replace(self, fused=None)
 
     def run(
         self, pair: Pair, context: PassContext, saved: Sequence[Any] | None = None, observer: Observer | None = None,

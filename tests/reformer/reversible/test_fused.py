@@ -72,6 +72,17 @@ def test_what_is_kept_changes_no_bit(monkeypatch: pytest.MonkeyPatch, device: st
         assert all(torch.equal(a, b) for a, b in zip(rebuilt, kept, strict=True))
 
 
+def test_a_text_too_long_for_fused_steps_goes_slice_by_slice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a card without the memory for all of it at once; it used to end there. With room to the byte it is fused."""
+    model = small(torch.float32, **SIZES, backend="triton")
+    assert model.sequence.fused is not None
+    needed = 2 * 32 * (4 + 4) + 3 * max(step.kept_bytes(4) for step in model.sequence.fused)
+    ids = tokens(50)
+    for left, is_fused in ((0, True), (1, False)):
+        monkeypatch.setattr("reformer.reversible.sequence.unused", lambda device, n=left: ids.numel() * needed - n)
+        assert (model.new_pass(ids).sequence.fused is not None) == is_fused
+
+
 @pytest.mark.parametrize("steps", [1, 3, 5])
 def test_on_a_cpu_too_as_many_steps_as_there_is_room_for(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
     """And a second backward of the same pass, whose streams stand where the kept steps end, gives the same."""
