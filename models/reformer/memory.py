@@ -6,9 +6,14 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from reformer.attention import sublayers
+from reformer.attention.local import LocalAttention
+from reformer.attention.lsh import LSHAttention
 from reformer.config import MOST_KEPT_ACTIVATIONS, ReformerConfig
 from reformer.reversible.coupling import KEPT
-from reformer.reversible.sequence import graph_bytes
+from reformer.reversible.loss import LOGITS
+from reformer.reversible.sequence import AT_ONCE, graph_bytes
+
+FUSED_WIDTHS = (16, 32, 64, 128)  # of heads, as attention/fused.py has them
 
 
 @dataclass(frozen=True)
@@ -23,13 +28,14 @@ class Item:
 @dataclass(frozen=True)
 class Pass:
     """A training pass over `rows` contexts at once. low: bytes of a number that products are taken of; native: whether
-    C does what lies between the products."""
+    C does what lies between the products; gpu: whether Triton does."""
 
     config: ReformerConfig
     rows: int
     context: int
     low: int
     native: bool
+    gpu: bool = False
 
     @property
     def tokens(self) -> int:
@@ -45,11 +51,7 @@ class Pass:
         c, n = self.config, self.tokens
         half = 2 if c.gradient_dtype == "bfloat16" else 4
         groups = self.rows * (self.context // c.shorten_factor) if c.group_layers else 0
-        moments = self._attention(set(range(c.n_layers)) - set(c.group_layers), 0)
-        moments += self._attention(c.group_layers, 2 * half * groups * c.d_model)
-        of_a_slice = f"a slice of {c.chunk_tokens:,} tokens"
-        moments.append(Item("feed-forward", self._feed_forward(), of_a_slice))
-        moments.append(Item("head and loss", self._head(), of_a_slice))
+        moments = self._fused_moments() if self.is_fused else self._sliced_moments(half, groups)
         moments.append(Item("handing over", 4 * parameters, "the parameters' gradients again, as autograd takes them"))
         found = [
             Item("streams", 8 * n * c.d_model, "2 x int32 x tokens x d_model, whatever the depth"),
@@ -64,6 +66,37 @@ class Pass:
         if kept := self.graph_bytes():
             found.append(Item("activations", kept, "of all layers, kept for backward: a step is one slice"))
         return found
+
+    def _sliced_moments(self, half: int, groups: int) -> list[Item]:
+        """What layers and head take for a moment, slice by slice."""
+        c = self.config
+        found = self._attention(set(range(c.n_layers)) - set(c.group_layers), 0)
+        found += self._attention(c.group_layers, 2 * half * groups * c.d_model)
+        of_a_slice = f"a slice of {c.chunk_tokens:,} tokens"
+        found.append(Item("feed-forward", self._feed_forward(), of_a_slice))
+        return [*found, Item("head and loss", self._head(), of_a_slice)]
+
+    @property
+    def is_fused(self) -> bool:
+        """Whether layers run as reversible/fused.py has them."""
+        c = self.config
+        kinds = {kind for layer in range(c.n_layers) for kind, _ in sublayers(c, layer)}
+        plain = c.block_style == "modern" and c.activation == "squared_relu" and not c.group_layers
+        return self.gpu and plain and c.d_head in FUSED_WIDTHS and kinds <= {LocalAttention, LSHAttention}
+
+    def _fused_moments(self) -> list[Item]:
+        """What they take for a moment, of the whole text."""
+        c, n = self.config, self.tokens
+        kept = max(max(self._kept(layer)) for layer in range(c.n_layers))
+        logits = self.low * min(n * c.vocab_size, LOGITS) + 8 * c.vocab_size * c.d_model
+        return [Item("layers", AT_ONCE * kept * n, "one of them at a time"), Item("head and loss", logits, "in slices")]
+
+    def _kept(self, layer: int) -> tuple[int, int]:
+        """Bytes a token of what backward wants of a layer's heads, and of its feed-forward."""
+        c, heads = self.config, 0
+        for kind, n in sublayers(c, layer):
+            heads += n * c.d_head * (kind.parts + 1 + bool(kind.rounds(c, 1))) * self.low
+        return heads + c.d_model * self.low, (c.d_model + (c.d_ff or 4 * c.d_model)) * self.low
 
     def _attention(self, layers: Collection[int], beside: int) -> list[Item]:
         """What some layers' heads take, so many at a time; beside: bytes that exist as long as these layers run."""
@@ -103,12 +136,7 @@ class Pass:
 
     def kept_on_gpu(self) -> int:
         """Of all layers, about: what a GPU keeps for backward as far as it has room (reversible/fused.py)."""
-        c, found = self.config, 0
-        for layer in range(c.n_layers):
-            for kind, heads in sublayers(c, layer):
-                found += self.length(layer) * heads * c.d_head * (kind.parts + 1 + bool(kind.rounds(c, 1))) * self.low
-            found += self.length(layer) * (2 * c.d_model + (c.d_ff or 4 * c.d_model)) * self.low
-        return self.rows * found
+        return self.rows * sum(self.length(layer) * sum(self._kept(layer)) for layer in range(self.config.n_layers))
 
     def _feed_forward(self) -> int:
         """Of a slice in backward: input and its gradient in float32, the rest in the products' type."""

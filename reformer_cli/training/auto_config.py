@@ -150,7 +150,7 @@ def plan_of(size: Size, model: ReformerConfig, text: Text, budget: Budget, optim
     most = max(MOST_READINGS, LEAST_STEPS * TOKENS_PER_STEP / max(1, n_tokens))
     for _ in range(2):  # how many tokens a step has goes by how many are read, and the reverse
         batch = -(-max(1, per_step // context) // budget.processes) * budget.processes
-        step = Step(model, batch, context, budget.precision, 0, True, optimizer=optimizer)
+        step = Step(model, batch, context, budget.precision, 0, not gpu, optimizer=optimizer, gpu=gpu)
         could = batch * context * budget.seconds / budget.card.seconds(step)
         if budget.minutes is None:
             could, most = float((budget.steps or 0) * batch * context), math.inf

@@ -22,8 +22,8 @@ LIBRARIES = 56 * 2**20  # bytes of the libraries that a first step touches (meas
 @dataclass(frozen=True)
 class Step:
     """A training step. precision: of products, as in TrainConfig; program: bytes held before anything is made; native:
-    whether C does what lies between the products; optimizer: as in TrainConfig; copied: whether checkpoints are written
-    from a copy of what they hold; accumulate: parts of the batch."""
+    whether C does what lies between the products; gpu: whether Triton does; optimizer: as in TrainConfig; copied:
+    whether checkpoints are written from a copy of what they hold; accumulate: parts of the batch."""
 
     model: ReformerConfig
     batch: int
@@ -34,6 +34,7 @@ class Step:
     optimizer: str = "adamw"
     copied: bool = False
     accumulate: int = 1
+    gpu: bool = False
 
     @property
     def tokens(self) -> int:
@@ -63,7 +64,7 @@ def forecast(step: Step) -> list[Item]:
         Item("parameters", 4 * weights, f"{weights:,} in float32"),
         Item("their gradients", 4 * weights, "float32"),
         Item("optimiser", state, optimizer.state),
-        *Pass(step.model, step.rows, step.context, step.low, step.native).items(weights),
+        *_pass(step).items(weights),
     ]
     if step.copied:
         size = 4 * weights + state
@@ -78,7 +79,11 @@ def forecast(step: Step) -> list[Item]:
 
 def kept_on_gpu(step: Step) -> int:
     """Bytes of activations that a GPU keeps, beside the forecast, where it has room for them."""
-    return Pass(step.model, step.rows, step.context, step.low, step.native).kept_on_gpu()
+    return _pass(step).kept_on_gpu()
+
+
+def _pass(step: Step) -> Pass:
+    return Pass(step.model, step.rows, step.context, step.low, step.native, step.gpu)
 
 
 def count_parameters(config: ReformerConfig) -> int:

@@ -172,11 +172,13 @@ def fitted(settings: Settings, config: RunConfig, world: World) -> RunConfig:
 def step_of(config: RunConfig, device: str) -> Step:
     """The step that a run's configuration leads to, on this machine."""
     precision = config.train.precision if config.train.precision != "auto" else pick_precision(device)[0]
-    native = backend_reason(config.model, device)[0] == "native" and not config.model.chunked
+    backend = backend_reason(config.model, device)[0]
+    native = backend == "native" and not config.model.chunked
     train = config.train
     return Step(
         config.model, train.batch_size, config.data.context, precision, peak_memory(device), native,
         optimizer=train.optimizer, copied=device.startswith("cpu"), accumulate=train.accumulation_steps,
+        gpu=backend == "triton",
     )  # fmt: skip
 
 

@@ -162,8 +162,9 @@ def plan(
     resolved = resolve(settings, _vocab_size(settings))
     step = step_of(resolved, where)
     if as_ is not None and card is not None:
-        precision = "bfloat16" if card.kind == "gpu" else "float32"
-        step = replace(step, precision=precision, program=0, native=card.kind == "cpu", copied=card.kind == "cpu")
+        gpu = card.kind == "gpu"
+        precision = "bfloat16" if gpu else "float32"
+        step = replace(step, precision=precision, program=0, native=not gpu, copied=not gpu, gpu=gpu)
     return TrainingPlan(resolved, step, limit, minutes_known, card, text, chosen)
 
 

@@ -24,6 +24,7 @@ from reformer.ops.cross_entropy.triton_kernels import cross_entropy_
 from reformer.ops.fused_rows.launch import norm_stream, norm_stream_back
 from reformer.reversible.backward import BackwardPass, add_up
 from reformer.reversible.coupling import Step
+from reformer.reversible.loss import LOGITS
 from reformer.reversible.streams import Pair, Streams
 
 
@@ -163,9 +164,6 @@ def fused_steps(config: ReformerConfig, layers: Sequence[Sequence[Any]]) -> list
         found.append(FusedAttention(1, 0, f"layer {i} attention", heads))
         found.append(FusedFeedForward(0, 1, f"layer {i} feed-forward", FusedMLP(feed_forward)))
     return found
-
-
-LOGITS = 2**27  # numbers of a slice's logits
 
 
 def fused_loss(

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from reformer.ops.cross_entropy import IGNORE_INDEX
 
+LOGITS = 2**27  # numbers of the logits that exist at a time on a GPU (fused.py)
+
 
 class Scoring(Protocol):
     """A head as the loss needs it."""
