@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from gpu_attention import kernel, tilings
@@ -69,21 +70,30 @@ def step(bench: Bench) -> Iterator[Row]:
 
 
 def decode(bench: Bench) -> Iterator[Row]:
-    """One more token after a context: ours, and the same model with full attention."""
+    """One more token after a context, of one text and of 64 at once, and what reading that context takes: ours, and the
+    same model with full attention."""
     for length in bench.lengths:
         for system in ("reformer", "full attention"):
+            for texts in (1, 64):
+                work = partial(_decode, bench, system, length, texts if bench.gpu else 1 + texts // 64)
+                power = 2 if system == "full attention" else 1
+                yield from bench.tried(system, f"after {length} tokens, {texts} texts", length, power, work)
 
-            def measured(system=system, length=length) -> list[Row]:
-                model = SYSTEMS[system](length, bench.device)[0].eval()
-                prompt, state = tokens(length, bench.device)[:, :length], None
-                for part in prompt.split(4096, 1):
-                    _, state = model.extend(part, state, last_only=True)
-                one = prompt[:, :1].contiguous()
-                seconds = bench.seconds(lambda: model.extend(one, state))
-                return [(system, f"after {length} tokens", "token", seconds, "s")]
 
-            power = 2 if system == "full attention" else 1
-            yield from bench.tried(system, f"after {length} tokens", length, power, measured)
+def _decode(bench: Bench, system: str, length: int, texts: int) -> list[Row]:
+    model = SYSTEMS[system](length, bench.device)[0].eval()
+    prompt = tokens(length, bench.device)[:, :length].repeat(texts, 1)
+    case = f"after {length} tokens, {texts} texts"
+    with torch.no_grad():
+        prefill = bench.seconds(lambda: model.extend(prompt, None, last_only=True))
+        state = model.extend(prompt, None, last_only=True)[1]
+        one = prompt[:, :1].contiguous()
+        seconds = bench.seconds(lambda: model.extend(one, state))
+    return [
+        (system, case, "prefill", prompt.numel() / prefill, "tokens/s"),
+        (system, case, "token", seconds, "s"),
+        (system, case, "speed", texts / seconds, "tokens/s"),
+    ]
 
 
 PARTS: dict[str, Callable[[Bench], Iterator[Row]]] = {
