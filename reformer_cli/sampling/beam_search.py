@@ -50,8 +50,9 @@ def search(
     scores = torch.zeros(1, device=texts.pending.device)
     for n in range(config.max_tokens):
         logits = texts.logits()
-        judged = apply_rules(logits, texts.histories, config)
-        judged = apply_filters(judged, Texts(config, texts.histories, ()), only=("penalties", "dry")).log_softmax(-1)
+        judged = apply_rules(logits, texts.histories)
+        known = Texts([config] * len(texts.histories), texts.histories, scores.new_empty(0))
+        judged = apply_filters(judged, known, only=("penalties", "dry")).log_softmax(-1)
         logprob = logits.log_softmax(-1)
         found: list[tuple[int, float, Found]] = []
         for place, (row, token, score) in enumerate(best(scores, judged, 2 * config.num_beams)):

@@ -28,7 +28,7 @@ class Characters:
         self._plain = [
             t not in self.nibbles and piece != b"" and _is_whole(piece) for t, piece in enumerate(self.pieces)
         ]
-        self._refused: dict[Waiting, Tensor] = {}
+        self._masks: dict[tuple[Waiting, torch.device], Tensor] = {}
 
     def follow(self, tokens: Sequence[int], waiting: Waiting = NONE) -> Waiting:
         """What waits after these tokens. Bytes that became no character are forgotten."""
@@ -38,13 +38,16 @@ class Characters:
 
     def refused(self, waiting: Waiting) -> Tensor:
         """Tokens that may not come next: bool [vocab_size]."""
-        if waiting not in self._refused:
-            whole = waiting == NONE
-            found = [
-                not whole if plain else self._after(token, waiting) is None for token, plain in enumerate(self._plain)
-            ]
-            self._refused[waiting] = torch.tensor(found)
-        return self._refused[waiting]
+        whole = waiting == NONE
+        found = [not whole if plain else self._after(token, waiting) is None for token, plain in enumerate(self._plain)]
+        return torch.tensor(found)
+
+    def mask(self, waiting: Waiting, device: torch.device) -> Tensor:
+        """What is added to logits: -inf at tokens that may not come next, 0 at others, float [vocab_size]."""
+        if (key := (waiting, device)) not in self._masks:
+            refused = self.refused(waiting)
+            self._masks[key] = torch.zeros(len(refused)).masked_fill_(refused, -torch.inf).to(device)
+        return self._masks[key]
 
     def _after(self, token: int, waiting: Waiting) -> Waiting | None:
         """What would wait after it; None where no character could come of it."""

@@ -204,6 +204,14 @@ class SamplingConfig:
             if own.get(step, False) or any(getattr(self, field) != off for field, off in STEPS[step].items())
         ]
 
+    @cached_property
+    def alike(self) -> tuple[object, ...]:
+        """Equal for settings of which rows are filtered and drawn from together; they may differ in numbers that a
+        filter takes row by row (filters.py)."""
+        varied = (self.dynatemp_range, self.dynatemp_exponent) if self.temperature and self.dynatemp_range else ()
+        numbers = (self.temperature, *varied) if varied or not self.temperature else ()
+        return (tuple(self.switched_on), self.mirostat, self.top_k, numbers)
+
 
 def _default(field: str) -> Any:
     """What it is where nobody says otherwise: no reason to refuse that its step is left out."""

@@ -6,8 +6,6 @@ import copy
 from collections import defaultdict
 from collections.abc import Sequence
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -67,23 +65,23 @@ class BiasFollower:
 
 
 class History:
-    """The tokens of one text, prompt included. ngram: which sequences may not come twice; 0: all may; breakers: across
-    which tokens no stretch is looked for that would come again; characters: which tokens spell any. mirostat: the
-    surprise beyond which nothing is drawn; None: nothing was drawn yet; words: which ones may come."""
+    """The tokens of one text, prompt included. ngram: which sequences may not come twice; 0: all may; repeats: what
+    would come again; characters: which tokens spell any. mirostat: the surprise beyond which nothing is drawn; None:
+    nothing was drawn yet; words: which ones may come."""
 
     def __init__(
         self, *, ngram: int = 0, end: int | None = None, bias: TextBias | None = None,
-        breakers: npt.NDArray[np.bool_] | None = None, characters: Characters | None = None,
-        words: WordWatch | None = None,
+        repeats: Repeats | None = None, characters: Characters | None = None, words: WordWatch | None = None,
     ) -> None:  # fmt: skip
         self.tokens: list[int] = []
         self.ngram, self.end, self.characters, self.words = ngram, end, characters, words
-        self.repeats = Repeats(breakers) if breakers is not None else None
+        self.repeats = repeats
         self.mirostat: float | None = None
         self._after: dict[tuple[int, ...], set[int]] = defaultdict(set)
         self._follower = bias.follow() if bias is not None else None
         self.after: list[int] = []  # the only tokens that may come next; none: any
         self._waiting = NONE
+        self.added: Tensor | None = None  # to logits in any case, float [vocab_size]
 
     @property
     def biased(self) -> bool:
@@ -99,6 +97,9 @@ class History:
         if self.characters is not None:
             self._waiting = self.characters.follow(tokens, self._waiting)
         self.after = self.after if not tokens else []
+        if not self.ngram and self._follower is None:
+            self.tokens.extend(tokens)
+            return
         for token in tokens:
             if self.ngram and len(self.tokens) >= self.ngram - 1:
                 self._after[self._newest()].add(token)
@@ -117,14 +118,15 @@ class History:
             return []
         return [t for t in self._after.get(self._newest(), ()) if t != self.end]
 
-    def refused(self) -> Tensor | None:
-        """Tokens after which the text could not become characters, or would not begin as the prompt ends, bool
-        [vocab_size]; None: not looked at."""
-        if self.after and self.characters is not None:
-            refused = torch.ones_like(self.characters.refused(self._waiting))
-            refused[self.after] = False
-            return refused
-        return self.characters.refused(self._waiting) if self.characters is not None else None
+    def mask(self, device: torch.device) -> Tensor | None:
+        """What is added to logits, float [vocab_size]: `added`, and -inf at tokens that cannot become characters, or
+        would not begin as the prompt ends. None: nothing."""
+        if self.characters is None:
+            return self.added
+        mask = self.characters.mask(self._waiting, device)
+        if self.after:
+            mask = torch.full_like(mask, -torch.inf).index_fill_(0, torch.tensor(self.after, device=device), 0.0)
+        return mask if self.added is None else mask + self.added
 
     def biases(self) -> list[tuple[Tensor, float]]:
         """(tokens, what is added to their logits)."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import torch
 
 from reformer_cli.data.formats.images import Pixels
 from reformer_cli.sampling.sampler import Sampler
@@ -18,10 +17,7 @@ PAPER, MISSING = 255, (128, 160)  # of a sheet: its colour, and the two greys of
 def complete(texts: Sampler, values: int) -> Iterator[list[int]]:
     """So many more values of images whose beginning `texts` has read: one of each sample at a time, in raster order."""
     for _ in range(values):
-        with torch.inference_mode():
-            drawn = texts.choose(texts.logits()[:, :BYTES])
-        texts.pending = drawn[:, None]
-        yield drawn.tolist()
+        yield texts.take(texts.logits()[:, :BYTES]).tokens
 
 
 def unfinished(given: Sequence[int], made: Sequence[int], size: tuple[int, int]) -> Pixels:

@@ -8,17 +8,18 @@ from dataclasses import dataclass, field
 
 import torch
 from reformer import DecodingState, ReformerLM
+from reformer.sampling import pick
 from torch import Tensor
 
 from reformer_cli.sampling.characters import characters_of
 from reformer_cli.sampling.config import SamplingConfig
-from reformer_cli.sampling.filters import Texts, apply_filters, apply_rules, draw
+from reformer_cli.sampling.drawing import draw_rows
+from reformer_cli.sampling.filters import random_numbers
 from reformer_cli.sampling.history import History, TextBias
-from reformer_cli.sampling.repeats import breakers
+from reformer_cli.sampling.repeats import Repeats, breakers
 from reformer_cli.sampling.word_rules import WordRule, WordWatch
 from reformer_cli.tokenizers.base import Spelling, Tokenizer
 
-TRIES = 50  # draws that rules for words refuse, after which all tokens are looked at
 PREFILL_AT_ONCE = 4096  # prompt tokens read at a time
 
 
@@ -56,10 +57,11 @@ class Sampler:
         c, device = self.config, self.model.embedding.device
         self.pending = torch.empty(c.num_samples, 0, dtype=torch.int64, device=device)
         known = characters_of(self.tokenizer) if self.tokenizer is not None else None
-        apart = breakers(self.tokenizer, c.breakers) if self.tokenizer is not None and c.dry_multiplier else None
+        dry = self.tokenizer is not None and "dry" in c.switched_on
+        repeats = Repeats(breakers(self.tokenizer, c.breakers), c.dry_allowed_length) if dry else None
         words = WordWatch(self.tokenizer, self.rules) if self.tokenizer is not None and self.rules else None
         one = History(
-            ngram=c.no_repeat_ngram_size, end=self.end, bias=self.bias, breakers=apart, characters=known, words=words
+            ngram=c.no_repeat_ngram_size, end=self.end, bias=self.bias, repeats=repeats, characters=known, words=words
         )
         self.histories = [one.copy() for _ in range(c.num_samples)]
         first = c.seed if c.seed is not None else fresh_seed()
@@ -87,10 +89,8 @@ class Sampler:
         with torch.inference_mode():
             scores = self._scores(ways) if len(ways) > 1 else torch.zeros(1, 1)
         rows = scores.T.expand(self.config.num_samples, -1).float().cpu()
-        chosen = [
-            int(row.argmax() if self.config.temperature == 0 else torch.multinomial(row.softmax(0), 1, generator=g))
-            for row, g in zip(rows, self._aside(), strict=True)
-        ]
+        drawn = pick(rows.softmax(1), random_numbers(self._aside())[:, 0])
+        chosen = (rows.argmax(1) if self.config.temperature == 0 else drawn).tolist()
         known = [[int(before), *ways[n].tokens] for before, n in zip(self.pending[:, -1], chosen, strict=True)]
         counts = torch.tensor([len(row) - 1 for row in known], device=self.pending.device)
         if (longest := int(counts.max())) > 0:
@@ -132,46 +132,12 @@ class Sampler:
 
     def take(self, logits: Tensor) -> NextTokens:
         """One more token of each, by the logits of them all."""
+        (found,) = draw_each([self], logits)
+        if isinstance(found, Exception):
+            raise found
         with torch.inference_mode():
-            allowed = apply_rules(logits, self.histories, self.config)
-            before = [history.mirostat for history in self.histories]
-            drawn = self.choose(allowed)
-            if self.rules:
-                rows = zip(allowed.split(1), drawn.tolist(), before, range(len(before)), strict=True)
-                tokens = drawn.new_tensor([self.keep_to_rules(*row) for row in rows])
-            else:
-                tokens = drawn
-            self.pending = tokens[:, None]
-            own = logits.gather(1, self.pending)
-            logprob, ranks = own[:, 0] - logits.logsumexp(1), 1 + (logits > own).sum(1)
-        found = NextTokens(tokens.tolist(), logprob.tolist(), ranks.tolist())
-        for history, token in zip(self.histories, found.tokens, strict=True):
-            history.extend([token], drawn=True)
+            found.ranks = (1 + (logits > logits.gather(1, self.pending)).sum(1)).tolist()
         return found
-
-    def keep_to_rules(self, logits: Tensor, token: int, surprise: float | None, row: int = 0) -> int:
-        """What a text draws by its logits [1, vocab_size]: this token, or others until the rules for words allow one.
-        surprise: Mirostat's before anything was drawn."""
-        history, generator = self.histories[row], self.generators[row]
-        watch, first, tries, texts = history.words, token, 0, Texts(self.config, [history], [generator])
-        if watch is None:
-            return token
-        while watch.refuses(token):
-            logits, tries = logits.clone() if tries == 0 else logits, tries + 1
-            logits[0, token] = -torch.inf
-            if tries == TRIES:
-                possible = logits[0].isfinite().nonzero()[:, 0].tolist()
-                logits[0, [t for t in possible if watch.refuses(t)]] = -torch.inf
-            if not bool(logits.isfinite().any()):
-                return self.end if watch.strict and not history.after else first
-            history.mirostat = surprise
-            token = int(draw(apply_filters(logits, texts), texts))
-        return token
-
-    def choose(self, logits: Tensor) -> Tensor:
-        """One token a row by filters and chance: int64 [samples]."""
-        texts = Texts(self.config, self.histories, self.generators)
-        return draw(apply_filters(logits, texts), texts)
 
     def logits(self) -> Tensor:
         """Of the next token of each text, float [samples, vocab_size]."""
@@ -197,6 +163,29 @@ class Sampler:
         with torch.inference_mode():
             logits, self.state = self.model.extend(tokens, self.state, last_only=True)
             return logits[:, -1].float()
+
+
+def draw_each(samplers: Sequence[Sampler], logits: Tensor) -> list[NextTokens | Exception]:
+    """As `take` of each, by its rows of logits [texts of all, vocab_size], or what went wrong with it; no ranks."""
+    configs = [one.config for one in samplers for _ in one.histories]
+    histories = [history for one in samplers for history in one.histories]
+    drawn = draw_rows(logits, configs, histories, [generator for one in samplers for generator in one.generators])
+    tokens = torch.tensor([t if isinstance(t, int) else 0 for t in drawn], device=logits.device)[:, None]
+    with torch.inference_mode():
+        logprobs = logits.log_softmax(1).gather(1, tokens)[:, 0].tolist()
+    found, at = list[NextTokens | Exception](), 0
+    for one, pending in zip(samplers, tokens.split([len(one.histories) for one in samplers]), strict=True):
+        mine = slice(at, at := at + len(pending))
+        try:
+            for token, history in zip(drawn[mine], one.histories, strict=True):
+                if isinstance(token, Exception):
+                    raise token
+                history.extend([token], drawn=True)
+            one.pending = pending
+            found.append(NextTokens(pending[:, 0].tolist(), logprobs[mine]))
+        except Exception as error:
+            found.append(error)
+    return found
 
 
 def fresh_seed() -> int:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from reformer_cli.sampling.draw_each import draw_each
+from reformer_cli.sampling.sampler import draw_each
 from reformer_cli.serve.library import Library, Loaded
 from reformer_cli.serve.metrics import Metrics
 from reformer_cli.serve.texts import Event, Text
@@ -32,7 +32,8 @@ class Full(Exception):
 
 
 class Outbox:
-    """What readers are told during a token, handed over to their event loop at once: to wake it for each is dear."""
+    """What readers are told during a token, handed over to their event loop (there is one) at once: to wake it for each
+    is dear."""
 
     def __init__(self) -> None:
         self._waiting: list[tuple[asyncio.AbstractEventLoop, Callable[[Any], None], Any]] = []
@@ -44,15 +45,9 @@ class Outbox:
     def flush(self) -> None:
         """Hand over all of it."""
         waiting, self._waiting = self._waiting, []
-        for loop in dict.fromkeys(loop for loop, *_ in waiting):
-            mine = [(tell, what) for of, tell, what in waiting if of is loop]
+        if waiting:
             with suppress(RuntimeError):  # the loop is closed: nobody listens any more
-                loop.call_soon_threadsafe(_tell_all, mine)
-
-
-def _tell_all(waiting: list[tuple[Callable[[Any], None], Any]]) -> None:
-    for tell, what in waiting:
-        tell(what)
+                waiting[0][0].call_soon_threadsafe(lambda: [tell(what) for _, tell, what in waiting])
 
 
 class Engine(threading.Thread):
@@ -192,16 +187,21 @@ class Engine(threading.Thread):
         for texts in by_model.values():
             try:
                 rows = next_logits(texts)
-                drawn = draw_each([text.sampler for text in texts], rows, [text.added for text in texts])
-            except Exception as error:
+            except Exception as error:  # the states of all of them are torn
                 for text in texts:
                     self._end(text, error=error)
                 continue
+            drawn = draw_each([text.sampler for text in texts], rows)
             self.metrics.tokens.inc(len(texts))
             for text, row, one in zip(list(texts), rows, drawn, strict=True):
-                text.push(one.tokens[0], one.logprobs[0], row)
-                if text.ended:
-                    self._end(text)
+                try:
+                    if isinstance(one, Exception):
+                        raise one
+                    text.push(one.tokens[0], one.logprobs[0], row)
+                    if text.ended:
+                        self._end(text)
+                except Exception as error:  # its own: the others go on
+                    self._end(text, error=error)
 
 
 def next_logits(texts: list[Text]) -> Tensor:

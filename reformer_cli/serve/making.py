@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +15,7 @@ from starlette.types import Message
 from reformer_cli.sampling.prompt import prepared
 from reformer_cli.sampling.sampler import fresh_seed
 from reformer_cli.serve.documents import Documents
-from reformer_cli.serve.engine import Engine, Full, Outbox, Work, loaded_work
+from reformer_cli.serve.engine import Engine, Full, Outbox, loaded_work
 from reformer_cli.serve.library import Library, Loaded, UnknownRun
 from reformer_cli.serve.metrics import Metrics
 from reformer_cli.serve.requests import BadRequest, Drawn
@@ -142,14 +141,6 @@ class Making:
         return len(self.texts[0].ids) if self.texts else 0
 
 
-@contextmanager
-def quiet_cancel(making: Making) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        making.cancel()
-
-
 async def unless_gone(request: Request, wanted: Any) -> Any:
     """The result of an awaitable; where the client goes away first, it is cancelled, and this raises ClientGone."""
     task = asyncio.ensure_future(wanted)
@@ -187,6 +178,3 @@ def error_answer(error: Exception) -> Any:
     if isinstance(error, UserError):
         return refusal(400, str(error))
     return refusal(500, f"{type(error).__name__} in the server")
-
-
-__all__ = ["ClientGone", "Making", "Service", "Work", "error_answer", "unless_gone"]

@@ -216,9 +216,8 @@ class Answer:
     async def whole(self) -> dict[str, Any]:
         """All of it at once."""
         found: list[dict[str, Any]] = [{"index": c.index, "text": "", "logprobs": None} for c in self.choices]
-        firsts = {one["index"]: one for one in self.first()}
-        for one in found:
-            one.update(firsts.get(one["index"], {}))
+        for one in Answer.first(self):
+            found[one["index"]].update(one)
         async for n, event in self.making.events():
             self.made += event.token is not None
             new: dict[str, Any] = self.choices[n].chunk(event)
@@ -229,7 +228,11 @@ class Answer:
                 old["logprobs"] = old["logprobs"] or {name: [] for name in new["logprobs"]}
                 for name, values in new["logprobs"].items():
                     old["logprobs"][name] += values
-        return {**self.head(self.kind), "choices": found, "usage": self.usage()}
+        return {**self.head(self.kind), "choices": [self.choice(one) for one in found], "usage": self.usage()}
+
+    def choice(self, found: dict[str, Any]) -> dict[str, Any]:
+        """Of a whole answer, of that in the form of completions."""
+        return found
 
 
 class ChatAnswer(Answer):
@@ -250,24 +253,9 @@ class ChatAnswer(Answer):
             "finish_reason": one["finish_reason"],
         }  # fmt: skip
 
-    async def whole(self) -> dict[str, Any]:
-        found = {c.index: {"text": "", "logprobs": []} for c in self.choices}
-        reasons: dict[int, str | None] = {}
-        async for n, event in self.making.events():
-            self.made += event.token is not None
-            new = self.choices[n].chunk(event)
-            found[n]["text"] += new["text"]
-            found[n]["logprobs"] += (_of_chat(new["logprobs"]) or {}).get("content", [])
-            reasons[n] = new["finish_reason"]
-        choices = [
-            {
-                "index": n, "message": {"role": "assistant", "content": one["text"], "refusal": None},
-                "logprobs": {"content": one["logprobs"]} if self.choices[n].logprobs is not None else None,
-                "finish_reason": reasons[n],
-            }
-            for n, one in found.items()
-        ]  # fmt: skip
-        return {**self.head(self.kind), "choices": choices, "usage": self.usage()}
+    def choice(self, found: dict[str, Any]) -> dict[str, Any]:
+        message = {"role": "assistant", "content": found.pop("text"), "refusal": None}
+        return {**found, "message": message, "logprobs": _of_chat(found["logprobs"])}
 
 
 def _of_chat(found: dict[str, Any] | None) -> dict[str, Any] | None:

@@ -37,7 +37,10 @@ class Sessions:
         if key in self._warm:
             sampler, sample = self._warm[key]
             text.sampler.state, text.sampler.pending = sampler.state, sampler.pending
-            text.sampler.histories, text.sampler.generators = sampler.histories, sampler.generators
+            text.sampler.generators = sampler.generators
+            (old,), (new,) = sampler.histories, text.sampler.histories  # which looks at it by the settings of now
+            new.extend(old.tokens)
+            new.mirostat, new.after = old.mirostat, old.after
             text.sample.stream.decoder = sample.stream.decoder
             return True
         if self.path(key).is_file():

@@ -66,7 +66,6 @@ class Text:
         self.ids: list[int] = []
         self.sampler: Sampler
         self.sample: Sample
-        self.added: Tensor | None = None  # to logits, where tokens are biased
         self.made = 0
         self.leader: Text | None = None  # that reads the same prompt
         self.followers: list[Text] = []
@@ -103,13 +102,13 @@ class Text:
         self.sampler = Sampler(loaded.model, config, loaded.tokenizer.end, bias, loaded.tokenizer, rules)
         (self.sample,) = new_samples(loaded.tokenizer, config, self.ask.stop, self.ask.until)
         self.sample.seed = self.sampler.generators[0].initial_seed()
-        if self.ask.token_bias:
-            self.added = torch.zeros(loaded.tokenizer.vocab_size, device=self.sampler.pending.device)
-            if wrong := [token for token in self.ask.token_bias if token >= len(self.added)]:
-                raise UserError(f"logit_bias names token {wrong[0]}", f"this model has {len(self.added):,}")
-            for token, value in self.ask.token_bias.items():
-                self.added[token] = value
+        if wrong := [token for token in self.ask.token_bias if token >= loaded.tokenizer.vocab_size]:
+            raise UserError(f"logit_bias names token {wrong[0]}", f"this model has {loaded.tokenizer.vocab_size:,}")
         later = self._goes_on is not None and self._goes_on(self)
+        if self.ask.token_bias:
+            added = torch.zeros(loaded.tokenizer.vocab_size, device=self.sampler.pending.device)
+            added[list(self.ask.token_bias)] = added.new_tensor(list(self.ask.token_bias.values()))
+            self.sampler.histories[0].added = added
         prompt = self.ask.prompt(loaded, not later)
         self.loaded, self.ids = loaded, [*([] if later else [loaded.tokenizer.end]), *prompt.ids]
         return prompt
@@ -134,7 +133,8 @@ class Text:
                     loaded.prefixes.mark(self.begun, stop, keys[stop], len(self.ids) - stop + room)
                 yield False
             # A filter looks back no further than this; reading a book's tokens into a history would take a second.
-            known = self.ids if self.ask.config.no_repeat_ngram_size else self.ids[-self._looks_back() :]
+            needs_all = self.ask.config.no_repeat_ngram_size or self.ask.session is not None  # which is saved
+            known = self.ids if needs_all else self.ids[-self._looks_back() :]
             sampler.histories[0].extend(known)
             followers = [one for one in self.followers if one.lives]
             self.copies = [(self.begun.state.clone(), sampler.histories[0].copy()) for _ in followers]

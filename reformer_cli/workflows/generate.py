@@ -25,7 +25,7 @@ from reformer_cli.sampling.sampler import Sampler, fresh_seed
 from reformer_cli.sampling.session import load, save
 from reformer_cli.tokenizers.base import Prompt, Tokenizer, is_foreign
 from reformer_cli.utils.console import say
-from reformer_cli.utils.devices import backend_reason, pick_device
+from reformer_cli.utils.devices import backend_reason, keep_freed_memory, pick_device
 from reformer_cli.utils.errors import UserError
 from reformer_cli.utils.files import check_free
 from reformer_cli.utils.progress_bar import shown
@@ -65,6 +65,7 @@ def generate(run: Run, config: SamplingConfig, request: Request, sink: Sink, dev
         say("note: the model's vocabulary does not know the script of the prompt, and spells its characters out")
     length = 1 + len(before) + len(tokenizer.encode(request.prompt))
     check_room(model_config, length, config.max_tokens)
+    keep_freed_memory()
     where = pick_device(device)
     hashed = model_config
     if request.far_buckets is not None:

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from reformer_cli.runs.run import LOCK, WEIGHTS, Run, is_locked
 from reformer_cli.utils.console import say
-from reformer_cli.utils.devices import backend_reason, pick_device
+from reformer_cli.utils.devices import backend_reason, keep_freed_memory, pick_device
 from reformer_cli.utils.errors import UserError
 from reformer_cli.workflows.words import rules_of
 
@@ -56,6 +56,7 @@ def serve(run: Path | None, options: Options, announce: Callable[[str], None]) -
     if faults:
         raise UserError(f"--origin {faults[0]} is not an address", "for example --origin https://write.example.org")
     opened = _checked(run)
+    keep_freed_memory()
     where = pick_device(options.device)
     backend_reason(opened.config.model, where)
     listening = _bind(options)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from builders.models import small
@@ -34,7 +36,8 @@ def test_min_p(share: float, expected: set[int]) -> None:
 
 def test_temperature_first_then_top_p() -> None:
     # At a high temperature the nucleus is wider: the conventional order.
-    assert len(kept(sampling.apply_filters(P.log(), temperature=10, top_p=0.6))) == 3
+    found = sampling.draw(P.log().expand(200, -1), torch.Generator().manual_seed(0), temperature=10, top_p=0.6)
+    assert len(set(found.tolist())) == 3
 
 
 def test_generate_is_what_the_forward_pass_says() -> None:
@@ -90,3 +93,25 @@ def test_top_p_is_its_definition() -> None:
         beyond = shares.cumsum(-1) - shares >= 0.9
         expected = logits.masked_fill(torch.zeros_like(beyond).scatter(1, order, beyond), -torch.inf)
         assert torch.equal(sampling.keep_top_p(logits, 0.9), expected)
+
+
+def test_what_is_picked_is_possible() -> None:
+    """Also by the smallest and the largest number; a probability of nothing is never picked, first or last."""
+    shares = torch.tensor([[0.0, 0.25, 0.0, 0.5, 0.0]])
+    for number, token in ((0.0, 1), (1 / 3 - 1e-9, 1), (1 / 3 + 1e-9, 3), (1 - 2**-53, 3)):
+        assert sampling.pick(shares, torch.tensor([number], dtype=torch.float64)).tolist() == [token]
+    many = torch.linspace(0, 1 - 2**-53, 10_001, dtype=torch.float64)
+    share = P.expand(len(many), -1)
+    assert (sampling.pick(share, many).bincount(minlength=4) / len(many) - P[0]).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("filtered", [sampling.scale, sampling.keep_top_p, sampling.keep_min_p, sampling.keep_typical,
+                                      sampling.keep_top_n_sigma, sampling.exclude_top_choices])  # fmt: skip
+def test_rows_with_numbers_of_their_own_are_as_alone(filtered: Callable[..., torch.Tensor]) -> None:
+    """Large enough that only the likeliest are sorted, and one row for which those are not enough."""
+    logits = torch.randn(3, 2000, generator=torch.Generator().manual_seed(0))
+    logits[0] *= 9
+    numbers = torch.tensor([[0.3], [0.95], [0.07]])
+    together = filtered(logits, numbers)
+    for row, number, found in zip(logits.split(1), numbers[:, 0].tolist(), together.split(1), strict=True):
+        assert torch.equal(filtered(row, number), found)

@@ -20,24 +20,9 @@ from reformer.ops.rotary import Rotary
 
 # As in program.h.
 KINDS = [
-    "line_position",
-    "embed",
-    "phase",
-    "norm",
-    "matmul",
-    "key_conv",
-    "heads",
-    "window",
-    "buckets",
-    "head_gate",
-    "squared_relu",
-    "relu",
-    "gelu",
-    "gelu_tanh",
-    "swiglu",
-    "add",
-    "softcap",
-]
+    "line_position", "embed", "phase", "norm", "matmul", "key_conv", "heads", "window", "buckets", "head_gate",
+    "squared_relu", "relu", "gelu", "gelu_tanh", "swiglu", "add", "softcap",
+]  # fmt: skip
 MOST_TOKENS = 64  # of all rows, that a program takes at once; far more are faster through the large products
 SHARED = 2**20  # bytes of weights, from which threads share them; below, they would wait for each other longer
 

@@ -43,15 +43,18 @@ def test_the_window_of_the_repetition_penalty() -> None:
     history = History()
     history.extend([0, 1, 2])
     config = SamplingConfig(repetition_penalty=2, repetition_window=2)
-    found = filters.apply_filters(torch.ones(1, 4), filters.Texts(config, [history], ()), only=["penalties"])
+    found = filters.apply_filters(
+        torch.ones(1, 4), filters.Texts([config], [history], torch.empty(0)), only=["penalties"]
+    )
     assert found.tolist() == [[1, 0.5, 0.5, 1]]
 
 
 def many(logits: torch.Tensor, **settings: Any) -> torch.Tensor:
     """How often each token is drawn of logits [1, vocab_size], as shares."""
     config = SamplingConfig(**{"temperature": 1, "top_p": 1} | settings)
-    one = filters.Texts(config, [History()], [torch.Generator().manual_seed(0)])
-    drawn = torch.cat([filters.draw(filters.apply_filters(logits, one), one) for _ in range(4_000)])
+    numbers = filters.random_numbers([torch.Generator().manual_seed(n) for n in range(4_000)])
+    texts = filters.Texts([config] * len(numbers), [History()] * len(numbers), numbers)
+    drawn = filters.draw(filters.apply_filters(logits.expand(len(numbers), -1), texts), texts)
     return drawn.bincount(minlength=logits.shape[1]) / len(drawn)
 
 
@@ -76,12 +79,12 @@ def test_mirostat_keeps_the_surprise_near_its_target() -> None:
     logits = -torch.arange(1, 1001.0).log()[None]
     for tau in (2.0, 4.0):
         config = SamplingConfig(temperature=1, mirostat=2, mirostat_tau=tau)
-        texts = filters.Texts(config, [History()], [torch.Generator().manual_seed(1)])
+        history, generator = History(), torch.Generator().manual_seed(1)
         surprises = []
         for _ in range(500):
-            before = texts.histories[0].mirostat or 2 * tau
-            filters.draw(logits, texts)
-            after = texts.histories[0].mirostat
+            before = history.mirostat or 2 * tau
+            filters.draw(logits, filters.Texts([config], [history], filters.random_numbers([generator])))
+            after = history.mirostat
             assert after is not None
             surprises.append((before - after) / config.mirostat_eta + tau)
         assert sum(surprises[100:]) / 400 == pytest.approx(tau, abs=0.3)

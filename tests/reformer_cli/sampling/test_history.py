@@ -117,6 +117,6 @@ def test_bias_moves_the_distribution_by_its_amount() -> None:
     from reformer_cli.sampling.filters import apply_rules
 
     logits = texts.logits()
-    moved = apply_rules(logits, texts.histories, texts.config) - logits
+    moved = apply_rules(logits, texts.histories) - logits
     assert moved[0].nonzero().flatten().tolist() == [ord("A")]
     assert torch.isclose(moved[0, ord("A")], torch.tensor(3.0))

@@ -24,26 +24,26 @@ def by_definition(tokens: list[int], apart: np.ndarray, least: int) -> dict[int,
     return found
 
 
-@pytest.mark.parametrize("piecewise", [True, False])
-def test_lengths_are_the_definitions(monkeypatch: pytest.MonkeyPatch, piecewise: bool) -> None:
+@pytest.mark.parametrize(("piecewise", "least"), [(True, 2), (False, 2), (True, 1), (True, 3)])
+def test_lengths_are_the_definitions(monkeypatch: pytest.MonkeyPatch, piecewise: bool, least: int) -> None:
     """With a small window, so that what has left it is met; a prompt in one piece, or token by token."""
     monkeypatch.setattr(repeats, "WINDOW", 30)
     monkeypatch.setattr(repeats, "LONGEST", 6)
     random, apart = np.random.default_rng(0), np.zeros(8, bool)
     apart[7] = True
     tokens = random.choice(8, 300, p=[0.3, 0.3, 0.2, 0.05, 0.05, 0.03, 0.03, 0.04]).tolist()
-    one = Repeats(apart)
+    one = Repeats(apart, least)
     met = 0
     for n in range(100, 300):
         if piecewise:
             one.extend(tokens[: n + 1] if n == 100 else [tokens[n]])
         else:
-            one = Repeats(apart)
+            one = Repeats(apart, least)
             one.extend(tokens[: n + 1])
-        found = one.lengths(2)
+        found = one.lengths()
         met += len(found)
-        assert found == by_definition(tokens[: n + 1], apart, 2)
-    assert met > 100
+        assert found == by_definition(tokens[: n + 1], apart, least)
+    assert met > 30
 
 
 def test_breakers_are_tokens_that_hold_a_character() -> None:

@@ -13,9 +13,8 @@ from reformer_cli.novelty.copies import find_matches
 from reformer_cli.novelty.index import TextIndex, build_index
 from reformer_cli.novelty.words import WORD, spelling, words_of
 from reformer_cli.sampling.config import SamplingConfig
-from reformer_cli.sampling.draw_each import draw_each
 from reformer_cli.sampling.generate import begin, stream_samples
-from reformer_cli.sampling.sampler import Sampler
+from reformer_cli.sampling.sampler import Sampler, draw_each
 from reformer_cli.sampling.word_rules import KnownWords, NoLongCopies, WordRule, WordWatch, is_mixed
 from reformer_cli.tokenizers.base import ByteTokenizer
 
@@ -151,5 +150,5 @@ def test_texts_side_by_side_keep_to_their_own_rules(index: TextIndex) -> None:
     for _ in range(20):
         logits = torch.randn(2, 257, generator=draw)
         logits[:, 128:] = -torch.inf
-        found = draw_each(together, logits, [None, None])
+        found = draw_each(together, logits)
         assert [f.tokens for f in found] == [s.take(logits[n : n + 1]).tokens for n, s in enumerate(alone)]

@@ -9,6 +9,9 @@ import httpx
 import pytest
 from builders.servers import Served, served
 
+from reformer_cli.sampling.generate import generate
+from reformer_cli.sampling.word_rules import NoLongCopies
+
 ASKED = [
     {"prompt": "", "seed": 1, "max_tokens": 40},
     {"prompt": "The rain fell all night. " * 30, "seed": 2, "max_tokens": 25, "temperature": 0.7},
@@ -63,6 +66,15 @@ def test_together_as_alone(server: Served) -> None:
     for thread in threads:
         thread.join()
     assert together == alone
+
+
+def test_a_seeds_text_is_that_of_generate(server: Served) -> None:
+    """Prompts of at most 64 tokens, which both read at once."""
+    loaded = server.service.library.get("run")
+    for asked in ({"seed": 1}, {"seed": 2, "temperature": 1.5}, {"seed": 3, "mirostat": 2}):
+        asked |= {"max_tokens": 60}
+        text = "".join(generate(loaded.model, loaded.tokenizer, "The rain fell", **asked))
+        assert server.text("The rain fell", **asked) == text
 
 
 def test_samples_of_a_request_are_those_of_its_seeds(server: Served) -> None:
@@ -135,6 +147,43 @@ def test_a_fault_of_one_is_not_that_of_others(server: Served) -> None:
     assert answers[0].json()["choices"][0]["text"] == server.text(**good)
 
 
+class Broken(NoLongCopies):
+    """A rule whose index was there when the text began."""
+
+    last, asked = 3, 0
+
+    def __init__(self) -> None:
+        pass
+
+    def allows(self, before, word) -> bool:
+        self.asked += 1
+        if self.asked > 2:
+            raise OSError("gone")
+        return True
+
+    allows_beginning = allows
+
+
+def test_a_fault_while_drawing_ends_one_text(server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = server.service.library.get("run")
+    monkeypatch.setattr(loaded, "rules", lambda run, config: [Broken()] if config.max_copy else [])
+    asked = [ENDLESS | {"seed": n, "max_tokens": 80} for n in range(3)]
+    alone = [server.text(**one) for one in asked]
+    answers = {}
+
+    def make(n: int) -> None:
+        answers[n] = server.client.post("/v1/completions", json=asked[n] | ({"max_copy": 3} if n == 1 else {}))
+
+    threads = [threading.Thread(target=make, args=[n]) for n in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers[1].status_code == 500
+    assert [answers[n].json()["choices"][0]["text"] for n in (0, 2)] == [alone[0], alone[2]]
+    assert idle(server)
+
+
 def test_a_session_goes_on_from_memory_as_from_disk(server: Served) -> None:
     texts, asked = [], {"logit_bias": ENDLESS["logit_bias"], "max_tokens": 20}
     for name in ("warm", "cold"):
@@ -147,6 +196,20 @@ def test_a_session_goes_on_from_memory_as_from_disk(server: Served) -> None:
     assert texts[0] == texts[1]
     whole = server.text("The rain", seed=5, **(asked | {"max_tokens": 40}))
     assert whole == texts[0][0] + texts[0][1]
+
+
+def test_a_session_of_a_long_text_goes_on_from_disk_by_other_settings(server: Served) -> None:
+    """Of a text longer than filters look back the rest was not kept, and the file could not be read; from memory, DRY
+    and n-grams were those of the request before."""
+    prompt, texts = "".join(f"{n} cats sat. " for n in range(500)), []
+    for name in ("warm2", "cold2"):
+        server.text(prompt, session=name, seed=5, max_tokens=9, dry_multiplier=0)
+        if name == "cold2":
+            server.service.sessions.save()
+            server.service.sessions._warm.clear()
+        again = {"no_repeat_ngram_size": 2, "temperature": 0.3, "dry_allowed_length": 2}
+        texts.append(server.text("", session=name, max_tokens=60, **again))
+    assert texts[0] == texts[1]
 
 
 def test_a_session_is_of_one_request_at_a_time(server: Served) -> None:
