@@ -167,7 +167,14 @@ def pretended(tally: Tally) -> Iterator[None]:
         name = self.fn.__name__
         part = next((part for pattern, part in KERNELS if re.search(pattern, name)), "attention")
         part += " kernel" if re.search("^(_forward|_backward|_attend|_attend_back)$", name) else ""
-        tally.add(f"triton {name}", part, [t for t in (*args, *kwargs.values()) if isinstance(t, Tensor)])
+        tensors = [t for t in (*args, *kwargs.values()) if isinstance(t, Tensor)]
+        if name == "_attend_new":  # of rings it reads those of a bucket, by chance the first of each round
+            read, rings = (
+                kwargs["ROUNDS"] * kwargs["CAPACITY"],
+                dict(zip(self.fn.__code__.co_varnames, args, strict=False)),
+            )
+            tensors = [t[:, :read] if t.dim() > 1 and t.shape[1] == rings["slots"] else t for t in tensors]
+        tally.add(f"triton {name}", part, tensors)
 
     real = dispatch.choose
 

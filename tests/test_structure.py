@@ -23,7 +23,8 @@ PACKAGES = {"reformer": ROOT / "models" / "reformer", "reformer_cli": ROOT / "re
 FOLDERS = [ROOT / name for name in ("models", "reformer_cli", "tests", "benchmarks", "docs", "configs")]
 
 # name: (today, goal). Lower the first wherever the printed number lies below it. Raised are two alone: settings by one
-# that an issue names (data.ruby, data.unwrap, data.duplicates), lines and entries (novelty, serve) by what it adds.
+# that an issue names (data.ruby, data.unwrap, data.duplicates), lines and entries by what
+# it adds (novelty, serve, one token on a GPU).
 CEILINGS = {
     "import circles": (0, 0),
     "files in the largest circle": (0, 0),
@@ -37,7 +38,7 @@ CEILINGS = {
     "paths in comments that do not exist": (0, 0),
     "isinstance of a sub-layer or decoding state": (0, 0),
     "imports of the core's insides": (0, 0),
-    "lines of the packages (Python and C)": (34_000, 20_500),
+    "lines of the packages (Python and C)": (34_700, 20_500),
 }
 PUBLIC = {"config", "checkpoint", "sampling", "memory", "analysis", "rehash", "backends"}  # of the core
 CITED = re.compile(r"design[ ]section|\.\.[/]shared", re.IGNORECASE)  # the brackets: this line is no citation

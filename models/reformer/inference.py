@@ -13,7 +13,7 @@ from typing import Protocol
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from reformer.backends.dispatch import choose
 from reformer.backends.torch_compile import is_exporting
@@ -30,7 +30,9 @@ from reformer.layers.lm_head import LMHead
 from reformer.ops.rotary import Rotary, speeds
 from reformer.reversible.autograd import begin
 from reformer.reversible.sequence import ReversibleSequence
+from reformer.reversible.streams import check_fits
 
+OneToken = Callable[[Tensor], tuple[Tensor, Checks]]
 EXTEND_AT_ONCE = 4096  # tokens of one slice of a long extend
 
 
@@ -38,6 +40,7 @@ class Network(Protocol):
     """What decoding needs of a model: embedding, reversible layers, head."""
 
     config: ReformerConfig
+    embedding: nn.Parameter
     axial: AxialPositions | None
     line_positions: LinePositions | None
     head: LMHead
@@ -252,35 +255,46 @@ def extend_by_graph(network: Network, tokens: Tensor, state: DecodingState) -> T
     """Logits of one more token a row from a captured CUDA graph; None where there is none, or none yet."""
     if tokens.device.type != "cuda" or tokens.shape[1] != 1 or torch.cuda.is_current_stream_capturing():
         return None
+    decode: OneToken | None = state.graph
     if state.graph is None or state.graph.autocast != autocast_now():
+        decode = None
         if not state.fixed_shape:
             return None
         state.warmup += 1
-        if state.warmup <= WARMUP:
-            return None
-        try:
-            state.graph, state.warmup = CudaGraph(one_token(network, state), tokens), 0
-        except RuntimeError as error:  # nothing was computed while capturing: the state is as it was
-            state.warmup = NEVER
-            warnings.warn(f"decoding goes on without a CUDA graph, slower: {error}", stacklevel=4)
-            return None
-    logits, failed = state.graph.run(tokens)
-    if failed:
-        streams = network.sequence.streams
-        streams.pending.extend(failed)
-        streams.check_range()
+        if state.warmup <= WARMUP:  # by the kernels that will be captured, if those are others
+            decode = _fused_token(network, state) if state.warmup > 0 else None
+        else:
+            try:
+                decode = state.graph = CudaGraph(one_token(network, state), tokens)
+                state.warmup = 0
+            except RuntimeError as error:  # nothing was computed while capturing: the state is as it was
+                state.warmup, state.graph = NEVER, None
+                warnings.warn(f"decoding goes on without a CUDA graph, slower: {error}", stacklevel=4)
+    if decode is None:
+        return None
+    logits, (places, fits) = decode(tokens)
+    check_fits(places, fits, network.config.stream_bits)
     return logits
 
 
-def one_token(network: Network, state: DecodingState) -> Callable[[Tensor], tuple[Tensor, Checks]]:
+def one_token(network: Network, state: DecodingState) -> OneToken:
     """tokens [batch, 1] -> (logits, checks of the range), without once waiting for the GPU; the state moves on."""
 
     def decode(tokens: Tensor) -> tuple[Tensor, Checks]:
         sequence = network.sequence
         step = DecodeStep(network.rotary(state.seen), state.seen, torch.ones_like(state.seen), all_real=True)
         h = _advance_unchecked(network, sequence, tokens, state, step)
-        checks = list(sequence.streams.pending)
-        sequence.streams.pending.clear()
-        return network.head(h), checks
+        return network.head(h), sequence.streams.take_pending()
 
-    return decode
+    return _fused_token(network, state) or decode
+
+
+def _fused_token(network: Network, state: DecodingState) -> OneToken | None:
+    """`one_token` in a few kernels a layer, for layers that Triton has these for."""
+    sequence = network.sequence
+    if sequence.fused is None or network.axial is not None:
+        return None
+    from reformer.reversible.fused_decode import FusedToken  # triton, which not everyone has
+
+    turned = network.rotary() is not None
+    return FusedToken.of(sequence, network.embedding, network.line_positions, network.head, state, turned)

@@ -20,6 +20,9 @@ from reformer.ops.bucket_attention import triton_launch
 from reformer.ops.cross_entropy import triton_kernels as loss
 from reformer.ops.fused_attention import triton_kernels as fused
 from reformer.ops.fused_attention.launch import tiles_for
+from reformer.ops.fused_decode import launch as decode_launch
+from reformer.ops.fused_decode import triton_kernels as decode
+from reformer.ops.fused_decode import triton_products as decode_products
 from reformer.ops.fused_rows import triton_kernels as fused_rows
 from reformer.ops.fused_rows.launch import ROWS
 from reformer.ops.lsh_hash import triton_kernels as lsh
@@ -28,7 +31,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
-FLOATS = ("eps", "tiny", "units", "unit", "cap", "share")
+FLOATS = ("eps", "tiny", "units", "unit", "cap", "share", "longest")
 Case = tuple[str, Any, dict[str, str], dict[str, Any], dict[str, int]]
 
 
@@ -127,6 +130,50 @@ def fused_cases() -> Iterator[Case]:
         yield f"fused {function.__name__}", function, known, fixed, {"num_warps": 4}
 
 
+def decode_cases() -> Iterator[Case]:
+    """One more token: the novel's sizes (one local and one LSH head of 64), the default ones of d_model 768 and 12
+    heads with a far round, and heads of 128 with a wide window; one row, and rows for tensor cores."""
+    wide = (
+        "embedding lines characters ends phase raw out warm keys values warm_lsh conv sink rotations hash_mean inputs"
+    )
+    wide += " pairs w w0 w1 w2 w3 x h bias logits"
+    whole, long = "first second stream other bad ids flags", "tokens line seen times counts last"
+    pointers = {n: kind for names, kind in ((wide, "fp32"), (whole, "i32"), (long, "i64")) for n in names.split()}
+    pointers |= {"fits": "i1", "speeds": "fp64"}
+    for name, d_model, local, hashed, d, rounds, window, capacity in (
+        ("novel", 256, 1, 1, 64, 1, 64, 63), ("default", 768, 9, 3, 64, 3, 128, 63),
+        ("wide", 512, 2, 2, 128, 2, 1024, 255),
+    ):  # fmt: skip
+        heads = {"D": d, "LOCAL": local, "LSH": hashed, "TAPS": 3, "T": 4, "ROUNDS": rounds, "TURNED": True}
+        r = triton.next_power_of_2(rounds)
+        factors = (64, 64) if rounds > 1 else (64,)
+        heads |= {"WINDOW": window, "CAPACITY": capacity, "R": r, "FACTORS": factors, "N_FACTORS": len(factors)}
+        heads |= {"TILE": min(decode_launch.NUMBERS // d, triton.next_power_of_2(max(window, rounds * capacity)))}
+        heads |= {"COLUMNS": min(32, decode_launch.NUMBERS // (d * r)), "COOLEST": 1e-3}
+        half = {"HALF": d // 2, "BLOCK_HALF": d // 2, "LINES": True, "TURNED": True}
+        begun = {"D": d_model, "BLOCK_D": triton.next_power_of_2(d_model)} | half
+        found = [(decode._begin, begun, {"num_warps": 4})]
+        found += [(decode._attend_new, heads, {"num_warps": decode_launch.WARPS, "num_stages": 1})]
+        qkv = {"N0": 3 * local * d, "N1": 2 * hashed * d, "N2": local, "N3": hashed}
+        for n in (1, 64):
+            for function, k, fixed in (
+                (decode_products._to_heads, d_model, {"K": d_model} | qkv),
+                (decode_products._widen, d_model, {"K": d_model, "N": 4 * d_model}),
+                (decode_products._onto_stream, local * d, {"K0": local * d, "K1": hashed * d, "N": d_model}),
+                (decode_products._logits, d_model, {"K": d_model, "N": 320, "BIASED": True, "CAPPED": True}),
+            ):
+                tile, _ = decode_launch.tiles(n, k, [d_model])
+                options = {name: tile.pop(name) for name in ("num_warps", "num_stages") if name in tile}
+                flags = {"FLAGS": 13, "BLOCK_FLAGS": 16} if function is decode_products._logits else {}
+                found.append((function, fixed | flags | tile, options))
+        for function, fixed, options in found:
+            given = {n: kind for n, kind in pointers.items() if n in function.arg_names}
+            if function is decode_products._logits:
+                given |= {"first": "i32", "second": "i32"}
+            rows = f" {fixed['ROWS']} rows" if "ROWS" in fixed else ""
+            yield f"decode {name} {function.__name__}{rows}", function, given, fixed, options
+
+
 def build(case: Case, capability: int) -> str:
     """One line: registers of a thread, shared memory, what is spilled."""
     name, function, pointers, fixed, options = case
@@ -147,6 +194,6 @@ def build(case: Case, capability: int) -> str:
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as cache:
         triton.knobs.cache.dir = cache
-        for one in (*attention_cases(), *hash_cases(), *row_cases(), *fused_cases()):
+        for one in (*attention_cases(), *hash_cases(), *row_cases(), *fused_cases(), *decode_cases()):
             if not sys.argv[2:] or any(part in one[0] for part in sys.argv[2:]):
                 print(build(one, int(sys.argv[1])), flush=True)

@@ -52,10 +52,18 @@ def test_pieces_give_the_logits_of_one_forward(step: int) -> None:
     assert (torch.cat(found, 1) - whole).abs().max() < 1e-9
 
 
-@pytest.mark.parametrize("variant", ["default", "lsh, swiglu", "chunked"])
-def test_one_token_from_a_graph_is_one_token(variant: str) -> None:
+# Heads of such a width have kernels of their own for one token (reversible/fused_decode.py).
+FUSED = {
+    "fused": {"d_head": 16, "n_hashes": 2},
+    "fused, far round, lines": {"d_head": 64} | VARIANTS["far round"] | VARIANTS["line positions"],
+}
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5, 70])
+@pytest.mark.parametrize("variant", ["default", "lsh, swiglu", "chunked", *FUSED])
+def test_one_token_from_a_graph_is_one_token(variant: str, batch: int) -> None:
     """The third single token is captured, and replayed from then on; a copy of the state has no part in it."""
-    model, ids = small(torch.float32, **VARIANTS[variant]).to("cuda"), tokens(60).to("cuda")
+    model, ids = small(torch.float32, **(VARIANTS | FUSED)[variant]).to("cuda"), tokens(60, batch).to("cuda")
     _, state = model.extend(ids[:, :40])
     plain = state.clone()
     plain.warmup = NEVER
@@ -72,8 +80,9 @@ def test_one_token_from_a_graph_is_one_token(variant: str) -> None:
     assert all(torch.equal(x, before[name]) for name, x in state.tensors().items())
 
 
-def test_overflow_in_a_graph_is_told() -> None:
-    model, ids = small(torch.float32).to("cuda"), tokens(30).to("cuda")
+@pytest.mark.parametrize("d_head", [8, 16])
+def test_overflow_in_a_graph_is_told(d_head: int) -> None:
+    model, ids = small(torch.float32, d_head=d_head).to("cuda"), tokens(30).to("cuda")
     state = None
     for t in range(5):
         _, state = model.extend(ids[:, t : t + 1], state)

@@ -56,6 +56,10 @@ class FusedHeads:
     def modules(self) -> list[Attention]:
         return [m for m in (self.local, self.lsh) if m is not None]
 
+    def gates(self) -> list[Tensor]:
+        """Of the heads of each module."""
+        return [m.gate for m in self.modules() if m.gate is not None]
+
     def parameters(self) -> Iterator[nn.Parameter]:
         for module in self.modules():
             yield from module.parameters()
@@ -67,11 +71,10 @@ class FusedHeads:
 
     def forward(self, y: Tensor, context: PassContext, batch: int, order: Order | None = None) -> tuple[Tensor, Kept]:
         """What is added to a stream, whose norm is y [n, d_model]; order: of an earlier pass, in a replay."""
-        heads, low, small = self.heads, y.dtype, self._small()
+        heads, low, small = self.heads, y.dtype, self.small()
         modules, length = self.modules(), len(y) // batch
-        gates: list[Tensor] = [m.gate for m in modules if m.gate is not None]
         whole = F.pad(
-            torch.cat([*(m.project.weight for m in modules), *gates]),
+            torch.cat([*(m.project.weight for m in modules), *self.gates()]),
             (0, 0, 0, heads.columns - heads.vectors - heads.all),
         )
         project, output = whole.to(low), torch.cat([m.output.weight for m in modules], 1).to(low)
@@ -89,7 +92,7 @@ class FusedHeads:
     ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
         """(gradient of y, gradients of the parameters), given that of what was added, [n, d_model] in the products'
         type."""
-        heads, small, length, raw = self.heads, self._small(), len(y) // batch, kept.vectors.raw
+        heads, small, length, raw = self.heads, self.small(), len(y) // batch, kept.vectors.raw
         phase, starts = (context.turns(length) if self.local is not None else None), context.starts
         window = self.config.local_window
         d_output = torch.mm(g.t(), kept.out.view(len(y), -1))
@@ -114,7 +117,8 @@ class FusedHeads:
             lsh.hash_mean.lerp_(vectors.means.sum(0), HASH_MEAN_RATE)
         return order
 
-    def _small(self) -> Small:
+    def small(self) -> Small:
+        """The small parameters as the kernels take them."""
         some = next(self.parameters())
         none = some.new_empty(0)
         local = self.local.temperature if self.local is not None else none

@@ -1,4 +1,4 @@
-"""One more token of every row as a captured CUDA graph: hundreds of small kernels started by one call.
+"""One more token of every row as a captured CUDA graph: all of its kernels started by one call.
 
 What is captured works in the state's own tensors, at fixed addresses, and asks nothing of the GPU. Caches that grow
 have no such form, nor have shortened layers, which are worked on only now and then.
@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-Checks = list[tuple[str, Tensor]]  # where something was added to a stream, and whether it fitted
+Checks = tuple[list[str], Tensor]  # where something was added to a stream, and bool [n], whether it fitted
 NEVER = -(2**62)
 WARMUP = 2  # tokens that are decoded as usual first: kernels are compiled and libraries opened, which capture forbids
 
@@ -23,13 +23,12 @@ class CudaGraph:
         self.tokens, self.graph, self.autocast = tokens.clone(), torch.cuda.CUDAGraph(), autocast_now()
         with torch.cuda.graph(self.graph):
             self.logits, self.checks = decode_one(self.tokens)
-            self.fits = torch.stack([fits for _, fits in self.checks])
 
-    def run(self, tokens: Tensor) -> tuple[Tensor, Checks]:
-        """(logits of tokens [batch, 1], the checks if one of them failed); the captured state moves on."""
+    def __call__(self, tokens: Tensor) -> tuple[Tensor, Checks]:
+        """What was captured, of tokens [batch, 1]; the captured state moves on."""
         self.tokens.copy_(tokens)
         self.graph.replay()
-        return self.logits.clone(), [] if bool(self.fits.all()) else self.checks
+        return self.logits.clone(), self.checks
 
 
 def autocast_now() -> tuple[bool, torch.dtype]:
