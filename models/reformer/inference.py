@@ -68,7 +68,8 @@ def check_tokens(config: ReformerConfig, tokens: Tensor, start: int) -> None:
         raise ValueError(f"tokens must be [batch, length], not {list(tokens.shape)}")
     config.check_length(start + tokens.shape[1])
     if tokens.numel() and not is_exporting():
-        low, high = int(tokens.min()), int(tokens.max())
+        ids = (tokens.flatten() if tokens.numel() <= EXTEND_AT_ONCE else torch.stack(torch.aminmax(tokens))).tolist()
+        low, high = min(ids), max(ids)  # of one copy from a GPU
         if low < 0 or high >= config.vocab_size:
             raise ValueError(f"token ids from {low} to {high} do not fit vocab_size {config.vocab_size}")
 
@@ -257,18 +258,15 @@ def extend_by_graph(network: Network, tokens: Tensor, state: DecodingState) -> T
         return None
     decode: OneToken | None = state.graph
     if state.graph is None or state.graph.autocast != autocast_now():
-        decode = None
-        if not state.fixed_shape:
-            return None
-        state.warmup += 1
+        decode, state.warmup = None, state.warmup + state.fixed_shape
         if state.warmup <= WARMUP:  # by the kernels that will be captured, if those are others
             decode = _fused_token(network, state) if state.warmup > 0 else None
         else:
+            state.graph, state.warmup = None, 0
             try:
                 decode = state.graph = CudaGraph(one_token(network, state), tokens)
-                state.warmup = 0
             except RuntimeError as error:  # nothing was computed while capturing: the state is as it was
-                state.warmup, state.graph = NEVER, None
+                state.warmup = NEVER
                 warnings.warn(f"decoding goes on without a CUDA graph, slower: {error}", stacklevel=4)
     if decode is None:
         return None
@@ -296,5 +294,7 @@ def _fused_token(network: Network, state: DecodingState) -> OneToken | None:
         return None
     from reformer.reversible.fused_decode import FusedToken  # triton, which not everyone has
 
+    if not FusedToken.fits(sequence):
+        return None
     turned = network.rotary() is not None
-    return FusedToken.of(sequence, network.embedding, network.line_positions, network.head, state, turned)
+    return FusedToken(sequence, network.embedding, network.line_positions, network.head, state, turned)

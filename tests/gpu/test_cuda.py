@@ -59,8 +59,10 @@ FUSED = {
 }
 
 
-@pytest.mark.parametrize("batch", [1, 2, 5, 70])
-@pytest.mark.parametrize("variant", ["default", "lsh, swiglu", "chunked", *FUSED])
+@pytest.mark.parametrize(
+    ("variant", "batch"),
+    [("default", 2), ("lsh, swiglu", 2), ("chunked", 2), ("fused", 1), ("fused", 70), (list(FUSED)[1], 5)],
+)
 def test_one_token_from_a_graph_is_one_token(variant: str, batch: int) -> None:
     """The third single token is captured, and replayed from then on; a copy of the state has no part in it."""
     model, ids = small(torch.float32, **(VARIANTS | FUSED)[variant]).to("cuda"), tokens(60, batch).to("cuda")

@@ -17,18 +17,7 @@ from reformer.decode.cuda_graph import Checks
 from reformer.decode.state import UNKNOWN, DecodingState
 from reformer.layers.line_position import LONGEST, LinePositions
 from reformer.layers.lm_head import LMHead
-from reformer.ops.fused_decode.launch import (
-    MOST_ROUNDS,
-    Lines,
-    Rings,
-    Window,
-    attend_new,
-    begin,
-    logits,
-    onto_stream,
-    to_heads,
-    widen,
-)  # fmt: skip
+from reformer.ops.fused_decode import launch
 from reformer.ops.rotary import speeds
 from reformer.reversible.fused import FusedAttention, FusedFeedForward
 from reformer.reversible.sequence import ReversibleSequence
@@ -51,54 +40,59 @@ class FusedToken:
         self.speeds = speeds(heads[0].heads.d, embedding.device) if turned else None
         self.lines = None
         if lines is not None and state.line_position is not None:
-            self.lines = Lines(
+            self.lines = launch.Lines(
                 lines.weight, lines.characters, lines.ends, state.line_position, UNKNOWN // 2, LONGEST
             )  # fmt: skip
-        self.flags = torch.zeros(len(self.steps) + 1, dtype=torch.int32, device=embedding.device)
+        self.flags = torch.zeros(len(self.steps) + 1, 4, dtype=torch.int32, device=embedding.device)
         self.places = ["embedding", *(step.name for step in self.steps)]
 
-    @classmethod
-    def of(
-        cls, sequence: ReversibleSequence, embedding: Tensor, lines: LinePositions | None, head: LMHead,
-        state: DecodingState, rotary: bool,
-    ) -> FusedToken | None:  # fmt: skip
-        """None where it cannot be: for layers that are not fused in training, and hash rounds that are too many."""
-        heads = [step.heads.lsh for step in sequence.fused or () if isinstance(step, FusedAttention)]
-        fits = all(lsh is None or (lsh.windows[0] > 1 and len(lsh.sizes) <= MOST_ROUNDS) for lsh in heads)
-        return cls(sequence, embedding, lines, head, state, rotary) if fits and sequence.fused is not None else None
+    @staticmethod
+    def fits(sequence: ReversibleSequence) -> bool:
+        """Whether it can be: for layers that are fused in training, and windows that are not too wide."""
+        steps = sequence.fused or ()
+        return bool(steps) and all(_fits(step.heads) for step in steps if isinstance(step, FusedAttention))
 
     def __call__(self, tokens: Tensor) -> tuple[Tensor, Checks]:
-        bits, bad, state = self.sequence.streams.bits, self.flags.split(1), self.state
-        first, second, phase = begin(
-            tokens.flatten().contiguous(), self.embedding, self.lines, state.seen, self.speeds, bits, bad[0]
-        )
+        bits, bad, state = self.sequence.streams.bits, self.flags, self.state
+        # Whether memory begins at a multiple of 16 bytes decides which kernel runs; none may be made while capturing.
+        tokens = tokens.flatten().contiguous() if tokens.storage_offset() == 0 else tokens.flatten().clone()
+        first, second, phase = launch.begin(tokens, self.embedding, self.lines, state.seen, self.speeds, bits, bad[0])
         pair, attention = (first, second), iter(self.attention)
         for number, step in enumerate(self.steps, 1):
             x, y = pair[step.reads], pair[step.writes]
             if isinstance(step, FusedFeedForward):
                 module = step.mlp.module
-                onto_stream(widen(x, module.widen.weight, bits), [module.output.weight], y, bits, bad[number])
+                launch.onto_stream(
+                    launch.widen(x, module.widen.weight, bits), [module.output.weight], y, bits, bad[number]
+                )
                 continue
             heads, small, window, rings = next(attention)
             modules = heads.modules()
-            raw = to_heads(x, [*(m.project.weight for m in modules), *heads.gates()], bits)
+            raw = launch.to_heads(x, [*(m.project.weight for m in modules), *heads.gates()], bits)
             turns = phase if heads.local is not None else None
-            out = attend_new(raw, heads.heads, small, window, rings, turns, state.seen)
-            onto_stream(out, [m.output.weight for m in modules], y, bits, bad[number])
+            out = launch.attend_new(raw, heads.heads, small, window, rings, turns, state.seen)
+            launch.onto_stream(out, [m.output.weight for m in modules], y, bits, bad[number])
         head = self.head
-        found, fits = logits(first, second, head.weight, head.bias, head.softcap, bits, state.seen, self.flags)
+        found, fits = launch.logits(first, second, head.weight, head.bias, head.softcap, bits, state.seen, self.flags)
         return found[:, None], (self.places, fits)
 
 
-def _of(heads: FusedHeads, caches: Iterator[Any]) -> tuple[Window | None, Rings | None]:
+def _fits(heads: FusedHeads) -> bool:
+    """Whether a program can go through the keys of a head."""
+    c, rounds = heads.config, len(heads.lsh.sizes) if heads.lsh is not None else 0
+    keys = [c.local_window * (heads.local is not None), rounds * (c.lsh_window - 1)]
+    return max(keys) <= launch.MOST_ENTRIES and rounds <= launch.MOST_ROUNDS and (rounds == 0 or c.lsh_window > 1)
+
+
+def _of(heads: FusedHeads, caches: Iterator[Any]) -> tuple[launch.Window | None, launch.Rings | None]:
     """A layer's caches, which are the next."""
     window, rings = None, None
     if heads.local is not None:
         cache = next(caches)
-        window = Window(cache.keys, cache.values)
+        window = launch.Window(cache.keys, cache.values)
     if heads.lsh is not None:
         cache, c = next(caches), heads.config
-        rings = Rings(
+        rings = launch.Rings(
             cache.pairs, cache.times, cache.ids, cache.counts, cache.last, cache.key_inputs, cache.sizes,
             cache.capacities[0], heads.lsh.rotations, heads.lsh.hash_mean, tuple(c.hash_factors),
             c.hash_rounds[1] if c.has_far_round else 0,

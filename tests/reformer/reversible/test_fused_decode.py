@@ -90,6 +90,7 @@ def test_overflow_is_told_once_and_names_its_layer() -> None:
 
 
 def test_what_has_no_such_kernels_is_decoded_step_by_step() -> None:
-    for changes in ({"lsh_window": 1}, {"n_hashes": 17}, {"d_head": 8}, {"positions": "axial", "axial_dims": (16, 16)}):
+    axial = {"positions": "axial", "axial_dims": (16, 16)}
+    for changes in ({"lsh_window": 1}, {"n_hashes": 17}, {"d_head": 8}, {"local_window": 9000}, axial):
         model = small(torch.float32, **(SIZES | {"backend": "triton"} | changes))
         assert type(one_token(model, model.new_state(1))).__name__ == "function"

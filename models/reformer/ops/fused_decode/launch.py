@@ -22,7 +22,7 @@ ONE_BY_ONE = 4  # rows, up to which each has programs of its own; of more, tenso
 ROWS, MANY = 16, 64  # and twice as many of more than MANY
 NUMBERS = 8192  # of a cache, that a head reads at a time
 WARPS = 8  # of a head
-MOST_ROUNDS = 16
+MOST_ROUNDS, MOST_ENTRIES = 16, 8192  # hash rounds; keys of a head, which one program goes through
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def widen(stream: Tensor, weight: Tensor, bits: int) -> Tensor:
 
 
 def onto_stream(x: Tensor, weights: Sequence[Tensor], stream: Tensor, bits: int, bad: Tensor) -> None:
-    """stream += x times one or two matrices side by side, rounded; bad [1] becomes 1 where that leaves RANGE_LIMIT."""
+    """stream += x times one or two matrices side by side, rounded; bad [0] becomes 1 where that leaves RANGE_LIMIT."""
     (n, d), widths = stream.shape, [w.shape[1] for w in weights]
     fixed, grid = tiles(n, max(widths), [d])
     with on(stream):
@@ -153,8 +153,8 @@ def logits(
     first: Tensor, second: Tensor, weight: Tensor, bias: Tensor | None, softcap: float, bits: int, seen: Tensor,
     flags: Tensor,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """(logits [n, vocab_size] in the weight's type; bool [flags], whether each is 0, as all are afterwards). seen grows
-    by one."""
+    """(logits [n, vocab_size] in the weight's type; bool [m], whether flags [m, 4] begin with 0, as all do afterwards).
+    seen grows by one."""
     (n, d), size, f = first.shape, len(weight), len(flags)
     found, fits = weight.new_empty(n, size), torch.empty(f, dtype=torch.bool, device=flags.device)
     fixed, grid = tiles(n, d, [size])

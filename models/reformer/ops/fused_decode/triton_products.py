@@ -156,7 +156,7 @@ def _logits(
         tl.store(seen + row, now, mask=row < n)
         if tl.program_id(1) == 0:
             flag = tl.arange(0, BLOCK_FLAGS)
-            bad = tl.load(flags + flag, mask=flag < FLAGS, other=0)
+            bad = tl.load(flags + 4 * flag, mask=flag < FLAGS, other=0)
             tl.debug_barrier()
             tl.store(fits + flag, (bad == 0).to(fits.dtype.element_ty), mask=flag < FLAGS)
-            tl.store(flags + flag, tl.zeros([BLOCK_FLAGS], tl.int32), mask=flag < FLAGS)
+            tl.store(flags + 4 * flag, tl.zeros([BLOCK_FLAGS], tl.int32), mask=flag < FLAGS)
