@@ -1,7 +1,8 @@
 """Decoding and scoring over a network: slices of any number of tokens, and who computes them.
 
 `extend` is the one primitive of prefill, decoding and scoring. A few tokens on a CPU are computed by the C program of
-the model, one token a row on a GPU by its captured CUDA graph, and all else by PyTorch.
+the model, one token a row on a GPU by its captured CUDA graph, the first tokens of texts there by the pass of training,
+and all else by PyTorch.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ import torch
 from torch import Tensor, nn
 
 from reformer.backends.dispatch import choose
-from reformer.backends.torch_compile import is_exporting
 from reformer.config import ReformerConfig
 from reformer.decode.cuda_graph import NEVER, WARMUP, Checks, CudaGraph, autocast_now
 from reformer.decode.program import MOST_TOKENS, NativeProgram
@@ -24,7 +24,8 @@ from reformer.decode.state import UNKNOWN, DecodingState
 from reformer.decode.step import DecodeStep
 from reformer.errors import out_of_range
 from reformer.layers.axial_positions import AxialPositions
-from reformer.layers.embedding import Embedding
+from reformer.layers.context import PassContext
+from reformer.layers.embedding import Embedding, check_tokens
 from reformer.layers.line_position import LinePositions
 from reformer.layers.lm_head import LMHead
 from reformer.ops.rotary import Rotary, speeds
@@ -33,7 +34,6 @@ from reformer.reversible.sequence import ReversibleSequence
 from reformer.reversible.streams import check_fits
 
 OneToken = Callable[[Tensor], tuple[Tensor, Checks]]
-EXTEND_AT_ONCE = 4096  # tokens of one slice of a long extend
 
 
 class Network(Protocol):
@@ -41,6 +41,7 @@ class Network(Protocol):
 
     config: ReformerConfig
     embedding: nn.Parameter
+    training: bool
     axial: AxialPositions | None
     line_positions: LinePositions | None
     head: LMHead
@@ -62,18 +63,6 @@ class Network(Protocol):
         """How these tokens enter the layers, after those that `state` has seen."""
 
 
-def check_tokens(config: ReformerConfig, tokens: Tensor, start: int) -> None:
-    """Raises ValueError for tokens that do not fit after `start` others."""
-    if tokens.dim() != 2:
-        raise ValueError(f"tokens must be [batch, length], not {list(tokens.shape)}")
-    config.check_length(start + tokens.shape[1])
-    if tokens.numel() and not is_exporting():
-        ids = (tokens.flatten() if tokens.numel() <= EXTEND_AT_ONCE else torch.stack(torch.aminmax(tokens))).tolist()
-        low, high = min(ids), max(ids)  # of one copy from a GPU
-        if low < 0 or high >= config.vocab_size:
-            raise ValueError(f"token ids from {low} to {high} do not fit vocab_size {config.vocab_size}")
-
-
 def new_state(network: Network, batch: int) -> DecodingState:
     """The state before any token."""
     seen = torch.zeros(batch, dtype=torch.int64, device=network.head.weight.device)
@@ -92,19 +81,15 @@ def extend(
         logits = extend_by_graph(network, tokens, state)
     if counts is None and logits is not None:
         return logits[:, -1:] if last_only else logits, state
-    left = counts if counts is not None else torch.full_like(state.seen, tokens.shape[1])
     found: list[Tensor] = []
     last = None
-    for part in tokens.split(_slice(tokens), 1):
-        now = left.clamp(0, part.shape[1])
-        h = _advance(network, part, state, now)
+    for h, now in _slices(network, tokens, state, counts):
         if last_only:  # of a row that ended in an earlier slice, what it was then
             index = (now - 1).clamp_min(0)[:, None, None].expand(-1, 1, h.shape[2])
             newest = h.gather(1, index)
             last = newest if last is None else torch.where((now > 0)[:, None, None], newest, last)
         else:
-            found.append(network.head(h))
-        left = left - now
+            found.append(network.head.logits(h))
     return (network.head(last) if last is not None else torch.cat(found, 1)), state
 
 
@@ -113,10 +98,11 @@ def score(
 ) -> tuple[Tensor, DecodingState]:
     """See `ReformerLM.score`."""
     state = _state_for(network, tokens, state)
-    found = []
-    for part, aims in zip(tokens.split(_slice(tokens), 1), targets.split(_slice(tokens), 1), strict=True):
-        h = _advance(network, part, state, torch.full_like(state.seen, part.shape[1]))
-        found.append(network.head.nats_of_each(h, aims))
+    found: list[Tensor] = []
+    start = 0
+    for h, _ in _slices(network, tokens, state, None):
+        found.append(network.head.nats_of_each(h, targets[:, start : start + h.shape[1]]))
+        start += h.shape[1]
     return torch.cat(found, 1), state
 
 
@@ -138,15 +124,24 @@ def stream(
         tokens = new[:, None]
 
 
-def score_merged(network: Network, h: Tensor, targets: Tensor) -> Tensor:
-    """Nats of each target [batch, n] by the merged streams of a whole pass [batch, n, d], slice by slice."""
-    parts = zip(h.split(_slice(targets), 1), targets.split(_slice(targets), 1), strict=True)
-    return torch.cat([network.head.nats_of_each(part, aims) for part, aims in parts], 1)
-
-
-def _slice(tokens: Tensor) -> int:
-    """Tokens of each row at a time."""
-    return max(1, EXTEND_AT_ONCE // tokens.shape[0])
+def _slices(
+    network: Network, tokens: Tensor, state: DecodingState, counts: Tensor | None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Slice by slice the merged streams of tokens [batch, n, d_model], and how many of them are real; the state moves
+    on. A text's first tokens are read by the pass of training, where that is faster."""
+    left = counts if counts is not None else torch.full_like(state.seen, tokens.shape[1])
+    sequence, config = network.sequence, network.config
+    several = tokens.shape[1] > 1
+    at_once = sequence.tokens_at_once(len(tokens)) if several else 1
+    same = several and not config.chunked and not network.training  # that pass computes what decoding does
+    first = at_once if counts is None and same and sequence.prefills and state.position == 0 else 0
+    step = max(1, at_once // 4) if sequence.prefills else at_once  # beside new tokens are those of the caches
+    for n, part in enumerate([tokens[:, :first], *tokens[:, first:].split(step, 1)]):
+        if part.shape[1]:
+            now = left.clamp(0, part.shape[1])
+            where = DecodeStep(network.rotary(state.seen), state.seen, now, all_real=counts is None)
+            yield _advance(network, part, state, where, PassContext(network.rotary()) if n == 0 else None), now
+            left = left - now
 
 
 def _state_for(network: Network, tokens: Tensor, state: DecodingState | None) -> DecodingState:
@@ -157,21 +152,28 @@ def _state_for(network: Network, tokens: Tensor, state: DecodingState | None) ->
     return state
 
 
-def _advance(network: Network, tokens: Tensor, state: DecodingState, new: Tensor) -> Tensor:
-    """Merged streams of new tokens; the state moves on."""
+def _advance(
+    network: Network, tokens: Tensor, state: DecodingState, step: DecodeStep, context: PassContext | None
+) -> Tensor:
+    """Merged streams of new tokens; the state moves on. context: as for `_advance_unchecked`."""
     sequence = network.sequence
-    h = _advance_unchecked(network, sequence, tokens, state, DecodeStep(network.rotary(state.seen), state.seen, new))
+    h = _advance_unchecked(network, sequence, tokens, state, step, context)
     sequence.streams.check_range()
     return h
 
 
 def _advance_unchecked(
-    network: Network, sequence: ReversibleSequence, tokens: Tensor, state: DecodingState, step: DecodeStep
-) -> Tensor:
-    """`_advance` that leaves it to the caller to look at the range. The same fixed-point arithmetic as in training."""
+    network: Network, sequence: ReversibleSequence, tokens: Tensor, state: DecodingState, step: DecodeStep,
+    context: PassContext | None = None,
+) -> Tensor:  # fmt: skip
+    """`_advance` that leaves it to the caller to look at the range. The same fixed-point arithmetic as in training.
+    context: of the one pass that reads the first tokens of all texts; None: they go on from the caches."""
     embedding = network.embed(tokens, state=state)
     pair = begin(sequence.streams, embedding, network.embedding_weight())
-    sequence.decode(pair, step, state.caches)
+    if context is None:
+        sequence.decode(pair, step, state.caches)
+    else:
+        sequence.prefill(pair, context, state.caches)
     state.seen += step.new
     if state.line_position is not None and embedding.places is not None:
         newest = embedding.places.gather(1, (step.new - 1).clamp_min(0)[:, None])[:, 0]

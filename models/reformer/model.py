@@ -20,7 +20,7 @@ from reformer.decode.state import DecodingState, saved_batch
 from reformer.errors import out_of_range
 from reformer.layers.axial_positions import AxialPositions
 from reformer.layers.context import PassContext
-from reformer.layers.embedding import Embedding
+from reformer.layers.embedding import Embedding, check_tokens
 from reformer.layers.feed_forward import FeedForward
 from reformer.layers.init import init_weights
 from reformer.layers.line_position import LinePositions
@@ -116,7 +116,7 @@ class ReformerLM(nn.Module):
     ) -> Pass:  # fmt: skip
         """A text on its way through the layers; as for `loss`."""
         if checks is None or tokens.device.type == "cpu":
-            inference.check_tokens(self.config, tokens, 0)
+            check_tokens(self.config, tokens, 0)
         else:
             most = self.config.vocab_size - 1
             checks.append(([f"tokens beyond 0 to {most}"], ((tokens >= 0) & (tokens <= most)).all().view(1)))
@@ -195,6 +195,11 @@ class ReformerLM(nn.Module):
         """
         return inference.score(self, tokens, targets, state)
 
+    def tokens_at_once(self, rows: int) -> int:
+        """Of how many tokens each of so many rows' slices of long texts best are, for `extend` and `score`: few for a
+        CPU's cache, as many as there is memory for on a GPU, which reads a text's first slice by one pass."""
+        return self.sequence.tokens_at_once(rows)
+
     def generate(self, tokens: Tensor, max_tokens: int, **options: Any) -> Tensor:
         """All that `stream` gives, int64 [batch, n <= max_tokens]."""
         found = list(self.stream(tokens, max_tokens, **options))
@@ -223,7 +228,7 @@ class ReformerLM(nn.Module):
         Chunked kinds have two likelihoods: this is the one that training lowers, `score` that of generation.
         """
         h = reversible(self.new_pass(tokens), self.embedding_weight())
-        return inference.score_merged(self, h, targets)
+        return self.head.nats_of_each(h, targets)
 
     def new_state(self, batch: int) -> DecodingState:
         """The state before any token."""

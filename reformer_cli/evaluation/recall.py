@@ -100,11 +100,10 @@ def answers(model: ReformerLM, tokens: Tensor, count: int, streamed: bool) -> tu
     if not streamed:
         return _judged(model(tokens[:, :-1])[:, -count:], tokens[:, -count:])
     state: DecodingState | None = None
-    at_once = max(1, 4096 // len(tokens))
-    for part in tokens[:, : -count - 1].split(at_once, 1):
+    for part in tokens[:, : -count - 1].split(model.tokens_at_once(len(tokens)), 1):
         if part.shape[1]:
             _, state = model.extend(part, state, last_only=True)
-    found = []
+    found, at_once = [], max(1, 4096 // len(tokens))  # tokens whose logits exist at a time
     for start in range(tokens.shape[1] - count - 1, tokens.shape[1] - 1, at_once):
         stop = min(start + at_once, tokens.shape[1] - 1)
         logits, state = model.extend(tokens[:, start:stop], state)
@@ -264,7 +263,7 @@ def _asked(model: ReformerLM, state: DecodingState, needles: Sequence[Needle]) -
 def _read(model: ReformerLM, tokens: Tensor, progress: Progress | None) -> DecodingState:
     """The state after rows of tokens."""
     state: DecodingState | None = None
-    for part in tokens.split(max(1, 4096 // len(tokens)), 1):
+    for part in tokens.split(model.tokens_at_once(len(tokens)), 1):
         _, state = model.extend(part, state, last_only=True)
         if progress is not None:
             progress(part.numel())

@@ -10,10 +10,16 @@ import torch
 from reformer import IGNORE_INDEX, DecodingState, ReformerConfig, ReformerLM
 from torch import Tensor
 
-AT_ONCE = 4096  # tokens scored at a time
+AT_ONCE = 4096  # tokens scored at a time on a CPU
+MOST_AT_ONCE = 2**20  # elsewhere, where there is memory for them
 
 DECODING, FORWARD = "decoding", "forward"
 FIRST_OF_TEXT = "a file's first one, given the end-of-text token"
+
+
+def tokens_at_once(model: ReformerLM) -> int:
+    """How many tokens a model best scores at a time."""
+    return AT_ONCE if model.embedding.device.type == "cpu" else min(MOST_AT_ONCE, model.tokens_at_once(1))
 
 
 class Scorer(Protocol):
@@ -29,11 +35,11 @@ class FullContextScorer:
     """Every token sees everything before it: through `extend`, in bounded memory."""
 
     def __init__(self, model: ReformerLM, prefix: Tensor, progress: Callable[[int], None] | None = None) -> None:
-        self.model, self.at_once = model, AT_ONCE
+        self.model, self.at_once = model, tokens_at_once(model)
         self.state: DecodingState | None = None
         device = model.embedding.device
         with torch.inference_mode():
-            for part in prefix[:-1].to(device).split(AT_ONCE):
+            for part in prefix[:-1].to(device).split(self.at_once):
                 if len(part):
                     _, self.state = model.extend(part[None], self.state, last_only=True)
                     if progress is not None:
@@ -54,13 +60,14 @@ class WindowScorer:
     a context, each read anew after the half before it; at the beginning of a text, there is less to see.
 
     forward: each is read by one pass, as in training; else as decoding reads, which is the same but for
-    attention in chunks."""
+    attention in chunks. A GPU reads by one pass whatever is the same."""
 
     def __init__(self, model: ReformerLM, prefix: Tensor, context: int, forward: bool = False) -> None:
-        self.model, self.forward = model, forward
+        self.model, self.most = model, tokens_at_once(model)
+        self.forward = forward or (model.embedding.device.type != "cpu" and not model.config.chunked)
         self.half = max(1, context // 2)
         self.before = context - self.half
-        self.at_once = self.half * max(1, AT_ONCE // context)
+        self.at_once = self.half * max(1, self.most // context)
         self.tail = prefix[-self.before :].to(model.embedding.device)
 
     def score(self, ids: Tensor) -> Tensor:
@@ -72,7 +79,7 @@ class WindowScorer:
             shape = min(start, self.before), min(self.half, len(whole) - start)
             alike.setdefault(shape, []).append(start)
         for (seen, scored), starts in alike.items():
-            rows = max(1, AT_ONCE // (seen + scored))
+            rows = max(1, self.most // (seen + scored))
             for begin in torch.tensor(starts).split(rows):
                 found[begin[:, None] - first + torch.arange(scored)] = self._stretches(whole, begin, seen, scored)
         return found

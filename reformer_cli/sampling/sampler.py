@@ -20,7 +20,7 @@ from reformer_cli.sampling.repeats import Repeats, breakers
 from reformer_cli.sampling.word_rules import WordRule, WordWatch
 from reformer_cli.tokenizers.base import Spelling, Tokenizer
 
-PREFILL_AT_ONCE = 4096  # prompt tokens read at a time
+PREFILL_AT_ONCE = 4096  # prompt tokens read at a time on a CPU
 
 
 @dataclass
@@ -77,7 +77,9 @@ class Sampler:
         for history in self.histories:
             history.extend(tokens)
         whole, self.pending = self.pending[:, :-1], self.pending[:, -1:]
-        for part in whole.split(PREFILL_AT_ONCE, 1) if whole.shape[1] else ():
+        on_cpu, samples = whole.device.type == "cpu", len(whole)
+        at_once = PREFILL_AT_ONCE if on_cpu else self.model.tokens_at_once(samples)
+        for part in whole.split(at_once, 1) if whole.shape[1] else ():
             self._extend(part)
             if on_read is not None:
                 on_read(part.shape[1])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+from typing import Any
+
 import pytest
 import torch
 from builders.models import VARIANTS, small, tokens
@@ -9,9 +12,11 @@ from reformer import NumericalError, ReformerLM
 from reformer.backends.dispatch import choose
 from reformer.decode.cuda_graph import NEVER
 from reformer.reversible.autograd import begin
+from reformer.reversible.sequence import ReversibleSequence
 
 from reformer_cli.config.schema import TrainConfig
 from reformer_cli.data.batches import Batch
+from reformer_cli.evaluation.scorers import FullContextScorer, WindowScorer
 from reformer_cli.training.distributed import World
 from reformer_cli.training.gradients import Gradients, LoadedBatch
 from reformer_cli.training.state import TrainState
@@ -50,6 +55,54 @@ def test_pieces_give_the_logits_of_one_forward(step: int) -> None:
         logits, state = model.extend(part, state)
         found.append(logits)
     assert (torch.cat(found, 1) - whole).abs().max() < 1e-9
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_prompt_leaves_the_state_of_the_cpu(variant: str) -> None:
+    """Read by one pass there, piece by piece here."""
+    model, ids = small(torch.float64, **VARIANTS[variant]), tokens(330)
+    wanted = model.extend(ids)[1].tensors()
+    model, ids = model.to("cuda"), ids.to("cuda")
+    for step in (330, 110):  # and a few pieces more on the GPU
+        state = None
+        for part in ids.split(step, 1):
+            _, state = model.extend(part, state)
+        found = state.tensors()
+        for name, x in wanted.items():
+            torch.testing.assert_close(found[name], x, atol=1e-9 if x.is_floating_point() else 0, rtol=0)
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("changes", [{}, {"n_buckets": (4,), "far_buckets": 24}, {"attn_layers": ("lsh", "local")}])
+def test_a_prompt_of_a_fused_model(
+    precision: torch.dtype, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By one pass, with few waits however many rows there are, and piece by piece: what comes next is the same."""
+    model, found = fused(**changes).eval(), []
+    ids = tokens(700, batch=5).to("cuda")
+    for one_pass in (True, False):
+        monkeypatch.setattr(ReversibleSequence, "prefills", property(lambda sequence, one_pass=one_pass: one_pass))
+        with torch.autocast("cuda", torch.bfloat16, enabled=precision == torch.bfloat16):
+            if one_pass:
+                model.extend(ids, last_only=True)  # compiles
+                torch.cuda.set_sync_debug_mode("warn")
+            with warnings.catch_warnings(record=True) as waits:
+                warnings.simplefilter("always")
+                logits, state = model.extend(ids[:, :690], last_only=True)
+            torch.cuda.set_sync_debug_mode("default")
+            assert not one_pass or len(waits) <= 4, [str(w.message) for w in waits]
+            found.append(torch.cat([logits, *(model.extend(p, state)[0] for p in ids[:, 690:].split([1, 9], 1))], 1))
+    assert (found[0] - found[1]).norm() <= (2e-3 if precision == torch.float32 else 0.3) * found[1].norm()
+
+
+@pytest.mark.parametrize("variant", ["default", "chunked"])
+def test_scores_are_those_of_the_cpu(variant: str) -> None:
+    ids, found = tokens(900, batch=1)[0], []
+    for device in ("cpu", "cuda"):
+        model = small(torch.float64, **VARIANTS[variant]).to(device)
+        scorers = [FullContextScorer(model, ids[:300]), WindowScorer(model, ids[:300], 128)]
+        found.append(torch.stack([torch.cat([s.score(part) for part in ids[300:].split(450)]) for s in scorers]))
+    assert (found[0] - found[1]).abs().max() < 1e-9
 
 
 # Heads of such a width have kernels of their own for one token (reversible/fused_decode.py).

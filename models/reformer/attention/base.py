@@ -142,6 +142,11 @@ class Attention(Sublayer):
         """What `project_in` gives of the whole length -> ([batch, heads of the group, length, d_head], buckets if any),
         which a replay hands in. delta (where `takes_delta`): see `attend` of ops/bucket_attention."""
 
+    def fill(self, qkv: tuple[Tensor, ...], buckets: Tensor | None, cache: Any) -> None:
+        """Put whole texts into an empty cache: what `project_in` gives of them, and `attend` found. Of kinds whose
+        decoding is what `attend` computes."""
+        raise NotImplementedError
+
     def project_out(self, out: Tensor, heads: slice) -> Tensor:
         """[batch, heads of the group, length, d_head] -> what to add, [batch, length, d_model]."""
         joined, weight, d = out.transpose(1, 2).flatten(2), self.output.weight, self.config.d_head

@@ -6,7 +6,7 @@ they add to a stream is here one sum, rounded once."""
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -86,6 +86,20 @@ class FusedHeads:
         out, *lses = attend(vectors, order, heads, small, local_reach(starts, window, length), window, batch)
         added = torch.mm(out.view(len(y), -1), output.t())
         return added, Kept(order, vectors, out, (lses[0], lses[1]), project, output)
+
+    def fill(self, made: Vectors, batch: int, caches: Iterator[Any]) -> None:
+        """Put what `forward` made of whole texts into the empty caches of `modules`."""
+        heads, raw, wide = self.heads, made.raw.unflatten(0, (batch, -1)), self.heads.local * self.heads.d
+
+        def part(start: int, count: int) -> Tensor:
+            return raw[..., start : start + count * heads.d].unflatten(-1, (count, heads.d)).transpose(1, 2)
+
+        if self.local is not None:
+            next(caches).fill(part(wide, heads.local), part(2 * wide, heads.local))
+        if self.lsh is not None:
+            x, v = part(3 * wide, heads.lsh), part(3 * wide + heads.lsh * heads.d, heads.lsh)
+            k = made.keys.unflatten(0, (batch, -1)).transpose(1, 2)
+            next(caches).fill(x, k, v, self.lsh.buckets(k, self.lsh.all_heads))
 
     def backward(
         self, g: Tensor, y: Tensor, kept: Kept, context: PassContext, batch: int

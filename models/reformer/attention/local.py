@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -46,6 +48,9 @@ class LocalAttention(Attention):
         (q, k, v), gate = self.without_gate(qkv)
         layout = self.layout(q, context.documents)
         return attend(q, k, v, layout, self_if_alone=False, delta=delta, backend=self.config.backend, gate=gate), None
+
+    def fill(self, qkv: tuple[Tensor, ...], buckets: Tensor | None, cache: Any) -> None:
+        cache.fill(*qkv[1:3])
 
     def new_cache(self, batch: int) -> WindowCache:
         like = self.project.weight

@@ -126,6 +126,11 @@ class LSHAttention(Attention):
         )
         return out, buckets
 
+    def fill(self, qkv: tuple[Tensor, ...], buckets: Tensor | None, cache: BucketCache) -> None:
+        assert buckets is not None
+        (x, v), _ = self.without_gate(qkv)
+        cache.fill(x, self.keys(x, self.all_heads), v, buckets)
+
     def new_cache(self, batch: int) -> BucketCache:
         c, like = self.config, self.project.weight
         return BucketCache.empty(

@@ -15,9 +15,10 @@ from reformer.backends.dispatch import choose
 from reformer.backends.native.library import library
 from reformer.config import Backend
 from reformer.decode.bucket_native import copy_rings, extend_rings, rewind_rings
-from reformer.decode.cache import Cache, occurrence, take, zeros
+from reformer.decode.cache import Cache, take, zeros
 from reformer.decode.journal import BucketJournal
 from reformer.decode.native_structs import Held, bucket_struct
+from reformer.decode.rings import file_new, reachable
 from reformer.decode.step import DecodeStep
 from reformer.ops.bucket_attention.attend import attend_new
 from reformer.ops.bucket_attention.windows import make_bucket_windows
@@ -181,7 +182,7 @@ class BucketCache(Cache):
             return extend_rings(self.struct(sink), q, k, v, ids, step)
         if q.shape[2] == 1 and (step.all_real or bool((step.new == 1).all())):
             return self.single(q, k, v, ids, step.seen, sink)
-        return self.several(q, k, v, ids.long(), step.seen, step.new, sink)
+        return self.several(q, k, v, ids.long(), step, backend, sink)
 
     def single(self, q: Tensor, k: Tensor, v: Tensor, ids: Tensor, seen: Tensor, sink: Tensor | None) -> Tensor:
         """One token in every row, in operations of fixed shapes."""
@@ -239,60 +240,61 @@ class BucketCache(Cache):
         return torch.where(alone, torch.zeros_like(v) if self.next_values else v, out)
 
     def several(
-        self, q: Tensor, k: Tensor, v: Tensor, ids: Tensor, seen: Tensor, counts: Tensor, sink: Tensor | None
+        self, q: Tensor, k: Tensor, v: Tensor, ids: Tensor, step: DecodeStep, backend: Backend, sink: Tensor | None
     ) -> Tensor:
         """Any number of tokens: attention over the entries in their buckets and themselves."""
         batch, new, rows = v.shape[0], v.shape[2], torch.arange(len(self.last), device=q.device)
         for r in range(len(self.sizes)):
             self._complete(r, rows, v.flatten(0, 1)[:, 0])
-        read = torch.cat([v[:, :, 1:], torch.zeros_like(v[:, :, :1])], 2) if self.next_values else v
-        real = torch.arange(new, device=q.device) < counts.repeat_interleave(self.heads)[:, None]  # [rows, new]
-        nowhere = max(self.sizes)  # a bucket of what is not there
-        flat = torch.where(real, ids.flatten(1, 2), nowhere)  # [rounds, rows, new]
-        found = [self._reachable(row, flat[:, row]) for row in rows.tolist()]
-        longest = max(len(slots) for slots in found)
-        index = torch.stack([torch.nn.functional.pad(s, (0, longest - len(s))) for s in found])
-        there = torch.stack([torch.arange(longest, device=q.device) < len(s) for s in found])
+        counts = None if step.all_real else step.new.repeat_interleave(self.heads)
+        flat = ids.flatten(1, 2)  # [rounds, rows, new]
+        index, there = reachable(self._numbers(flat), self.times, self.counts.shape[1], self._capacity)
         pairs = self.pairs[rows[:, None], index].unflatten(0, (batch, self.heads)).to(v.dtype)
+        nowhere = max(self.sizes)  # a bucket of what is not there
         known = torch.where(there[..., None], self.ids[rows[:, None], index], nowhere).permute(2, 0, 1).long()
+        if counts is not None:
+            flat = torch.where(torch.arange(new, device=q.device) < counts[:, None], flat, nowhere)
         together = torch.cat([known, flat], 2).unflatten(1, (batch, self.heads))
         layout = make_bucket_windows(
             together, [c + 1 for c in self.capacities], block=64, itself=False, union=self.count_pairs_once
         )
+        read = self._read_at(v)
         keys, values = torch.cat([pairs[:, :, :, 0], k], 2), torch.cat([pairs[:, :, :, 1], read], 2)
-        out = attend_new(q, keys, values, layout, self_if_alone=not self.next_values, backend="torch", sink=sink)
-        self._file(k, read, flat, real, seen)
+        backend = backend if choose(backend, q, k, v) == "triton" else "torch"
+        out = attend_new(q, keys, values, layout, self_if_alone=not self.next_values, backend=backend, sink=sink)
+        self._file(k, read, ids, step.seen, counts)
         return out
 
-    def _reachable(self, row: int, ids: Tensor) -> Tensor:
-        """Slots of the entries that tokens in buckets ids [rounds, new] of a row can reach, each once, by time."""
-        found = []
-        for r, ((slot, _), capacity) in enumerate(zip(self._starts(), self.capacities, strict=True)):
-            touched = ids[r][ids[r] < self.sizes[r]].unique()
-            at = (slot + touched[:, None] * capacity + torch.arange(capacity, device=ids.device)).flatten()
-            found.append(at[self.times[row, at] > 0])
-        slots = torch.cat(found)
-        times, order = self.times[row, slots].sort()
-        first = torch.ones_like(times, dtype=torch.bool)
-        first[1:] = times[1:] != times[:-1]
-        return slots[order][first]
+    def _read_at(self, v: Tensor) -> Tensor:
+        """The values that are read at new tokens, given theirs [batch, heads, new, d_head]."""
+        return torch.cat([v[:, :, 1:], torch.zeros_like(v[:, :, :1])], 2) if self.next_values else v
 
-    def _file(self, k: Tensor, read: Tensor, ids: Tensor, real: Tensor, seen: Tensor) -> None:
-        """Put new tokens into their rings; of more than a ring holds, the last."""
-        k, read = k.flatten(0, 1), read.flatten(0, 1)
-        rows, last = torch.arange(len(k), device=k.device), real.sum(1) - 1
-        times = seen.repeat_interleave(self.heads)[:, None] + torch.arange(k.shape[1], device=k.device) + 1
-        for r, ((slot, bucket), capacity) in enumerate(zip(self._starts(), self.capacities, strict=True)):
-            mine = torch.where(real, ids[r], 0)
-            total = torch.zeros(len(k), self.sizes[r], dtype=torch.int64, device=k.device)
-            total.scatter_add_(1, mine, real.long())
-            if capacity:
-                nth = occurrence(torch.where(real, ids[r], max(self.sizes)))
-                filed = self.counts[rows[:, None], bucket + mine]
-                at = slot + mine * capacity + (filed + nth) % capacity
-                b, i = (real & (nth >= total.gather(1, mine) - capacity)).nonzero(as_tuple=True)
-                self.pairs[b, at[b, i]] = torch.stack([k[b, i], read[b, i]], 1).to(self.pairs.dtype)
-                self.times[b, at[b, i]], self.ids[b, at[b, i]] = times[b, i], ids[:, b, i].t().int()
-                some = last >= 0
-                self.last[some, r] = at[rows, last.clamp_min(0)][some]
-            self.counts[:, bucket : bucket + self.sizes[r]] += total
+    @property
+    def _capacity(self) -> int:
+        """Of every ring: all rounds have the same window."""
+        (capacity,) = set(self.capacities)
+        return capacity
+
+    def _numbers(self, ids: Tensor) -> Tensor:
+        """ids [rounds, rows, new] as numbers of buckets among `counts`: [rows, rounds, new]."""
+        return torch.stack([ids[r] + bucket for r, (_, bucket) in enumerate(self._starts())], 1)
+
+    def fill(self, x: Tensor, k: Tensor, v: Tensor, ids: Tensor) -> None:
+        """Take in whole texts, when nothing was seen; x: what keys are made of."""
+        if n := self.key_inputs.shape[2]:
+            tail = x[:, :, -n:]
+            self.push_key_inputs(tail, torch.full((len(x),), tail.shape[2], device=x.device))
+        self._file(k, self._read_at(v), ids.long(), torch.zeros(len(x), dtype=torch.int64, device=x.device), None)
+
+    def _file(self, k: Tensor, read: Tensor, ids: Tensor, seen: Tensor, counts: Tensor | None) -> None:
+        """Put new tokens into their rings, after `seen` [batch] others; of more than a ring holds, the last. read: the
+        values; counts: as for `file_new`."""
+        k, read, ids, capacity = k.flatten(0, 1), read.flatten(0, 1), ids.flatten(1, 2), self._capacity
+        rows, slots, tokens, added, newest = file_new(self._numbers(ids), self.counts, max(1, capacity), counts)
+        self.counts += added
+        if not capacity:
+            return
+        self.pairs[rows, slots] = torch.stack([k[rows, tokens], read[rows, tokens]], -2).to(self.pairs.dtype)
+        self.times[rows, slots] = seen.repeat_interleave(self.heads)[rows] + tokens + 1
+        self.ids[rows, slots] = ids.permute(1, 2, 0)[rows, tokens].int()
+        self.last.copy_(newest if counts is None else torch.where(counts[:, None] > 0, newest, self.last))

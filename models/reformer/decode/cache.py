@@ -108,13 +108,3 @@ def load_all(caches: Sequence[Cache | None], tensors: dict[str, Tensor], seen: T
 def select_all(caches: Sequence[Cache | None], rows: Tensor) -> list[Cache | None]:
     """Independent copies of rows of all of them."""
     return [cache.select(rows) if cache is not None else None for cache in caches]
-
-
-def occurrence(ids: Tensor) -> Tensor:
-    """For each element of rows [rows, n]: how many equal ones stand before it."""
-    ordered, order = torch.sort(ids, dim=1, stable=True)
-    place = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
-    starts = torch.ones_like(ids, dtype=torch.bool)
-    starts[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
-    first = torch.where(starts, place, 0).cummax(1).values
-    return torch.empty_like(ids).scatter_(1, order, place - first)

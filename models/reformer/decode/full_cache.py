@@ -41,13 +41,23 @@ class FullCache(Cache):
         shape = [*like.shape[:2], int(seen.max()), like.shape[3]]
         self.keys, self.values = (take(tensors, name, like.dtype, shape).to(like.device) for name in ("keys", "values"))
 
+    def _grow(self, length: int) -> None:
+        """Have room for so many tokens."""
+        if length > self.keys.shape[2]:
+            more = max(length, 2 * self.keys.shape[2]) - self.keys.shape[2]
+            self.keys, self.values = (F.pad(x, (0, 0, 0, more)) for x in (self.keys, self.values))
+
+    def fill(self, k: Tensor, v: Tensor) -> None:
+        """Take in the keys and values of whole texts, when nothing was seen."""
+        new = k.shape[2]
+        self._grow(new)
+        self.keys[:, :, :new], self.values[:, :, :new] = k, v
+
     def attend_and_append(self, q: Tensor, k: Tensor, v: Tensor, step: DecodeStep) -> Tensor:
         """What new tokens [batch, heads, new, d_head] read; they are filed."""
         new = q.shape[2]
         longest = int(step.seen.max()) + new
-        if longest > self.keys.shape[2]:
-            more = max(longest, 2 * self.keys.shape[2]) - self.keys.shape[2]
-            self.keys, self.values = (F.pad(x, (0, 0, 0, more)) for x in (self.keys, self.values))
+        self._grow(longest)
         now = step.seen[:, None] + torch.arange(new, device=q.device)
         b, i = (torch.arange(new, device=q.device) < step.new[:, None]).nonzero(as_tuple=True)
         self.keys[b, :, now[b, i]], self.values[b, :, now[b, i]] = k[b, :, i], v[b, :, i]

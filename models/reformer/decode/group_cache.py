@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from reformer.decode.cache import Cache, load_all, select_all, take, tensors_of
@@ -25,6 +26,11 @@ class GroupCache(Cache):
     @property
     def nbytes(self) -> int:
         return super().nbytes + sum(cache.nbytes for cache in self.caches if cache is not None)
+
+    def keep_rows(self, rows: Tensor, seen: int) -> None:
+        """Of texts of so many tokens the last ones' rows [batch, size or fewer, d_model]."""
+        slots = torch.arange(seen - rows.shape[1], seen, device=rows.device) % self.rows.shape[1]
+        self.rows[:, slots] = rows.to(self.rows.dtype)
 
     def select(self, rows: Tensor) -> GroupCache:
         return GroupCache(self.rows[rows], self.output[rows], select_all(self.caches, rows))

@@ -61,11 +61,21 @@ class WindowCache(Cache):
             [Round(order, reach.repeat_interleave(heads, 0).view(-1), None, window)], 64, itself=True
         )
         out = attend_new(q, keys, values, layout, self_if_alone=False, backend=backend)
-        place = torch.arange(new, device=q.device)
-        b, i = ((place < counts[:, None]) & (place >= counts[:, None] - window)).nonzero(as_tuple=True)
-        self.keys[b, :, now[b, i] % window] = k[b, :, i]
-        self.values[b, :, now[b, i] % window] = v[b, :, i]
+        self.file(k, v, seen, counts)
         return out
+
+    def fill(self, k: Tensor, v: Tensor) -> None:
+        """Take in the keys and values of whole texts, when nothing was seen."""
+        counts = torch.full((len(k),), k.shape[2], device=k.device)
+        self.file(k, v, torch.zeros_like(counts), counts)
+
+    def file(self, k: Tensor, v: Tensor, seen: Tensor, counts: Tensor) -> None:
+        """Keep the last of k, v [batch, heads, new, d_head], of which counts [batch] are real, after `seen` others."""
+        window, newest = self.keys.shape[2], (seen + counts)[:, None] - 1
+        token = newest - (newest - torch.arange(window, device=k.device)) % window - seen[:, None]  # of each slot
+        index = token.clamp_min(0)[:, None, :, None].expand(-1, k.shape[1], -1, k.shape[3])
+        for ring, new in ((self.keys, k), (self.values, v)):
+            ring.copy_(torch.where((token >= 0)[:, None, :, None], new.gather(2, index).to(ring.dtype), ring))
 
     def single(self, q: Tensor, k: Tensor, v: Tensor, step: DecodeStep) -> Tensor:
         """`attend_and_append` of one token a row, in few operations of fixed shapes."""

@@ -11,6 +11,8 @@ from reformer.decode.program import NativeProgram
 from reformer.layers.norm import make_norm, record_norm
 from reformer.ops.cross_entropy import cross_entropy, softcapped
 
+AT_ONCE = 4096  # tokens of a slice whose logits exist at a time, on a CPU
+LOGITS_AT_ONCE = 2**27  # numbers of such a slice's logits elsewhere
 SOFTCAP = 20.0  # Gemma 2 (arXiv 2408.00118) has 30; no softcap is within noise (LOG.md)
 
 
@@ -40,8 +42,23 @@ class LMHead(nn.Module):
         return cross_entropy(logits, targets.flatten(), self.softcap, backend=self.backend)
 
     def nats_of_each(self, h: Tensor, targets: Tensor) -> Tensor:
-        """[batch, n]: of each target, 0 where it is not scored."""
-        return cross_entropy(self.raw_logits(h), targets, self.softcap, reduction="none", backend=self.backend)
+        """[batch, n]: of each target, 0 where it is not scored; logits exist of a slice at a time."""
+        parts = zip(self._split(h), self._split(targets), strict=True)
+        found = [
+            cross_entropy(self.raw_logits(part), aims, self.softcap, reduction="none", backend=self.backend)
+            for part, aims in parts
+        ]
+        return torch.cat(found, 1)
+
+    def logits(self, h: Tensor) -> Tensor:
+        """As called, without gradients, and what is made on the way to logits exists of a slice at a time."""
+        parts = [self(part) for part in self._split(h)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+
+    def _split(self, x: Tensor) -> tuple[Tensor, ...]:
+        """x [batch, n, ..] in slices."""
+        at_once = AT_ONCE if x.device.type == "cpu" else LOGITS_AT_ONCE // len(self.weight)
+        return x.split(max(1, at_once // len(x)), 1)
 
     def record(self, program: NativeProgram, concat: bool) -> None:
         """The same in C, as what the program ends with."""

@@ -15,7 +15,7 @@ from reformer.config import ReformerConfig
 from reformer.layers.shorten_maps import ShortenMaps
 from reformer.ops.norm_rope_relu import rows_for
 from reformer.reversible.coupling import AttentionCoupling, Coupling, PointwiseCoupling, Step
-from reformer.reversible.sequence import ReversibleSequence, graph_bytes
+from reformer.reversible.sequence import ReversibleSequence, graph_bytes, prefill_bytes
 from reformer.reversible.shorten import ShortenedCoupling
 from reformer.reversible.streams import Streams
 
@@ -29,7 +29,8 @@ def build_sequence(
     rows = rows_for(c.backend, weight)
     streams = Streams(c.stream_bits, c.dropout, c.chunk_tokens, weight.dtype, of_gradients, rows, weight.device)
     couplings = _couplings(layers, range(c.n_layers))
-    sequence = ReversibleSequence(streams, couplings, c.chunk_heads or c.n_heads, graph_bytes(c, weight.dtype.itemsize))
+    sizes = graph_bytes(c, weight.dtype.itemsize), prefill_bytes(c)
+    sequence = ReversibleSequence(streams, couplings, c.chunk_heads or c.n_heads, *sizes)
     if groups is None:
         return replace(sequence, fused=_fused_steps(c, layers, rows))
     inner = replace(sequence, couplings=_couplings(layers, c.group_layers))

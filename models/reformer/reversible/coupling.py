@@ -54,6 +54,11 @@ class Step(ABC):
         """Advance the stream that it writes; saved: what an earlier run has returned, or None."""
 
     @abstractmethod
+    def prefill(self, streams: Streams, number: int, pair: Pair, context: PassContext, caches: Iterator[Any]) -> None:
+        """`run` in evaluation, of texts from their first token on; the next of `caches`, one for each of its sub-layers
+        and empty, take them in."""
+
+    @abstractmethod
     def run_kept(self, streams: Streams, number: int, pair: Pair, context: PassContext) -> tuple[Any, Any]:
         """The same: (what `run` would return, what `back_kept` needs)."""
 
@@ -143,6 +148,10 @@ class PointwiseCoupling(SublayerCoupling[FeedForward]):
             added = self.sublayer(streams.read(x[:, here]))
             streams.add_(y[:, here], streams.drop(added, number, context, here.start), self.name)
 
+    def prefill(self, streams: Streams, number: int, pair: Pair, context: PassContext, caches: Iterator[Any]) -> None:
+        next(caches)
+        self.run(streams, number, pair, context, None, None)
+
     def with_graph(self, streams: Streams, number: int, x: Tensor, context: PassContext) -> tuple[Tensor, None]:
         slices = streams.slices(*x.shape[:2])
         parts = [streams.drop(self.sublayer(cut(x, here)), number, context, here.start) for here in slices]
@@ -176,16 +185,26 @@ class AttentionCoupling(SublayerCoupling[Attention]):
     def run(
         self, streams: Streams, number: int, pair: Pair, context: PassContext, saved: Any, observer: Observer | None
     ) -> Tensor | None:
-        x, y = pair[self.reads], pair[self.writes]
-        qkv = self._project_in(streams, x, context)
+        qkv = self._project_in(streams, pair[self.reads], context)
         if observer is not None:
             observer(self, self.group, qkv)
         out, buckets = self.sublayer.attend(qkv, context, self.group, saved)
         del qkv
-        for here in streams.slices(*x.shape[:2]):
+        self._project_out(streams, number, pair[self.writes], context, out)
+        return buckets
+
+    def prefill(self, streams: Streams, number: int, pair: Pair, context: PassContext, caches: Iterator[Any]) -> None:
+        qkv = self._project_in(streams, pair[self.reads], context)
+        out, buckets = self.sublayer.attend(qkv, context, self.group)
+        self.sublayer.fill(qkv, buckets, next(caches))
+        del qkv
+        self._project_out(streams, number, pair[self.writes], context, out)
+
+    def _project_out(self, streams: Streams, number: int, y: Tensor, context: PassContext, out: Tensor) -> None:
+        """Add what was attended to, slice by slice."""
+        for here in streams.slices(*y.shape[:2]):
             added = self.sublayer.project_out(out[:, :, here], self.group)
             streams.add_(y[:, here], streams.drop(added, number, context, here.start), self.name)
-        return buckets
 
     def _project_in(self, streams: Streams, x: Tensor, context: PassContext) -> tuple[Tensor, ...]:
         """Of the whole length [batch, heads of the group, length, d_head], slice by slice."""

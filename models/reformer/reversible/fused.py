@@ -56,6 +56,13 @@ class FusedStep(Step):
     def run(self, streams: Streams, number: int, pair: Pair, context: PassContext, saved: Any, observer: Any) -> Any:
         return self.saved(self._advance(streams, number, pair, context, saved).inside)
 
+    def prefill(self, streams: Streams, number: int, pair: Pair, context: PassContext, caches: Iterator[Any]) -> None:
+        self.fill(self._advance(streams, number, pair, context, None).inside, len(pair[0]), caches)
+
+    @abstractmethod
+    def fill(self, inside: Any, batch: int, caches: Iterator[Any]) -> None:
+        """Put what `forward` made into the next of the caches, one for each sub-layer, which are empty."""
+
     def run_kept(self, streams: Streams, number: int, pair: Pair, context: PassContext) -> tuple[Any, Kept]:
         kept = self._advance(streams, number, pair, context, None)
         return self.saved(kept.inside), kept
@@ -120,6 +127,9 @@ class FusedAttention(FusedStep):
     ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
         return self.heads.backward(g, y, inside, context, batch)
 
+    def fill(self, inside: Any, batch: int, caches: Iterator[Any]) -> None:
+        self.heads.fill(inside.vectors, batch, caches)
+
     def saved(self, inside: Any) -> Any:
         return inside.order
 
@@ -143,6 +153,9 @@ class FusedFeedForward(FusedStep):
         self, g: Tensor, y: Tensor, inside: Any, context: PassContext, batch: int
     ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
         return self.mlp.backward(g, y, inside)
+
+    def fill(self, inside: Any, batch: int, caches: Iterator[Any]) -> None:
+        next(caches)
 
     def saved(self, inside: Any) -> Any:
         return None

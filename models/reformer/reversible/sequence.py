@@ -21,17 +21,20 @@ from reformer.reversible.coupling import Coupling, Observer, Step
 from reformer.reversible.streams import Pair, Streams
 
 AT_ONCE = 3  # times what a fused step keeps is what it holds in backward: 2.5 and 2.8 on an H200 (LOG.md, 2026-11-27)
+EXTEND_AT_ONCE = 4096  # tokens of one slice of a long extend, at least
 
 
 @dataclass(frozen=True)
 class ReversibleSequence:
     """streams: how they are kept; chunk_heads: attention heads run together; graph_bytes: of all sub-layers' graphs a
-    token, about; fused: the same steps on a GPU, where they can be (fused.py)."""
+    token, about; prefill_bytes: that `prefill` needs a token, about; fused: the same steps on a GPU, where they can be
+    (fused.py)."""
 
     streams: Streams
     couplings: Sequence[Coupling]
     chunk_heads: int
     graph_bytes: int = 0
+    prefill_bytes: int = 1
     fused: Sequence[Step] | None = None
 
     def parameters(self) -> Iterator[nn.Parameter]:
@@ -82,6 +85,25 @@ class ReversibleSequence:
             found.append(given)
         self.streams.normed.clear()
         return found
+
+    def prefill(self, pair: Pair, context: PassContext, caches: Sequence[Cache | None]) -> None:
+        """`run` in evaluation, of texts from their first token on; the caches, which are empty, take them in."""
+        left = iter(caches)
+        self.streams.normed.clear()
+        for number, step in enumerate(self.fused or self.couplings):
+            step.prefill(self.streams, number, pair, context, left)
+        self.streams.normed.clear()
+
+    @property
+    def prefills(self) -> bool:
+        """Whether `prefill` is faster than `decode`: on a CPU C is."""
+        return self.streams.device.type != "cpu" or self.fused is not None
+
+    def tokens_at_once(self, rows: int) -> int:
+        """See `ReformerLM.tokens_at_once`."""
+        device = self.streams.device
+        fits = room(device) // self.prefill_bytes if device.type != "cpu" else 0
+        return max(1, max(EXTEND_AT_ONCE, fits) // rows)
 
     def keeps(self, batch: int, length: int) -> int:
         """Of how many of the first steps backward is to use the activations of forward and not make them again: as many
@@ -141,3 +163,10 @@ def graph_bytes(config: ReformerConfig, wide: int, low: int = 2) -> int:
     grouped = len(config.group_layers)
     layers = config.n_layers - grouped + grouped / config.shorten_factor
     return math.ceil(layers * (attention + feed_forward))
+
+
+def prefill_bytes(config: ReformerConfig) -> int:
+    """Of a token, at most about: both streams, what a sub-layer makes of them, what is put into caches."""
+    d_ff, rounds = config.d_ff or 4 * config.d_model, len(config.hash_rounds)
+    head = 48 * config.d_head + rounds * (24 * config.d_head + 128)
+    return 40 * config.d_model + 8 * d_ff + config.n_heads * head

@@ -10,7 +10,7 @@ document's end, what fills no group is in none, and no token reads a group of an
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -78,6 +78,29 @@ class ShortenedCoupling(Coupling):
         self, streams: Streams, number: int, pair: Pair, context: PassContext, saved: Saved | None,
         observer: Observer | None,
     ) -> Saved:  # fmt: skip
+        before = saved.steps if saved is not None else None
+
+        def layers(inside: Inside, own: Pair) -> list[Any]:
+            return inside.sequence.run(own, inside.context, before, observer)
+
+        return self._run(streams, number, pair, context, layers)
+
+    def prefill(self, streams: Streams, number: int, pair: Pair, context: PassContext, caches: Iterator[Any]) -> None:
+        cache: GroupCache = next(caches)
+        cache.keep_rows(streams.read(pair[self.reads][:, -self.maps.size :]), pair[0].shape[1])
+
+        def layers(inside: Inside, own: Pair) -> list[Any]:
+            inside.sequence.prefill(own, inside.context, cache.caches)
+            cache.output.copy_(self.maps.upsample(inside.merged(own, slice(inside.groups.count - 1, None))))
+            return []
+
+        self._run(streams, number, pair, context, layers)
+
+    def _run(
+        self, streams: Streams, number: int, pair: Pair, context: PassContext,
+        layers: Callable[[Inside, Pair], list[Any]],
+    ) -> Saved:  # fmt: skip
+        """Advance the stream that is written; layers: what advances those of the groups, and returns what it saves."""
         x, y = pair[self.reads], pair[self.writes]
         inside = self.inside(number, context, *x.shape[:2])
         groups = inside.groups
@@ -89,7 +112,7 @@ class ShortenedCoupling(Coupling):
             return self.maps.downsample(streams.read(groups.whole(x, here)))
 
         own = inside.sequence.streams.begin((x.shape[0], groups.count, x.shape[2]), rows_of, slices, self.name)
-        steps = inside.sequence.run(own, inside.context, saved.steps if saved is not None else None, observer)
+        steps = layers(inside, own)
         for here in slices:
             place = groups.readers(here)
             added = self.maps.upsample(inside.merged(own, here))

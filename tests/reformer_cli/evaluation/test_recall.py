@@ -41,6 +41,9 @@ class Oracle:
         self.embedding = torch.zeros(1)
         self.config = SimpleNamespace(max_length=None)
 
+    def tokens_at_once(self, rows: int) -> int:
+        return 4096 // rows
+
     def extend(self, tokens: Tensor, state: History | None = None, last_only: bool = False) -> tuple[Tensor, History]:
         before = state.tokens if state is not None else tokens[:, :0]
         whole = torch.cat([before, tokens], 1)
