@@ -1,8 +1,7 @@
 """Decoding and scoring over a network: slices of any number of tokens, and who computes them.
 
-`extend` is the one primitive of prefill, decoding and scoring. A few tokens on a CPU are computed by the C program of
-the model, one token a row on a GPU by its captured CUDA graph, the first tokens of texts there by the pass of training,
-and all else by PyTorch.
+`extend` is the one primitive of prefill, decoding and scoring. A few tokens on a CPU are computed by the model's C
+program, on a GPU one token a row by a captured CUDA graph and new texts by the pass of training, all else by PyTorch.
 """
 
 from __future__ import annotations
@@ -98,11 +97,10 @@ def score(
 ) -> tuple[Tensor, DecodingState]:
     """See `ReformerLM.score`."""
     state = _state_for(network, tokens, state)
-    found: list[Tensor] = []
-    start = 0
+    found, left = list[Tensor](), targets
     for h, _ in _slices(network, tokens, state, None):
-        found.append(network.head.nats_of_each(h, targets[:, start : start + h.shape[1]]))
-        start += h.shape[1]
+        found.append(network.head.nats_of_each(h, left[:, : h.shape[1]]))
+        left = left[:, h.shape[1] :]
     return torch.cat(found, 1), state
 
 
@@ -131,9 +129,8 @@ def _slices(
     on. A text's first tokens are read by the pass of training, where that is faster."""
     left = counts if counts is not None else torch.full_like(state.seen, tokens.shape[1])
     sequence, config = network.sequence, network.config
-    several = tokens.shape[1] > 1
-    at_once = sequence.tokens_at_once(len(tokens)) if several else 1
-    same = several and not config.chunked and not network.training  # that pass computes what decoding does
+    at_once = sequence.tokens_at_once(len(tokens)) if tokens.shape[1] > 1 else 1
+    same = at_once > 1 and not config.chunked and not network.training  # that pass computes what decoding does
     first = at_once if counts is None and same and sequence.prefills and state.position == 0 else 0
     step = max(1, at_once // 4) if sequence.prefills else at_once  # beside new tokens are those of the caches
     for n, part in enumerate([tokens[:, :first], *tokens[:, first:].split(step, 1)]):
