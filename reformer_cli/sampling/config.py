@@ -44,41 +44,26 @@ class SamplingConfig:
         default=0.9,
         ge=0,
         le=100,
-        description="Below 1: more predictable, above 1: more surprising; 0: always the likeliest (greedy).",
+        description="Below 1 more predictable, above more surprising; 0: always the likeliest.",
     )
     dynatemp_range: float = Field(
-        default=0.0,
-        ge=0,
-        le=100,
-        description="Let the temperature vary by so much up and down: low where the model is sure; 0: it stays.",
+        default=0.0, ge=0, le=100, description="Let it vary so far both ways, low where the model is sure; 0: it stays."
     )
     dynatemp_exponent: float = Field(
         default=1.0, gt=0, le=10, description="How it varies with the model's uncertainty; 1: evenly."
     )
     top_k: int = Field(default=0, ge=0, description="Draw among the K likeliest tokens only; 0: among all.")
     top_p: float = Field(
-        default=0.95,
-        gt=0,
-        le=1,
-        description="Draw among the likeliest tokens that together reach this probability; 1: all.",
+        default=0.95, gt=0, le=1, description="Draw among the likeliest tokens that reach this together; 1: all."
     )
     min_p: float = Field(
-        default=0.0,
-        ge=0,
-        le=1,
-        description="Leave out tokens less likely than this share of the likeliest one; 0: none.",
+        default=0.0, ge=0, le=1, description="Leave out what is less likely than this share of the likeliest; 0: none."
     )
     typical_p: float = Field(
-        default=1.0,
-        gt=0,
-        le=1,
-        description="Draw among tokens that surprise about as much as expected, which together reach this; 1: all.",
+        default=1.0, gt=0, le=1, description="The same of tokens that surprise about as much as expected; 1: all."
     )
     top_n_sigma: float = Field(
-        default=0.0,
-        ge=0,
-        le=100,
-        description="Leave out tokens more than so many standard deviations of the scores below the best; 0: none.",
+        default=0.0, ge=0, le=100, description="Leave out what is so many standard deviations below the best; 0: none."
     )
     xtc_probability: float = Field(
         default=0.0, ge=0, le=1, description="How often the likeliest tokens are left out (XTC); 0: never."
@@ -92,10 +77,7 @@ class SamplingConfig:
     mirostat_tau: float = Field(default=5.0, gt=0, le=100, description="The surprise to keep, in bits a token.")
     mirostat_eta: float = Field(default=0.1, gt=0, le=1, description="How fast Mirostat corrects itself.")
     repetition_penalty: float = Field(
-        default=1.0,
-        gt=0,
-        le=10,
-        description="Make tokens that occurred lately less likely by this factor (CTRL's rule); 1: off.",
+        default=1.0, gt=0, le=10, description="Make what occurred lately less likely by this factor (CTRL); 1: off."
     )
     presence_penalty: float = Field(
         default=0.0, ge=-100, le=100, description="Taken off the score of every token that occurred lately; 0: off."
@@ -133,10 +115,7 @@ class SamplingConfig:
         default=1, ge=1, le=4096, description="How many texts to make, in one batch; sample k is drawn by seed + k - 1."
     )
     num_beams: int = Field(
-        default=1,
-        ge=1,
-        le=256,
-        description="Above 1: nothing is drawn, the likeliest texts are searched for among this many at a time.",
+        default=1, ge=1, le=256, description="Above 1: search for the likeliest texts, so many at a time; not drawn."
     )
 
     @model_validator(mode="before")
