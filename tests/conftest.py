@@ -58,7 +58,6 @@ SLOW = re.compile(
             |test_(every_tiling|windows_wider_\w+|gradients_repeat_\w+)\[cpu
         )
         |test_fused.py::test_a_fused_layer_\w+\[(a\ far\ round|lsh\ alone)-cpu
-        |test_fused_decode.py::test_a_token_\w+\[(lsh|local)\ alone-cpu
         |test_gpu_dry_run.py::test_every_part
         |test_torch_compile.py::test_an_exported
         |test_norm_rope_relu_triton.py::test_(a_model_\w+\[chunked-cpu|rebuilt_\w+\[cpu|one_token_\w+\[cpu-lsh)

@@ -20,6 +20,7 @@ from reformer.ops.norm_rope_relu.pytorch import TINY
 EPS = torch.finfo(torch.float32).eps
 ONE_BY_ONE = 4  # rows, up to which each has programs of its own; of more, tensor cores take ROWS at a time
 ROWS, MANY = 16, 64  # and twice as many of more than MANY
+MOST_COLUMNS = 16  # of a product that a program makes of one row
 NUMBERS = 8192  # of a cache, that a head reads at a time
 WARPS = 8  # of a head
 MOST_ROUNDS, MOST_ENTRIES = 16, 8192  # hash rounds; keys of a head, which one program goes through
@@ -169,12 +170,10 @@ def logits(
 
 def tiles(n: int, k: int, sizes: Sequence[int]) -> tuple[dict[str, int], tuple[int, int]]:
     """(sizes of a program, the grid) of products of n rows of k numbers by matrices of so many rows."""
-    wide = triton.next_power_of_2(k)
+    wide = max(16, triton.next_power_of_2(k))
+    tile = {"ROWS": ROWS if n <= MANY else 2 * ROWS, "BLOCK_N": 32, "BLOCK_K": min(128, wide), "num_stages": 1}
     if n <= ONE_BY_ONE:
-        block_k = max(16, min(1024, wide))
-        tile = {"ROWS": 1, "BLOCK_N": max(4, min(16, 2048 // block_k)), "BLOCK_K": block_k, "num_warps": 4}
-    else:
-        tile = {"ROWS": ROWS if n <= MANY else 2 * ROWS, "BLOCK_N": 32, "BLOCK_K": max(16, min(128, wide))}
-        tile |= {"num_warps": 4, "num_stages": 1}
+        columns = max(4, 128 * MOST_COLUMNS // min(1024, wide))
+        tile |= {"ROWS": 1, "BLOCK_N": min(MOST_COLUMNS, columns), "BLOCK_K": min(1024, wide)}
     blocks = sum(triton.cdiv(size, tile["BLOCK_N"]) for size in sizes)
-    return tile, (blocks, triton.cdiv(n, tile["ROWS"]))
+    return tile | {"num_warps": 4}, (blocks, triton.cdiv(n, tile["ROWS"]))
