@@ -276,6 +276,7 @@ def extend_by_graph(network: Network, tokens: Tensor, state: DecodingState) -> T
 
 def one_token(network: Network, state: DecodingState) -> OneToken:
     """tokens [batch, 1] -> (logits, checks of the range), without once waiting for the GPU; the state moves on."""
+    state = DecodingState(state.seen, state.caches, state.line_position)  # which a graph may keep that the state keeps
 
     def decode(tokens: Tensor) -> tuple[Tensor, Checks]:
         sequence = network.sequence

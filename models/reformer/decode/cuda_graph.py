@@ -21,7 +21,7 @@ class CudaGraph:
 
     def __init__(self, decode_one: Callable[[Tensor], tuple[Tensor, Checks]], tokens: Tensor) -> None:
         self.tokens, self.graph, self.autocast = tokens.clone(), torch.cuda.CUDAGraph(), autocast_now()
-        self.decode_one = decode_one  # whose tensors the graph reads, and would when they were long another's
+        self.decode_one = decode_one  # has what the graph reads, and nothing that has the graph
         with torch.cuda.graph(self.graph):
             self.logits, self.checks = decode_one(self.tokens)
 

@@ -6,6 +6,8 @@ where another does; and against a state that the other paths cannot go on from. 
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -96,6 +98,21 @@ def test_overflow_is_told_once_and_names_its_layer() -> None:
             check_fits(*checks, model.config.stream_bits)
         feed_forward.output.weight.copy_(weight)
         assert decode(tokens(1, 1))[1][1].all()
+
+
+@pytest.mark.parametrize("d_head", [8, 16])
+def test_a_state_goes_with_the_last_that_has_it(d_head: int) -> None:
+    """Its graph keeps what it was captured from; were the state a part of that, a GPU's memory would fill up."""
+    gc.disable()
+    try:
+        model = small(torch.float32, **(SIZES | {"d_head": d_head}), backend="triton")
+        state = model.new_state(1)
+        state.graph = one_token(model, state)  # type: ignore[assignment]
+        known = weakref.ref(state)
+        del state
+        assert known() is None
+    finally:
+        gc.enable()
 
 
 def test_what_has_no_such_kernels_is_decoded_step_by_step() -> None:
