@@ -65,7 +65,7 @@ def passes(kind: str, length: int, window: int, device: str) -> Passes:
     order, out, (local, hashed) = kept.order, kept.out, kept.lses
     d_out, d_raw = torch.randn_like(out), torch.empty_like(kept.vectors.raw)
     delta = torch.randn(length, HEADS, device=device)
-    small = fused._small()
+    small = fused.small()
     index = [order.order, order.reach] if order is not None else []
     parts = [kept.vectors.keys] if order is not None else [out, out]  # as large as queries and keys
     lse = hashed if order is not None else local
