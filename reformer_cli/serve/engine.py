@@ -105,12 +105,15 @@ class Engine(threading.Thread):
                     text = self.waiting.popleft()
                     self.reading.append((text, self._read(text)))
             self._drop()
-            self._read_on()
+            read = self._read_on()
             self._work_on()
             self._write()
             self.outbox.flush()
             self.metrics.places.set(len(self.reading) + len(self.writing))
             self.metrics.queue.set(len(self.waiting))
+            with self._lock:
+                if not (read or self.writing or self.works or self.waiting or self._stopping):
+                    self._lock.wait(0.02)  # all wait for what is made aside
         for text in [*self.waiting, *(text for text, _ in self.reading), *self.writing]:
             self._end(text, "interrupted")
         self.outbox.flush()
@@ -145,8 +148,9 @@ class Engine(threading.Thread):
             text.tell(Event(finish_reason=reason, error=error))
         self.metrics.ended(text, error)
 
-    def _read_on(self) -> None:
-        """One slice of one prompt; in turns. Those that wait for another to read the same are passed over."""
+    def _read_on(self) -> bool:
+        """One slice of one prompt; in turns. Those that wait for another to read the same, or for what is made aside,
+        are passed over. Whether there was one that did not."""
         for _ in range(len(self.reading)):
             text, work = self.reading[0]
             self.reading.rotate(-1)
@@ -160,7 +164,8 @@ class Engine(threading.Thread):
                     self._end(text, "length")
             except Exception as error:
                 self._end(text, error=error)
-            return
+            return True
+        return False
 
     def _work_on(self) -> None:
         if not self.works:

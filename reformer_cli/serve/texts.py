@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 import torch
@@ -15,11 +17,13 @@ from reformer_cli.sampling.generate import Sample, new_samples
 from reformer_cli.sampling.history import History, TextBias
 from reformer_cli.sampling.repeats import LONGEST, WINDOW
 from reformer_cli.sampling.sampler import Sampler
+from reformer_cli.sampling.word_rules import WordRule
 from reformer_cli.serve.library import Loaded
 from reformer_cli.serve.prefixes import PIECE, SLICE, Begun, cuts, digests
 from reformer_cli.tokenizers.base import REMEMBERED, Prompt
 from reformer_cli.utils.errors import UserError
 
+ASIDE = threading.Lock()  # rules are made one after another: a second text finds what the first has made
 AROUND = 64  # tokens that may come beside those of a prompt and those that are made: of a word's spellings
 
 
@@ -94,11 +98,28 @@ class Text:
         """It is not wanted any more."""
         self.cancelled = True
 
-    def prepare(self, loaded: Loaded) -> Prompt:
+    def _rules(self, loaded: Loaded) -> Generator[bool, None, Sequence[WordRule]]:
+        """Those for words, made aside: to index a training text takes seconds."""
+        known = Future[Sequence[WordRule]]()
+
+        def make() -> None:
+            try:
+                with ASIDE:
+                    known.set_result(loaded.rules(loaded.run, self.ask.config))
+            except Exception as error:
+                known.set_exception(error)
+
+        if self.ask.config.lexicon == "any" and self.ask.config.max_copy is None:
+            return ()
+        threading.Thread(target=make, name="rules", daemon=True).start()
+        while not known.done():
+            yield True
+        return known.result()
+
+    def prepare(self, loaded: Loaded, rules: Sequence[WordRule] = ()) -> Prompt:
         """Tokenise the prompt, and be ready to read it."""
         config = self.ask.config
         bias = TextBias(self.ask.bias, loaded.tokenizer) if self.ask.bias else None
-        rules = loaded.rules(loaded.run, config)
         self.sampler = Sampler(loaded.model, config, loaded.tokenizer.end, bias, loaded.tokenizer, rules)
         (self.sample,) = new_samples(loaded.tokenizer, config, self.ask.stop, self.ask.until)
         self.sample.seed = self.sampler.generators[0].initial_seed()
@@ -115,7 +136,8 @@ class Text:
 
     def reading(self, loaded: Loaded) -> Generator[bool, None, None]:
         """Read the prompt, all but its last token, a slice at a time. Gives True where there was only to wait."""
-        prompt, sampler = self.prepare(loaded), self.sampler
+        prompt = self.prepare(loaded, (yield from self._rules(loaded)))
+        sampler = self.sampler
         if sampler.state is not None:  # a session
             yield from self._reading_on(prompt)
             return

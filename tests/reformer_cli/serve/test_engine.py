@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import threading
 import time
+from itertools import pairwise
+from pathlib import Path
 
 import httpx
 import pytest
-from builders.servers import Served, served
+from builders.servers import Served, make_run, served
 
 from reformer_cli.sampling.generate import generate
 from reformer_cli.sampling.word_rules import NoLongCopies
+from reformer_cli.serve.requests import Completion
+from reformer_cli.serve.texts import Text
 
 ASKED = [
     {"prompt": "", "seed": 1, "max_tokens": 40},
@@ -182,6 +186,39 @@ def test_a_fault_while_drawing_ends_one_text(server: Served, monkeypatch: pytest
     assert answers[1].status_code == 500
     assert [answers[n].json()["choices"][0]["text"] for n in (0, 2)] == [alone[0], alone[2]]
     assert idle(server)
+
+
+def test_rules_that_take_long_to_make_hold_up_nobody(server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An index of the training text was made on the thread that computes for all."""
+    loaded, known, answers = server.service.library.get("run"), threading.Event(), []
+    monkeypatch.setattr(loaded, "rules", lambda run, config: [] if known.wait(20) else None)
+    asked = {"prompt": "A", "seed": 1, "max_tokens": 9}
+    thread = threading.Thread(target=lambda: answers.append(server.text(**asked, max_copy=3)))
+    thread.start()
+    assert places(server, 1)
+    assert server.text(**asked)
+    assert not answers
+    known.set()
+    thread.join()
+    assert answers == [server.text(**asked)]
+
+
+def test_texts_that_cannot_be_decoded_together_take_turns(server: Served) -> None:
+    """Each gets a token before any gets its next."""
+    make_run(Path("runs/full"), attn_layers=("full",), shorten_factor=1)
+    order, ended = [], threading.Semaphore(0)
+
+    def tell(n: int):
+        return lambda event: order.append(n) if event.token is not None else ended.release()
+
+    body = Completion(**(ENDLESS | {"max_tokens": 12, "model": "full", "n": 3}))
+    texts = [Text(ask, tell(n)) for n, ask in enumerate(server.service.asks(body, ["A"]))]
+    server.service.engine.submit(texts)
+    assert all(ended.acquire(timeout=60) for _ in texts)
+    begun, left = max(map(order.index, range(3))), min(len(order) - order[::-1].index(n) for n in range(3))
+    shared = order[begun:left]
+    assert len(shared) > 20
+    assert all(a != b for a, b in pairwise(shared))
 
 
 def test_a_session_goes_on_from_memory_as_from_disk(server: Served) -> None:
