@@ -86,12 +86,15 @@ class Text:
         """No more comes: what others can use of it is given back."""
         self.has_left, self.copies = True, []
         begun, self.begun = self.begun, None
-        if begun is None or self.loaded is None:
-            return
         if self.ask.session is not None:  # which has the state from now on
-            for _ in begun.marks:
+            for _ in begun.marks if begun is not None else ():
                 begun.state.unmark()
-        elif begun.marks:
+            return
+        if (
+            self.loaded is not None
+        ):  # its reader and it know each other: what is as large as a state does not wait for gc
+            self.sampler.state = None
+        if begun is not None and begun.marks and self.loaded is not None:
             self.loaded.prefixes.give(begun, begun.state.position - begun.marks[-1][0])
 
     def cancel(self) -> None:

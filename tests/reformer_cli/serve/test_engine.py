@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from itertools import pairwise
@@ -125,6 +126,25 @@ def test_more_than_can_wait_are_told_when_to_come_again(server: Served) -> None:
         assert int(refused.headers["retry-after"]) >= 1
         assert refused.json()["error"]["type"] == "rate_limit_error"
     assert idle(server)
+
+
+def test_a_texts_state_goes_with_it(server: Served) -> None:
+    """It waited for the garbage collector, which counts objects and not their size: 3 GiB in a minute."""
+
+    def states() -> int:
+        return sum(type(one).__name__ in ("DecodingState", "Kept", "BucketCache") for one in gc.get_objects())
+
+    gc.collect()
+    gc.disable()
+    try:
+        for n in range(3):
+            server.text(f"{n} cats", max_tokens=4)
+        before = states()
+        for n in range(12):
+            server.post("/v1/completions", prompt=f"{n} dogs", max_tokens=4, n=1 + n % 2)
+        assert states() <= before + 6  # those of one more text at once
+    finally:
+        gc.enable()
 
 
 def test_a_text_that_takes_too_long_ends(server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
