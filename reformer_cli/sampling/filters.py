@@ -135,8 +135,8 @@ def apply_rules(logits: Tensor, histories: Sequence[History]) -> Tensor:
     masks = [mask for history in histories if (mask := history.mask(logits.device)) is not None]
     if masks:  # of all rows: their texts are of one tokenizer
         logits = logits + (masks[0] if all(mask is masks[0] for mask in masks) else torch.stack(masks))
-    if any(history.biased for history in histories):
-        logits = bias(logits, [history.biases() for history in histories])
+    if any(biases := [history.biases() for history in histories]):
+        logits = bias(logits, biases)
     if any(history.ngram for history in histories):
         logits = forbid(logits, [history.repeating() for history in histories])
     return logits

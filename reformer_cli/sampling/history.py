@@ -83,11 +83,6 @@ class History:
         self._waiting = NONE
         self.added: Tensor | None = None  # to logits in any case, float [vocab_size]
 
-    @property
-    def biased(self) -> bool:
-        """Whether `biases` may say anything."""
-        return self._follower is not None
-
     def extend(self, tokens: Sequence[int], drawn: bool = False) -> None:
         """These came next; drawn: as filters and rules had them."""
         if self.words is not None:

@@ -50,8 +50,8 @@ class Service:
     def asks(self, body: Drawn, prompts: Sequence[str | list[int]], logprobs: int = 0) -> list[Ask]:
         """body.n texts after each of the prompts, or after a document. Raises BadRequest."""
         config, run = body.sampling(), self.name(body.model)
-        if config.seed is None:
-            config = dataclasses.replace(config, seed=fresh_seed())
+        seed = config.seed if config.seed is not None else fresh_seed()
+        configs = [dataclasses.replace(config, seed=(seed + k) % 2**63) for k in range(body.n)]
         if body.session is not None and (body.n > 1 or len(prompts) > 1):
             raise BadRequest("a session is of one text", "session")
         ids = {token: value for token, value in body.logit_bias.items() if token.isdecimal()}
@@ -62,7 +62,7 @@ class Service:
                 run, self._prompt(body, prompt), config, body.stop or (), body.until, texts,
                 {int(token): value for token, value in ids.items()}, logprobs, body.session,
             )  # fmt: skip
-            found += [dataclasses.replace(ask, config=_seeded(ask, k)) for k in range(body.n)]
+            found += [dataclasses.replace(ask, config=one) for one in configs]
         return found
 
     def _prompt(self, body: Drawn, prompt: str | list[int]) -> Any:
@@ -99,11 +99,6 @@ class Service:
         return making
 
 
-def _seeded(ask: Ask, k: int) -> Any:
-    assert ask.config.seed is not None
-    return dataclasses.replace(ask.config, seed=(ask.config.seed + k) % 2**63)
-
-
 class Making:
     """Texts of one request while they are made."""
 
@@ -135,10 +130,6 @@ class Making:
     def cancel(self) -> None:
         for text in self.texts:
             text.cancel()
-
-    @property
-    def prompt_tokens(self) -> int:
-        return len(self.texts[0].ids) if self.texts else 0
 
 
 async def unless_gone(request: Request, wanted: Any) -> Any:

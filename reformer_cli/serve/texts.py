@@ -87,7 +87,8 @@ class Text:
         self.has_left, self.copies = True, []
         begun, self.begun = self.begun, None
         if self.ask.session is not None:  # which has the state from now on
-            for _ in begun.marks if begun is not None else ():
+            while begun is not None and begun.marks:
+                begun.marks.pop()
                 begun.state.unmark()
             return
         if (
