@@ -7,7 +7,7 @@ forecast, no measurement: a kernel takes the longest of its bytes at the speed o
 cores, and LEAST; a host that starts kernels one by one takes HOST for each, which a step replayed as a CUDA graph does
 not. Checked against one H200 (torch 2.11): of commit a694d5e, where HOST was the limit, 60,460 and 139,332 tokens/s
 were measured at 32x1024 and 2x32768, and 51,000 and 139,132 forecast; of 32a4c8a, replayed, 731,963 and 702,606,
-forecast 696,410 and 691,514. A decoded token's kernels take three times LEAST: 0.19 ms measured for the novel, 0.06 forecast.
+forecast 696,410 and 691,514. A decoded token's kernels take three times LEAST: 0.19 ms for the novel's, forecast 0.06.
 """
 
 from __future__ import annotations
