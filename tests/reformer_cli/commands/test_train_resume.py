@@ -120,6 +120,15 @@ def test_the_same_line_begins_goes_on_and_has_nothing_left_to_do(reformer: Progr
     assert "going on after step 5" in reformer(*line, 6).err
 
 
+def test_a_new_run_from_another_has_slices_for_its_own_machine(reformer: Program, run: Path, text: Path) -> None:
+    """Trained on a GPU, in slices of 65,536 tokens, a model would have taken slices as large on a CPU."""
+    config = (run / "config.yaml").read_text()
+    assert "chunk_tokens: 4096" in config
+    (run / "config.yaml").write_text(config.replace("chunk_tokens: 4096", "chunk_tokens: 65536"))
+    assert reformer("train", text, "--from", run, "--run", "new", "--steps", 1).status == 0
+    assert "chunk_tokens: 4096" in Path("new/config.yaml").read_text()
+
+
 def test_resume_without_a_run_or_a_text(reformer: Program) -> None:
     assert "no run under" in reformer("train", "--resume").error
     assert "not a run directory" in reformer("train", "--resume", "--run", "nowhere").error
