@@ -30,6 +30,7 @@ NOVEL: dict[str, Any] = {  # the published novel's sizes with one hash round, as
     "far_buckets": 0, "local_window": 64, "chunk_tokens": 65_536,
 }  # fmt: skip
 NOVELS = ["1x65536", "1x524288"]
+PROMPTS = ["1x4096", "64x4096"]  # no graph replays them
 
 
 def step(batch: int, context: int, **settings: Any) -> Tally:
@@ -65,6 +66,19 @@ def token(batch: int, **settings: Any) -> Tally:
     return tally
 
 
+def prompt(batch: int, length: int, **settings: Any) -> Tally:
+    """The first tokens of so many texts, as they are read before others are generated."""
+    from reformer import ReformerConfig, ReformerLM
+
+    with torch.device("meta"):
+        model = ReformerLM(ReformerConfig(**(SIZES | settings))).eval()
+        tokens = torch.empty(batch, length, dtype=torch.int64)
+    tally = Tally()
+    with pretended(tally), torch.autocast("meta", torch.bfloat16):
+        model.extend(tokens, last_only=True)
+    return tally
+
+
 def speed(tally: Tally, tokens: int, graph: bool) -> float:
     """Forecast of tokens/s. graph: the step is replayed and no host starts kernels one by one."""
     total = tally.total
@@ -94,6 +108,10 @@ def others(graph: bool = True, **settings: Any) -> dict[str, Any]:
     one, novel = token(1, **settings), {shape: step(*sizes_of(shape), **(settings | NOVEL)) for shape in NOVELS}
     return {
         "novel": {shape: round(speed(tally, math.prod(sizes_of(shape)), graph)) for shape, tally in novel.items()},
+        "prompt": {
+            shape: round(speed(prompt(*sizes_of(shape), **(settings | NOVEL)), math.prod(sizes_of(shape)), False))
+            for shape in PROMPTS
+        },
         "decode": {"launches": one.total.launches, "seconds": one.total.seconds, "waits": len(one.waits)},
     }
 

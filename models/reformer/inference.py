@@ -73,7 +73,7 @@ def extend(
     network: Network, tokens: Tensor, state: DecodingState | None, last_only: bool, counts: Tensor | None
 ) -> tuple[Tensor, DecodingState]:
     """See `ReformerLM.extend`."""
-    state = _state_for(network, tokens, state)
+    new, state = state is None, _state_for(network, tokens, state)
     if tokens.shape[1] == 0:
         raise ValueError("extend needs at least one token")
     if counts is None and (logits := _by_program(network, tokens, state)) is None:
@@ -82,7 +82,7 @@ def extend(
         return logits[:, -1:] if last_only else logits, state
     found: list[Tensor] = []
     last = None
-    for h, now in _slices(network, tokens, state, counts):
+    for h, now in _slices(network, tokens, state, counts, new):
         if last_only:  # of a row that ended in an earlier slice, what it was then
             index = (now - 1).clamp_min(0)[:, None, None].expand(-1, 1, h.shape[2])
             newest = h.gather(1, index)
@@ -96,9 +96,9 @@ def score(
     network: Network, tokens: Tensor, targets: Tensor, state: DecodingState | None
 ) -> tuple[Tensor, DecodingState]:
     """See `ReformerLM.score`."""
-    state = _state_for(network, tokens, state)
+    new, state = state is None, _state_for(network, tokens, state)
     found, left = list[Tensor](), targets
-    for h, _ in _slices(network, tokens, state, None):
+    for h, _ in _slices(network, tokens, state, None, new):
         found.append(network.head.nats_of_each(h, left[:, : h.shape[1]]))
         left = left[:, h.shape[1] :]
     return torch.cat(found, 1), state
@@ -123,15 +123,15 @@ def stream(
 
 
 def _slices(
-    network: Network, tokens: Tensor, state: DecodingState, counts: Tensor | None
+    network: Network, tokens: Tensor, state: DecodingState, counts: Tensor | None, new: bool
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Slice by slice the merged streams of tokens [batch, n, d_model], and how many of them are real; the state moves
-    on. A text's first tokens are read by the pass of training, where that is faster."""
+    on. First tokens are read by the pass of training, where that is faster; new: it is known that these are."""
     left = counts if counts is not None else torch.full_like(state.seen, tokens.shape[1])
     sequence, config = network.sequence, network.config
     at_once = sequence.tokens_at_once(len(tokens)) if tokens.shape[1] > 1 else 1
     same = at_once > 1 and not config.chunked and not network.training  # that pass computes what decoding does
-    first = at_once if counts is None and same and sequence.prefills and state.position == 0 else 0
+    first = at_once if counts is None and same and sequence.prefills and (new or not state.position) else 0
     step = max(1, at_once // 4) if sequence.prefills else at_once  # beside new tokens are those of the caches
     for n, part in enumerate([tokens[:, :first], *tokens[:, first:].split(step, 1)]):
         if part.shape[1]:
@@ -166,7 +166,8 @@ def _advance_unchecked(
     """`_advance` that leaves it to the caller to look at the range. The same fixed-point arithmetic as in training.
     context: of the one pass that reads the first tokens of all texts; None: they go on from the caches."""
     embedding = network.embed(tokens, state=state)
-    pair = begin(sequence.streams, embedding, network.embedding_weight())
+    whole = context is not None and sequence.fused is not None
+    pair = begin(sequence.streams, embedding, network.embedding_weight(), whole)
     if context is None:
         sequence.decode(pair, step, state.caches)
     else:

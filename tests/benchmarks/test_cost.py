@@ -22,6 +22,7 @@ FOLDER = Path(__file__).parents[2] / "benchmarks"
 # Of the sizes and shapes of benchmarks/cost.py. Launches, bytes and waits may only shrink: lower them with the number.
 MOST_LAUNCHES, MOST_BYTES, MOST_WAITS, LEAST_SPEED = 60, 178_000, 0, 450_000
 MOST_OF_A_TOKEN, MOST_OF_ITS_LAYER = 2, 5  # kernels of one more token: in all, beside those of each layer
+MOST_OF_A_PROMPT, MOST_OF_ITS_LAYERS, MOST_WAITS_OF_A_PROMPT = 70, 95, 2  # as it is read, without a graph
 
 
 @pytest.fixture
@@ -61,6 +62,14 @@ def test_one_token_asks_for_no_more(cost: ModuleType) -> None:
         found = cost.token(rows, **(settings | {"n_layers": 3}))
         assert found.total.launches <= MOST_OF_A_TOKEN + 3 * MOST_OF_ITS_LAYER
         assert not found.waits
+
+
+def test_a_prompt_asks_for_no_more_of_many_texts(cost: ModuleType) -> None:
+    """64 texts of 4,096 tokens were read in 64 slices of 12,319 operations each, most of them a row's alone."""
+    one, many = (cost.prompt(rows, 4096, **(cost.NOVEL | {"n_layers": 3})) for rows in (1, 64))
+    assert one.total.launches <= MOST_OF_A_PROMPT + 3 * MOST_OF_ITS_LAYERS
+    assert many.total.launches <= 1.1 * one.total.launches
+    assert max(len(one.waits), len(many.waits)) <= MOST_WAITS_OF_A_PROMPT
 
 
 def test_a_wait_and_a_product_are_seen(cost: ModuleType) -> None:

@@ -281,9 +281,8 @@ class BucketCache(Cache):
 
     def fill(self, x: Tensor, k: Tensor, v: Tensor, ids: Tensor) -> None:
         """Take in whole texts, when nothing was seen; x: what keys are made of."""
-        if n := self.key_inputs.shape[2]:
-            tail = x[:, :, -n:]
-            self.push_key_inputs(tail, torch.full((len(x),), tail.shape[2], device=x.device))
+        if n := min(self.key_inputs.shape[2], x.shape[2]):
+            self.key_inputs[:, :, -n:] = x[:, :, -n:]
         self._file(k, self._read_at(v), ids.long(), torch.zeros(len(x), dtype=torch.int64, device=x.device), None)
 
     def _file(self, k: Tensor, read: Tensor, ids: Tensor, seen: Tensor, counts: Tensor | None) -> None:

@@ -66,8 +66,9 @@ class WindowCache(Cache):
 
     def fill(self, k: Tensor, v: Tensor) -> None:
         """Take in the keys and values of whole texts, when nothing was seen."""
-        counts = torch.full((len(k),), k.shape[2], device=k.device)
-        self.file(k, v, torch.zeros_like(counts), counts)
+        n, window = k.shape[2], self.keys.shape[2]
+        for ring, new in ((self.keys, k), (self.values, v)):
+            ring[:, :, :n] = new[:, :, -window:].roll(n % window if n > window else 0, 2)
 
     def file(self, k: Tensor, v: Tensor, seen: Tensor, counts: Tensor) -> None:
         """Keep the last of k, v [batch, heads, new, d_head], of which counts [batch] are real, after `seen` others."""

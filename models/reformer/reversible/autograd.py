@@ -42,9 +42,10 @@ class Pass:
         return [*self.sequence.parameters(), *self.embedding.parameters]
 
 
-def begin(streams: Streams, embedding: Embedding, weight: Tensor) -> list[Tensor]:
-    """Both streams, as a text enters them."""
-    shape, slices = (*embedding.tokens.shape, weight.shape[1]), streams.slices(*embedding.tokens.shape)
+def begin(streams: Streams, embedding: Embedding, weight: Tensor, whole: bool = False) -> list[Tensor]:
+    """Both streams, as a text enters them, slice by slice or whole."""
+    batch, length = embedding.tokens.shape
+    shape, slices = (batch, length, weight.shape[1]), [slice(0, length)] if whole else streams.slices(batch, length)
     return streams.begin(shape, lambda here: embedding.rows(weight, here), slices, "embedding")
 
 
