@@ -11,8 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-MANY = 4
-
 
 class Filing(NamedTuple):
     """rows, slots, tokens: int64 of one shape (or broadcast to it), which of its new tokens a row puts into which slot;
@@ -29,7 +27,7 @@ class Filing(NamedTuple):
 def file_new(buckets: Tensor, filed: Tensor, capacity: int, counts: Tensor | None) -> Filing:
     """buckets: int64 [rows, rounds, new], the number of each new token's bucket in each round; filed: int64 [rows,
     buckets], tokens filed before; counts: int64 [rows], how many are real, the first ones; None: all, and then nothing
-    is waited for unless there are MANY times as many tokens as slots."""
+    is waited for unless tokens would fill all slots four times."""
     rows, rounds, new = buckets.shape
     nowhere, device = filed.shape[1], buckets.device
     if counts is None:
@@ -46,7 +44,7 @@ def file_new(buckets: Tensor, filed: Tensor, capacity: int, counts: Tensor | Non
     slots = ordered * capacity + (F.pad(filed, (0, 1)).gather(1, ordered) + nth) % capacity
     tokens = order.gather(1, place + newer // capacity * capacity) % new  # the last one that goes to that slot
     at = torch.arange(rows, device=device)[:, None]
-    if counts is not None or len(place) > MANY * nowhere * capacity:
+    if counts is not None or len(place) > 4 * nowhere * capacity:
         row, i = ((newer < capacity) & (ordered < nowhere)).nonzero(as_tuple=True)
         at, slots, tokens = row, slots[row, i], tokens[row, i]
     added = total[:, :-1]
