@@ -80,8 +80,7 @@ def extend(
         logits = extend_by_graph(network, tokens, state)
     if counts is None and logits is not None:
         return logits[:, -1:] if last_only else logits, state
-    found: list[Tensor] = []
-    last = None
+    found, last = list[Tensor](), None
     for h, now in _slices(network, tokens, state, counts, new):
         if last_only:  # of a row that ended in an earlier slice, what it was then
             index = (now - 1).clamp_min(0)[:, None, None].expand(-1, 1, h.shape[2])
@@ -166,7 +165,7 @@ def _advance_unchecked(
     """`_advance` that leaves it to the caller to look at the range. The same fixed-point arithmetic as in training.
     context: of the one pass that reads the first tokens of all texts; None: they go on from the caches."""
     embedding = network.embed(tokens, state=state)
-    whole = context is not None and sequence.fused is not None
+    whole = context is not None and bool(sequence.fused)
     pair = begin(sequence.streams, embedding, network.embedding_weight(), whole)
     if context is None:
         sequence.decode(pair, step, state.caches)
