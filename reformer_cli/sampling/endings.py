@@ -35,6 +35,8 @@ class Endings:
 
     def push(self, new: str) -> int | None:
         """Characters of the whole text after which it ends; None: not yet."""
+        if not (self.at or self.words or self.until):  # nothing is looked for: to keep the text takes time
+            return None
         start = max(0, len(self.text) - BACK)
         self.text += new
         found = [at + len(text) for text in self.until if (at := self.text.find(text, start)) >= 0]
