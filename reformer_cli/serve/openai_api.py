@@ -20,7 +20,6 @@ from reformer_cli.serve.requests import BadRequest, Chat, Completion, Detokenize
 from reformer_cli.serve.scores import Scored, score
 from reformer_cli.serve.texts import Event
 
-
 AS_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))  # made once: it is as dear as a chunk
 
 
