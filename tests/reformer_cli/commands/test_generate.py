@@ -125,16 +125,16 @@ def test_ctrl_c_keeps_what_there_is(reformer: Program, run: Path, monkeypatch: p
     """Even one within a token, as the second is."""
     from reformer_cli.sampling.sampler import Sampler
 
-    original, calls = Sampler.choose, 0
+    original, calls = Sampler.take, 0
 
-    def choose(*arguments):
+    def take(*arguments):
         nonlocal calls
         calls += 1
         if calls == 15:
             raise KeyboardInterrupt
         return original(*arguments)
 
-    monkeypatch.setattr(Sampler, "choose", choose)
+    monkeypatch.setattr(Sampler, "take", take)
     result = reformer(
         "generate",
         "--run",
