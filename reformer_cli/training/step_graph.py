@@ -88,5 +88,13 @@ class GraphedStep:
         return found, self.captured[shapes].left
 
     def _as_written(self, inputs: Inputs) -> tuple[Tensor, list[Tensor | None]]:
-        on_device = (None if x is None else x.to(self.device, non_blocking=True) for x in inputs)
+        on_device = [None if x is None else x.to(self.device, non_blocking=True) for x in inputs]
+        try:
+            return self.work(*on_device), self.held()
+        except torch.OutOfMemoryError:
+            if not self.captured:
+                raise
+        self.captured.clear()  # beside what it holds there is no room for a step as written
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
         return self.work(*on_device), self.held()

@@ -71,6 +71,22 @@ def test_batches_with_and_without_documents_take_turns() -> None:
     assert (record.captured, record.replayed) == (2, 4)
 
 
+def test_where_memory_is_short_what_was_captured_gives_way() -> None:
+    """A large model's graph holds most of a card; a step of the other kind beside it would have ended the run."""
+    step = GraphedStep(lambda x, y: x.sum(), list, CPU, Recorder())
+    for _ in range(WARMUP + 2):
+        step(torch.ones(3), None)
+
+    def work(x: Tensor, y: Tensor | None) -> Tensor:
+        if step.captured:
+            raise torch.OutOfMemoryError("no room")
+        return x.sum()
+
+    step.work = work
+    assert float(step(torch.ones(3), torch.ones(3))[0]) == 3
+    assert not step.captured
+
+
 def test_what_cannot_be_captured_says_so_once(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     monkeypatch.setattr(step_graph, "warn", said.append)
