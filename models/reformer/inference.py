@@ -76,9 +76,9 @@ def extend(
     new, state = state is None, _state_for(network, tokens, state)
     if tokens.shape[1] == 0:
         raise ValueError("extend needs at least one token")
-    if counts is None and (logits := _by_program(network, tokens, state)) is None:
+    if (logits := _by_program(network, tokens, state, last_only, counts)) is None and counts is None:
         logits = extend_by_graph(network, tokens, state)
-    if counts is None and logits is not None:
+    if logits is not None:
         return logits[:, -1:] if last_only else logits, state
     found, last = list[Tensor](), None
     for h, now in _slices(network, tokens, state, counts, new):
@@ -136,7 +136,10 @@ def _slices(
         if part.shape[1]:
             now = left.clamp(0, part.shape[1])
             where = DecodeStep(network.rotary(state.seen), state.seen, now, all_real=counts is None)
-            yield _advance(network, part, state, where, PassContext(network.rotary()) if n == 0 else None), now
+            context = PassContext(network.rotary()) if n == 0 else None
+            h = _advance(network, sequence, part, state, where, context)
+            sequence.streams.check_range()
+            yield h, now
             left = left - now
 
 
@@ -149,21 +152,12 @@ def _state_for(network: Network, tokens: Tensor, state: DecodingState | None) ->
 
 
 def _advance(
-    network: Network, tokens: Tensor, state: DecodingState, step: DecodeStep, context: PassContext | None
-) -> Tensor:
-    """Merged streams of new tokens; the state moves on. context: as for `_advance_unchecked`."""
-    sequence = network.sequence
-    h = _advance_unchecked(network, sequence, tokens, state, step, context)
-    sequence.streams.check_range()
-    return h
-
-
-def _advance_unchecked(
     network: Network, sequence: ReversibleSequence, tokens: Tensor, state: DecodingState, step: DecodeStep,
     context: PassContext | None = None,
 ) -> Tensor:  # fmt: skip
-    """`_advance` that leaves it to the caller to look at the range. The same fixed-point arithmetic as in training.
-    context: of the one pass that reads the first tokens of all texts; None: they go on from the caches."""
+    """Merged streams of new tokens; the state moves on. The caller looks at the range. The same fixed-point arithmetic
+    as in training. context: of the one pass that reads the first tokens of all texts; None: they go on from the
+    caches."""
     embedding = network.embed(tokens, state=state)
     whole = context is not None and bool(sequence.fused)
     pair = begin(sequence.streams, embedding, network.embedding_weight(), whole)
@@ -178,11 +172,14 @@ def _advance_unchecked(
     return sequence.streams.merge(pair, network.config.block_style == "published")
 
 
-def _by_program(network: Network, tokens: Tensor, state: DecodingState) -> Tensor | None:
-    """Logits of a few tokens from C in one call; None where that cannot be."""
-    if tokens.numel() > MOST_TOKENS or (program := _program(network, state)) is None:
+def _by_program(
+    network: Network, tokens: Tensor, state: DecodingState, last_only: bool, counts: Tensor | None
+) -> Tensor | None:
+    """Logits of a few tokens from C; None where that cannot be."""
+    program = _program(network, state) if tokens.numel() <= MOST_TOKENS else None
+    if program is None or not (counts is None or (last_only and program.is_shared)):
         return None
-    return _run(network, program, tokens, [state], state.seen)
+    return _run(network, program, tokens, [state], state.seen, last_only, counts)
 
 
 def extend_each(network: Network, tokens: Tensor, states: Sequence[DecodingState]) -> Tensor:
@@ -198,19 +195,20 @@ def extend_each(network: Network, tokens: Tensor, states: Sequence[DecodingState
     check_tokens(network.config, tokens, 0)
     for state in states if network.config.max_length is not None else ():
         network.config.check_length(state.position + tokens.shape[1])
-    return _run(network, program, tokens, states, torch.cat([state.seen for state in states]))[:, -1]
+    return _run(network, program, tokens, states, torch.cat([state.seen for state in states]), last_only=True)[:, -1]
 
 
 def _run(
-    network: Network, program: NativeProgram, tokens: Tensor, states: Sequence[DecodingState], seen: Tensor
-) -> Tensor:
+    network: Network, program: NativeProgram, tokens: Tensor, states: Sequence[DecodingState], seen: Tensor,
+    last_only: bool, counts: Tensor | None = None,
+) -> Tensor:  # fmt: skip
     """Logits by a program; the states move on."""
     program.bind([state.kept for state in states])
-    logits, bad = program.run(tokens.contiguous(), tokens.shape[1], seen)
+    logits, bad = program.run(tokens.contiguous(), tokens.shape[1], seen, last_only, counts)
     if bad is not None:
         raise out_of_range(network.sequence.couplings[bad].name, network.config.stream_bits)
     for state in states:
-        state.seen += tokens.shape[1]
+        state.seen += tokens.shape[1] if counts is None else counts
     return logits
 
 
@@ -281,7 +279,7 @@ def one_token(network: Network, state: DecodingState) -> OneToken:
     def decode(tokens: Tensor) -> tuple[Tensor, Checks]:
         sequence = network.sequence
         step = DecodeStep(network.rotary(state.seen), state.seen, torch.ones_like(state.seen), all_real=True)
-        h = _advance_unchecked(network, sequence, tokens, state, step)
+        h = _advance(network, sequence, tokens, state, step)
         return network.head(h), sequence.streams.take_pending()
 
     return _fused_token(network, state) or decode

@@ -20,6 +20,8 @@ from reformer_cli.serve.library import Library, Loaded
 from reformer_cli.serve.metrics import Metrics
 from reformer_cli.serve.texts import Event, Text
 
+TOGETHER, MORE = 0.03, 0.005  # seconds of tokens that are sent at once, and more for each text: smooth to a reader
+
 Work = Generator[Any, None, Any]  # goes on a slice at a time; what it returns is the result
 
 
@@ -32,19 +34,24 @@ class Full(Exception):
 
 
 class Outbox:
-    """What readers are told during a token, handed over to their event loop (there is one) at once: to wake it for each
-    is dear."""
+    """What readers are told, handed over to their event loop (there is one) at once: to wake it is dear, and so is what
+    it then sends, which takes the cores that the next token needs."""
 
     def __init__(self) -> None:
         self._waiting: list[tuple[asyncio.AbstractEventLoop, Callable[[Any], None], Any]] = []
+        self._urgent, self._last = False, 0.0
 
-    def put(self, loop: asyncio.AbstractEventLoop, tell: Callable[[Any], None], what: Any) -> None:
-        """tell(what) is called in the loop's thread, after `flush`."""
+    def put(self, loop: asyncio.AbstractEventLoop, tell: Callable[[Any], None], what: Any, urgent: bool) -> None:
+        """tell(what) is called in the loop's thread, after `flush`. urgent: after the next one."""
         self._waiting.append((loop, tell, what))
+        self._urgent |= urgent
 
-    def flush(self) -> None:
-        """Hand over all of it."""
-        waiting, self._waiting = self._waiting, []
+    def flush(self, texts: int = 0) -> None:
+        """Hand over all of it, unless something was lately and nothing is urgent. texts: that are being written."""
+        now = time.monotonic()
+        if not self._urgent and now - self._last < TOGETHER + MORE * texts:
+            return
+        waiting, self._waiting, self._urgent, self._last = self._waiting, [], False, now
         if waiting:
             with suppress(RuntimeError):  # the loop is closed: nobody listens any more
                 waiting[0][0].call_soon_threadsafe(lambda: [tell(what) for _, tell, what in waiting])
@@ -96,8 +103,10 @@ class Engine(threading.Thread):
 
     def run(self) -> None:
         while True:
+            while not self._wanted and self.library.get_ready():
+                pass
             with self._lock:
-                while not (self._stopping or self.waiting or self.reading or self.writing or self.works):
+                while not self._wanted:
                     self._lock.wait()
                 if self._stopping:
                     break
@@ -108,7 +117,7 @@ class Engine(threading.Thread):
             read = self._read_on()
             self._work_on()
             self._write()
-            self.outbox.flush()
+            self.outbox.flush(len(self.writing))
             self.metrics.places.set(len(self.reading) + len(self.writing))
             self.metrics.queue.set(len(self.waiting))
             with self._lock:
@@ -117,6 +126,10 @@ class Engine(threading.Thread):
         for text in [*self.waiting, *(text for text, _ in self.reading), *self.writing]:
             self._end(text, "interrupted")
         self.outbox.flush()
+
+    @property
+    def _wanted(self) -> bool:
+        return bool(self._stopping or self.waiting or self.reading or self.writing or self.works)
 
     def _read(self, text: Text) -> Work:
         loaded = self.library.get(text.ask.run)

@@ -90,6 +90,10 @@ class Library:
             self._loaded.popitem(last=False)
         return self._loaded[name]
 
+    def get_ready(self) -> bool:
+        """A little of what the next text of the newest model will need; whether there is more to do."""
+        return bool(self._loaded) and next(reversed(self._loaded.values())).prefixes.get_ready()
+
     def about(self) -> list[dict[str, Any]]:
         """What the page shows of each run."""
         found = []

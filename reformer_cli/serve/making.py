@@ -108,22 +108,32 @@ class Making:
         self._queue = asyncio.Queue[tuple[int, Event]]()
 
     def tell(self, n: int) -> Any:
+        begun = False
+
         def told(event: Event) -> None:
-            self._outbox.put(self._loop, self._queue.put_nowait, (n, event))
+            nonlocal begun
+            urgent, begun = not begun or event.finish_reason is not None or event.error is not None, True
+            self._outbox.put(self._loop, self._queue.put_nowait, (n, event), urgent)
 
         return told
 
-    async def events(self) -> AsyncIterator[tuple[int, Event]]:
-        """Of all texts, as they come, until each has ended. Whoever leaves early cancels them. Raises what went
-        wrong."""
+    async def events(self) -> AsyncIterator[tuple[int, list[Event]]]:
+        """Of all texts, those together that have come, until each has ended. Whoever leaves early cancels them. Raises
+        what went wrong."""
         left = len(self.texts)
         try:
             while left:
-                n, event = await self._queue.get()
-                if event.error is not None:
-                    raise event.error
-                left -= event.finish_reason is not None
-                yield n, event
+                come: dict[int, list[Event]] = {}
+                waiting = [await self._queue.get()]
+                while not self._queue.empty():
+                    waiting.append(self._queue.get_nowait())
+                for n, event in waiting:
+                    if event.error is not None:
+                        raise event.error
+                    left -= event.finish_reason is not None
+                    come.setdefault(n, []).append(event)
+                for pair in come.items():
+                    yield pair
         finally:
             self.cancel()
 

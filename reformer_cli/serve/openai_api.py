@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,21 +34,24 @@ class Choice:
     logprobs: int | None = None
     offset: int = 0
 
-    def chunk(self, event: Event, text: str | None = None) -> dict[str, Any]:
+    def chunk(self, events: Sequence[Event]) -> dict[str, Any]:
         """A choice of a chunk, in the form of completions."""
-        text = event.text if text is None else text
-        found = {"index": self.index, "text": text, "logprobs": None, "finish_reason": reason(event.finish_reason)}
+        text, ended = "".join(event.text for event in events), reason(events[-1].finish_reason)
+        found = {"index": self.index, "text": text, "logprobs": None, "finish_reason": ended}
         if self.logprobs is not None:
-            found["logprobs"] = self._of_event(event)
+            found["logprobs"] = self._of_events(events)
         return found
 
-    def _of_event(self, event: Event) -> dict[str, Any]:
-        if event.token is None:
-            return {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []}
-        piece, at = self.pieces[event.token], self.offset
-        self.offset += len(piece)
-        top = {self.pieces[token]: value for token, value in event.top} | {piece: event.logprob}
-        return {"tokens": [piece], "token_logprobs": [event.logprob], "top_logprobs": [top], "text_offset": [at]}
+    def _of_events(self, events: Sequence[Event]) -> dict[str, Any]:
+        found: dict[str, Any] = {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []}
+        for event in events:
+            if event.token is not None:
+                piece = self.pieces[event.token]
+                top = {self.pieces[token]: value for token, value in event.top} | {piece: event.logprob}
+                for name, value in zip(found, (piece, event.logprob, top, self.offset), strict=True):
+                    found[name].append(value)
+                self.offset += len(piece)
+        return found
 
     def of_prompt(self) -> dict[str, Any]:
         """The prompt's own tokens, where it is echoed."""
@@ -187,9 +190,9 @@ class Answer:
         try:
             for one in self.first():
                 yield sent({**head, "choices": [one]})
-            async for n, event in self.making.events():
-                self.made += event.token is not None
-                if (chunk := self.chunk(self.choices[n], event)) is not None:
+            async for n, events in self.making.events():
+                self.made += sum(event.token is not None for event in events)
+                if (chunk := self.chunk(self.choices[n], events)) is not None:
                     yield sent({**head, "choices": [chunk]})
             if body.stream_options is not None and body.stream_options.include_usage:
                 yield sent({**head, "choices": [], "usage": self.usage()})
@@ -209,10 +212,10 @@ class Answer:
                 found.append({"index": choice.index, "text": choice.echo, "logprobs": of_prompt, "finish_reason": None})
         return found
 
-    def chunk(self, choice: Choice, event: Event) -> dict[str, Any] | None:
+    def chunk(self, choice: Choice, events: Sequence[Event]) -> dict[str, Any] | None:
         """None: there is nothing to be said yet."""
-        if event.text or event.finish_reason or choice.logprobs is not None:
-            return choice.chunk(event)
+        if choice.logprobs is not None or any(event.text or event.finish_reason for event in events):
+            return choice.chunk(events)
         return None
 
     async def whole(self) -> dict[str, Any]:
@@ -220,9 +223,9 @@ class Answer:
         found: list[dict[str, Any]] = [{"index": c.index, "text": "", "logprobs": None} for c in self.choices]
         for one in Answer.first(self):
             found[one["index"]].update(one)
-        async for n, event in self.making.events():
-            self.made += event.token is not None
-            new: dict[str, Any] = self.choices[n].chunk(event)
+        async for n, events in self.making.events():
+            self.made += sum(event.token is not None for event in events)
+            new: dict[str, Any] = self.choices[n].chunk(events)
             old = found[n]
             old["text"] += new["text"]
             old["finish_reason"] = new["finish_reason"]
@@ -246,10 +249,10 @@ class ChatAnswer(Answer):
         delta = {"role": "assistant", "content": ""}
         return [{"index": c.index, "delta": delta, "logprobs": None, "finish_reason": None} for c in self.choices]
 
-    def chunk(self, choice: Choice, event: Event) -> dict[str, Any] | None:
-        if (one := super().chunk(choice, event)) is None:
+    def chunk(self, choice: Choice, events: Sequence[Event]) -> dict[str, Any] | None:
+        if (one := super().chunk(choice, events)) is None:
             return None
-        delta = {"content": one["text"]} if event.finish_reason is None or one["text"] else {}
+        delta = {"content": one["text"]} if one["finish_reason"] is None or one["text"] else {}
         return {
             "index": choice.index, "delta": delta, "logprobs": _of_chat(one["logprobs"]),
             "finish_reason": one["finish_reason"],

@@ -73,8 +73,8 @@ class OwnAPI:
         texts = [""] * body.n
 
         async def all_of_them() -> None:
-            async for n, event in making.events():
-                texts[n] += event.text
+            async for n, events in making.events():
+                texts[n] += "".join(event.text for event in events)
 
         await unless_gone(request, all_of_them())
         return JSONResponse({"texts": texts, "seeds": [text.sample.seed for text in making.texts]})

@@ -13,11 +13,14 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import torch
 from reformer import DecodingState, ReformerLM
+from torch import Tensor
 
 SLICE, PIECE = 512, 64  # tokens: of the large products, and of the decoding program
 MOST_BYTES = 2**29  # of all states that are kept for one model, about; one always stays
 MOST_ROOM = 8192  # tokens that can be taken back
+MOST_READY = 2**26  # bytes of a state that is made ready before anybody asks
 OVERHEAD = 16  # memory pages that a state of few tokens takes, as a multiple of what it writes to them: measured
 
 
@@ -55,6 +58,8 @@ class Prefixes:
         self.model, self.most_bytes, self.hits = model, most_bytes, 0
         self._kept: OrderedDict[int, tuple[int, Begun]] = OrderedDict()  # by the number of the giving
         self._given = 0
+        self._ready: DecodingState | None = None
+        self._to_touch: list[Tensor] = []
 
     def take(self, tokens: Sequence[int]) -> tuple[int, Begun]:
         """(tokens read, the state after them): the longest known beginning from which `cuts` goes on, or none."""
@@ -66,12 +71,39 @@ class Prefixes:
             if keys.get(at) == digest
         ]
         if not found:
-            return 0, Begun(self.model.new_state(1), [])
+            return 0, Begun(self.fresh(), [])
         at, number, mark = max(found)
         _, begun = self._kept.pop(number)
         begun.back_to(mark)
         self.hits += 1
         return at, begun
+
+    def fresh(self) -> DecodingState:
+        """The state before any token."""
+        ready, self._ready, self._to_touch = self._ready, None, []
+        if ready is None and 2 * self._bytes > self.most_bytes:
+            _, (_, begun) = self._kept.popitem(last=False)
+            if begun.state.fixed_shape:
+                begun.state.reset()
+                ready = begun.state
+        return ready if ready is not None else self.model.new_state(1)
+
+    @property
+    def _bytes(self) -> int:
+        return sum(size for size, _ in self._kept.values())
+
+    def get_ready(self) -> bool:
+        """Have the next text's state hold all its memory: to be given the pages one by one takes longer than to write
+        them, and a text's first tokens touch most. A tensor at a time; whether there is more to do."""
+        if self._ready is None and self.model.embedding.device.type == "cpu":
+            self._ready = self.model.new_state(1)
+            large = [t for cache in self._ready.caches if cache is not None for t in cache.lazy_tensors()]
+            fits = sum(t.numel() * t.element_size() for t in large) <= MOST_READY
+            self._to_touch = large if fits else []
+        elif self._to_touch:
+            with torch.inference_mode():
+                self._to_touch.pop().zero_()
+        return bool(self._to_touch)
 
     def mark(self, begun: Begun, at: int, digest: bytes, room: int) -> None:
         """The state stands at a cut, after which at most `room` tokens come. Marks of earlier slices are forgotten."""
@@ -89,8 +121,10 @@ class Prefixes:
             return
         begun.back_to(len(begun.marks) - 1)
         self._given += 1
-        self._kept[self._given] = (OVERHEAD * begun.state.nbytes, begun)
-        while len(self._kept) > 1 and sum(size for size, _ in self._kept.values()) > self.most_bytes:
+        caches = [cache for cache in begun.state.caches if cache is not None]
+        most = sum(t.numel() * t.element_size() for cache in caches for t in cache.own_tensors().values())
+        self._kept[self._given] = (min(most, OVERHEAD * begun.state.nbytes), begun)
+        while len(self._kept) > 1 and self._bytes > self.most_bytes:
             self._kept.popitem(last=False)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 
 import torch
@@ -116,6 +116,7 @@ class Text:
         if self.ask.config.lexicon == "any" and self.ask.config.max_copy is None:
             return ()
         threading.Thread(target=make, name="rules", daemon=True).start()
+        wait([known], timeout=0.005)  # mostly they are known, and a turn of the engine would be longer
         while not known.done():
             yield True
         return known.result()
@@ -149,13 +150,13 @@ class Text:
         if self.begun is None:
             at, self.begun = loaded.prefixes.take(self.ids[:-1])
             keys, room = digests(self.ids[:-1]), self.ask.config.max_tokens + AROUND
-            last = (len(self.ids) - 1) // SLICE * SLICE
+            ends = {(len(self.ids) - 1) // n * n for n in (SLICE, PIECE)}  # of the last slice and the last piece
             yield False
             for start, stop in cuts(len(self.ids) - 1, at):
                 with torch.inference_mode():
                     part = torch.tensor([self.ids[start:stop]], device=sampler.pending.device)
                     loaded.model.extend(part, self.begun.state, last_only=True)
-                if stop >= last and stop % PIECE == 0:
+                if stop in ends:
                     loaded.prefixes.mark(self.begun, stop, keys[stop], len(self.ids) - stop + room)
                 yield False
             # A filter looks back no further than this; reading a book's tokens into a history would take a second.

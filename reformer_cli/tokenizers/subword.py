@@ -10,6 +10,7 @@ with markers for capitals is of marked text (case_markers.py).
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Callable, Set
 from typing import get_args
 
@@ -27,6 +28,7 @@ from reformer_cli.utils.errors import UserError
 NIBBLES = [chr(0xE000 + n) for n in range(16)]
 SYMBOLS = {"\n": "\ue010", "\t": "\ue011"}
 SPACE = "\u2581"  # sentencepiece's own sign for a space
+LAST = chr(0x10FFFF)  # of all characters
 UNKNOWN, END = 0, 1
 RESERVED = 2 + len(NIBBLES) + len(SYMBOLS)
 LONGEST = 1_000  # characters handed to sentencepiece at once; while training it skips lines beyond 4,192 bytes
@@ -75,6 +77,7 @@ class SubwordTokenizer:
         except Exception as error:  # the library raises RuntimeError or worse for bytes that are no model
             raise UserError(f"{where} is not a sentencepiece model ({error})", "it is damaged") from None
         self._ids = ids = {piece: n for n, piece in enumerate(pieces)}
+        self._sorted = sorted(ids)
         ours = self.kind in get_args(SubwordKind) and all(sign in ids for sign in [*NIBBLES, *SYMBOLS.values()])
         if not ours or not self._processor.is_control(END):
             raise AnotherProgramsError(
@@ -150,11 +153,19 @@ class SubwordTokenizer:
             known = [n for one in before for n in self._processor.encode(one)]
             for cut in range(len(unit) + 1):
                 rest = unit[cut:].replace(" ", SPACE)
-                after = [n for piece, n in self._ids.items() if rest and piece.startswith(rest) and piece != rest]
+                after = self._beginning_with(rest)
                 if after or not rest:
                     tokens = [*known, *self._processor.encode(unit[:cut])]
                     found[tuple(tokens), rest] = Spelling(tokens, after)
         return list(found.values())
+
+    def _beginning_with(self, start: str) -> list[int]:
+        """The pieces that go on beyond this, if it is anything."""
+        if not start:
+            return []
+        first = bisect_right(self._sorted, start)
+        last = bisect_right(self._sorted, start + LAST, first)
+        return sorted(self._ids[piece] for piece in self._sorted[first:last])
 
     def _marked_end(self, tail: str, sign: str, more: str) -> str:
         """The tail as it is rewritten where `more` follows it."""

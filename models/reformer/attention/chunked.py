@@ -16,8 +16,9 @@ from torch import Tensor
 from reformer.attention.base import Attention, DenseView
 from reformer.backends.dtypes import upcast_dtype
 from reformer.config import ReformerConfig
-from reformer.decode.bucket_cache import BucketCache, ring_bytes
+from reformer.decode.bucket_cache import BucketCache
 from reformer.decode.program import NativeProgram
+from reformer.decode.rings import ring_bytes
 from reformer.decode.step import DecodeStep
 from reformer.decode.window_cache import WindowCache
 from reformer.layers.context import PassContext

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from reformer.attention.base import Attention, DenseView, Hashed
 from reformer.backends.dtypes import upcast
 from reformer.config import ReformerConfig
-from reformer.decode.bucket_cache import BucketCache, ring_bytes
+from reformer.decode.bucket_cache import BucketCache
 from reformer.decode.program import NativeProgram
+from reformer.decode.rings import ring_bytes
 from reformer.decode.step import DecodeStep
 from reformer.layers.context import PassContext
 from reformer.ops.bucket_attention.attend import attend

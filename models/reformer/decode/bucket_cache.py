@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,12 +21,6 @@ from reformer.decode.rings import file_new, reachable
 from reformer.decode.step import DecodeStep
 from reformer.ops.bucket_attention.attend import attend_new
 from reformer.ops.bucket_attention.windows import make_bucket_windows
-
-
-def ring_bytes(sizes: Sequence[int], window: int, rows: int, d_head: int) -> int:
-    """Most of what a head's BucketCache holds after so many rows, in float32. sizes: buckets of each round."""
-    used = min(sum(sizes) * window, len(sizes) * rows)
-    return used * (2 * d_head * 4 + 8 + 4 * len(sizes)) + 8 * sum(sizes)
 
 
 @dataclass
@@ -70,18 +63,18 @@ class BucketCache(Cache):
         """Bytes in use."""
         entry = sum(x[0, :1].numel() * x.element_size() for x in (self.pairs, self.times, self.ids))
         others = (self.counts, self.last, self.key_inputs)
-        return int((self.times > 0).sum()) * entry + sum(x.numel() * x.element_size() for x in others)
+        most = self.counts.new_tensor([c for n, c in zip(self.sizes, self.capacities, strict=True) for _ in range(n)])
+        return int(self.counts.minimum(most).sum()) * entry + sum(x.numel() * x.element_size() for x in others)
 
     def select(self, rows: Tensor) -> BucketCache:
         """An independent copy of these rows of the batch; only what is in use is touched."""
         from_ = (rows[:, None] * self.heads + torch.arange(self.heads, device=rows.device)).flatten()
-        native = self.pairs.device.type == "cpu" and self.pairs.dtype == torch.float32 and library() is not None
-        return self._select_native(from_, rows) if native else self._select(from_, rows)
+        in_c = self.pairs.device.type == "cpu" and self.pairs.dtype == torch.float32 and library() is not None
+        return (self._select_native if in_c else self._select)(from_, rows)
 
     def _select_native(self, from_: Tensor, rows: Tensor) -> BucketCache:
         """`_select` in C."""
-        names = ("pairs", "times", "ids", "counts", "last")
-        tensors: dict[str, Any] = {name: getattr(self, name) for name in names}
+        tensors = {name: getattr(self, name) for name in ("pairs", "times", "ids", "counts", "last")}
         new = {name: zeros((len(from_), *x.shape[1:]), x.dtype, x.device) for name, x in tensors.items()}
         made = dataclasses.replace(self, **new, key_inputs=self.key_inputs[rows])  # type: ignore[arg-type]
         copy_rings(self.struct(None), made.struct(None), from_)
@@ -157,6 +150,13 @@ class BucketCache(Cache):
             self.journal.struct.mark = int(self.marks[-1].get("seen", torch.tensor(0)))
         else:
             self.journal.close()
+
+    def reset(self) -> None:
+        self.marks = ()
+        self.journal.close()
+        for t in (self.times, self.counts, self.key_inputs):  # without which nobody looks at pairs
+            t.zero_()
+        self.last.fill_(-1)
 
     def push_key_inputs(self, x: Tensor, counts: Tensor) -> None:
         """Keep the last of x [batch, heads, new, d_head], of which counts [batch] are real, for the keys to come."""

@@ -13,6 +13,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 LARGE = 2**20  # bytes, from which memory is asked for page by page
+PRIVATE = hasattr(mmap, "MAP_PRIVATE")  # shared memory, which a mapping is by itself, is dearer to touch
 
 
 class Cache(ABC):
@@ -30,6 +31,10 @@ class Cache(ABC):
     def nbytes(self) -> int:
         """Bytes in use."""
         return sum(t.numel() * t.element_size() for t in self.own_tensors().values())
+
+    def lazy_tensors(self) -> list[Tensor]:
+        """Those that are zeros without memory until they are written (`zeros`), if this is empty."""
+        return [t for t in self.own_tensors().values() if t.numel() * t.element_size() >= LARGE]
 
     def select(self, rows: Tensor) -> Self:
         """An independent copy of these rows of the batch, which may repeat."""
@@ -49,6 +54,12 @@ class Cache(ABC):
         """Forget the newest mark."""
         self.marks = self.marks[:-1]
 
+    def reset(self) -> None:
+        """Be empty again; the memory stays."""
+        self.marks = ()
+        for t in self.own_tensors().values():
+            t.zero_()
+
     marks: Sequence[dict[str, Tensor]] = ()
 
     @abstractmethod
@@ -66,7 +77,7 @@ def zeros(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Ten
     size = math.prod(shape) * dtype.itemsize
     if device.type != "cpu" or size < LARGE:
         return torch.zeros(*shape, dtype=dtype, device=device)
-    memory = mmap.mmap(-1, size)
+    memory = mmap.mmap(-1, size, **({"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if PRIVATE else {}))
     if hasattr(mmap, "MADV_NOHUGEPAGE"):
         memory.madvise(mmap.MADV_NOHUGEPAGE)
     return torch.frombuffer(memory, dtype=dtype).view(*shape)

@@ -37,7 +37,7 @@ class _Program(ctypes.Structure):
     _fields_ = [
         ("operations", ctypes.c_void_p),
         *((name, ctypes.c_int64) for name in ("n_operations", "batch", "new_tokens", "threads")),
-        *((name, ctypes.c_void_p) for name in ("tokens", "positions")),
+        *((name, ctypes.c_void_p) for name in ("tokens", "positions", "counts")),
         ("bad", ctypes.c_int64),
     ]
 
@@ -84,6 +84,7 @@ class NativeProgram:
         self.phases: Tensor | None = None  # rotary positions
         self.rotary: Rotary | None = None  # the same, for callbacks
         self.callbacks: list[tuple[int, Callable[[int, Tensor], None]]] = []
+        self.head_at: int | None = None  # the operation with which the head begins; None: there is none
 
     def buffer(self, width: int) -> Tensor:
         """float32 [rows, width]."""
@@ -198,6 +199,10 @@ class NativeProgram:
         [batch]."""
         self.callbacks.append((len(self.operations), call))
 
+    def begin_head(self) -> None:
+        """What is appended from here on looks at a token's streams alone."""
+        self.head_at = len(self.operations)
+
     def finish(self, logits: Tensor) -> None:
         """Nothing more is appended; logits: where the last operation leaves them."""
         self.logits, self.caches = logits, ()  # a state is not held that nobody else needs
@@ -226,27 +231,48 @@ class NativeProgram:
                 row += 1
         self.bound = list(kept)
 
-    def run(self, tokens: Tensor | None, new: int, seen: Tensor) -> tuple[Tensor, int | None]:
+    def run(
+        self, tokens: Tensor | None, new: int, seen: Tensor, last_only: bool = False, counts: Tensor | None = None
+    ) -> tuple[Tensor, int | None]:
         """int64 tokens [batch, new] after int64 seen [batch], of what it is bound to -> (logits [batch, new,
-        vocab_size], the coupling whose sum left the range).
+        vocab_size], or [batch, 1, vocab_size] of the last ones; the coupling whose sum left the range).
 
-        tokens None: of a program without `embed`, whose streams the caller has filled."""
+        tokens None: of a program without `embed`, whose streams the caller has filled. counts: int64 [batch], how many
+        of a row's are real; only with last_only, and without callbacks."""
+        batch, bad = len(seen), None
+        if last_only and self.head_at is not None and (new > 1 or counts is not None):
+            bad = self._go(range(self.head_at), tokens, new, seen, counts)
+            ends = counts - 1 if counts is not None else seen.new_full((batch,), new - 1)
+            rows = torch.arange(batch) * new + ends.clamp_min(0)
+            for stream in self.streams:
+                stream[:batch] = stream[rows]
+            start, tokens, new = self.head_at, None, 1
+        else:
+            start = 0
+        bad = bad or self._go(range(start, len(self.list)), tokens, new, seen)
+        found = self.logits[: batch * new].view(batch, new, -1).clone()
+        return (found[:, -1:] if last_only else found), bad - 1 if bad else None
+
+    def _go(
+        self, operations: range, tokens: Tensor | None, new: int, seen: Tensor, counts: Tensor | None = None
+    ) -> int | None:
+        """These operations, and the calls between them. None, or 1 + the coupling whose sum left the range."""
         lib = library()
         assert lib is not None
-        batch = len(seen)
-        found = self.logits[: batch * new].view(batch, new, -1)
-        ids, team, first = pointer(tokens) if tokens is not None else None, threads(), 0
-        team = team if self.weights >= SHARED else 1
-        for stop, call in [*self.callbacks, (len(self.list), None)]:
+        counts = counts.contiguous() if counts is not None else None
+        data = [pointer(x) for x in (tokens, seen, counts)]
+        team, first = threads() if self.weights >= SHARED else 1, operations.start
+        calls = [one for one in self.callbacks if (operations.start or -1) < one[0] <= operations.stop]
+        for stop, call in [*calls, (operations.stop, None)]:
             start = ctypes.addressof(self.list) + first * ctypes.sizeof(_Operation)
-            program = _Program(start, stop - first, batch, new, team, ids, pointer(seen), 0)
+            program = _Program(start, stop - first, len(seen), new, team, *data, 0)
             lib.decode(ctypes.byref(program))
             if program.bad:
-                return found, program.bad - 1
+                return int(program.bad)
             if call is not None:
                 call(new, seen)
             first = stop
-        return found.clone(), None
+        return None
 
 
 def _address(x: Any) -> int:

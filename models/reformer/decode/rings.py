@@ -5,11 +5,18 @@ numbers, which count on from round to round. The n-th token ever filed there lie
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+
+def ring_bytes(sizes: Sequence[int], window: int, rows: int, d_head: int) -> int:
+    """Most of what a head's BucketCache holds after so many rows, in float32. sizes: buckets of each round."""
+    used = min(sum(sizes) * window, len(sizes) * rows)
+    return used * (2 * d_head * 4 + 8 + 4 * len(sizes)) + 8 * sum(sizes)
 
 
 class Filing(NamedTuple):

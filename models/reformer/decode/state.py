@@ -88,6 +88,18 @@ class DecodingState:
             if cache is not None:
                 cache.unmark()
 
+    @torch.inference_mode()
+    def reset(self) -> None:
+        """Be as before any token, with the memory that it has: new memory is slow to touch. Only of `fixed_shape`."""
+        assert self.fixed_shape
+        self.marks = []
+        self.seen.zero_()
+        if self.line_position is not None:
+            self.line_position.fill_(UNKNOWN)
+        for cache in self.caches:
+            if cache is not None:
+                cache.reset()
+
     def tensors(self) -> dict[str, Tensor]:
         """Everything it holds, empty slots left out: independent copies by name, to be kept in a file."""
         found = {"seen": self.seen, **tensors_of(self.caches, self.position)}

@@ -62,5 +62,6 @@ class LMHead(nn.Module):
 
     def record(self, program: NativeProgram, concat: bool) -> None:
         """The same in C, as what the program ends with."""
+        program.begin_head()
         logits = program.matmul(record_norm(self.norm, program, 0, 1, concat=concat), self.weight, self.bias)
         program.finish(program.activate("softcap", logits, self.softcap) if self.softcap else logits)

@@ -4,6 +4,8 @@ import { openStore } from "./store.js";
 
 const AFTER = 800; // milliseconds after the last change
 const AT_LATEST = 4000;
+const LEFT = "reformer.left"; // what the page that was closed last had not saved yet
+const AT_HAND = 500_000; // characters that are kept there as well
 
 function fresh() {
   const id = Array.from(crypto.getRandomValues(new Uint8Array(9)), (byte) => byte.toString(36)).join("");
@@ -36,6 +38,7 @@ export class Documents extends EventTarget {
     } catch {
       // nothing is remembered
     }
+    await this.#takeOver();
     const heads = await this.list();
     const id = heads.some((head) => head.id === last) ? last : heads[0]?.id;
     if (id) await this.open(id);
@@ -73,12 +76,26 @@ export class Documents extends EventTarget {
     if (!this.store || !(this.waits || this.writing)) return;
     if (this.behind) this.head = { ...fresh(), title: `${this.head.title || "No title yet"} (from another tab)` };
     try {
-      this.store.writeNow(this.#record());
+      const record = this.#record();
+      this.store.writeNow(record);
       this.#remember(this.head.id);
+      if (record.text.length < AT_HAND) localStorage.setItem(LEFT, JSON.stringify(record));
       this.head = { ...this.head, revision: this.head.revision + 1 }; // should the page come back
       this.waits = 0;
     } catch {
       // full, which was said before
+    }
+  }
+
+  /** A page that is opened at once may look into the store before the one that went has written there. */
+  async #takeOver() {
+    try {
+      const left = JSON.parse(localStorage.getItem(LEFT));
+      localStorage.removeItem(LEFT);
+      const known = left && (await this.store.read(left.id));
+      if (left && !(known?.revision >= left.revision)) await this.store.write(left, known?.revision);
+    } catch {
+      // nothing was left, or there is no room
     }
   }
 

@@ -22,6 +22,48 @@ def test_goes_on_as_it_was(changes: dict[str, Any], length: int) -> None:
         assert torch.equal(model.extend(part, state)[0], model.extend(part, again)[0])
 
 
+@pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)
+def test_one_that_was_used_and_reset_is_a_new_one(changes: dict[str, Any]) -> None:
+    """A server gives the memory of one text to the next, which must not read a word of it."""
+    model, (first, second) = small(**changes), tokens(90, 2)[:, None]
+    new, used = model.new_state(1), model.new_state(1)
+    if not used.fixed_shape:
+        pytest.skip("it is not kept")
+    model.extend(first[:, :50], used)
+    model.mark(used, 40)
+    model.extend(first[:, 50:], used)
+    used.reset()
+    for start, stop in ((0, 40), (40, 41), (41, 90)):
+        part = second[:, start:stop]
+        assert torch.equal(model.extend(part, new)[0], model.extend(part, used)[0])
+    assert used.nbytes == new.nbytes
+    assert all(torch.equal(t, used.tensors()[name]) for name, t in new.tensors().items())
+
+
+@pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)
+def test_a_few_of_each_row_have_the_bits_that_each_has_alone(changes: dict[str, Any]) -> None:
+    """The ends of several texts' prompts, of different lengths, which C reads together: what fills a row up is no part
+    of it, not even of the next one's."""
+    model = small(**changes)
+    begun, ends, more = tokens(20, batch=3), tokens(6, batch=3, seed=1), tokens(3, batch=3, seed=2)
+    state, apart = model.new_state(3), [model.new_state(1) for _ in range(3)]
+    model.extend(begun, state)
+    for n, lengths in enumerate(([6, 1, 3], [2, 6, 5])):
+        counts = torch.tensor(lengths)
+        joint = [
+            model.extend(ends, state, last_only=True, counts=counts)[0],
+            model.extend(more[:, n : n + 1], state)[0],
+        ]
+        for row, one in enumerate(apart):
+            if n == 0:
+                model.extend(begun[row : row + 1], one)
+            alone = [model.extend(ends[row : row + 1, : lengths[row]], one)[0][:, -1:]]
+            alone.append(model.extend(more[row : row + 1, n : n + 1], one)[0])
+            for a, b in zip(joint, alone, strict=True):
+                assert torch.equal(a[row], b[0]) if state.program and state.program.is_shared else True
+                assert (a[row] - b[0]).abs().max() < 2e-5
+
+
 def test_what_is_kept_is_what_is_used() -> None:
     model = small()
     _, state = model.extend(torch.ones(1, 40, dtype=torch.int64))

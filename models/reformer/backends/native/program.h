@@ -34,6 +34,7 @@ typedef struct {
     int64_t n_operations, batch, new_tokens, threads;
     const int64_t *tokens;    /* [batch, new] */
     const int64_t *positions; /* [batch]: tokens before these */
+    const int64_t *counts;    /* [batch]: how many of the new ones are real, the others fill up at the end; NULL: all */
     int64_t bad;              /* set to 1 + the number of an operation whose sum left the streams' range */
 } Program;
 

@@ -10,6 +10,14 @@ INLINE void mine(int64_t n, int64_t *from, int64_t *to) {
     *from = least(me * each, n), *to = least(*from + each, n);
 }
 
+/* Of a batch row's new tokens, how many are real. The others read nothing, and nobody reads them. */
+INLINE int64_t real(const Program *P, int64_t b) { return P->counts ? P->counts[b] : P->new_tokens; }
+
+/* out [rows, heads, d] of head h of a batch row's tokens that are not real. */
+INLINE void blank(const Program *P, float *out, int64_t b, int64_t h, int64_t H, int64_t d) {
+    for (int64_t i = real(P, b); i < P->new_tokens; i++) memset(out + ((b * P->new_tokens + i) * H + h) * d, 0, 4 * d);
+}
+
 /* p: index [rows], columns [batch] (each of a number), added and ends [vocab]; n: rows of the table, below which count
    nothing is known. layers/line_position.py */
 void op_line_position(const Program *P, const Operation *o) {
@@ -17,7 +25,7 @@ void op_line_position(const Program *P, const Operation *o) {
     mine(P->batch, &from, &to);
     for (int64_t b = from; b < to; b++) {
         int64_t *column = ((int64_t *const *)o->p[1])[b];
-        for (int64_t i = b * P->new_tokens; i < (b + 1) * P->new_tokens; i++) {
+        for (int64_t i = b * P->new_tokens, end = i + real(P, b); i < end; i++) {
             int64_t token = P->tokens[i], added = ((const int64_t *)o->p[2])[token];
             *column = (((const int64_t *)o->p[3])[token] ? 0 : *column) + added;
             int64_t known = *column < 0 ? 0 : least(*column, o->n[0] - 2);
@@ -128,7 +136,7 @@ void op_key_conv(const Program *P, const Operation *o) {
     for (int64_t r = from; r < to; r++) {
         const float *weight = (const float *)o->p[1] + r % H * tokens * d;
         float *before = ((float *const *)o->p[3])[r / H] + r % H * kept;
-        for (int64_t i = 0; i < P->new_tokens; i++) {
+        for (int64_t i = 0; i < real(P, r / H); i++) {
             float *x = (float *)o->p[0] + ((r / H * P->new_tokens + i) * 2 * H + r % H) * d;
             memcpy(last, before, 4 * kept);
             memcpy(last + kept, x, 4 * d);
@@ -165,14 +173,16 @@ void op_window(const Program *P, const Operation *o) {
     const Window *const *all = o->p[2];
     int64_t d = all[0]->d, H = all[0]->heads, from, to;
     mine(P->batch * H, &from, &to);
-    for (int64_t r = from; r < to; r++)
-        for (int64_t i = 0; i < P->new_tokens; i++) {
+    for (int64_t r = from; r < to; r++) {
+        for (int64_t i = 0; i < real(P, r / H); i++) {
             int64_t row = r / H * P->new_tokens + i;
             const float *y = (const float *)o->p[0] + (row * 3 * H + r % H) * d;
             window_token(all[r / H], r % H, P->positions[r / H] + i, y, y + H * d, y + 2 * H * d,
                          (float *)o->p[1] + (row * H + r % H) * d,
                          (float *)o->p[3] + omp_get_thread_num() * o->n[0]);
         }
+        blank(P, o->p[1], r / H, r % H, H, d);
+    }
 }
 
 /* Buckets of a vector x [d]; rotations [d, rounds, width], factors [n_factors]; see ops/lsh_hash/README.md. */
@@ -201,8 +211,8 @@ void op_buckets(const Program *P, const Operation *o) {
     int64_t d = all[0]->d, H = all[0]->heads, rounds = o->n[1], width = o->n[2], from, to;
     float *scratch = (float *)o->p[3] + omp_get_thread_num() * o->n[0], *unit = scratch + rounds * width, *rest = unit + d;
     mine(P->batch * H, &from, &to);
-    for (int64_t r = from; r < to; r++)
-        for (int64_t i = 0; i < P->new_tokens; i++) {
+    for (int64_t r = from; r < to; r++) {
+        for (int64_t i = 0; i < real(P, r / H); i++) {
             const Buckets *S = all[r / H];
             int64_t row = r / H * P->new_tokens + i, h = r % H, ids[MOST_ROUNDS] = {0};
             const float *q = (const float *)o->p[0] + (row * 2 * H + h) * d, *k = q;
@@ -216,6 +226,8 @@ void op_buckets(const Program *P, const Operation *o) {
             }
             bucket_token(S, h, P->positions[r / H] + i, ids, q, k, q + H * d, (float *)o->p[1] + (row * H + h) * d, rest);
         }
+        blank(P, o->p[1], r / H, r % H, H, d);
+    }
 }
 
 /* p: out [rows, heads, d], scores [rows, heads]; n: heads, d. In place: what a head has read times 2 sigmoid(score). */
@@ -248,12 +260,17 @@ void op_activate(const Program *P, const Operation *o) {
     for (int64_t row = 0; row < P->batch * P->new_tokens; row++)
         for (int64_t c = from * LANES; c < least(to * LANES, n); c += LANES) {
             const float *h = (const float *)o->p[0] + row * wide + c;
+            float *out = (float *)o->p[1] + row * n + c;
             int64_t size = 4 * least(LANES, n - c);
+            if (c + LANES <= n) { /* a size that only the run knows is copied by a call */
+                AT(out) = activated(o->kind, AT(h), wide > n ? AT(h + n) : (vec){0}, o->x[0]);
+                continue;
+            }
             vec x = {0}, gate = {0};
             memcpy(&x, h, size);
             if (wide > n) memcpy(&gate, h + n, size);
             x = activated(o->kind, x, gate, o->x[0]);
-            memcpy((float *)o->p[1] + row * n + c, &x, size);
+            memcpy(out, &x, size);
         }
 }
 
