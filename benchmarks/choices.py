@@ -3,6 +3,7 @@
     python benchmarks/choices.py steps [--threads 1]           seconds of a step of many sizes, without anything else
     python benchmarks/choices.py run TEXT --minutes M [--vocab 1024 4096] [--sizes 128x3 256x6] [--contexts 512 1024]
     python benchmarks/choices.py grid LIBRARY NOVEL PAGES      the whole grid that issue 34 asks for: 12 points a text
+    python benchmarks/choices.py forecast TEXT... --minutes 1 5 20 [--seconds 60]   tokens/s as told and as they came
     python benchmarks/choices.py fit                           what the rows say: constants of training/cost.py
 
 Appends to choices.csv. `steps` takes processor time, so that it may be taken beside other work, with one thread; `run`
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -118,6 +120,38 @@ def run(text: Path, minutes: float, vocab: int | None, size: str | None, context
     )  # fmt: skip
 
 
+def forecast(text: Path, minutes: float, seconds: float) -> None:
+    """What a run is told of its speed, and how fast it has been when it is stopped after so many seconds of training."""
+    with tempfile.TemporaryDirectory() as folder:
+        where, said = Path(folder) / "run", Path(folder) / "said"
+        command = [sys.executable, "-m", "reformer_cli", "train", text, "--minutes", minutes, "--run", where]
+        with open(said, "w") as file:
+            process = subprocess.Popen([str(c) for c in [*command, "--from", "none"]], stderr=file, stdout=file)
+            while process.poll() is None and _trained(where)[0] < seconds:
+                time.sleep(1)
+            process.send_signal(signal.SIGINT)
+            process.wait(600)
+        told = said.read_text().partition("forecast: about ")[2].split()[0].replace(",", "")
+        import yaml
+
+        config, (spent, tokens, steps) = yaml.safe_load((where / "config.yaml").read_text()), _trained(where)
+    model, came = config["model"], tokens / spent
+    print(f"{text.name} {minutes:g} minutes: forecast {told}, came {came:,.0f}: {came / float(told) - 1:+.0%}", flush=True)
+    append(
+        kind="forecast", text=text.name, bytes=size_of(text), minutes=minutes, vocab=model["vocab_size"],
+        d_model=model["d_model"], layers=model["n_layers"], heads=model["n_heads"], context=config["data"]["context"],
+        batch=config["train"]["batch_size"], seconds=spent, steps=steps, tokens=tokens, note=f"{told} tokens/s forecast",
+    )  # fmt: skip
+
+
+def _trained(run: Path) -> tuple[float, int, int]:
+    """(seconds, tokens, steps) so far."""
+    path = run / "metrics.jsonl"
+    lines = [json.loads(x) for x in path.read_text().splitlines()] if path.is_file() else []
+    known = [x for x in lines if "tokens_per_second" in x]
+    return (known[-1]["seconds"], known[-1]["tokens"], known[-1]["step"]) if known else (0.0, 0, 0)
+
+
 def size_of(text: Path) -> int:
     return sum(p.stat().st_size for p in text.rglob("*") if p.is_file()) if text.is_dir() else text.stat().st_size
 
@@ -203,12 +237,20 @@ def main() -> None:
     whole = commands.add_parser("grid")
     for name in ("library", "novel", "pages"):
         whole.add_argument(name, type=Path)
+    told = commands.add_parser("forecast")
+    told.add_argument("texts", nargs="+", type=Path)
+    told.add_argument("--minutes", nargs="+", type=float, default=[1.0, 5.0, 20.0])
+    told.add_argument("--seconds", type=float, default=60.0)
     commands.add_parser("fit")
     a = parser.parse_args()
     if a.command == "fit":
         fit()
     elif a.command == "steps":
         steps(a.threads)
+    elif a.command == "forecast":
+        for text in a.texts:
+            for minutes in a.minutes:
+                forecast(text, minutes, a.seconds)
     elif a.command == "run":
         for vocab in a.vocab:
             for size in a.sizes:
