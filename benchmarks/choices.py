@@ -136,7 +136,9 @@ def forecast(text: Path, minutes: float, seconds: float) -> None:
 
         config, (spent, tokens, steps) = yaml.safe_load((where / "config.yaml").read_text()), _trained(where)
     model, came = config["model"], tokens / spent
-    print(f"{text.name} {minutes:g} minutes: forecast {told}, came {came:,.0f}: {came / float(told) - 1:+.0%}", flush=True)
+    print(
+        f"{text.name} {minutes:g} minutes: forecast {told}, came {came:,.0f}: {came / float(told) - 1:+.0%}", flush=True
+    )
     append(
         kind="forecast", text=text.name, bytes=size_of(text), minutes=minutes, vocab=model["vocab_size"],
         d_model=model["d_model"], layers=model["n_layers"], heads=model["n_heads"], context=config["data"]["context"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 
 import torch
@@ -15,8 +16,7 @@ from reformer_cli.training.memory import Step
 from reformer_cli.training.mixed_precision import products_in
 from reformer_cli.training.optimizers import make_optimizers, prime
 
-STEPS, SECONDS = 4, 3.0  # steps at most, and after how long no other is begun
-DISAGREE = 1.15  # times the least of two steps that the other may take, before more are measured
+STEPS, SECONDS = 12, 2.5  # steps at most, and after how long no other is begun: the first seconds are the fastest
 COPIED, WIDTH = 2**28, 8192  # bytes and rows of what an unknown GPU is measured with
 
 
@@ -33,8 +33,8 @@ def machine(device: str, precision: str, processes: int = 1, backend: Backend = 
 
 
 def step_seconds(step: Step) -> float:
-    """Of a whole training step on this CPU: forward, backward, clipping, optimiser. The least of some, the first one
-    (which compiles) not counted; more where two disagree, as they do beside other work."""
+    """Of a whole training step on this CPU: forward, backward, clipping, optimiser. The median of some, the first one
+    (which compiles) not counted."""
     model = ReformerLM(step.model).train()
     config = TrainConfig(optimizer=step.optimizer)  # type: ignore[arg-type]
     optimizers = make_optimizers(model, config)
@@ -53,10 +53,9 @@ def step_seconds(step: Step) -> float:
             optimizer.zero_grad(set_to_none=True)
         if n:
             found.append(time.perf_counter() - start)
-            agreed = len(found) > 1 and sorted(found)[1] <= DISAGREE * min(found)
-            if agreed or time.perf_counter() - began > SECONDS:
-                break
-    return min(found) * step.accumulate
+        if n and time.perf_counter() - began > SECONDS:
+            break
+    return statistics.median(found) * step.accumulate
 
 
 def _gpu(device: str) -> Card:

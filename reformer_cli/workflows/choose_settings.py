@@ -38,6 +38,7 @@ from reformer_cli.training.cost import Card, cards, rounded, tokens_per_second
 from reformer_cli.training.display import peak_memory
 from reformer_cli.training.distributed import World
 from reformer_cli.training.learning import PROSE
+from reformer_cli.training.looks import SHARE
 from reformer_cli.training.memory import Step
 from reformer_cli.training.mixed_precision import pick_precision
 from reformer_cli.utils.console import say
@@ -91,7 +92,7 @@ class Chooser:
         return found
 
     def fill(self, dataset: Dataset, start: Start | None) -> float | None:
-        """Set what nobody set, and say why; returns the forecast of tokens/s, where there is one."""
+        """Set what nobody set, and say why; returns the forecast of tokens/s, where there is one, looks included."""
         tokens, settings = dataset.tokens, self.settings
         text = Text(tokens.train_bytes, max(1, tokens.documents), max(1, len(tokens.train)))
         if find(settings["data"]["corpus"]) is not None:
@@ -119,7 +120,7 @@ class Chooser:
                 continue  # other optimisers decay by another measure
             settings[section][name] = c.value
             say_choice(c.key, c.value, c.reason)
-        return tokens_per_second(budget.card, plan.step) if budget.minutes else None
+        return (1 - SHARE) * tokens_per_second(budget.card, plan.step) if budget.minutes else None
 
     def _plan(self, text: Text, vocab_size: int, start: Start | None) -> tuple[Plan, list[Plan]]:
         if start is None:
