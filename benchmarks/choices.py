@@ -121,7 +121,7 @@ def run(text: Path, minutes: float, vocab: int | None, size: str | None, context
 
 
 def forecast(text: Path, minutes: float, seconds: float) -> None:
-    """What a run is told of its speed, and how fast it has been when it is stopped after so many seconds of training."""
+    """What a run is told of its speed, and how fast it was until it is stopped after so many seconds of training."""
     with tempfile.TemporaryDirectory() as folder:
         where, said = Path(folder) / "run", Path(folder) / "said"
         command = [sys.executable, "-m", "reformer_cli", "train", text, "--minutes", minutes, "--run", where]
@@ -142,7 +142,8 @@ def forecast(text: Path, minutes: float, seconds: float) -> None:
     append(
         kind="forecast", text=text.name, bytes=size_of(text), minutes=minutes, vocab=model["vocab_size"],
         d_model=model["d_model"], layers=model["n_layers"], heads=model["n_heads"], context=config["data"]["context"],
-        batch=config["train"]["batch_size"], seconds=spent, steps=steps, tokens=tokens, note=f"{told} tokens/s forecast",
+        batch=config["train"]["batch_size"], seconds=spent, steps=steps, tokens=tokens,
+        note=f"{told} tokens/s forecast",
     )  # fmt: skip
 
 
