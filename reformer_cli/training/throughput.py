@@ -53,8 +53,8 @@ def step_seconds(step: Step) -> float:
             optimizer.zero_grad(set_to_none=True)
         if n:
             found.append(time.perf_counter() - start)
-        if n and time.perf_counter() - began > SECONDS:
-            break
+            if time.perf_counter() - began > SECONDS:
+                break
     return statistics.median(found) * step.accumulate
 
 

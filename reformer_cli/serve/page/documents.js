@@ -91,9 +91,9 @@ export class Documents extends EventTarget {
   async #takeOver() {
     try {
       const left = JSON.parse(localStorage.getItem(LEFT));
-      localStorage.removeItem(LEFT);
       const known = left && (await this.store.read(left.id));
       if (left && !(known?.revision >= left.revision)) await this.store.write(left, known?.revision);
+      localStorage.removeItem(LEFT);
     } catch {
       // nothing was left, or there is no room
     }
@@ -175,6 +175,11 @@ export class Documents extends EventTarget {
   async remove(id) {
     await this.save();
     await this.store.remove(id);
+    try {
+      if (JSON.parse(localStorage.getItem(LEFT))?.id === id) localStorage.removeItem(LEFT);
+    } catch {
+      // nothing was left
+    }
     if (id === this.head.id) {
       this.waits = 0;
       const next = (await this.list())[0];

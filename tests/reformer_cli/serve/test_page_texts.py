@@ -68,6 +68,17 @@ def test_a_page_that_is_closed_at_once_loses_nothing(page: Any, server: PageServ
     expect(page.locator("#text-list li")).to_have_count(2)
 
 
+def test_what_a_closed_page_left_is_taken_over_once(page: Any, server: PageServer) -> None:
+    """The page that went may write into the store after the next one has looked there."""
+    left = '{"id": "left", "title": "Left", "revision": 2, "changed": 1, "text": "last words", "words": 2}'
+    page.evaluate("left => localStorage.setItem('reformer.left', left)", left)
+    page.reload()
+    panel(page, "Texts")
+    page.locator("#text-list").get_by_text("Left").click()
+    expect(page.locator("#text")).to_have_text("last words")
+    assert page.evaluate("localStorage.getItem('reformer.left')") is None
+
+
 def test_a_file_is_opened_and_saved(page: Any, server: PageServer) -> None:
     panel(page, "Texts")
     old = "“Éléphants”\r\n\r\nwalk".encode("windows-1252")  # as older programs write; line ends of Windows
