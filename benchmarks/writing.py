@@ -1,6 +1,7 @@
 """What comes out: loops, repeats and words that exist nowhere, of each way to draw, beside what people wrote.
 
-    python benchmarks/writing.py TEXT... --run RUN [--prompts 200] [--tokens 1000] [--ways plain greedy dry=0.8,2 ...]
+    python benchmarks/writing.py TEXT... --run RUN [--prompts 200] [--tokens 1000] [--ways plain greedy ...]
+                                 [--judge starter]
 
 Prompts are places between paragraphs of TEXT, which the run must never have seen; the text that really follows is
 measured in the same way, as `people`. A way is a preset, `greedy` (temperature 0), `nucleus` (top-p 0.95 alone at
@@ -9,8 +10,10 @@ temperature 1), or fields of SamplingConfig: temperature=0.7,dry_multiplier=0.8.
 loops: share of texts in which a phrase of three words or more comes three times in a row, or in which four words
 repeat more often than in people's texts by three standard deviations. repeated: share of 4-grams that were there
 before. distinct-2: share of different pairs. unknown: share of words that stand neither in TEXT nor in --lexicon (the
-texts the run was trained on). bits/byte: of the text, by the model that wrote it, before any filter: near people's is
-best. Appends to results.csv.
+texts the run was trained on). bits/byte: of the text after its prompt, by --judge, a model larger than the run where
+there is one: near people's is best. mauve: 1 is best (Pillutla et al. 2021), of the judge's last vectors, each text's
+mean, beside people's at as many other places; what people's own row has is the best to be had. It needs the extra
+`peers`. Appends to results.csv.
 """
 
 from __future__ import annotations
@@ -26,6 +29,8 @@ from typing import Any
 
 import record
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 import reformer_cli as rc
 from reformer_cli.data.text_chunks import read_text
@@ -84,8 +89,8 @@ def way(name: str) -> dict[str, Any]:
     return dict(part.split("=", 1) for part in name.split(","))
 
 
-def write(model: rc.TextModel, prompts: Sequence[str], tokens: int, settings: dict[str, Any]) -> Iterator[tuple]:
-    """(text, nats) of one continuation of each prompt, BATCH at a time: all of them cut to the shortest's tokens."""
+def write(model: rc.TextModel, prompts: Sequence[str], tokens: int, settings: dict[str, Any]) -> Iterator[str]:
+    """One continuation of each prompt, BATCH at a time: all of them cut to the shortest's tokens."""
     tokenizer = model.tokenizer
     for first in range(0, len(prompts), BATCH):
         ids = [[tokenizer.end, *tokenizer.encode(p).tolist()] for p in prompts[first : first + BATCH]]
@@ -102,19 +107,34 @@ def write(model: rc.TextModel, prompts: Sequence[str], tokens: int, settings: di
             stream.follow(row)
             made = [one.tokens[n] for one in drawn]
             length = made.index(tokenizer.end) if tokenizer.end in made else tokens
-            text = "".join(map(stream.push, made[:length]))
-            yield text, -sum(one.logprobs[n] for one in drawn[:length])
+            yield "".join(map(stream.push, made[:length]))
 
 
-def people(model: rc.TextModel, pairs: Sequence[tuple[str, str]], tokens: int) -> Iterator[tuple]:
-    """What really follows, as many tokens of it, and its nats."""
+def people(model: rc.TextModel, pairs: Sequence[tuple[str, str]], tokens: int) -> Iterator[str]:
+    """What really follows, as many tokens of it."""
     tokenizer = model.tokenizer
-    for prompt, after in pairs:
-        before = [tokenizer.end, *tokenizer.encode(prompt).tolist()]
-        ids = torch.tensor([before + tokenizer.encode(after).tolist()[:tokens]])
-        with torch.no_grad():
-            nats, _ = model.model.score(ids[:, :-1], ids[:, 1:])
-        yield tokenizer.decode(ids[0, len(before) :].numpy()), float(nats[0, len(before) - 1 :].sum())
+    for _, after in pairs:
+        yield tokenizer.decode(tokenizer.encode(after)[:tokens])
+
+
+@torch.no_grad()
+def judge(model: rc.TextModel, prompt: str, text: str) -> tuple[float, Tensor]:
+    """Nats of a text after its prompt, and the mean of its tokens' last vectors [d_model]."""
+    tokenizer, seen = model.tokenizer, list[Tensor]()
+    before = [tokenizer.end, *tokenizer.encode(prompt).tolist()]
+    ids = torch.tensor([before + tokenizer.encode(text).tolist()])
+    hook = model.model.head.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    logits = model.model(ids[:, :-1])[0, len(before) - 1 :].float()
+    hook.remove()
+    nats = F.cross_entropy(logits, ids[0, len(before) :], reduction="sum")
+    return float(nats), seen[0][0, len(before) - 1 :].float().mean(0)
+
+
+def mauve(texts: Tensor, of_people: Tensor) -> float:
+    """Of vectors [texts, d_model]; a tenth as many clusters as there are vectors in all, as in the paper."""
+    from mauve import compute_mauve
+
+    return float(compute_mauve(of_people.numpy(), texts.numpy(), verbose=False).mauve)
 
 
 def main() -> None:
@@ -125,23 +145,27 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=200)
     parser.add_argument("--tokens", type=int, default=1000)
     parser.add_argument("--ways", nargs="+", default=["plain", "careful", "wild", "verse", "greedy", "nucleus"])
+    parser.add_argument("--judge", default="starter", help="the run whose likelihoods and vectors are taken")
     parser.add_argument("--samples", type=Path, help="write the first text of each way into this folder")
     a = parser.parse_args()
     texts, model = [read_text(path) for path in a.texts], rc.load(a.run)
+    larger = model if a.judge == a.run else rc.load(a.judge)
     files = [file for path in a.lexicon for file in (path.rglob("*") if path.is_dir() else [path]) if file.is_file()]
     known = {w.lower() for text in [*texts, *(read_text(str(f)) for f in files)] for w in WORD.findall(text)}
-    pairs = places(texts, a.prompts)
-    limit, rows = 1.0, []
+    pairs, others = places(texts, a.prompts), places(texts, a.prompts, seed=1)
+    beside = zip(others, people(model, others, a.tokens), strict=True)
+    elsewhere = torch.stack([judge(larger, prompt, text)[1] for (prompt, _), text in beside])
+    limit, rows, case = 1.0, [], f"{Path(a.run).name}, {len(pairs)} prompts, {a.tokens} tokens"
     for name in ["people", *a.ways]:
-        made = (
-            people(model, pairs, a.tokens)
-            if name == "people"
-            else write(model, [p for p, _ in pairs], a.tokens, way(name))
-        )
-        found = []
-        for text, nats in made:
+        prompts = [prompt for prompt, _ in pairs]
+        made = people(model, pairs, a.tokens) if name == "people" else write(model, prompts, a.tokens, way(name))
+        found, vectors = list[Measured](), list[Tensor]()
+        for prompt, text in zip(prompts, made, strict=True):
             one = measure(text, known)
-            one.nats, one.size = nats, len(text.encode())
+            if text:
+                one.nats, vector = judge(larger, prompt, text)
+                one.size = len(text.encode())
+                vectors.append(vector)
             if a.samples is not None and not found:
                 a.samples.mkdir(parents=True, exist_ok=True)
                 (a.samples / f"{name}.txt").write_text(text, "utf-8")
@@ -152,14 +176,15 @@ def main() -> None:
         words, size = sum(one.words for one in found), sum(one.size for one in found)
         figures = {
             "loops": 100 * sum(one.loops or one.repeated > limit for one in found) / len(found),
+            "in a row": 100 * sum(one.loops for one in found) / len(found),
             "repeated": 100 * statistics.mean(repeated),
             "distinct-2": 100 * statistics.mean(one.distinct for one in found),
             "unknown": 100 * sum(one.unknown for one in found) / max(1, words),
             "bits/byte": sum(one.nats for one in found) / max(1, size) / 0.6931471805599453,
+            "mauve": mauve(torch.stack(vectors), elsewhere),
         }
         print(f"{name:40}" + "".join(f"{label} {value:7.3f}  " for label, value in figures.items()), flush=True)
-        case = f"{Path(a.run).name}, {len(found)} prompts, {a.tokens} tokens"
-        rows += [(name, case, k, v, "bits/byte" if k == "bits/byte" else "%") for k, v in figures.items()]
+        rows += [(name, case, k, v, {"bits/byte": k, "mauve": "of 1"}.get(k, "%")) for k, v in figures.items()]
     record.append("cpu", "writing", rows)
 
 
