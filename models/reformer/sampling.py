@@ -112,14 +112,15 @@ def draw(
     logits = keep_top_k(logits, top_k) if top_k else logits
     logits = keep_top_p(logits, top_p) if top_p < 1 else logits
     logits = keep_min_p(logits, min_p) if min_p else logits
-    numbers = torch.rand(len(logits), dtype=torch.float64, device=logits.device, generator=generator)
+    wide = torch.float32 if logits.device.type == "mps" else torch.float64  # which Apple's GPUs have not
+    numbers = torch.rand(len(logits), dtype=wide, device=logits.device, generator=generator)
     return pick(logits.softmax(-1), numbers)
 
 
 def pick(shares: Tensor, numbers: Tensor) -> Tensor:
-    """A token a row by probabilities [batch, vocab_size] and a number in [0, 1) each, float64 [batch]: the first at
-    which the sum of those up to it is beyond that part of the whole. int64 [batch]."""
-    sums = shares.cumsum(-1, dtype=torch.float64)
+    """A token a row by probabilities [batch, vocab_size] and a number in [0, 1) each, [batch], in whose type they are
+    summed: the first at which the sum up to it is beyond that part of the whole. int64 [batch]."""
+    sums = shares.cumsum(-1, dtype=numbers.dtype)
     whole = sums[:, -1:]
     found = torch.searchsorted(sums, numbers[:, None] * whole, right=True)
     return torch.minimum(found, torch.searchsorted(sums, whole.contiguous()))[:, 0]  # rounding may reach the whole

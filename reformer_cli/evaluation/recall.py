@@ -19,6 +19,7 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from reformer import DecodingState, ReformerLM
+from reformer.backends.dtypes import widest
 from torch import Tensor
 
 from reformer_cli.data.copy_task import MARK, CopyTask
@@ -112,7 +113,7 @@ def answers(model: ReformerLM, tokens: Tensor, count: int, streamed: bool) -> tu
 
 
 def _judged(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    nats = F.cross_entropy(logits.double().transpose(1, 2), targets, reduction="none")
+    nats = F.cross_entropy(logits.to(widest(logits.device)).transpose(1, 2), targets, reduction="none")
     return logits.argmax(-1) == targets, nats
 
 

@@ -52,7 +52,7 @@ class FullContextScorer:
         self.last = ids[-1:]
         with torch.inference_mode():
             found, self.state = self.model.score(inputs[None], ids[None], self.state)
-        return found[0].double().cpu()
+        return found[0].cpu().double()
 
 
 class WindowScorer:
@@ -92,7 +92,7 @@ class WindowScorer:
         with torch.inference_mode():
             inputs = tokens[:, :-1]
             nats = self.model.score_forward(inputs, targets) if self.forward else self.model.score(inputs, targets)[0]
-        return nats[:, seen - 1 :].double().cpu()
+        return nats[:, seen - 1 :].cpu().double()
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 from reformer import sampling
+from reformer.backends.dtypes import widest
 from torch import Tensor
 
 from reformer_cli.sampling.config import SamplingConfig
@@ -40,7 +41,7 @@ class Texts:
 
 def random_numbers(generators: Sequence[torch.Generator]) -> Tensor:
     """`Texts.numbers`, of each row by its own generator."""
-    return torch.stack([torch.rand(2, generator=g, dtype=torch.float64, device=g.device) for g in generators])
+    return torch.stack([torch.rand(2, generator=g, dtype=widest(g.device), device=g.device) for g in generators])
 
 
 def bias(logits: Tensor, rows: Sequence[Sequence[tuple[Tensor, float]]]) -> Tensor:

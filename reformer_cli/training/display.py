@@ -26,6 +26,10 @@ def peak_memory(device: str) -> int:
         import torch
 
         return int(torch.cuda.max_memory_allocated())
+    if device.startswith("mps"):
+        import torch
+
+        return int(torch.mps.driver_allocated_memory())
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 

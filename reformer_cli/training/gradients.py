@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from reformer import NumericalError, ReformerLM
+from reformer.backends.dtypes import widest
 from torch import Tensor, nn
 
 from reformer_cli.config.schema import GRADIENT_CLIP, TrainConfig
@@ -101,7 +102,7 @@ class Gradients:
 
     def _in_parts(self, read: LoadedBatch, progress: TrainState) -> tuple[float, float, str]:
         size = self.config.accumulation_steps
-        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        total = torch.zeros((), dtype=widest(self.device), device=self.device)
         rows = [
             [None] * size if x is None else list(self.world.local_rows(x).chunk(size))
             for x in (read.batch.tokens, read.batch.targets, read.batch.documents)
@@ -120,7 +121,7 @@ class Gradients:
         unscale_(self.model.parameters(), self._scale(progress))
         length = whole(torch.nn.utils.clip_grad_norm_(self.model.parameters(), GRADIENT_CLIP))
         self.world.all_reduce_mean_(self.hash_means)
-        mean, norm = torch.stack([total, length.double()]).tolist()  # the device is waited for once
+        mean, norm = torch.stack([total, length.to(total.dtype)]).tolist()  # the device is waited for once
         problem = "" if math.isfinite(norm) else f"gradient norm {norm}"
         if self.config.precision == "float16":
             problem += f", loss scale {self._scale(progress):g}" if problem else ""

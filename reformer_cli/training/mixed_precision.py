@@ -21,6 +21,8 @@ STEADY = 500  # steps without overflow after which the scale doubles
 
 def pick_precision(device: str) -> tuple[str, str]:
     """(float32, bfloat16 or float16, the reason)."""
+    if device.startswith("mps"):
+        return "float32", "bfloat16 was never measured on an Apple GPU"
     if device != "cpu":
         if torch.cuda.is_bf16_supported(including_emulation=False):
             return "bfloat16", "this GPU has it"

@@ -24,7 +24,8 @@ def machine(device: str, precision: str, processes: int = 1, backend: Backend = 
     """This one, of so many processes like this. A CPU is measured with a step of the base size; a GPU is looked up, or
     measured where no table has it."""
     if device != "cpu":
-        card = card_of(torch.cuda.get_device_name(device)) or _gpu(device)
+        known = card_of(torch.cuda.get_device_name(device)) if device.startswith("cuda") else None
+        card = known or _gpu(device)
         return card.scaled(processes)
     model = BASE_SIZE.model(BASE_VOCABULARY)
     model = ReformerConfig(**(vars(model) | {"dropout": 0.1, "backend": backend}))
@@ -64,10 +65,10 @@ def _gpu(device: str) -> Card:
     def best(work: object) -> float:
         seconds = []
         for _ in range(5):
-            torch.cuda.synchronize(device)
+            torch.accelerator.synchronize(device)
             start = time.perf_counter()
             work()  # type: ignore[operator]
-            torch.cuda.synchronize(device)
+            torch.accelerator.synchronize(device)
             seconds.append(time.perf_counter() - start)
         return min(seconds)
 
@@ -75,6 +76,8 @@ def _gpu(device: str) -> Card:
     other = torch.empty_like(one)
     a = torch.ones(WIDTH, WIDTH, dtype=torch.bfloat16, device=device)
     copy, product = best(lambda: other.copy_(one)), best(lambda: a @ a)
-    memory = torch.cuda.get_device_properties(device).total_memory
-    name = torch.cuda.get_device_name(device)
+    if device.startswith("mps"):
+        memory, name = torch.mps.recommended_max_memory(), "Apple GPU"
+    else:
+        memory, name = torch.cuda.get_device_properties(device).total_memory, torch.cuda.get_device_name(device)
     return Card("gpu", name, memory, 2 * COPIED / copy, 2 * WIDTH**3 / product, True)

@@ -20,9 +20,11 @@ def pick_device(name: str) -> str:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise UserError(f"unknown device {name!r}", "use auto, cpu, cuda or cuda:N") from None
-    if device.type not in ("cpu", "cuda"):
-        raise UserError(f"device {name!r} is not supported", "use auto, cpu, cuda or cuda:N")
+        raise UserError(f"unknown device {name!r}", "use auto, cpu, cuda, cuda:N or mps") from None
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise UserError(f"device {name!r} is not supported", "use auto, cpu, cuda, cuda:N or mps")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise UserError(f"device {name!r} is not there: it is the GPU of an Apple computer", "use --device cpu")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(
             f"device {name!r} is not there: torch sees {torch.cuda.device_count()} GPUs", "use --device cpu"
@@ -31,14 +33,16 @@ def pick_device(name: str) -> str:
 
 
 def free_memory(device: str) -> int:
-    """Bytes that are free on a device."""
-    if device.startswith("cuda"):
-        import torch
+    """Bytes that are free on a device. An Apple GPU shares the main memory, of which it takes a part at most."""
+    if device == "cpu":
+        import psutil
 
-        return int(torch.cuda.mem_get_info(device)[0])
-    import psutil
+        return int(psutil.virtual_memory().available)
+    import torch
 
-    return int(psutil.virtual_memory().available)
+    if device.startswith("mps"):
+        return int(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
+    return int(torch.cuda.mem_get_info(device)[0])
 
 
 def keep_freed_memory() -> None:

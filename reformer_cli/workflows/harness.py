@@ -60,10 +60,10 @@ class ReformerHarness(LM):  # type: ignore[misc]  # the harness has no annotatio
         state = self._after(before[:-1])
         inputs = torch.tensor([before[-1:] + after[:-1]], device=self.model.embedding.device)
         with torch.inference_mode():
-            logits, _ = self.model.extend(inputs, state)
-        targets = torch.tensor(after, device=logits.device)
-        chances = logits[0].double().log_softmax(-1).gather(-1, targets[:, None])
-        return float(chances.sum()), bool((logits[0].argmax(-1) == targets).all())
+            logits = self.model.extend(inputs, state)[0][0].cpu()
+        targets = torch.tensor(after)
+        chances = logits.double().log_softmax(-1).gather(-1, targets[:, None])
+        return float(chances.sum()), bool((logits.argmax(-1) == targets).all())
 
     def _split(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         """Tokens of both as they are in the whole text, if a token ends between them; else each by itself."""

@@ -16,6 +16,11 @@ def upcast_dtype(x: Tensor) -> torch.dtype:
     return x.dtype if x.dtype == torch.float64 else torch.float32
 
 
+def widest(device: torch.device) -> torch.dtype:
+    """float64, where the device has it: Apple's GPUs do not."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 def matmul_dtype(x: Tensor) -> torch.dtype:
     """What products of x are taken in: autocast's choice where it is on, else x's own type."""
     kind = x.device.type

@@ -35,7 +35,7 @@ def problem(device: torch.device) -> str:
     if device.type == "cpu":
         return "" if interpreted() else "it needs a GPU"
     if device.type != "cuda":
-        return f"it does not run on {device.type}"
+        return f"Triton does not run on {device.type}"
     capability = torch.cuda.get_device_capability(device)
     if torch.version.hip is None and capability < LEAST_CAPABILITY:
         wanted, found = (".".join(map(str, x)) for x in (LEAST_CAPABILITY, capability))

@@ -8,7 +8,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from reformer.backends.dtypes import upcast
+from reformer.backends.dtypes import upcast, widest
 from reformer.backends.torch_compile import is_exporting
 
 BASE = 10_000.0  # the longest wavelength, over 2 pi
@@ -32,13 +32,14 @@ class Rotary:
         turn; the others are that times a table, which is less work than sines and cosines and nothing to keep.
         """
         exact = self.dtype == torch.float64
-        starts = self.starts if self.starts is not None else torch.zeros(1, dtype=torch.int64, device=self.device)
-        first = _turns(starts + here.start, speeds(self.d_head, self.device))
+        device = self.device if widest(self.device) == torch.float64 else torch.device("cpu")
+        starts = torch.zeros(1, dtype=torch.int64, device=device) if self.starts is None else self.starts.to(device)
+        first = _turns(starts + here.start, speeds(self.d_head, device))
         # What an export makes holds no values to keep, and what a CUDA graph reads must not be thrown out of a cache.
         captured = self.device.type == "cuda" and torch.cuda.is_current_stream_capturing()
         make = _table.__wrapped__ if captured or is_exporting() else _table
-        table = make(self.d_head, here.stop - here.start, self.device, exact)
-        return (first.to(table.dtype)[:, None] * table).flatten(0, 1)
+        table = make(self.d_head, here.stop - here.start, device, exact)
+        return (first.to(table.dtype)[:, None] * table).flatten(0, 1).to(self.device)
 
 
 def speeds(d_head: int, device: torch.device) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from reformer.backends.dtypes import widest
 from reformer.ops.cross_entropy import IGNORE_INDEX
 
 LOGITS = 2**27  # numbers of the logits that exist at a time on a GPU (fused.py)
@@ -38,7 +39,7 @@ def sliced_loss(
     count = (targets != IGNORE_INDEX).sum().clamp_min(1)
     wanted = [p for p in head.parameters() if p.requires_grad]
     totals = [torch.zeros_like(p) for p in wanted]
-    total = torch.zeros((), dtype=torch.float64, device=targets.device)
+    total = torch.zeros((), dtype=widest(targets.device), device=targets.device)
     for here in slices:
         with torch.set_grad_enabled(write is not None):
             part = read(here).requires_grad_(write is not None)
