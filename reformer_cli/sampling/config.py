@@ -91,7 +91,7 @@ class SamplingConfig:
     )
     dry_base: float = Field(default=1.75, ge=1, le=8, description="How much more so with each token of the stretch.")
     dry_allowed_length: int = Field(
-        default=4, ge=1, le=50, description="Tokens of a stretch that may come again at no cost."
+        default=3, ge=1, le=50, description="Tokens of a stretch that may come again at no cost."
     )
     dry_breakers: str = Field(
         default='\\n:"*', description="Characters across which no stretch goes; \\n: the end of a line."
