@@ -155,7 +155,7 @@ def main() -> None:
     pairs, others = places(texts, a.prompts), places(texts, a.prompts, seed=1)
     beside = zip(others, people(model, others, a.tokens), strict=True)
     elsewhere = torch.stack([judge(larger, prompt, text)[1] for (prompt, _), text in beside])
-    limit, rows, case = 1.0, [], f"{Path(a.run).name}, {len(pairs)} prompts, {a.tokens} tokens"
+    limit, case = 1.0, f"{Path(a.run).name}, {len(pairs)} prompts, {a.tokens} tokens"
     for name in ["people", *a.ways]:
         prompts = [prompt for prompt, _ in pairs]
         made = people(model, pairs, a.tokens) if name == "people" else write(model, prompts, a.tokens, way(name))
@@ -184,8 +184,8 @@ def main() -> None:
             "mauve": mauve(torch.stack(vectors), elsewhere),
         }
         print(f"{name:40}" + "".join(f"{label} {value:7.3f}  " for label, value in figures.items()), flush=True)
-        rows += [(name, case, k, v, {"bits/byte": k, "mauve": "of 1"}.get(k, "%")) for k, v in figures.items()]
-    record.append("cpu", "writing", rows)
+        units = {"bits/byte": "bits/byte", "mauve": "of 1"}
+        record.append("cpu", "writing", [(name, case, k, v, units.get(k, "%")) for k, v in figures.items()])
 
 
 if __name__ == "__main__":
