@@ -41,7 +41,7 @@ class SamplingConfig:
         default="plain", description="Begin with the numbers of a named way to draw; options given here go before it."
     )
     temperature: float = Field(
-        default=0.9,
+        default=0.95,
         ge=0,
         le=100,
         description="Below 1 more predictable, above more surprising; 0: always the likeliest.",

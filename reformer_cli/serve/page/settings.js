@@ -11,7 +11,7 @@ const LENGTHS = {
 };
 const REACHES = { all: ["All of it", Infinity], far: ["The last 20,000 words", 120000], near: ["The last 2,000 words", 12000] };
 const SLIDERS = ["temperature", "top_p", "dry_multiplier"];
-const USUAL = { temperature: 0.9, top_p: 0.95, dry_multiplier: 0.8 };
+const USUAL = { temperature: 0.95, top_p: 0.95, dry_multiplier: 0.8 };
 const BEGIN = { preset: "plain", length: "paragraph", reach: "all", seed: "", model: "", theme: "auto", size: 18, copiesAlways: false };
 const KEY = "reformer.settings";
 

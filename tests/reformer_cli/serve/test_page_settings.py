@@ -91,7 +91,7 @@ def test_settings_say_how_it_writes_and_are_kept(page: Any, server: PageServer) 
     expect(again.locator("#model")).to_have_value("sea")
     assert again.evaluate("getComputedStyle(document.getElementById('text')).fontSize") == "24px"
     again.get_by_role("button", name="Back to how it was").click()
-    expect(again.locator("#temperature-say")).to_have_text("0.90, lively")
+    expect(again.locator("#temperature-say")).to_have_text("0.95, lively")
 
 
 def test_what_is_written_is_said_sentence_by_sentence(page: Any, server: PageServer) -> None:
