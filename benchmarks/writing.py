@@ -4,7 +4,7 @@
                                  [--judge starter]
 
 Prompts are places between paragraphs of TEXT, which the run must never have seen; the text that really follows is
-measured in the same way, as `people`. A way is a preset, `greedy` (temperature 0), `nucleus` (top-p 0.95 alone at
+measured in the same way, as `people`. A way is a preset, `greedy` (temperature 0 alone), `nucleus` (top-p 0.95 alone at
 temperature 1), or fields of SamplingConfig: temperature=0.7,dry_multiplier=0.8.
 
 loops: share of texts in which a phrase of three words or more comes three times in a row, or in which four words
@@ -41,7 +41,10 @@ from reformer_cli.sampling.sampler import Sampler
 PROMPT, BATCH = 200, 16  # words of a prompt; texts made at a time
 WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
 LOOP = re.compile(r"\b(\w+(?:\W+\w+){2,19})(?:\W+\1){2}\b", re.IGNORECASE)
-NAMED: dict[str, dict[str, Any]] = {"greedy": {"temperature": 0}, "nucleus": {"temperature": 1.0, "top_p": 0.95}}
+NAMED: dict[str, dict[str, Any]] = {
+    "greedy": {"temperature": 0, "dry_multiplier": 0},
+    "nucleus": {"temperature": 1.0, "top_p": 0.95, "dry_multiplier": 0},
+}
 
 
 @dataclass
