@@ -3,8 +3,8 @@
     python benchmarks/adapters.py [--run starter] [--tokens 2048] [--context 512] [--rounds 7]
 
 A frozen step still runs forward, rebuilds the streams and gives the gradient of what each matrix read; it leaves out
-each matrix' own gradient and its optimiser. Adapters add products of their own to that, so no adapter of any rank can
-be faster than this. Both steps in turn, the median of the rounds. Appends to results.csv.
+each matrix' own gradient and its optimiser, but for the embedding's gradient, which is always made. Adapters add
+products of their own to that. Both steps in turn, the median of the rounds. Appends to results.csv.
 """
 
 from __future__ import annotations

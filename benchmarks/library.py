@@ -15,8 +15,6 @@ import argparse
 import json
 import math
 import statistics
-import subprocess
-import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +23,7 @@ import record
 import torch
 from dense import Dense
 from equal_minutes import HELD_OUT, Peer, nats, train
+from starter import reformer
 
 import reformer_cli as rc
 from reformer_cli.data.gutenberg import cut_licence
@@ -89,11 +88,6 @@ def halves(novel: Path) -> tuple[str, str]:
     data = "".join(cut_licence([read_text(str(novel))]))
     cut = len(data) - len(data) // HELD_OUT
     return data[:cut], data[cut:]
-
-
-def reformer(*arguments: object) -> str:
-    line = [sys.executable, "-m", "reformer_cli", *map(str, arguments)]
-    return subprocess.run(line, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def ours(run: Path, folder: Path, a: argparse.Namespace, seed: int) -> list[tuple]:

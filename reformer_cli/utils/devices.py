@@ -34,7 +34,7 @@ def pick_device(name: str) -> str:
 
 def free_memory(device: str) -> int:
     """Bytes that are free on a device. An Apple GPU shares the main memory, of which it takes a part at most."""
-    if device == "cpu":
+    if device.startswith("cpu"):
         import psutil
 
         return int(psutil.virtual_memory().available)

@@ -70,7 +70,7 @@ class _Project(torch.autograd.Function):
             d_raw, d_scale = ctx.passes.qk_norm_rope_backward(
                 grads, outs * (ctx.parts // len(outs)), lengths, scale, phase
             )
-            d_weight = torch.mm(d_raw.t(), y).to(weight.dtype)
+            d_weight = torch.mm(d_raw.t(), y).to(weight.dtype) if ctx.needs_input_grad[1] else None
             dy = torch.mm(d_raw, weight.to(ctx.matmul_dtype))
             if gate is not None:
                 d_scores = more[0].squeeze(-1).contiguous()  # whatever its layout, a product's bits are the same
@@ -90,11 +90,12 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         with torch.autocast(x.device.type, enabled=False):
             dx = torch.mm(grad, weight.to(ctx.matmul_dtype)).to(x.dtype)
-            return dx, torch.mm(grad.t(), x.to(ctx.matmul_dtype)).to(weight.dtype)
+            wanted = ctx.needs_input_grad[1]
+            return dx, torch.mm(grad.t(), x.to(ctx.matmul_dtype)).to(weight.dtype) if wanted else None
 
 
 class _SquaredReluMLP(torch.autograd.Function):
@@ -114,8 +115,9 @@ class _SquaredReluMLP(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         y, inverse, widen, narrow, hidden, square = ctx.saved_tensors
         with torch.autocast(y.device.type, enabled=False):
-            d_narrow = torch.mm(grad.t(), square).to(narrow.dtype)
+            of_widen, of_narrow = ctx.needs_input_grad[1:3]
+            d_narrow = torch.mm(grad.t(), square).to(narrow.dtype) if of_narrow else None
             d_hidden = ctx.passes.squared_relu_backward_(torch.mm(grad, narrow.to(ctx.matmul_dtype)), hidden)
-            d_widen = torch.mm(d_hidden.t(), y).to(widen.dtype)
+            d_widen = torch.mm(d_hidden.t(), y).to(widen.dtype) if of_widen else None
             dx = ctx.passes.rms_norm_backward(torch.mm(d_hidden, widen.to(ctx.matmul_dtype)), y, inverse, ctx.dtype)
         return dx, d_widen, d_narrow, None

@@ -14,6 +14,7 @@ from reformer.ops.norm_rope_relu import native as native_rows
 from reformer.ops.norm_rope_relu import pytorch
 from reformer.ops.rotary import Rotary
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 
 def plain_project(x, weight, parts: int, heads: int, scale, phase, *, rms: bool, gate=None):
@@ -173,3 +174,24 @@ def test_positions_far_out_turn_exactly() -> None:
     """In float32 the angle of the ten-millionth token would be off by a whole turn."""
     low, high = (rotary(8, dtype, 10_000_000).phase(slice(0, 3)) for dtype in (torch.float32, torch.float64))
     assert (low - high).abs().max() < 1e-6
+
+
+def test_no_gradient_of_a_frozen_matrix_is_made() -> None:
+    """It was made and thrown away: a step with all matrices frozen took as long as if most were trained."""
+
+    def backward(frozen: bool) -> tuple[Tensor, int]:
+        made = torch.Generator().manual_seed(0)
+        x = torch.randn(10, 8, generator=made).requires_grad_()
+        square, wide, narrow = (torch.randn(n, m, generator=made) for n, m in ((8, 8), (32, 8), (8, 32)))
+        for weight in (square, wide, narrow):
+            weight.requires_grad_(not frozen)
+        (parts,) = project(x, square, 1, 2, None, None, rms=True, backend="torch")
+        y = linear(squared_relu_mlp(parts.flatten(1), wide, narrow, "torch"), square)
+        with FlopCounterMode(display=False) as counter:
+            y.sum().backward()
+        assert x.grad is not None
+        return x.grad, counter.get_total_flops()
+
+    (trained, all_flops), (frozen, few) = backward(False), backward(True)
+    assert torch.equal(trained, frozen)
+    assert few == all_flops // 2
