@@ -15,8 +15,7 @@ class Writer:
     """Does one job at a time, in a thread where `background`, else at once.
 
     A job that fails for want of space or the like is reported, and training goes on: the next may succeed. After
-    MOST_FAILURES in a row, and at the end of the run, it is an error. tell: shows a warning; kept: whether one was
-    written before.
+    MOST_FAILURES in a row, and at the end of the run, it is an error. tell: shows a warning; kept: is there one?
     """
 
     def __init__(
@@ -25,6 +24,7 @@ class Writer:
         self.background, self.tell, self.kept = background, tell, kept
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
+        self._told: BaseException | None = None  # of the last job, if that was not done and a warning said so
         self._failures = 0
 
     @property
@@ -39,7 +39,7 @@ class Writer:
         def work() -> None:
             try:
                 job()
-                self._failures = 0
+                self._failures, self._told = 0, None
             except BaseException as error:
                 self._error = error
 
@@ -56,13 +56,13 @@ class Writer:
         if self._thread is not None:
             self._thread.join()
             self._thread = None
-        error, self._error = self._error, None
+        error, self._error = self._error or (self._told if final else None), None
         if error is None:
             return
         reason = why_not_written(error)
         if reason is None:
             raise error
-        self._failures += 1
+        self._failures, self._told = self._failures + 1, error
         if final or self._failures >= MOST_FAILURES:
             known = "the last one is whole" if self.kept() else "it would have been the first"
             hint = f"{known}; make room, then go on with --resume"

@@ -106,10 +106,11 @@ def test_a_write_that_fails_is_tried_again_and_given_up_at_last(capsys: pytest.C
     writer.submit(fail)
     with pytest.raises(UserError, match="no space left"):
         writer.submit(fail) or writer.submit(fail)
-    last = Writer(background=True)
-    last.submit(fail)
-    with pytest.raises(UserError, match="go on with --resume"):
-        last.collect(final=True)
+    for background in (True, False):  # at once, the last failure was a warning, and a run without a result "finished"
+        last = Writer(background)
+        last.submit(fail)
+        with pytest.raises(UserError, match="go on with --resume"):
+            last.collect(final=True)
 
 
 def test_no_checkpoint_is_spoken_of_before_the_first() -> None:
