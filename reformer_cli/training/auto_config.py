@@ -13,8 +13,7 @@ from reformer import ReformerConfig
 from reformer_cli.tokenizers.train_subword import choose_vocab_size
 from reformer_cli.training import learning
 from reformer_cli.training.cost import ONE_CORE, Card, rounded
-from reformer_cli.training.memory import Step, hidden_numbers, largest_context
-from reformer_cli.utils.format import as_size
+from reformer_cli.training.memory import Step, hidden_numbers
 
 
 @dataclass(frozen=True)
@@ -56,25 +55,29 @@ GPU_SIZES = tuple(
 BASE_SIZE, BASE_VOCABULARY = SIZES[1], 1024  # by which a machine's speed is measured
 REFERENCE = ONE_CORE.scaled(4.3)  # the two cores with bfloat16 that most rows of the tables by minutes are from
 # From how many epochs of the text, and numbers of the model for each of its tokens, on what is done against
-# overfitting (after three, or with a small model, more decay does harm); after how many that does not help, unless they
-# are few steps; numbers of a model that a token is worth (LOG.md, 2026-11-24).
+# overfitting (after three, or with a small model, more decay does harm; LOG.md, 2026-11-24 and 2026-11-28).
 REGULARISATION: tuple[tuple[float, float, dict[str, float]], ...] = (
+    (5.0, 15.0, {"model.dropout": 0.3, "train.weight_decay": 2.0}),
     (7.0, 3.0, {"model.dropout": 0.2, "train.weight_decay": 0.5}),
     (3.0, 0.0, {"model.dropout": 0.1}),
 )
-MOST_READINGS, LEAST_STEPS, WORTH = 14.0, 1_000, 15
+# Steps that a run should have; numbers of a model that a token is worth; readings that help a model which has read
+# other texts and has more numbers than that (LOG.md, 2026-11-28).
+LEAST_STEPS, WORTH, MOST_CONTINUED = 1_000, 15, 2.0
 # Tokens a step, which grow with the root of those that are read (Zhang et al. 2024, arXiv 2410.21676): on a CPU 2,048
 # for as many as an hour reads (measured); a GPU needs many at once to be busy (benchmarks/cost.py).
 TOKENS_PER_STEP, GPU_TOKENS_PER_STEP, MOST_TOKENS_PER_STEP = 2_048, 32_768, 262_144
+SHORT = 150  # steps in all that are so few that they are made smaller by half
+PARTS = 64  # contexts that a text has, at least; a model that has learnt to look back is given longer ones
 READ_BY_SUCH = 16e6  # tokens in all, up to which TOKENS_PER_STEP are right
 GROWING = ((1024, 0.5), (8192, 0.3))  # contexts of a GPU before the last one, and their shares of a run
 LEAST_CONTEXT = 64  # that is chosen
 COLUMNS = 128  # characters of a line that are told apart, at most: more than lines of plain text have
 SMALLEST_VOCABULARY, MOST_VOCABULARY = 256, 32_768
-BEYOND, FEW_READINGS = (
-    4,
-    6,
-)  # times the vocabulary that a text can fill, for one that is read at most so often (choices.csv)
+# Of a short text: vocabulary at most, and of how many characters of it one token (LOG.md, 2026-11-28).
+FOR_SHORT, CHARACTERS = 1024, 60
+# Times the vocabulary that a text can fill, for one that is read at most so often (choices.csv).
+BEYOND, FEW_READINGS = 4, 6
 TIE = 1.005  # times the lowest expected bits/byte, up to which a larger model is as good: it has more to gain later
 
 
@@ -121,12 +124,13 @@ class Budget:
 @dataclass(frozen=True)
 class Plan:
     """What a budget comes to with a model. step: the very one that will run; tokens: that are read in all; readings: of
-    the text; cut: whether the time would be enough for more readings than help; expected: bits/byte."""
+    the text; most: that help; cut: whether the time would be enough for more; expected: bits/byte."""
 
     size: Size
     step: Step
     tokens: float
     readings: float
+    most: float
     cut: bool
     expected: float
 
@@ -135,8 +139,10 @@ class Plan:
         return self.step.batch * self.step.context
 
 
-def plan_of(size: Size, model: ReformerConfig, text: Text, budget: Budget, optimizer: str = "adamw") -> Plan:
-    """What comes of the budget with this model on this text."""
+def plan_of(
+    size: Size, model: ReformerConfig, text: Text, budget: Budget, optimizer: str = "adamw", continued: bool = False
+) -> Plan:
+    """What comes of the budget with this model on this text. continued: the model has learnt from others."""
     n_tokens, gpu = text.tokens_by(model.vocab_size), budget.card.kind == "gpu"
     context, per_step = size.context, GPU_TOKENS_PER_STEP if gpu else TOKENS_PER_STEP
     if gpu:
@@ -145,9 +151,11 @@ def plan_of(size: Size, model: ReformerConfig, text: Text, budget: Budget, optim
             context //= 2
     if model.max_length is not None:
         context = min(context, model.max_length)
-    while context > LEAST_CONTEXT and context * 8 > n_tokens:
+    parts = 8 if continued else PARTS
+    while context > LEAST_CONTEXT and context * parts > n_tokens:
         context //= 2
-    most = max(MOST_READINGS, LEAST_STEPS * TOKENS_PER_STEP / max(1, n_tokens))
+    hidden = hidden_numbers(model)
+    most = MOST_CONTINUED if continued and hidden > WORTH * n_tokens else learning.most_readings(text.bytes)
     for _ in range(2):  # how many tokens a step has goes by how many are read, and the reverse
         batch = -(-max(1, per_step // context) // budget.processes) * budget.processes
         step = Step(model, batch, context, budget.precision, 0, not gpu, optimizer=optimizer, gpu=gpu)
@@ -157,12 +165,13 @@ def plan_of(size: Size, model: ReformerConfig, text: Text, budget: Budget, optim
         read = min(could, most * n_tokens)
         wanted = max(per_step, TOKENS_PER_STEP * math.sqrt(read / READ_BY_SUCH))
         wanted = min(wanted, MOST_TOKENS_PER_STEP, max(TOKENS_PER_STEP, read / LEAST_STEPS))
+        if most * n_tokens < SHORT * TOKENS_PER_STEP and not continued:
+            wanted = TOKENS_PER_STEP // 2
         per_step = 2 ** int(math.log2(wanted))
         context = min(context, per_step)
     each = text.bytes / n_tokens
-    hidden = hidden_numbers(model)
     expected = learning.bits_per_byte(hidden, read * each, text.bytes, model.vocab_size, text.documents, text.entropy)
-    return Plan(size, step, read, read / n_tokens, could > most / 2 * n_tokens, expected)
+    return Plan(size, step, read, read / n_tokens, most, could > most / 2 * n_tokens, expected)
 
 
 def sizes_for(gpu: bool, named: Mapping[str, Any]) -> tuple[Size, ...]:
@@ -192,8 +201,8 @@ def best(
     sizes = sizes or sizes_for(budget.card.kind == "gpu", {})
     found = []
     for size in sizes:
-        most = choose_vocab_size(text.characters or text.bytes, text.frequent)
-        plans = [plan_of(size, size.model(v), text, budget) for v in _vocabularies(text, most, vocab_size)]
+        most = max(_least_vocabulary(text), choose_vocab_size(text.characters or text.bytes, text.frequent))
+        plans = [plan_of(size, size.model(v), text, budget) for v in _vocabularies(text, vocab_size)]
         plans = [
             p for p in plans if vocab_size or p.step.model.vocab_size <= most or p.readings <= FEW_READINGS
         ] or plans
@@ -206,16 +215,24 @@ def best(
     return [plan for plan in found if plan.expected <= TIE * least][-1], found
 
 
-def _vocabularies(text: Text, most: int, vocab_size: int | None) -> Iterator[int]:
+def _vocabularies(text: Text, vocab_size: int | None) -> Iterator[int]:
     """Powers of two up to what the text can fill if it is read often, and beyond; more where its characters are
     many."""
     if vocab_size is not None:
         yield vocab_size
         return
-    size = max(SMALLEST_VOCABULARY, choose_vocab_size(0, text.frequent))
-    while size <= min(BEYOND * most, MOST_VOCABULARY):
+    size = least = _least_vocabulary(text)
+    filled = choose_vocab_size(text.characters or text.bytes, text.frequent)
+    beyond = BEYOND * filled if filled > SMALLEST_VOCABULARY else least
+    while size <= min(max(least, beyond), MOST_VOCABULARY):
         yield size
         size *= 2
+
+
+def _least_vocabulary(text: Text) -> int:
+    """A power of two; its frequent characters come first."""
+    suited = 2 ** round(math.log2(max(1, text.characters or text.bytes) / CHARACTERS))
+    return max(SMALLEST_VOCABULARY, min(FOR_SHORT, suited), choose_vocab_size(0, text.frequent))
 
 
 def settings_of(plan: Plan, budget: Budget, text: Text, others: Sequence[Plan] = ()) -> list[AutoSetting]:
@@ -226,7 +243,7 @@ def settings_of(plan: Plan, budget: Budget, text: Text, others: Sequence[Plan] =
         f"about {plan.expected:.2f} bits/byte expected, from {rounded(plan.tokens):,} tokens in {budget}, the text "
         f"{plan.readings:.2g} times{_beside(plan, others)}"
     )
-    eighth = f", at most an eighth of the text's {n_tokens:,} tokens" if context < size.context else ""
+    few = f", and the text has {n_tokens:,} tokens only" if context < size.context else ""
     per_step = f"{plan.tokens_per_step:,} tokens a step: "
     per_step += "a GPU needs many at once" if gpu else "many short steps learn most in little time"
     found = [
@@ -234,7 +251,7 @@ def settings_of(plan: Plan, budget: Budget, text: Text, others: Sequence[Plan] =
         AutoSetting("model.n_layers", size.n_layers, f"{hidden_numbers(model) / 1e6:.1f} M numbers in the layers"),
         AutoSetting("model.n_heads", size.n_heads, "one head in four looks by hash, the others at what is near"),
         AutoSetting("model.d_head", size.d_model // size.n_heads, "the heads together are as wide as the model"),
-        AutoSetting("data.context", context, f"long enough to learn to look back{eighth}"),
+        AutoSetting("data.context", context, f"long enough to learn to look back{few}"),
         AutoSetting("train.batch_size", plan.step.batch, per_step),
         *_regularised(plan, hidden_numbers(model) / max(1, n_tokens)),
         AutoSetting("train.learning_rate", size.learning_rate, "the smaller the model, the larger the step"),
@@ -263,37 +280,7 @@ def _regularised(plan: Plan, numbers: float) -> list[AutoSetting]:
     found = []
     if plan.cut:  # the speed is a forecast
         reason = "more would overfit; where the time is longer, the run ends before it"
-        found = [AutoSetting("train.max_epochs", round(max(MOST_READINGS, plan.readings)), reason)]
+        found = [AutoSetting("train.max_epochs", max(1, round(plan.most)), reason)]
     reason = f"the text will be read about {plan.readings:,.0f} times, enough to overfit"
     suited = (settings for often, large, settings in REGULARISATION if plan.readings >= often and numbers >= large)
     return found + [AutoSetting(key, value, reason) for key, value in next(suited, {}).items()]
-
-
-def reduce_memory(step: Step, memory: int, given: set[str]) -> list[AutoSetting]:
-    """Settings, none of them `given`, that make a step fit without another result than rounding; none if none do."""
-    reason = f"the step would not fit in {as_size(memory)} otherwise; a little slower"
-    found: list[AutoSetting] = []
-    for name, value in (("chunk_heads", max(1, step.model.n_heads // 4)), ("chunk_heads", 1), ("chunk_tokens", 1024)):
-        if name not in given and value < (getattr(step.model, name) or step.model.n_heads):
-            step = _with(step, name, value)
-            found = [c for c in found if c.key != f"model.{name}"] + [AutoSetting(f"model.{name}", value, reason)]
-            if step.total <= memory:
-                return found
-    return []
-
-
-def memory_hints(step: Step, memory: int) -> list[str]:
-    """What a user may change so that a step fits, as `key=value` with what it then needs; the mildest first."""
-    found = [("chunk_heads=1", _with(step, "chunk_heads", 1))]
-    found.append(("gradient_dtype=bfloat16", _with(step, "gradient_dtype", "bfloat16")))
-    found.append(("chunk_heads=1 --set gradient_dtype=bfloat16", _with(found[-1][1], "chunk_heads", 1)))
-    if step.rows > 1:
-        found.append((f"accumulation_steps={step.batch}", replace(step, accumulate=step.batch)))
-    if (context := largest_context(replace(step, batch=1), memory)) and context < step.context:
-        found.append((f"context={context}", replace(step, batch=1, context=context)))
-    return [f"{setting} ({as_size(s.total)})" for setting, s in found if s.total <= memory]
-
-
-def _with(step: Step, name: str, value: object) -> Step:
-    """The step of a model with one setting changed."""
-    return replace(step, model=replace(step.model, **{name: value}))  # type: ignore[arg-type]

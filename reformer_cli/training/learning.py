@@ -17,7 +17,9 @@ E, A, SIZE, B, READ, SHARPNESS = 1.107, 0.458, 0.250, 1.014, 0.264, 3.94
 AGAIN = 6.1  # readings beyond the first that all further ones are worth at most
 LARGER_VOCABULARY = 0.122
 ONE_BOOK = 0.126  # that the end of a single text is easier than the ends of many, as a share
+MOST_READINGS, NOVEL, FEWER = 14.0, 1.1e6, 0.24  # of so many bytes, and by which power a shorter text has fewer
 PROSE = 2.36  # bits/byte of English novels in bz2, which other texts are measured by
+BYTES = 257  # of the vocabulary of bytes and an end
 BYTES_PER_TOKEN, LENGTHENS = 2.82, 0.16  # of English prose, of a vocabulary of 1,024, and how it grows with that
 
 
@@ -25,6 +27,11 @@ def worth(read: float, text: float) -> float:
     """Bytes that as many bytes read of a text of so many are worth."""
     readings = read / max(1.0, text)
     return read if readings <= 1 else text * (1 + AGAIN * (1 - math.exp(-(readings - 1) / AGAIN)))
+
+
+def most_readings(text: float) -> float:
+    """Of a text of so many bytes, after which more make a new model worse (LOG.md, 2026-11-28)."""
+    return MOST_READINGS * min(1.0, text / NOVEL) ** FEWER
 
 
 def bits_per_byte(
@@ -41,4 +48,4 @@ def bits_per_byte(
 
 def bytes_per_token(vocab_size: int) -> float:
     """Of English prose, about."""
-    return 1.0 if vocab_size < 300 else BYTES_PER_TOKEN * (vocab_size / 1024) ** LENGTHENS
+    return 1.0 if vocab_size == BYTES else BYTES_PER_TOKEN * (vocab_size / 1024) ** LENGTHENS

@@ -28,15 +28,14 @@ from reformer_cli.training.auto_config import (
     Plan,
     Text,
     best,
-    memory_hints,
     plan_of,
-    reduce_memory,
     settings_of,
     sizes_for,
 )  # fmt: skip
 from reformer_cli.training.cost import Card, cards, rounded, tokens_per_second
 from reformer_cli.training.display import peak_memory
 from reformer_cli.training.distributed import World
+from reformer_cli.training.fit_memory import memory_hints, reduce_memory
 from reformer_cli.training.learning import PROSE
 from reformer_cli.training.looks import SHARE
 from reformer_cli.training.memory import Step
@@ -128,7 +127,7 @@ class Chooser:
         model, gpu = start.config, self.world.device != "cpu"
         like = next((s for s in sizes_for(gpu, {}) if s.d_model >= model.d_model), sizes_for(gpu, {})[-1])
         size = replace(like, d_model=model.d_model, n_layers=model.n_layers, n_heads=model.n_heads)
-        return plan_of(size, model, text, self.budget), []
+        return plan_of(size, model, text, self.budget, continued=True), []
 
 
 def text_of(scan: Scan, sample: str = "", entropy: float = PROSE) -> Text:

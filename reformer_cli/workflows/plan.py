@@ -21,12 +21,12 @@ from reformer_cli.training.auto_config import (
     Budget,
     Text,
     best,
-    memory_hints,
     settings_of,
     sizes_for,
 )  # fmt: skip
 from reformer_cli.training.cost import Card, card_named, rounded
 from reformer_cli.training.display import peak_memory
+from reformer_cli.training.fit_memory import memory_hints
 from reformer_cli.training.memory import Step, forecast, hidden_numbers, kept_on_gpu, largest_context, largest_depth
 from reformer_cli.training.mixed_precision import products_in
 from reformer_cli.training.optimizers import make_optimizers, optimizer_tensors, prime

@@ -13,8 +13,8 @@ from builders.programs import Program
 from reformer import ReformerConfig, ReformerLM
 
 from reformer_cli.config.load import load_config, resolve
-from reformer_cli.training.auto_config import memory_hints, reduce_memory
 from reformer_cli.training.cost import ONE_CORE
+from reformer_cli.training.fit_memory import memory_hints, reduce_memory
 from reformer_cli.training.memory import Step, count_parameters, forecast, largest_context, largest_depth
 
 SIZES = ["--set", "vocab_size=320", "--set", "d_model=64", "--set", "n_layers=2", "--set", "d_head=16"]

@@ -91,7 +91,7 @@ def test_sizes_are_chosen_with_reasons(reformer: Program, text: Path) -> None:
 
 
 def test_sizes_go_by_how_fast_the_machine_is(reformer: Program, text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before, a slow machine was given the decay of a text that it would not read often enough."""
+    """Before, a slow machine was given the regularisation of a text that it would not read often enough."""
     for speed in (0.01, 100.0):
         card = ONE_CORE.scaled(speed)
         monkeypatch.setattr("reformer_cli.training.throughput.machine", lambda *_, card=card: card)
@@ -99,7 +99,7 @@ def test_sizes_go_by_how_fast_the_machine_is(reformer: Program, text: Path, monk
         result = reformer("train", text, *TINY[2:4], *TINY[6:], "--minutes", 0.01, "--run", f"r{speed}")
         assert result.status == 0
         assert "forecast: about" in result.err
-        assert ("train.weight_decay" in result.err) == (speed == 100)
+        assert ("train.max_epochs" in result.err) == ("model.dropout" in result.err) == (speed == 100)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])

@@ -14,7 +14,6 @@ from reformer import ReformerConfig
 from reformer_cli.training import learning, throughput
 from reformer_cli.training.auto_config import (
     GPU_SIZES,
-    MOST_READINGS,
     REFERENCE,
     SIZES,
     TOKENS_PER_STEP,
@@ -27,6 +26,7 @@ from reformer_cli.training.auto_config import (
     sizes_for,
 )
 from reformer_cli.training.cost import ONE_CORE, Card, card_named, card_of, cards, tokens_per_second
+from reformer_cli.training.learning import MOST_READINGS, most_readings
 from reformer_cli.training.memory import Step
 from reformer_cli.utils.errors import UserError
 
@@ -82,7 +82,6 @@ def test_a_novel_is_given_what_was_measured_best() -> None:
     assert "train.max_epochs" not in chosen(LIBRARY, budget(20.0))
     assert "model.dropout" not in chosen(LIBRARY, budget(5.0))
     assert "train.max_epochs" not in chosen(NOVEL, budget(None, 10**5))  # whoever says how many is taken at his word
-    assert chosen(Text(60_000), budget(20.0))["train.max_epochs"] > 2 * MOST_READINGS
 
 
 def test_a_slow_machine_is_given_what_it_has_time_for() -> None:
@@ -96,14 +95,19 @@ def test_a_slow_machine_is_given_what_it_has_time_for() -> None:
     assert "train.weight_decay" not in smaller
 
 
-def test_a_model_that_is_there_is_given_what_suits_its_size() -> None:
-    """The bug it guards against: continued for five minutes, a model that reads a novel four times in them was given
-    the dropout of the smaller one that would have read it ten times."""
-    there = ReformerConfig(vocab_size=4096, d_model=256, n_layers=6, n_heads=4)
-    begun = plan_of(SIZES[2], there, NOVEL, budget(5.0))
-    found = {c.key: c.value for c in settings_of(begun, budget(5.0), NOVEL)}
-    assert found["model.dropout"] == 0.1
-    assert "train.weight_decay" not in found
+def test_a_large_model_that_has_read_others_reads_a_text_twice() -> None:
+    """The bugs it guards against: two minutes of 60 kB, read ten times, made the starter worse than it was untrained
+    (1.272 bits/byte of what follows, 1.260 before, 1.242 after two readings), twenty minutes of C&P no better than
+    five; and a model was given the dropout of the smaller one that would have read the text ten times."""
+    there = ReformerConfig(vocab_size=4096, d_model=320, n_layers=7, n_heads=5)
+    for text, minutes in ((NOVEL, 20.0), (Text(60_000), 2.0)):
+        begun = plan_of(SIZES[2], there, text, budget(minutes), continued=True)
+        found = {c.key: c.value for c in settings_of(begun, budget(minutes), text)}
+        assert found["train.max_epochs"] == 2
+        assert "model.dropout" not in found
+        assert "train.weight_decay" not in found
+    small = plan_of(SIZES[0], SIZES[0].model(1024), NOVEL, budget(20.0), continued=True)
+    assert small.most == MOST_READINGS  # the text has more to teach than it can hold
 
 
 def test_what_a_user_names_is_chosen_around() -> None:
@@ -155,10 +159,17 @@ def test_the_speed_of_a_machine_is_measured(monkeypatch: pytest.MonkeyPatch) -> 
     assert card.seconds(step) == pytest.approx(2 / 3, rel=0.01)
 
 
-def test_a_short_text_has_longer_tokens_where_it_is_read_seldom() -> None:
-    """60 kB in five readings: 2.11 bits/byte with 1,024 tokens, 2.41 with 256 (choices.csv)."""
-    assert plan(Text(60_000), budget(0.15, card=ONE_CORE)).step.model.vocab_size == 1024
-    assert plan(Text(60_000), budget(20.0)).step.model.vocab_size == 256
+def test_a_short_text_is_read_as_often_as_helps() -> None:
+    """60 kB were read 39 times in two minutes, a quarter of a second a step, with 256 tokens of vocabulary: 2.46
+    bits/byte of what follows, where 1,024 tokens and seven readings come to 2.36 in 22 seconds (LOG.md)."""
+    for minutes in (0.15, 2.0, 20.0):
+        assert plan(Text(60_000), budget(minutes)).step.model.vocab_size == 1024
+    found = chosen(Text(60_000), budget(20.0))
+    assert (found["train.max_epochs"], found["model.dropout"], found["train.weight_decay"]) == (7, 0.3, 2.0)
+    assert found["data.context"] * found["train.batch_size"] == TOKENS_PER_STEP // 2
+    assert plan(Text(300_000), budget(5.0)).step.model.vocab_size == 1024
+    assert plan(Text(10_000), budget(5.0)).step.model.vocab_size == 256
+    assert most_readings(60_000) < most_readings(300_000) < most_readings(1e7) == MOST_READINGS
 
 
 def test_bits_of_reading_are_what_was_measured() -> None:
@@ -170,6 +181,8 @@ def test_bits_of_reading_are_what_was_measured() -> None:
         size = 0.95 * int(row["bytes"])
         read = int(row["tokens"]) * size / text_tokens
         numbers = 11.78 * int(row["layers"]) * d_model**2
+        if read / size > 1.5 * most_readings(size):
+            continue  # so often that it did harm; no run that is chosen does
         documents = 1 if row["text"] in ("crime-and-punishment.txt", "pages.txt") else 10
         found = learning.bits_per_byte(numbers, read, size, int(row["vocab"]), documents)
         off.append(found / float(row["bits_per_byte"]) - 1)
