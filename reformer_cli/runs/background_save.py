@@ -15,7 +15,8 @@ class Writer:
     """Does one job at a time, in a thread where `background`, else at once.
 
     A job that fails for want of space or the like is reported, and training goes on: the next may succeed. After
-    MOST_FAILURES in a row, and at the end of the run, it is an error. tell: shows a warning; kept: is there one?
+    MOST_FAILURES in a row, and at the end of the run, it is an error. tell: shows a warning; kept: whether there is a
+    checkpoint.
     """
 
     def __init__(

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import math
 
+from reformer_cli.tokenizers.base import ByteTokenizer
+
 E, A, SIZE, B, READ, SHARPNESS = 1.107, 0.458, 0.250, 1.014, 0.264, 3.94
 AGAIN = 6.1  # readings beyond the first that all further ones are worth at most
 LARGER_VOCABULARY = 0.122
 ONE_BOOK = 0.126  # that the end of a single text is easier than the ends of many, as a share
 MOST_READINGS, NOVEL, FEWER = 14.0, 1.1e6, 0.24  # of so many bytes, and by which power a shorter text has fewer
 PROSE = 2.36  # bits/byte of English novels in bz2, which other texts are measured by
-BYTES = 257  # of the vocabulary of bytes and an end
 BYTES_PER_TOKEN, LENGTHENS = 2.82, 0.16  # of English prose, of a vocabulary of 1,024, and how it grows with that
 
 
@@ -48,4 +49,4 @@ def bits_per_byte(
 
 def bytes_per_token(vocab_size: int) -> float:
     """Of English prose, about."""
-    return 1.0 if vocab_size == BYTES else BYTES_PER_TOKEN * (vocab_size / 1024) ** LENGTHENS
+    return 1.0 if vocab_size == ByteTokenizer.vocab_size else BYTES_PER_TOKEN * (vocab_size / 1024) ** LENGTHENS

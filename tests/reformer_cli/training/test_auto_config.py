@@ -98,16 +98,25 @@ def test_a_slow_machine_is_given_what_it_has_time_for() -> None:
 def test_a_large_model_that_has_read_others_reads_a_text_twice() -> None:
     """The bugs it guards against: two minutes of 60 kB, read ten times, made the starter worse than it was untrained
     (1.272 bits/byte of what follows, 1.260 before, 1.242 after two readings), twenty minutes of C&P no better than
-    five; and a model was given the dropout of the smaller one that would have read the text ten times."""
+    five."""
     there = ReformerConfig(vocab_size=4096, d_model=320, n_layers=7, n_heads=5)
     for text, minutes in ((NOVEL, 20.0), (Text(60_000), 2.0)):
         begun = plan_of(SIZES[2], there, text, budget(minutes), continued=True)
         found = {c.key: c.value for c in settings_of(begun, budget(minutes), text)}
         assert found["train.max_epochs"] == 2
         assert "model.dropout" not in found
-        assert "train.weight_decay" not in found
     small = plan_of(SIZES[0], SIZES[0].model(1024), NOVEL, budget(20.0), continued=True)
     assert small.most == MOST_READINGS  # the text has more to teach than it can hold
+
+
+def test_a_model_that_is_there_is_given_what_suits_its_size() -> None:
+    """The bug it guards against: continued for five minutes, a model that reads a novel four times in them was given
+    the dropout of the smaller one that would have read it ten times."""
+    there = ReformerConfig(vocab_size=4096, d_model=256, n_layers=6, n_heads=4)
+    begun = plan_of(SIZES[2], there, NOVEL, budget(5.0), continued=True)
+    found = {c.key: c.value for c in settings_of(begun, budget(5.0), NOVEL)}
+    assert found["model.dropout"] == 0.1
+    assert "train.weight_decay" not in found
 
 
 def test_what_a_user_names_is_chosen_around() -> None:
