@@ -25,7 +25,8 @@ import record
 from reformer_cli.data.scan import scanned
 from reformer_cli.data.text_decoding import Options
 from reformer_cli.runs.starter import starter
-from reformer_cli.workflows.choose_start import GAIN, bits_per_byte, packed, sample
+from reformer_cli.workflows.choose_settings import packed
+from reformer_cli.workflows.choose_start import GAIN, bits_per_byte, sample
 from reformer_cli.workflows.init_from import Start
 
 ROWS = Path(__file__).with_name("starter.csv")

@@ -10,17 +10,7 @@ import typer
 from reformer_cli.commands.options import DeviceOption, SetOption
 from reformer_cli.utils.errors import UserError
 
-UNITS = {
-    "": 1,
-    "kib": 2**10,
-    "mib": 2**20,
-    "gib": 2**30,
-    "tib": 2**40,
-    "kb": 10**3,
-    "mb": 10**6,
-    "gb": 10**9,
-    "tb": 10**12,
-}
+UNITS = {"": 1} | {f"{p}{end}": base**n for n, p in enumerate("kmgt", 1) for end, base in (("ib", 1024), ("b", 1000))}
 
 
 def plan(
@@ -40,6 +30,9 @@ def plan(
         str | None, typer.Option(metavar="SIZE", help="Memory to fit in, such as 16GiB; default: what is free.")
     ] = None,
     measure: Annotated[bool, typer.Option("--measure", help="Take one real step and compare its memory.")] = False,
+    from_: Annotated[
+        str, typer.Option("--from", metavar="RUN|starter|none|auto", help="What a training begins with, as in train.")
+    ] = "auto",
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     device: DeviceOption = "auto",
 ) -> None:
@@ -54,8 +47,9 @@ def plan(
         raise UserError(f"--measure takes a step here, --as {as_} is elsewhere", "leave one of them out")
     limit = parse_size(memory) if memory is not None else None
     found = workflow(
-        texts or (), config=config, sets=set_ or (), as_=as_, minutes=minutes, memory=limit, device=device, speed=json
-    )
+        texts or (), config=config, sets=set_ or (), as_=as_, minutes=minutes, memory=limit, device=device, speed=json,
+        init_from=from_,
+    )  # fmt: skip
     about = found.as_dict() if json else {}
     if not json:
         typer.echo(str(found))

@@ -138,13 +138,6 @@ def shuffled(place: int, size: int, keys: Sequence[int]) -> int:
             return place
 
 
-def _mixed_all(x: np.ndarray[Any, np.dtype[np.uint64]]) -> np.ndarray[Any, np.dtype[np.uint64]]:
-    """`_mixed` of each; products go round, as they do there."""
-    x = (x ^ x >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ x >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
-    return x ^ x >> np.uint64(31)
-
-
 def _mixed(x: int) -> int:
     """The finaliser of splitmix64."""
     x = (x & WORD ^ (x & WORD) >> 30) * 0xBF58476D1CE4E5B9 & WORD

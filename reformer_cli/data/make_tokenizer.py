@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from reformer_cli.config.schema import DataConfig, SubwordKind
 from reformer_cli.data.scan import Scan, reread
@@ -16,7 +17,7 @@ from reformer_cli.utils.format import as_size
 from reformer_cli.utils.progress_bar import shown
 
 VERSION = 6  # of how they are trained: a change makes vocabularies be made again
-TINY = 50_000  # characters below which `tokenizer: auto` means bytes
+TINY = 8_000  # characters below which `tokenizer: auto` means bytes
 
 
 def tokenizer_for(
@@ -26,7 +27,7 @@ def tokenizer_for(
     unless they lengthen the text; size: tokens, where the config leaves them open. Raises UserError."""
     if data.image_size is not None:
         return PixelTokenizer()
-    if data.tokenizer == "bytes" or (data.tokenizer == "auto" and not data.vocab_size and scan.characters < TINY):
+    if as_bytes(vars(data), scan.characters):
         if data.vocab_size not in (None, ByteTokenizer.vocab_size):
             raise UserError(
                 f"data.vocab_size {data.vocab_size} does not go with bytes: {ByteTokenizer.vocab_size} tokens",
@@ -58,6 +59,12 @@ def tokenizer_for(
     path.parent.mkdir(parents=True, exist_ok=True)
     write_file(path, tokenizer.serialise())
     return tokenizer
+
+
+def as_bytes(data: Mapping[str, Any], characters: int) -> bool:
+    """Whether a text of so many characters is read as bytes. data: settings of DataConfig, by name."""
+    kind = data.get("tokenizer", "auto")
+    return kind == "bytes" or (kind == "auto" and not data.get("vocab_size") and characters < TINY)
 
 
 def check_kind(data: DataConfig, tokenizer: Tokenizer) -> None:

@@ -20,7 +20,9 @@ AGAIN = 6.1  # readings beyond the first that all further ones are worth at most
 LARGER_VOCABULARY = 0.122
 ONE_BOOK = 0.126  # that the end of a single text is easier than the ends of many, as a share
 MOST_READINGS, NOVEL, FEWER = 14.0, 1.1e6, 0.24  # of so many bytes, and by which power a shorter text has fewer
-PROSE = 2.36  # bits/byte of English novels in bz2, which other texts are measured by
+# Bits/byte of English novels in bz2, which other texts are measured by: of 2^18 characters; what it falls to, and by
+# which power (2,000 to 262,144 characters of ten novels: 4.22, 3.34 of 10,000, 2.85 of 40,000, 2.40).
+PROSE, ENDLESS_PROSE, PACKING = 2.36, 1.76, 0.285
 BYTES_PER_TOKEN, LENGTHENS = 2.82, 0.16  # of English prose, of a vocabulary of 1,024, and how it grows with that
 
 
@@ -33,6 +35,12 @@ def worth(read: float, text: float) -> float:
 def most_readings(text: float) -> float:
     """Of a text of so many bytes, after which more make a new model worse (LOG.md, 2026-11-28)."""
     return MOST_READINGS * min(1.0, text / NOVEL) ** FEWER
+
+
+def entropy(packed: float, characters: int) -> float:
+    """Bits/byte of a text in bz2, were it 2^18 characters long: a shorter one packs worse, whatever it says."""
+    prose = ENDLESS_PROSE + (PROSE - ENDLESS_PROSE) * (2**18 / max(1, characters)) ** PACKING
+    return packed * PROSE / prose
 
 
 def bits_per_byte(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import dataclasses
 import math
 from collections import Counter
@@ -15,7 +16,7 @@ from reformer_cli.config.load import resolve
 from reformer_cli.config.schema import RunConfig, Settings
 from reformer_cli.data.copy_task import find
 from reformer_cli.data.dataset import Dataset
-from reformer_cli.data.make_tokenizer import TINY
+from reformer_cli.data.make_tokenizer import as_bytes
 from reformer_cli.data.scan import Scan
 from reformer_cli.tokenizers.line_widths import usual_line
 from reformer_cli.tokenizers.train_subword import OFTEN, choose_vocab_size
@@ -24,10 +25,12 @@ from reformer_cli.training import throughput
 from reformer_cli.training.auto_config import (
     COLUMNS,
     REFERENCE,
+    AutoSetting,
     Budget,
     Plan,
     Text,
     best,
+    like_size,
     plan_of,
     settings_of,
     sizes_for,
@@ -36,7 +39,7 @@ from reformer_cli.training.cost import Card, cards, rounded, tokens_per_second
 from reformer_cli.training.display import peak_memory
 from reformer_cli.training.distributed import World
 from reformer_cli.training.fit_memory import memory_hints, reduce_memory
-from reformer_cli.training.learning import PROSE
+from reformer_cli.training.learning import PROSE, entropy
 from reformer_cli.training.looks import SHARE
 from reformer_cli.training.memory import Step
 from reformer_cli.training.mixed_precision import pick_precision
@@ -51,11 +54,13 @@ LINES = 1_000_000  # tokens whose lines are measured
 
 
 class Chooser:
-    """What suits a text, this machine and the time; the machine is measured once, when something depends on it."""
+    """What suits a text, a machine and the time. card, memory: the machine's, and bytes free on it; else it is this
+    one, which is measured once, when something depends on it."""
 
-    def __init__(self, settings: Settings, world: World) -> None:
+    def __init__(self, settings: Settings, world: World, card: Card | None = None, memory: int | None = None) -> None:
         self.settings, self.world = settings, world
-        self._card: Card | None = None
+        self._card, self._memory = card, memory
+        self.entropy = PROSE  # of the text, once it was looked at
 
     @property
     def budget(self) -> Budget:
@@ -67,74 +72,92 @@ class Chooser:
             backend: Backend = "torch" if self.settings["model"].get("backend") == "torch" else "auto"  # others: faults
             self._card = throughput.machine(device, train["precision"], self.world.size, backend)
         card = self._card or (REFERENCE if device == "cpu" else next(iter(cards().values())))
-        return Budget(card, free_memory(device), minutes, steps, self.world.size, train["precision"])
+        return Budget(card, self._memory or free_memory(device), minutes, steps, self.world.size, train["precision"])
 
     def best(self, text: Text, vocab_size: int | None) -> tuple[Plan, list[Plan]]:
         """The plan for a new model, and those of other sizes, of what the user left open."""
         named = self.settings["model"] | {"context": self.settings["data"].get("context")}
-        return best(text, self.budget, vocab_size, sizes_for(self.world.device != "cpu", named))
+        return best(text, self.budget, vocab_size, sizes_for(self.budget.card.kind == "gpu", named))
 
-    def vocabulary(self, scan: Scan) -> int | None:
-        """Tokens for a new vocabulary, where nobody says how many; said with its reason."""
+    def vocabulary(self, text: Text) -> AutoSetting | None:
+        """Tokens for a new vocabulary; None where somebody says how many, or the text is taken as bytes."""
         data = self.settings["data"]
-        kind = data.get("tokenizer", "auto")
-        tiny = kind == "auto" and scan.characters < TINY  # which is taken as bytes
-        if data.get("vocab_size") or kind == "bytes" or tiny or data.get("image_size") is not None:
+        if (
+            data.get("vocab_size")
+            or as_bytes(data, text.characters or text.bytes)
+            or data.get("image_size") is not None
+        ):
             return None
-        text = text_of(scan)
         plan, _ = self.best(text, None)
         most = choose_vocab_size(text.characters, text.frequent)
         why = "as many as the text can fill"
         if (found := plan.step.model.vocab_size) < most:
             why = f"{most:,} would be dearer a token than the longer tokens are worth, in {self.budget}"
-        say_choice("data.vocab_size", found, why)
-        return found
+        return AutoSetting("data.vocab_size", found, why)
 
     def fill(self, dataset: Dataset, start: Start | None) -> float | None:
         """Set what nobody set, and say why; returns the forecast of tokens/s, where there is one, looks included."""
         tokens, settings = dataset.tokens, self.settings
-        text = Text(tokens.train_bytes, max(1, tokens.documents), max(1, len(tokens.train)))
+        text = Text(tokens.train_bytes, max(1, tokens.documents), max(1, len(tokens.train)), self.entropy)
         if find(settings["data"]["corpus"]) is not None:
             text = Text(ENDLESS, 1, ENDLESS)
-        plan, others = self._plan(text, dataset.tokenizer.vocab_size, start)
+        vocab_size = dataset.tokenizer.vocab_size
+        plan, _ = self.plan(text, vocab_size, start)
         budget = self.budget
         if budget.minutes and self.world.device == "cpu":
             # The very step; where it is not what was forecast, what follows from that is chosen anew.
             took = throughput.step_seconds(replace(plan.step, batch=max(1, plan.step.batch // self.world.size)))
             self._card = budget.card.scaled(budget.card.seconds(plan.step) / took)
-            plan, others = self._plan(text, dataset.tokenizer.vocab_size, start)
+            plan, _ = self.plan(text, vocab_size, start)
             budget = self.budget
         if budget.minutes and plan.readings < 1:
             once = rounded(budget.minutes / plan.readings + 0.5)
             say(
                 f"note: {budget} read {plan.readings:.0%} of the text; about {once:,} minutes would read all of it once"
             )
-        choices = settings_of(plan, budget, text, others)
-        optimizer = settings["train"].get("optimizer") or next(
-            (c.value for c in choices if c.key == "train.optimizer"), "adamw"
-        )
-        for c in start.suited(choices, settings) if start is not None else choices:
-            section, name = c.key.split(".")
-            if name in settings[section] or (name == "weight_decay" and optimizer != "adamw"):
-                continue  # other optimisers decay by another measure
-            settings[section][name] = c.value
+        for c in self.choose(text, vocab_size, start):
             say_choice(c.key, c.value, c.reason)
         return (1 - SHARE) * tokens_per_second(budget.card, plan.step) if budget.minutes else None
 
-    def _plan(self, text: Text, vocab_size: int, start: Start | None) -> tuple[Plan, list[Plan]]:
+    def choose(self, text: Text, vocab_size: int, start: Start | None) -> list[AutoSetting]:
+        """Set what nobody set; returns that."""
+        plan, others = self.plan(text, vocab_size, start)
+        choices = settings_of(plan, self.budget, text, others)
+        optimizer = self.settings["train"].get("optimizer") or next(
+            (c.value for c in choices if c.key == "train.optimizer"), "adamw"
+        )
+        added = []
+        for c in start.suited(choices, self.settings) if start is not None else choices:
+            section, name = c.key.split(".")
+            if name in self.settings[section] or (name == "weight_decay" and optimizer != "adamw"):
+                continue  # other optimisers decay by another measure
+            self.settings[section][name] = c.value
+            added.append(c)
+        return added
+
+    def plan(self, text: Text, vocab_size: int, start: Start | None) -> tuple[Plan, list[Plan]]:
+        """As `best` has it; of the model of `start`, where there is one."""
         if start is None:
             return self.best(text, vocab_size)
-        model, gpu = start.config, self.world.device != "cpu"
-        like = next((s for s in sizes_for(gpu, {}) if s.d_model >= model.d_model), sizes_for(gpu, {})[-1])
+        model, gpu = start.config, self.budget.card.kind == "gpu"
+        like = like_size(sizes_for(gpu, {}), model.d_model)
         size = replace(like, d_model=model.d_model, n_layers=model.n_layers, n_heads=model.n_heads)
         return plan_of(size, model, text, self.budget, continued=True), []
 
 
-def text_of(scan: Scan, sample: str = "", entropy: float = PROSE) -> Text:
-    """What is known of a text before it is tokenised. sample: of it, by which its frequent characters are counted."""
+def text_of(scan: Scan, sample: str) -> Text:
+    """What is known of a text before it is tokenised. sample: of it, by which its frequent characters are counted, and
+    how hard it is to predict is told."""
     often = max(2, OFTEN * len(sample) // max(1, min(SAMPLED, scan.characters)))
     frequent = sum(n >= often for n in Counter(sample).values())
-    return Text(scan.bytes, max(1, scan.documents), 0, entropy, scan.characters, frequent)
+    found = entropy(packed(sample), len(sample))
+    return Text(scan.bytes, max(1, scan.documents), 0, found, scan.characters, frequent)
+
+
+def packed(text: str) -> float:
+    """Bits/byte of a text in bz2."""
+    plain = text.encode("utf-8", "replace")
+    return 8 * len(bz2.compress(plain)) / max(1, len(plain))
 
 
 def count_line_positions(model: dict[str, Any], dataset: Dataset) -> None:

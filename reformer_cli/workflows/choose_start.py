@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bz2
 import math
 from collections.abc import Iterator
 from contextlib import suppress
@@ -14,9 +13,10 @@ from reformer_cli.config.schema import Settings
 from reformer_cli.data import copy_task, sources
 from reformer_cli.data.scan import Scan
 from reformer_cli.data.text_decoding import Options, UnreadableText
-from reformer_cli.runs.starter import NAME
+from reformer_cli.runs.starter import NAME, starter
 from reformer_cli.tokenizers.base import Tokenizer
-from reformer_cli.workflows.choose_settings import Chooser, say_choice, text_of
+from reformer_cli.training.auto_config import Text
+from reformer_cli.workflows.choose_settings import Chooser, say_choice
 from reformer_cli.workflows.init_from import Start
 
 AUTO, NONE = "auto", "none"
@@ -50,21 +50,33 @@ class StarterOrNew:
 
     def __init__(self, folder: Path, chooser: Chooser) -> None:
         self.start: Start | None = None  # where the starter was chosen
+        self.untrained = math.nan  # bits/byte with which the starter predicts the text
         self._folder, self._chooser = folder, chooser
 
-    def tokenizer(self, scan: Scan) -> Tokenizer | None:
-        """The starter's where it is to be begun with, else None; says which, and why."""
-        parts = sample(scan)
+    def tokenizer(self, text: Text, parts: list[str]) -> Tokenizer | None:
+        """The starter's where a text of which these are parts is begun with it, else None; says which, and why."""
         start = Start(self._folder)
         start.path = Path(NAME)  # where it lies on this machine is nothing to tell
-        found = bits_per_byte(start, parts)
-        stretches = "".join(parts)
-        new = self._chooser.best(text_of(scan, stretches, packed(stretches)), None)[0].expected
+        self.untrained = found = bits_per_byte(start, parts)
+        new = self._chooser.best(text, None)[0].expected
         better = found < GAIN * new
         reason = f"untrained on this text, the starter predicts it with {found:.2f} bits/byte; a new model is expected "
         say_choice("--from", NAME if better else NONE, f"{reason}to reach {new:.2f} in {self._chooser.budget}")
         self.start = start if better else None
         return start.tokenizer if better else None
+
+
+def starter_or_new(
+    init_from: str, settings: Settings, config: str | None, tokenizer: Tokenizer | None, chooser: Chooser
+) -> StarterOrNew | None:
+    """Who decides what to begin with once the text is known; None: that is clear already, and said."""
+    folder = starter()
+    if init_from != AUTO or folder is None:
+        return None
+    if (why := why_anew(settings, config, tokenizer)) is not None:
+        say_choice("--from", NONE, why)
+        return None
+    return StarterOrNew(folder, chooser)
 
 
 def sample(scan: Scan) -> list[str]:
@@ -100,9 +112,3 @@ def bits_per_byte(start: Start, parts: list[str]) -> float:
         nats += float(start.model.score_forward(tokens[:, :-1], tokens[:, 1:])[0, skipped:].sum())
         n_bytes += float(lengths[ids[skipped:]].sum())
     return nats / math.log(2) / max(1.0, n_bytes)
-
-
-def packed(text: str) -> float:
-    """Bits/byte of a text in bz2."""
-    plain = text.encode("utf-8", "replace")
-    return 8 * len(bz2.compress(plain)) / max(1, len(plain))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,28 +15,25 @@ from reformer.memory import Item
 from reformer_cli.config.load import load_config, resolve
 from reformer_cli.config.schema import RunConfig, Settings
 from reformer_cli.data.dataset import absolute, options_of
-from reformer_cli.data.scan import scanned
+from reformer_cli.data.make_tokenizer import as_bytes
+from reformer_cli.data.scan import Scan, scanned
 from reformer_cli.tokenizers.base import ByteTokenizer, PixelTokenizer
-from reformer_cli.training import learning, throughput
-from reformer_cli.training.auto_config import (
-    AutoSetting,
-    Budget,
-    Text,
-    best,
-    settings_of,
-    sizes_for,
-)  # fmt: skip
+from reformer_cli.training import learning
+from reformer_cli.training.auto_config import AutoSetting, Text
 from reformer_cli.training.cost import Card, card_named, rounded
 from reformer_cli.training.display import peak_memory
+from reformer_cli.training.distributed import World
 from reformer_cli.training.fit_memory import memory_hints
 from reformer_cli.training.memory import Step, forecast, hidden_numbers, kept_on_gpu, largest_context, largest_depth
-from reformer_cli.training.mixed_precision import products_in
+from reformer_cli.training.mixed_precision import pick_precision, products_in
 from reformer_cli.training.optimizers import make_optimizers, optimizer_tensors, prime
 from reformer_cli.utils.console import say
 from reformer_cli.utils.devices import free_memory, keep_freed_memory, pick_device
 from reformer_cli.utils.errors import UserError
 from reformer_cli.utils.format import as_size
-from reformer_cli.workflows.choose_settings import GPU_WORKSPACE, step_of
+from reformer_cli.workflows.choose_settings import GPU_WORKSPACE, Chooser, step_of, text_of
+from reformer_cli.workflows.choose_start import AUTO, NONE, sample, starter_or_new
+from reformer_cli.workflows.init_from import Start
 
 VOCAB_SIZE = 4096  # assumed where data.vocab_size is left to the corpus
 MINUTES = 10.0  # where nothing says how long
@@ -44,15 +43,22 @@ NOVEL = Text(1_100_000)  # what is assumed where sizes are to be chosen and no t
 @dataclass(frozen=True)
 class TrainingPlan:
     """config: of the run; step: of it; limit: bytes there are; card: the machine, where its speed is known; text: what
-    would be read; chosen: settings that nobody named."""
+    would be read; chosen: settings that nobody named; begins_with: a run, and untrained: the bits/byte with which that
+    predicts the text, where it was looked at."""
 
     config: RunConfig
     step: Step
     limit: int
-    minutes: float
     card: Card | None = None
     text: Text | None = None
     chosen: Sequence[AutoSetting] = ()
+    begins_with: str | None = None
+    untrained: float | None = None
+
+    @property
+    def minutes(self) -> float:
+        assert self.config.train.minutes is not None
+        return self.config.train.minutes
 
     @property
     def kept(self) -> bool:
@@ -74,8 +80,8 @@ class TrainingPlan:
 
     @property
     def expected(self) -> float | None:
-        """Bits/byte after the minutes, about."""
-        if self.text is None or self.card is None:
+        """Bits/byte after the minutes, about; None where nothing is read, or a model goes on whose law nobody knows."""
+        if self.text is None or self.card is None or self.begins_with is not None:
             return None
         model = self.step.model
         read = self.tokens * self.text.bytes / self.text.tokens_by(model.vocab_size)
@@ -88,6 +94,7 @@ class TrainingPlan:
         """As `--json` prints it."""
         found: dict[str, Any] = {"total_bytes": self.step.total, "limit_bytes": self.limit}
         items = [{"name": item.name, "bytes": item.size, "what": item.what} for item in forecast(self.step)]
+        found |= {"from": self.begins_with, "untrained_bits_per_byte": self.untrained}
         found |= {"fits": self.step.total <= self.limit, "items": items}
         found["largest_context"] = largest_context(self.step, self.limit)
         found["largest_depth"] = largest_depth(self.step, self.limit)
@@ -134,38 +141,60 @@ class TrainingPlan:
         read = f"{minutes:.3g} minutes read about {rounded(tokens):,} tokens"
         if self.text is not None:
             read += f", the text {tokens / self.text.tokens_by(self.step.model.vocab_size):.2g} times"
-            read += f"; about {self.expected:.2f} bits/byte of what is held out"
+            if self.expected is not None:
+                read += f"; about {self.expected:.2f} bits/byte of what is held out"
+            elif self.untrained is not None:
+                read += f"; {self.begins_with} predicts it with {self.untrained:.2f} bits/byte before that"
         return [*lines, read]
 
 
 def plan(
     texts: Sequence[str] = (), *, config: str | None = None, sets: Sequence[str] = (), as_: str | None = None,
     minutes: float | None = None, memory: int | None = None, device: str = "auto", speed: bool = False,
+    init_from: str | None = None,
 ) -> TrainingPlan:  # fmt: skip
     """The plan of a training. texts: what would be read; as_: another machine than this, by name or file; speed:
-    whether this one's is to be measured where nothing else asks for it. Raises UserError."""
-    settings = load_config(config, sets)
+    whether this one's is to be measured where nothing else asks for it; init_from: as `train` takes it. Raises
+    UserError."""
+    settings, source = load_config(config, sets), init_from or AUTO
+    start = Start(Path(source)) if source not in (AUTO, NONE) else None
+    if start is not None:
+        settings = start.settings(lambda base: load_config(config, sets, base))
     where = "cpu" if as_ is not None else pick_device(device)
     card = card_named(as_) if as_ is not None else None
-    minutes_known = minutes or settings["train"].get("minutes") or MINUTES
-    text = _text(texts, settings) if texts else None
-    if card is None and (text is not None or minutes is not None or speed):
-        say("measuring how fast this machine trains")
-        card = throughput.machine(where, "float32" if where == "cpu" else "bfloat16")
-    limit = memory or (int(card.memory) if as_ is not None and card is not None else free_memory(where))
+    limit = memory or (int(card.memory) if card is not None else free_memory(where))
+    train = settings["train"]
+    train |= {"minutes": minutes or train.get("minutes") or MINUTES, "steps": None}
+    if train.get("precision", "auto") == "auto":
+        of_card = "bfloat16" if card is not None and card.kind == "gpu" else "float32"
+        train["precision"] = pick_precision(where)[0] if card is None else of_card
+    chooser = Chooser(settings, World(0, 1, where), card, limit)
+    if card is None and (texts or minutes is not None or speed):
+        card = chooser.budget.card
+    text, decision = None, None
+    if texts:
+        with _scanned(texts, settings) as scan:
+            parts = sample(scan)
+            text = text_of(scan, "".join(parts))
+            decision = starter_or_new(source, settings, config, None, chooser)
+            if decision is not None and decision.tokenizer(text, parts) is not None:
+                start = decision.start
+                assert start is not None
+                settings |= start.settings(lambda base: load_config(config, sets, base)) | {"train": train}
     chosen: list[AutoSetting] = []
     if config is None and card is not None and (text is not None or not sets):
         text = text or _assumed()
-        chosen = _chosen(settings, text, Budget(card, limit, minutes_known, None), card.kind == "gpu")
+        chosen = _chosen(chooser, text, start)
     if card is not None and card.kind == "gpu":
         settings["model"].setdefault("chunk_tokens", GPU_WORKSPACE)
-    resolved = resolve(settings, _vocab_size(settings))
+    resolved = resolve(settings, _vocab_size(settings, start, text))
     step = step_of(resolved, where)
     if as_ is not None and card is not None:
         gpu = card.kind == "gpu"
-        precision = "bfloat16" if gpu else "float32"
-        step = replace(step, precision=precision, program=0, native=not gpu, copied=not gpu, gpu=gpu)
-    return TrainingPlan(resolved, step, limit, minutes_known, card, text, chosen)
+        step = replace(step, program=0, native=not gpu, copied=not gpu, gpu=gpu)
+    begins = str(start.path) if start is not None else None
+    untrained = decision.untrained if decision is not None and start is not None else None
+    return TrainingPlan(resolved, step, limit, card, text, chosen, begins, untrained)
 
 
 def _assumed() -> Text:
@@ -173,36 +202,34 @@ def _assumed() -> Text:
     return NOVEL
 
 
-def _text(texts: Sequence[str], settings: Settings) -> Text:
+@contextmanager
+def _scanned(texts: Sequence[str], settings: Settings) -> Iterator[Scan]:
     data = resolve({"data": {**settings["data"], "corpus": list(absolute(texts))}}, VOCAB_SIZE).data
     with scanned(data.corpus, options_of(data), data.num_workers, say) as scan:
         scan.check(data.errors)
-        return Text(scan.bytes, max(1, scan.documents), characters=scan.characters)
+        yield scan
 
 
-def _vocab_size(settings: Settings) -> int:
+def _vocab_size(settings: Settings, start: Start | None, text: Text | None) -> int:
     data = settings["data"]
+    if start is not None:
+        return start.tokenizer.vocab_size
     if data.get("image_size") is not None:
         return PixelTokenizer.vocab_size
-    if data.get("tokenizer") == "bytes":
+    if as_bytes(data, text.characters or text.bytes if text is not None else VOCAB_SIZE**2):
         return ByteTokenizer.vocab_size
     if (known := data.get("vocab_size")) is None:
         say(f"data.vocab_size follows the corpus; {VOCAB_SIZE:,} assumed")
     return known or VOCAB_SIZE
 
 
-def _chosen(settings: Settings, text: Text, budget: Budget, gpu: bool) -> list[AutoSetting]:
+def _chosen(chooser: Chooser, text: Text, start: Start | None) -> list[AutoSetting]:
     """Fill in what `train` would choose; returns it."""
-    named = settings["model"] | {"context": settings["data"].get("context")}
-    found, others = best(text, budget, settings["data"].get("vocab_size"), sizes_for(gpu, named))
-    vocabulary = AutoSetting("data.vocab_size", found.step.model.vocab_size, "the most text in the time")
-    added = []
-    for c in [vocabulary, *settings_of(found, budget, text, others)]:
-        section, name = c.key.split(".")
-        if name not in settings[section]:
-            settings[section][name] = c.value
-            added.append(c)
-    return added
+    vocabulary = chooser.vocabulary(text) if start is None else None
+    if vocabulary is not None:
+        chooser.settings["data"]["vocab_size"] = vocabulary.value
+    chosen = chooser.choose(text, _vocab_size(chooser.settings, start, text), start)
+    return [vocabulary, *chosen] if vocabulary is not None else chosen
 
 
 def measured(config: RunConfig, device: str, step: Step) -> int:

@@ -19,7 +19,6 @@ from reformer_cli.data.make_tokenizer import check_kind
 from reformer_cli.data.scan import Scan
 from reformer_cli.runs.origin import Origin
 from reformer_cli.runs.run import Run, check_new
-from reformer_cli.runs.starter import starter
 from reformer_cli.tokenizers.base import Tokenizer
 from reformer_cli.tokenizers.load import open_tokenizer
 from reformer_cli.training.auto_config import LEAST_CONTEXT
@@ -38,9 +37,10 @@ from reformer_cli.workflows.choose_settings import (
     count_line_positions,
     fitted,
     say_choice,
+    text_of,
     warn_of_reach,
 )
-from reformer_cli.workflows.choose_start import AUTO, NONE, StarterOrNew, why_anew
+from reformer_cli.workflows.choose_start import AUTO, NONE, sample, starter_or_new
 from reformer_cli.workflows.init_from import Start
 from reformer_cli.workflows.resume import Asked, resumed, run_to_resume
 from reformer_cli.workflows.training_run import TrainingRun
@@ -128,14 +128,22 @@ def _begun(asked: Asked, world: World) -> Ready:
         train["precision"], reason = pick_precision(world.device)
         say_choice("train.precision", train["precision"], reason)
     chooser = Chooser(settings, world)
-    starter_or_new = _starter_or_new(asked, settings, tokenizer, chooser)
+    decision = starter_or_new(asked.init_from, settings, asked.config, tokenizer, chooser)
 
     def choose(scan: Scan) -> Tokenizer | int | None:
-        known = starter_or_new.tokenizer(scan) if starter_or_new is not None else None
-        return chooser.vocabulary(scan) if known is None and asked.config is None else known
+        if asked.config is not None or scan.options.image_size is not None:
+            return None
+        parts = sample(scan)
+        text = text_of(scan, "".join(parts))
+        chooser.entropy = text.entropy
+        known = decision.tokenizer(text, parts) if decision is not None else None
+        if known is not None or (found := chooser.vocabulary(text)) is None:
+            return known
+        say_choice(found.key, found.value, found.reason)
+        return int(found.value)
 
     dataset, made = _opened(settings, tokenizer, start, choose)
-    if starter_or_new is not None and (start := starter_or_new.start) is not None:
+    if decision is not None and (start := decision.start) is not None:
         its = start.settings(lambda base: load_config(asked.config, asked.sets, base))
         texts = {name: settings["data"][name] for name in ("corpus", "validation")}
         settings |= its | {"data": its["data"] | texts, "train": settings["train"]}
@@ -162,19 +170,6 @@ def _begun(asked: Asked, world: World) -> Ready:
     if forecast is not None:
         say(f"forecast: about {rounded(forecast):,} tokens a second")
     return run, dataset, None, forecast
-
-
-def _starter_or_new(
-    asked: Asked, settings: Settings, tokenizer: Tokenizer | None, chooser: Chooser
-) -> StarterOrNew | None:
-    """Who decides what to begin with once the text is known; None: that is clear already, and said."""
-    folder = starter()
-    if asked.init_from != AUTO or folder is None:
-        return None
-    if (why := why_anew(settings, asked.config, tokenizer)) is not None:
-        say_choice("--from", NONE, why)
-        return None
-    return StarterOrNew(folder, chooser)
 
 
 def _opened(

@@ -98,10 +98,10 @@ def kept(_made: dict[str, tuple[Path, Path]], tmp_path: Path, tmp_path_factory: 
 
 @pytest.fixture
 def run(reformer: Program, text: Path, tmp_path: Path, kept: Kept) -> Path:
-    """A run that was trained for six steps."""
+    """A run that was trained for six steps, on bytes."""
 
     def train() -> None:
-        result = reformer("train", text, *TINY, "--steps", 6, "--run", tmp_path / "run")
+        result = reformer("train", text, *TINY, "--set", "tokenizer=bytes", "--steps", 6, "--run", tmp_path / "run")
         assert result.status == 0, result.err
 
     return kept("run", train)

@@ -10,7 +10,6 @@ from reformer_cli.utils.extras import missing_package
 
 MOST_PAGES = 100_000
 SPLIT_WORD = "\ufffe"  # PDFium's sign for the hyphen of a word that goes on in the next line
-SPARSE = 20  # characters a page: with fewer, where pages hold images, the text is in the images
 
 
 def read_pdf(file: OpenFile) -> Iterator[Document]:

@@ -105,7 +105,8 @@ def test_gradient_streams_in_bfloat16_are_close() -> None:
     for kind in ("full", "bfloat16"):
         model = small(n_layers=6, gradient_dtype=kind)
         found.append(torch.autograd.grad(model.loss(tokens(LENGTH), tokens(LENGTH)), list(model.parameters())))
-    errors = [float((a - b).norm() / a.norm()) for a, b in zip(*found, strict=True)]
+    # A gradient of 1e-6 is a sum that cancels: of it rounding may leave less.
+    errors = [float((a - b).norm() / a.norm().clamp(min=1e-5)) for a, b in zip(*found, strict=True)]
     assert 0 < max(errors) < 0.05
 
 

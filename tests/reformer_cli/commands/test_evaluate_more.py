@@ -64,7 +64,9 @@ def test_evaluations_during_training_and_at_its_end(
     reformer: Program, text: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(periodic, "LONGEST", 64)
-    sets = [part for setting in ("eval.tests_every=2", "eval.tokens=300") for part in ("--set", setting)]
+    sets = [
+        part for setting in ("eval.tests_every=2", "eval.tokens=300", "tokenizer=bytes") for part in ("--set", setting)
+    ]
     assert reformer("train", text, *TINY, *sets, "--steps", 5, "--run", "curve").status == 0
     lines = [json.loads(line) for line in Path("curve/metrics.jsonl").read_text().splitlines()]
     found = {line["step"]: line["evaluation"] for line in lines if "evaluation" in line}

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 from builders.programs import Program
 from reformer import ReformerConfig, ReformerLM
 
@@ -101,6 +102,39 @@ def test_a_plan_for_this_machine_has_its_speed(reformer: Program, monkeypatch: p
     assert "tokens/s" not in reformer("plan", *SIZES, "--device", "cpu").out  # nothing asked for it
 
 
+@pytest.mark.parametrize("begin", ["starter", "none"])
+def test_what_is_planned_is_what_is_trained(reformer: Program, text: Path, starter: Path, begin, monkeypatch) -> None:
+    """`plan novel.txt` told of a new model, 128 wide, where `train novel.txt` went on with the starter."""
+    monkeypatch.setattr("reformer_cli.training.throughput.machine", lambda *_: ONE_CORE)
+    monkeypatch.setattr("reformer_cli.training.throughput.step_seconds", ONE_CORE.seconds)
+    monkeypatch.setattr("reformer_cli.workflows.choose_start.GAIN", 99.0 if begin == "starter" else 0.0)
+    told = reformer("plan", text, "--minutes", 0.01, "--device", "cpu", "--json")
+    assert told.status == 0, told.err
+    found = json.loads(told.out)
+    assert found["from"] == (begin if begin == "starter" else None)
+    assert (found["bits_per_byte"] is None) == (begin == "starter")
+    assert f"--from = {begin}" in told.err
+    result = reformer("train", text, "--minutes", 0.01, "--device", "cpu", "--run", "r")
+    assert result.status == 0, result.err
+    config = yaml.safe_load(Path("r/config.yaml").read_text())
+    for key, value in found["chosen"].items():
+        section, name = key.split(".")
+        if key != "data.vocab_size":  # which the run's tokenizer has
+            assert config[section][name] == value, key
+    assert ("data.vocab_size" in found["chosen"]) == (begin == "none")
+
+
+def test_a_few_pages_are_planned_as_bytes(reformer: Program, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("reformer_cli.training.throughput.machine", lambda *_: ONE_CORE)
+    (tmp_path / "page.txt").write_text("One page of words.\n" * 300)
+    told = reformer("plan", "page.txt", "--minutes", 1, "--from", "none", "--json").out
+    few, more = json.loads(told), (tmp_path / "page.txt").write_text("One page of words.\n" * 600)
+    assert more > 8_000
+    many = json.loads(reformer("plan", "page.txt", "--minutes", 1, "--from", "none", "--json").out)
+    assert "data.vocab_size" not in few["chosen"]
+    assert many["chosen"]["data.vocab_size"] == 256
+
+
 def test_measured_step(reformer: Program) -> None:
     """In this process other tests have left their memory: only that it runs and says a ratio."""
     out = reformer("plan", *SIZES, "--set", "context=2048", "--set", "batch_size=1", "--device", "cpu", "--measure").out
@@ -121,6 +155,7 @@ def test_train_works_on_less_at_once_where_that_makes_it_fit(reformer: Program, 
     from reformer_cli.workflows import choose_settings
 
     sets = ["context=4096", "batch_size=1", "d_model=64", "n_heads=16", "d_head=32", "n_layers=1", "precision=float32"]
+    sets.append("tokenizer=bytes")
     whole = choose_settings.step_of(resolve(load_config(None, sets), 257), "cpu")
     whole = dataclasses.replace(whole, copied=False)
     monkeypatch.setattr(choose_settings, "free_memory", lambda device: whole.total - whole.program - 1000)
