@@ -182,7 +182,7 @@ def test_keys_of_more_tokens_begin_as_they_were(reformer: Program, text: Path) -
     assert result.status == 0, result.err
     models = [Run.open(Path(name)).load_model() for name in ("one", "three")]
     tokens = torch.arange(60)[None] % models[0].config.vocab_size
-    # The mean that vectors are hashed about follows the text at each step; a vector between two buckets would change its.
+    # The mean that vectors are hashed about follows the text at each step; a vector between two buckets would change.
     means = {name: mean for name, mean in models[0].named_buffers() if name.endswith("hash_mean")}
     models[1].load_state_dict(means, strict=False)
     with torch.no_grad():
