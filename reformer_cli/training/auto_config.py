@@ -76,8 +76,9 @@ COLUMNS = 128  # characters of a line that are told apart, at most: more than li
 SMALLEST_VOCABULARY, MOST_VOCABULARY = 256, 32_768
 # Of a short text: vocabulary at most, and of how many characters of it one token (LOG.md, 2026-11-28).
 FOR_SHORT, CHARACTERS = 1024, 60
-# Times the vocabulary that a text can fill, for one that is read at most so often (choices.csv).
-BEYOND, FEW_READINGS = 4, 6
+# Times the vocabulary that a text can fill, for one that is read at most so often (C&P: after 3.5 readings 4,096 tokens
+# are as good as 1,024, after 5.8 they cost 2 %; 2,048 are best after seven; LOG.md, 2026-11-28).
+BEYOND = ((4, 3.0), (2, 8.0))
 TIE = 1.005  # times the lowest expected bits/byte, up to which a larger model is as good: it has more to gain later
 
 
@@ -208,10 +209,10 @@ def best(
     sizes = sizes or sizes_for(budget.card.kind == "gpu", {})
     found = []
     for size in sizes:
-        most = max(_least_vocabulary(text), choose_vocab_size(text.characters or text.bytes, text.frequent))
+        least, filled = _least_vocabulary(text), choose_vocab_size(text.characters or text.bytes, text.frequent)
         plans = [plan_of(size, size.model(v), text, budget) for v in _vocabularies(text, vocab_size)]
         plans = [
-            p for p in plans if vocab_size or p.step.model.vocab_size <= most or p.readings <= FEW_READINGS
+            p for p in plans if vocab_size or p.step.model.vocab_size <= max(least, filled * _beyond(p.readings))
         ] or plans
         plan = min(plans, key=lambda one: one.expected)
         fits = replace(plan.step, batch=1).total <= budget.memory / 2
@@ -230,10 +231,14 @@ def _vocabularies(text: Text, vocab_size: int | None) -> Iterator[int]:
         return
     size = least = _least_vocabulary(text)
     filled = choose_vocab_size(text.characters or text.bytes, text.frequent)
-    beyond = BEYOND * filled if filled > SMALLEST_VOCABULARY else least
+    beyond = BEYOND[0][0] * filled if filled > SMALLEST_VOCABULARY else least
     while size <= min(max(least, beyond), MOST_VOCABULARY):
         yield size
         size *= 2
+
+
+def _beyond(readings: float) -> int:
+    return next((times for times, often in BEYOND if readings <= often), 1)
 
 
 def _least_vocabulary(text: Text) -> int:

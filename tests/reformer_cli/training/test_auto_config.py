@@ -77,6 +77,8 @@ def test_a_library_is_given_a_vocabulary_that_the_machine_can_pay() -> None:
 def test_a_novel_is_given_what_was_measured_best() -> None:
     """On the two cores of the tables by minutes: 192 wide for five minutes and 128 for one, never learnt by heart."""
     assert [plan(NOVEL, budget(minutes)).size.d_model for minutes in (1.0, 5.0, 20.0)] == [128, 192, 256]
+    for by, tokens in ((1.0, 1024), (0.7, 2048), (0.4, 2048)):  # the bug it guards against: 4,096 after six readings
+        assert plan(NOVEL, budget(5.0, card=REFERENCE.scaled(by))).step.model.vocab_size == tokens
     five, twenty = chosen(NOVEL, budget(5.0)), chosen(NOVEL, budget(20.0))
     assert (five["model.dropout"], five["train.weight_decay"]) == (0.2, 0.5)
     assert twenty["train.max_epochs"] == MOST_READINGS
