@@ -219,8 +219,8 @@ def best(
         small = hidden_numbers(plan.step.model) <= WORTH * text.tokens_by(plan.step.model.vocab_size)
         if size is sizes[0] or (fits and small):
             found.append(plan)
-    least = min(plan.expected for plan in found)
-    return [plan for plan in found if plan.expected <= TIE * least][-1], found
+    lowest = min(plan.expected for plan in found)
+    return [plan for plan in found if plan.expected <= TIE * lowest][-1], found
 
 
 def _vocabularies(text: Text, vocab_size: int | None) -> Iterator[int]:
