@@ -31,7 +31,7 @@ def plan(
     ] = None,
     measure: Annotated[bool, typer.Option("--measure", help="Take one real step and compare its memory.")] = False,
     from_: Annotated[
-        str, typer.Option("--from", metavar="RUN|starter|none|auto", help="What a training begins with, as in train.")
+        str, typer.Option("--from", metavar="auto|starter|none|RUN", help="What a training begins with, as in train.")
     ] = "auto",
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     device: DeviceOption = "auto",

@@ -80,8 +80,10 @@ class TrainingPlan:
 
     @property
     def expected(self) -> float | None:
-        """Bits/byte after the minutes, about; None where nothing is read, or a model goes on whose law nobody knows."""
-        if self.text is None or self.card is None or self.begins_with is not None:
+        """Bits/byte after the minutes, about; None where nothing is read, or nobody knows the law (a model goes on, or
+        reads images)."""
+        unknown = self.begins_with is not None or self.config.data.image_size is not None
+        if self.text is None or self.card is None or unknown:
             return None
         model = self.step.model
         read = self.tokens * self.text.bytes / self.text.tokens_by(model.vocab_size)
@@ -174,12 +176,13 @@ def plan(
     text, decision = None, None
     if texts:
         with _scanned(texts, settings) as scan:
-            parts = sample(scan)
-            text = text_of(scan, "".join(parts))
+            of_text = scan.options.image_size is None
+            parts = sample(scan) if of_text else []
+            text = text_of(scan, "".join(parts)) if of_text else Text(scan.bytes, max(1, scan.documents))
             decision = starter_or_new(source, settings, config, None, chooser)
             if decision is not None and decision.tokenizer(text, parts) is not None:
-                start = decision.start
-                assert start is not None
+                start = decision.start or start
+            if decision is not None and start is not None:
                 settings |= start.settings(lambda base: load_config(config, sets, base)) | {"train": train}
     chosen: list[AutoSetting] = []
     if config is None and card is not None and (text is not None or not sets):
@@ -205,6 +208,8 @@ def _assumed() -> Text:
 @contextmanager
 def _scanned(texts: Sequence[str], settings: Settings) -> Iterator[Scan]:
     data = resolve({"data": {**settings["data"], "corpus": list(absolute(texts))}}, VOCAB_SIZE).data
+    if data.image_size is not None:  # the context follows from it and is nobody's to choose
+        settings["data"]["context"] = data.context
     with scanned(data.corpus, options_of(data), data.num_workers, say) as scan:
         scan.check(data.errors)
         yield scan

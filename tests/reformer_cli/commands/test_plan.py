@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 from builders.programs import Program
+from PIL import Image
 from reformer import ReformerConfig, ReformerLM
 
 from reformer_cli.config.load import load_config, resolve
@@ -126,13 +127,23 @@ def test_what_is_planned_is_what_is_trained(reformer: Program, text: Path, start
 
 def test_a_few_pages_are_planned_as_bytes(reformer: Program, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr("reformer_cli.training.throughput.machine", lambda *_: ONE_CORE)
-    (tmp_path / "page.txt").write_text("One page of words.\n" * 300)
-    told = reformer("plan", "page.txt", "--minutes", 1, "--from", "none", "--json").out
-    few, more = json.loads(told), (tmp_path / "page.txt").write_text("One page of words.\n" * 600)
-    assert more > 8_000
-    many = json.loads(reformer("plan", "page.txt", "--minutes", 1, "--from", "none", "--json").out)
-    assert "data.vocab_size" not in few["chosen"]
-    assert many["chosen"]["data.vocab_size"] == 256
+    for lines, chosen in ((300, None), (600, 256)):  # 5,700 and 11,400 characters
+        (tmp_path / "page.txt").write_text("One page of words.\n" * lines)
+        told = json.loads(reformer("plan", "page.txt", "--minutes", 1, "--from", "none", "--json").out)
+        assert told["chosen"].get("data.vocab_size") == chosen
+
+
+def test_images_are_planned(reformer: Program, tmp_path: Path, monkeypatch) -> None:
+    """`plan` told that data.context, which it had chosen itself, is not the values of an image."""
+    monkeypatch.setattr("reformer_cli.training.throughput.machine", lambda *_: ONE_CORE)
+    (tmp_path / "images").mkdir()
+    for n in range(9):
+        Image.new("RGB", (8, 8), (n, 20 * n, 0)).save(tmp_path / "images" / f"{n}.png")
+    result = reformer("plan", "images", "--set", "image_size=[8,8]", "--minutes", 1, "--json")
+    assert result.status == 0, result.err
+    found = json.loads(result.out)
+    assert found["bits_per_byte"] is None  # the law is that of prose
+    assert "data.context" not in found["chosen"]
 
 
 def test_measured_step(reformer: Program) -> None:
