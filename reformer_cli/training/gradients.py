@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -74,6 +75,13 @@ class Gradients:
         parts = self.world.size * self.config.accumulation_steps
         same = self.config.precision != "float16" and not self.model.config.dropout
         return self.device.type == "cuda" and parts == 1 and same
+
+    def then(self, update: Callable[[], None], capturable: bool) -> None:
+        """Use the gradients up: from a graph of its own where they came from one and it can be captured."""
+        if self.in_one and capturable:
+            self.graphed.then(update)
+        else:
+            update()
 
     def whole(self, tokens: Tensor, targets: Tensor, documents: Tensor | None) -> Tensor:
         """Gradients of a batch in one part, clipped, without once waiting for the device: float64 (loss, norm, then for

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +29,32 @@ def _adamw(model: nn.Module, config: TrainConfig) -> Optimizers:
 
 
 def _adamw_of(parameters: Sequence[nn.Parameter], config: TrainConfig) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(_groups(parameters, config), lr=config.learning_rate, betas=config.betas, fused=True)
+    in_graph = _can_be_captured(parameters)
+    rate = _rate(config, parameters) if in_graph else config.learning_rate
+    return torch.optim.AdamW(_groups(parameters, config), lr=rate, betas=config.betas, fused=True, capturable=in_graph)
+
+
+def _can_be_captured(parameters: Sequence[nn.Parameter]) -> bool:
+    """Whether a CUDA graph may hold the step: on a GPU, of parameters that are in one piece."""
+    return all(p.is_cuda and not hasattr(p, "full_tensor") for p in parameters)
+
+
+def _rate(config: TrainConfig, parameters: Sequence[nn.Parameter]) -> Tensor:
+    """The step size where a graph reads it again each time."""
+    return torch.tensor(config.learning_rate, device=parameters[0].device)
+
+
+def capturable(optimizers: Optimizers) -> bool:
+    """Whether their steps can be one CUDA graph, captured after some as written."""
+    return all(group.get("capturable") for optimizer in optimizers for group in optimizer.param_groups)
+
+
+def set_learning_rate(optimizers: Optimizers, rate: float) -> None:
+    for group in (group for optimizer in optimizers for group in optimizer.param_groups):
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
 
 
 def _muon(model: nn.Module, config: TrainConfig) -> Optimizers:
@@ -41,10 +66,12 @@ def _muon(model: nn.Module, config: TrainConfig) -> Optimizers:
     ours = {id(p) for p in hidden}
     rest = _adamw_of([p for _, p in _trainable(model) if id(p) not in ours], config)
     rate, decay = config.learning_rate, config.weight_decay
-    defaults = {"lr": rate, "weight_decay": decay}
+    defaults: dict[str, Any] = {"lr": rate, "weight_decay": decay}
     if hidden and hidden[0].device.type == "cpu" and config.precision != "bfloat16":
         return [Float32Muon(hidden, defaults), rest]
     if hidden and hidden[0].device.type != "cpu":
+        if _can_be_captured(hidden):
+            defaults |= {"lr": _rate(config, hidden), "capturable": True}
         return [BatchedMuon(hidden, defaults), rest]
     if not hasattr(torch.optim, "Muon"):
         raise UserError(
@@ -71,7 +98,8 @@ class Float32Muon(torch.optim.Optimizer):
 
 
 class BatchedMuon(torch.optim.Optimizer):
-    """Muon with its products in bfloat16, of all matrices of one shape at once, as a GPU wants it."""
+    """Muon with its products in bfloat16, of all matrices of one shape at once, as a GPU wants it. lr may be a tensor,
+    which a CUDA graph reads again each time."""
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -79,15 +107,17 @@ class BatchedMuon(torch.optim.Optimizer):
             by_shape: dict[torch.Size, list[Tensor]] = {}
             for p in (p for p in group["params"] if p.grad is not None):
                 by_shape.setdefault(p.shape, []).append(p)
-                self.state[p].setdefault("momentum_buffer", torch.zeros_like(p.grad))
+                if not self.state[p]:
+                    self.state[p]["momentum_buffer"] = torch.zeros_like(p.grad)
             for shape, parameters in by_shape.items():
                 gradients: list[Tensor] = [p.grad for p in parameters if p.grad is not None]
                 means: list[Tensor] = [self.state[p]["momentum_buffer"] for p in parameters]
                 torch._foreach_lerp_(means, gradients, 1 - MOMENTUM)
                 updates = torch.stack(torch._foreach_lerp(gradients, means, MOMENTUM)).bfloat16()  # Nesterov's
                 updates = orthogonalised(updates).to(parameters[0].dtype)
+                updates *= group["lr"] * (-0.2 * math.sqrt(max(shape)))
                 torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
-                torch._foreach_add_(parameters, updates.unbind(), alpha=-group["lr"] * 0.2 * math.sqrt(max(shape)))
+                torch._foreach_add_(parameters, updates.unbind())
 
 
 def orthogonalised(matrix: Tensor) -> Tensor:
@@ -168,13 +198,12 @@ def optimizer_tensors(model: nn.Module, optimizers: Optimizers) -> dict[str, Ten
 
 def prime(optimizers: Optimizers) -> None:
     """Make the state that the first step would make, without a step: a checkpoint is then read into it."""
+    rate = float(optimizers[0].param_groups[0]["lr"])  # one for all
+    set_learning_rate(optimizers, 0.0)
     for optimizer in optimizers:
-        rates = [group["lr"] for group in optimizer.param_groups]
         for group in optimizer.param_groups:
-            group["lr"] = 0.0
             for p in group["params"]:
                 p.grad = torch.zeros_like(p)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        for group, rate in zip(optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate
+    set_learning_rate(optimizers, rate)

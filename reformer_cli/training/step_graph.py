@@ -2,7 +2,8 @@
 
 What is captured reads its inputs from tensors that stay where they are and writes its results, gradients among them, to
 others. Steps with and without an input (batches in which a document ends, and others) are captured one after the other
-and kept side by side, in the same memory: what one has left is used up before another is replayed. What cannot be
+and kept side by side, in the same memory: what one has left is used up before another is replayed. What uses it up, an
+optimiser's step, is captured with it, as a graph of its own: between the two the host looks at the loss. What cannot be
 captured runs as it is written, and says why once.
 """
 
@@ -33,14 +34,16 @@ def capture(work: Callable[[], Any], pool: Any = None) -> tuple[Any, Callable[[]
     return found, graph.replay
 
 
-@dataclass(frozen=True)
+@dataclass
 class Captured:
-    """Work on inputs: what it returns, what it leaves in `held`, and what does it again."""
+    """Work on inputs: what it returns, what it leaves in `held`, and what does it again; after: what does that again
+    which comes after it, once it was captured."""
 
     inputs: Inputs
     found: Tensor
     left: list[Tensor | None]
     replay: Callable[[], None]
+    after: Callable[[], None] | None = None
 
 
 class GraphedStep:
@@ -59,6 +62,7 @@ class GraphedStep:
         self.pool: Any = None
         self.calls: Counter[Any] = Counter()
         self.captured: dict[Any, Captured] = {}
+        self.last: Captured | None = None  # what was replayed in the last call
 
     def __call__(self, *inputs: Tensor | None) -> tuple[Tensor, list[Tensor | None]]:
         """(what work returns, what it leaves in `held`)."""
@@ -68,12 +72,13 @@ class GraphedStep:
             self.captured.clear()
             self.first = shapes[0]
             self.pool = torch.cuda.graph_pool_handle() if self.device.type == "cuda" else None
-        if (before := self.captured.get(shapes)) is not None:
-            for x, given in zip(before.inputs, inputs, strict=True):
+        self.last = self.captured.get(shapes)
+        if self.last is not None:
+            for x, given in zip(self.last.inputs, inputs, strict=True):
                 if x is not None and given is not None:
                     x.copy_(given, non_blocking=True)
-            before.replay()
-            return before.found, before.left
+            self.last.replay()
+            return self.last.found, self.last.left
         self.calls[shapes] += 1
         if self.failed or self.calls[shapes] <= WARMUP:
             return self._as_written(inputs)
@@ -81,11 +86,29 @@ class GraphedStep:
         try:
             found, replay = self.capture(lambda: self.work(*fixed), self.pool)
         except RuntimeError as error:
-            self.failed = True
-            warn(f"training goes on without a CUDA graph, slower: {str(error).splitlines()[0]}")
+            self._refused(error)
             return self._as_written(inputs)
-        self.captured[shapes] = Captured(fixed, found, self.held(), replay)
-        return found, self.captured[shapes].left
+        self.last = self.captured[shapes] = Captured(fixed, found, self.held(), replay)
+        return found, self.last.left
+
+    def then(self, work: Callable[[], None]) -> None:
+        """Do what comes after the call before and reads what that has left, the same work each time: replayed where the
+        call was."""
+        if self.last is None or self.failed:
+            work()
+            return
+        if self.last.after is None:
+            try:
+                self.last.after = self.capture(work, self.pool)[1]
+            except RuntimeError as error:
+                self._refused(error)
+                work()
+            return
+        self.last.after()
+
+    def _refused(self, error: RuntimeError) -> None:
+        self.failed = True
+        warn(f"training goes on without a CUDA graph, slower: {str(error).splitlines()[0]}")
 
     def _as_written(self, inputs: Inputs) -> tuple[Tensor, list[Tensor | None]]:
         on_device = [None if x is None else x.to(self.device, non_blocking=True) for x in inputs]

@@ -18,7 +18,7 @@ from reformer_cli.training.distributed import World, whole
 from reformer_cli.training.divergence import DivergedError, is_spike
 from reformer_cli.training.gradients import UNSCORED, Gradients, LoadedBatch
 from reformer_cli.training.looks import SHARE, Looks
-from reformer_cli.training.optimizers import make_optimizers, optimizer_tensors, prime
+from reformer_cli.training.optimizers import capturable, make_optimizers, optimizer_tensors, prime, set_learning_rate
 from reformer_cli.training.schedules import learning_rate
 from reformer_cli.training.state import TrainState, plain, random_states, restore_random_states, train_state_of
 from reformer_cli.utils.errors import UserError
@@ -172,15 +172,13 @@ class Trainer:
         self.model.train()
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
+        set_learning_rate(self.optimizers, rate)
         before, scale = time.perf_counter(), progress.scale
         loss, norm, problem = self.gradients.of(read, progress)
         if problem:
             self._skip(problem, scale > progress.scale)
         else:
-            for optimizer in self.optimizers:
-                optimizer.step()
+            self.gradients.then(self._update, capturable(self.optimizers))
             progress.bad_steps = 0
         computed = time.perf_counter() - before
         progress.step += 1
@@ -204,6 +202,10 @@ class Trainer:
         }
         record |= ({"spike": True} if spike else {}) | ({"skipped": problem} if problem else {})
         self.callbacks.log(record, seconds)
+
+    def _update(self) -> None:
+        for optimizer in self.optimizers:
+            optimizer.step()
 
     def _skip(self, problem: str, overflow: bool) -> None:
         """overflow: of float16, which the next step's smaller scale may avoid."""

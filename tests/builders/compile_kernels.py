@@ -110,7 +110,7 @@ def fused_cases() -> Iterator[Case]:
             options = {"num_warps": t.warps, "num_stages": t.stages}
             name = f"fused {'LSH' if hashed else 'local'} {d} {'backward' if back else 'forward'}"
             fixed = {"D": d, "BLOCK": t.block, "TILE": t.tile, "ITSELF": 1 - hashed, "NEXT": int(hashed)}
-            fixed |= {"SORTED": hashed, "REACH": hashed}
+            fixed |= {"SORTED": hashed, "REACH": hashed, "EARLIER": 2 * hashed}
             fixed |= {"SCAN": 64 * hashed} if back else {}
             yield name, fused._attend_back if back else fused._attend, given, fixed, options
     heads = {"D": 64, "ROWS": ROWS, "LOCAL": 9, "LSH": 3}

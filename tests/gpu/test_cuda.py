@@ -19,6 +19,7 @@ from reformer_cli.data.batches import Batch
 from reformer_cli.evaluation.scorers import FullContextScorer, WindowScorer
 from reformer_cli.training.distributed import World
 from reformer_cli.training.gradients import Gradients, LoadedBatch
+from reformer_cli.training.optimizers import capturable, make_optimizers, set_learning_rate
 from reformer_cli.training.state import TrainState
 
 pytestmark = pytest.mark.gpu
@@ -206,21 +207,25 @@ def test_a_step_waits_for_nothing(precision: torch.dtype) -> None:
             torch.cuda.set_sync_debug_mode("default")
 
 
-def test_a_step_from_a_graph_is_the_step() -> None:
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_step_from_a_graph_is_the_step(optimizer: str) -> None:
+    """Gradients and update, each a graph of its own, of batches in which a document ends and others in turns."""
     found = []
+    config = TrainConfig(steps=1, precision="bfloat16", optimizer=optimizer)
     for graphed in (False, True):
         model, figures = fused(), []
-        gradients = Gradients(model, TrainConfig(steps=1, precision="bfloat16"), World(0, 1, "cuda"))
+        gradients, optimizers = Gradients(model, config, World(0, 1, "cuda")), make_optimizers(model, config)
+        assert capturable(optimizers)
         gradients.graphed.failed = not graphed
         for n in range(12):
             ids = tokens(300, seed=n)
             places = (torch.arange(299) > 100).long().expand(len(ids), -1).contiguous() if n % 2 else None
             read = LoadedBatch(Batch(ids[:, :-1], ids[:, 1:], places), 600.0, ids[:, 1:].numel())
+            set_learning_rate(optimizers, 0.01 / (1 + n))
             figures.append(gradients.of(read, TrainState())[:2])
-            with torch.no_grad():
-                for p in model.parameters():
-                    p -= 0.01 * p.grad
-        assert len(gradients.graphed.captured) == (2 if graphed else 0)
+            gradients.then(lambda optimizers=optimizers: [o.step() for o in optimizers], True)
+        captured = gradients.graphed.captured.values()
+        assert [one.after is not None for one in captured] == [True] * (2 if graphed else 0)
         found.append((figures, [p.detach().clone() for p in model.parameters()]))
     assert found[0][0] == found[1][0]
     assert all(torch.equal(a, b) for a, b in zip(found[0][1], found[1][1], strict=True))

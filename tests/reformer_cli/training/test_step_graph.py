@@ -36,7 +36,9 @@ class Recorder:
 
         def replay() -> None:
             self.replayed += 1
-            found.copy_(work())
+            again = work()
+            if found is not None:
+                found.copy_(again)
 
         return found, replay
 
@@ -49,6 +51,34 @@ def test_a_replay_reads_the_batch_at_hand() -> None:
         assert float(found) == 3 * n
         assert held is left
     assert (record.captured, record.replayed) == (1, 3)
+
+
+def test_each_kind_of_step_has_an_update_of_its_own() -> None:
+    """An optimiser captured with the gradients of batches of one kind would go on using those where batches of the
+    other kind take turns."""
+    record, used = Recorder(), list[int]()
+    step = GraphedStep(lambda x, y: x.sum(), list, CPU, record)
+    for n in range(2 * WARMUP + 8):
+        step(torch.ones(3), torch.ones(1) if n % 2 else None)
+        step.then(lambda kind=n % 2: used.append(kind))  # which a replay does with the kind that it was captured with
+        assert (len(used), used[-1]) == (n + 1, n % 2)
+    assert (record.captured, record.replayed) == (4, 6 + 6)
+
+
+def test_an_update_that_cannot_be_captured_is_done_as_written() -> None:
+    record, used = Recorder(), list[int]()
+
+    def capture(work: Callable[[], Any], pool: Any) -> Any:
+        if record.captured:
+            raise RuntimeError("operation not permitted when stream is capturing")
+        return record(work, pool)
+
+    step = GraphedStep(lambda x: x.sum(), list, CPU, capture)
+    for n in range(WARMUP + 3):
+        step(torch.ones(3))
+        step.then(lambda n=n: used.append(n))
+    assert used == list(range(WARMUP + 3))
+    assert record.replayed == 2
 
 
 def test_another_shape_is_captured_anew() -> None:

@@ -164,8 +164,8 @@ def _launch(
     indices = (order.order, order.reach, order.u) if order else (keys, keys if reach is None else reach, keys)
     named = {
         "D": heads.d, "BLOCK": tiles.block, "TILE": tiles.tile, "ITSELF": 0 if order else 1, "NEXT": 1 if order else 0,
-        "SORTED": order is not None, "REACH": order is not None or reach is not None, "num_warps": tiles.warps,
-        "num_stages": tiles.stages,
+        "SORTED": order is not None, "REACH": order is not None or reach is not None,
+        "EARLIER": len(order.order) - 1 if order else 0, "num_warps": tiles.warps, "num_stages": tiles.stages,
     }  # fmt: skip
     if back:
         scanned = named["REACH"] and window <= MOST_SCANNED

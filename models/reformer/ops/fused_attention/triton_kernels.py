@@ -11,6 +11,8 @@ import triton.language as tl
 
 from reformer.ops.bucket_attention.triton_kernels import _dot
 
+UNROLLED: tl.constexpr = tl.constexpr(3)  # earlier rounds
+
 
 @triton.jit
 def _order_keys(
@@ -54,16 +56,27 @@ def _line(
 
 
 @triton.jit
+def _apart(u, time_i, time_j, window, real):
+    """Whether |u_i - u_j| >= window, which is so of all pairs where a round is not real: one comparison, unsigned."""
+    u_i = tl.load(u + time_i, mask=real & (time_i >= 0), other=0) + (window - 1)
+    u_j = tl.load(u + time_j, mask=real & (time_j >= 0), other=-(2**30))
+    apart = u_i[:, None] - u_j[None, :]
+    return apart.to(tl.uint64 if apart.dtype == tl.int64 else tl.uint32, bitcast=True) > 2 * window - 2
+
+
+@triton.jit
 def _meets(
-    i, j, time_i, time_j, reach_i, there, u, line, lines, r, length, window, ITSELF: tl.constexpr, SORTED: tl.constexpr
+    i, j, time_i, time_j, reach_i, there, u, line, lines, r, length, window, ITSELF: tl.constexpr, EARLIER: tl.constexpr
 ):
-    """Whether queries i, down, see keys j, across; in LSH heads not what an earlier round has shown."""
+    """Whether queries i, down, see keys j, across; in LSH heads not what one of r earlier rounds has shown."""
     seen = (j[None, :] > i[:, None] - reach_i[:, None]) & (j[None, :] < i[:, None] + ITSELF) & there
-    if SORTED:
+    # Unrolled where rounds are few: around a loop of its own the compiler fetches no tile of keys ahead.
+    if EARLIER <= UNROLLED:
+        for e in tl.static_range(EARLIER):
+            seen = seen & _apart(u + (e * lines + line).to(tl.int64) * length, time_i, time_j, window, e < r)
+    else:
         for e in range(r):
-            base = u + (e * lines + line).to(tl.int64) * length
-            apart = tl.load(base + time_i)[:, None] - tl.load(base + time_j)[None, :]
-            seen = seen & ((apart >= window) | (apart <= -window))
+            seen = seen & _apart(u + (e * lines + line).to(tl.int64) * length, time_i, time_j, window, True)
     return seen
 
 
@@ -71,7 +84,7 @@ def _meets(
 def _attend(
     q, k, v, gate, out, lse, order, reach, u, length, heads, window, q_row, k_row, v_row, gate_row, out_row, out_round,
     D: tl.constexpr, BLOCK: tl.constexpr, TILE: tl.constexpr, ITSELF: tl.constexpr, NEXT: tl.constexpr,
-    SORTED: tl.constexpr, REACH: tl.constexpr,
+    SORTED: tl.constexpr, REACH: tl.constexpr, EARLIER: tl.constexpr,
 ):  # fmt: skip
     line, lines, r = tl.program_id(1), tl.num_programs(1), tl.program_id(2)
     head = line % heads
@@ -98,7 +111,7 @@ def _attend(
             v + (row_j + NEXT)[:, None] * v_row + head * D + column[None, :], mask=followed[:, None], other=0.0
         )  # fmt: skip
         there = mine[:, None] & real[None, :]
-        seen = _meets(i, j, time, time_j, reach_i, there, u, line, lines, r, length, window, ITSELF, SORTED)
+        seen = _meets(i, j, time, time_j, reach_i, there, u, line, lines, r, length, window, ITSELF, EARLIER)
         scores = tl.where(seen, _dot(query, tl.trans(key)), -float("inf"))
         higher = tl.maximum(peak, tl.max(scores, 1))
         floor = tl.where(higher == -float("inf"), 0.0, higher)  # -inf - -inf would be NaN
@@ -123,7 +136,7 @@ def _attend_back(
     q, k, v, d_out, lse, delta, dq, dk, dv, order, reach, u, length, heads, window, q_row, k_row, v_row, out_row,
     delta_row, dq_row, dv_row, grad_round,
     D: tl.constexpr, BLOCK: tl.constexpr, TILE: tl.constexpr, SCAN: tl.constexpr, ITSELF: tl.constexpr,
-    NEXT: tl.constexpr, SORTED: tl.constexpr, REACH: tl.constexpr,
+    NEXT: tl.constexpr, SORTED: tl.constexpr, REACH: tl.constexpr, EARLIER: tl.constexpr,
 ):  # fmt: skip
     line, lines, r = tl.program_id(1), tl.num_programs(1), tl.program_id(2)
     head = line % heads
@@ -154,7 +167,7 @@ def _attend_back(
             v + (row_j + NEXT)[:, None] * v_row + head * D + column[None, :], mask=followed[:, None], other=0.0
         )  # fmt: skip
         there = mine[:, None] & real[None, :]
-        seen = _meets(i, j, time, time_j, reach_i, there, u, line, lines, r, length, window, ITSELF, SORTED)
+        seen = _meets(i, j, time, time_j, reach_i, there, u, line, lines, r, length, window, ITSELF, EARLIER)
         weights = tl.where(seen, tl.exp(_dot(query, tl.trans(key)) - lse_i[:, None]), 0.0)
         d_scores = tl.where(seen, weights * (_dot(upper, tl.trans(value)) - delta_i[:, None]), 0.0)
         d_query += _dot(d_scores.to(low_type), key)
@@ -185,7 +198,7 @@ def _attend_back(
         lse_j = tl.load(lse + row_j * heads + head, mask=real, other=0.0)
         delta_j = tl.load(delta + row_j * delta_row + head, mask=real, other=0.0)
         there = real[:, None] & mine[None, :]
-        seen = _meets(j, i, time_j, time, reach_j, there, u, line, lines, r, length, window, ITSELF, SORTED)
+        seen = _meets(j, i, time_j, time, reach_j, there, u, line, lines, r, length, window, ITSELF, EARLIER)
         weights = tl.where(seen, tl.exp(_dot(other, tl.trans(key)) - lse_j[:, None]), 0.0)
         d_value += _dot(tl.trans(weights.to(low_type)), above)
         d_scores = tl.where(seen, weights * (_dot(above, tl.trans(value)) - delta_j[:, None]), 0.0)
