@@ -4,7 +4,9 @@ benchmarks/gpu.py."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
+from multiprocessing import get_context
 from typing import Any
 from unittest import mock
 
@@ -20,12 +22,28 @@ from torch import Tensor
 
 D_HEAD, HEADS = SIZES["d_head"], SIZES["n_heads"]
 LOW = torch.bfloat16
-KINDS = {"local": ("local", 1), "hash": ("lsh", 1), "hash 2": ("lsh", 2)}  # name -> kind of attention, hash rounds
+KINDS = {  # name -> kind of attention, hash rounds
+    "local": ("local", 1), "hash": ("lsh", 1), "hash 2": ("lsh", 2), "hash 3": ("lsh", 3)
+}  # fmt: skip
 Passes = dict[str, tuple[Callable[[], Any], list[Tensor]]]  # name -> the pass, and what it reads and writes once
-# Places of a program, those it meets at a time, warps, stages: what launch.tiles_for chooses from.
-TILINGS = [
-    (64, 32, 4, 2), (64, 64, 4, 2), (32, 32, 4, 2), (32, 32, 2, 2), (64, 64, 4, 1), (64, 32, 8, 2), (32, 64, 4, 2),
-]  # fmt: skip
+# Places of a program, those it meets at a time, warps, stages: what launch.tiles_for chooses from. Of three rounds, as
+# far and near ones are by default, and of local heads; the first of each is what it chooses now.
+TILINGS = {
+    "hash 3": [
+        (64, 16, 4, 2), (32, 16, 2, 2), (64, 16, 4, 3), *((64, t, 4, s) for t in (32, 64) for s in (1, 2, 3, 4)),
+        (128, 32, 4, 3), (128, 32, 8, 2), (128, 64, 4, 2), (128, 64, 8, 2), (128, 64, 8, 3), (64, 64, 8, 3),
+        *((32, t, 2, s) for t in (32, 64) for s in (2, 3)), (32, 16, 2, 3), (32, 32, 1, 2), (32, 32, 4, 3),
+        (64, 32, 2, 2), (64, 32, 2, 3), (64, 128, 4, 2), (64, 128, 8, 2),
+    ],
+    "local": [
+        (64, 32, 4, 4), *((64, 64, 4, s) for s in (1, 2, 3, 4)), (64, 32, 4, 3), (128, 32, 4, 3), (128, 64, 4, 2),
+        (128, 64, 4, 3), *((128, 64, 8, s) for s in (1, 2, 3)), (128, 128, 8, 2), (128, 128, 8, 3), (128, 128, 4, 2),
+        (64, 128, 4, 2), (64, 128, 4, 3), (64, 128, 8, 2),
+    ],
+}  # fmt: skip
+WINDOWS = {"hash 3": 64, "local": 128}  # the default ones
+SIX_HEADS = {"d_model": 768, "n_heads": 6}
+COMPILERS = 12  # processes
 
 
 def kernel(bench: Bench) -> Iterator[Row]:
@@ -49,10 +67,10 @@ def _copied(bench: Bench) -> float:
     return 2 * len(a) / bench.seconds(lambda: b.copy_(a))
 
 
-def passes(kind: str, length: int, window: int, device: str) -> Passes:
-    """Both passes of the heads of a layer on one text, in bfloat16."""
+def passes(kind: str, length: int, window: int, device: str, **changes: int) -> Passes:
+    """Both passes of the heads of a layer on one text, in bfloat16. changes: of the novel's sizes."""
     name, rounds = KINDS[kind]
-    settings = {"local_window": window, "lsh_window": window, "n_buckets": factors(length), "far_buckets": 0}
+    settings = changes | {"local_window": window, "lsh_window": window, "n_buckets": factors(length), "far_buckets": 0}
     config = ReformerConfig(**(SIZES | settings | {"n_layers": 1, "n_hashes": rounds, "attn_layers": (name,)}))
     model = ReformerLM(config).to(device).train()
     module = model.layers[0][0]
@@ -64,7 +82,7 @@ def passes(kind: str, length: int, window: int, device: str) -> Passes:
         kept = fused.forward(y, context, 1)[1]
     order, out, (local, hashed) = kept.order, kept.out, kept.lses
     d_out, d_raw = torch.randn_like(out), torch.empty_like(kept.vectors.raw)
-    delta = torch.randn(length, HEADS, device=device)
+    delta = torch.randn(length, config.n_heads, device=device)
     small = fused.small()
     index = [order.order, order.reach] if order is not None else []
     parts = [kept.vectors.keys] if order is not None else [out, out]  # as large as queries and keys
@@ -95,20 +113,37 @@ def _alone(bench: Bench, kind: str, length: int, window: int) -> list[Row]:
 
 
 def tilings(bench: Bench) -> Iterator[Row]:
-    """Every tiling of TILINGS: what the rule in ops/fused_attention/launch.py should say."""
+    """Every tiling of TILINGS, of six heads: what the rule in ops/fused_attention/launch.py should say. All of them are
+    compiled beside each other before one is timed."""
     if not bench.gpu:
         print("  tilings: these are Triton's, which does not run here", flush=True)
         return
-    for kind in ("local", "hash 2"):
-        for n in TILINGS:
-            case = f"{n[0]} x {n[1]}, {n[2]} warps, {n[3]} stages, {kind}, {bench.lengths[0]} tokens, window 64"
+    length, context = bench.lengths[0], get_context("spawn")
+    with context.Pool(COMPILERS) as pool:
+        pool.starmap(_compile, [(length, bench.device, n) for n in range(COMPILERS)])
+    for kind, sizes in TILINGS.items():
+        works = passes(kind, length, WINDOWS[kind], bench.device, **SIX_HEADS)
+        for n in sizes:
+            case = f"{n[0]} x {n[1]}, {n[2]} warps, {n[3]} stages, {kind}, {length} tokens, window {WINDOWS[kind]}"
+            for name, (work, _) in works.items():
 
-            def measured(n: tuple[int, ...] = n, kind: str = kind, case: str = case) -> list[Row]:
-                with mock.patch.object(launch, "tiles_for", return_value=Tiling(*n)):
-                    works = passes(kind, bench.lengths[0], 64, bench.device)
-                    return [("reformer", case, name, bench.seconds(work), "s") for name, (work, _) in works.items()]
+                def measured(n: Any = n, name: str = name, work: Any = work, case: str = case) -> list[Row]:
+                    with mock.patch.object(launch, "tiles_for", return_value=Tiling(*n)):
+                        return [("reformer", case, name, bench.seconds(work), "s")]
 
-            yield from bench.tried("tilings", case, bench.lengths[0], 1, measured)
+                yield from bench.tried("tilings", case, length, 1, measured)
+
+
+def _compile(length: int, device: str, part: int) -> None:
+    """Into Triton's cache on disk, one of COMPILERS parts of all tilings. What one of them lacks (registers, shared
+    memory) is told when it is timed."""
+    cases = [(kind, Tiling(*n)) for kind, sizes in TILINGS.items() for n in sizes][part::COMPILERS]
+    for kind in dict.fromkeys(kind for kind, _ in cases):
+        works = passes(kind, length, WINDOWS[kind], device, **SIX_HEADS)
+        for tiling in (t for name, t in cases if name == kind):
+            for work, _ in works.values():
+                with suppress(Exception), mock.patch.object(launch, "tiles_for", return_value=tiling):
+                    work()
 
 
 def _rows(length: int, device: str) -> list[Tensor]:

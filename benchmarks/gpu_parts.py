@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from gpu_attention import kernel, tilings
 from gpu_bench import Bench, Row, autocast_of, timed
-from gpu_train import graphed, train
+from gpu_train import graphed, train, update
 from reformer.reversible.autograd import reversible
 from systems import SIZES, SYSTEMS, tokens
 
@@ -98,14 +98,15 @@ def _decode(bench: Bench, system: str, length: int, texts: int) -> list[Row]:
 
 PARTS: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "machine": machine, "train": train, "step": step, "decode": decode, "kernel": kernel, "layer": layer,
-    "tilings": tilings,
+    "tilings": tilings, "update": update,
 }  # fmt: skip
 # (part, system, length): what is wanted most comes first and peers last; each is a process of its own.
 CASES: list[tuple[str, str, int]] = [
-    ("machine", "", 0), ("train", "reformer", 0), ("step", "reformer", 65_536), ("step", "reformer", 524_288),
+    ("machine", "", 0), ("train", "reformer", 0), ("tilings", "", 65_536), ("update", "", 0),
+    ("step", "reformer", 65_536), ("step", "reformer", 524_288),
     ("decode", "reformer", 4_096), ("kernel", "reformer", 1_048_576), ("step", "reformer", 1_048_576),
     ("train", "full attention", 0), ("step", "full attention", 65_536), ("step", "reformer", 4_096),
-    ("step", "full attention", 524_288), ("kernel", "", 65_536), ("layer", "", 65_536), ("tilings", "", 65_536),
+    ("step", "full attention", 524_288), ("kernel", "", 65_536), ("layer", "", 65_536),
     ("decode", "full attention", 4_096), ("step", "transformers", 65_536), ("step", "reformer-pytorch", 65_536),
     ("step", "transformers", 4_096), ("step", "reformer-pytorch", 524_288),
 ]  # fmt: skip

@@ -19,7 +19,7 @@ from reformer.config import ReformerConfig
 from reformer.decode.state import DecodingState, saved_batch
 from reformer.errors import out_of_range
 from reformer.layers.axial_positions import AxialPositions
-from reformer.layers.context import PassContext
+from reformer.layers.context import PassContext, Seed
 from reformer.layers.embedding import Embedding, check_tokens
 from reformer.layers.feed_forward import FeedForward
 from reformer.layers.init import init_weights
@@ -111,7 +111,7 @@ class ReformerLM(nn.Module):
         return Embedding(tokens, self.axial, seen, self.line_positions, places)
 
     def new_pass(
-        self, tokens: Tensor, documents: Tensor | None = None, dropout_seed: int | None = None,
+        self, tokens: Tensor, documents: Tensor | None = None, dropout_seed: Seed | None = None,
         checks: Checks | None = None,
     ) -> Pass:  # fmt: skip
         """A text on its way through the layers; as for `loss`."""
@@ -128,23 +128,24 @@ class ReformerLM(nn.Module):
         sequence = self.sequence.for_text(tokens.numel(), self.config.d_model)
         return Pass(sequence, self.embed(tokens, documents), context, concat, checks)
 
-    def forward(self, tokens: Tensor, documents: Tensor | None = None, dropout_seed: int | None = None) -> Tensor:
+    def forward(self, tokens: Tensor, documents: Tensor | None = None, dropout_seed: Seed | None = None) -> Tensor:
         """Logits of the next token: int64 [batch, length] -> [batch, length, vocab_size].
 
         documents: int [batch, length]; positions of different documents never see each other. dropout_seed: needed in
-        training where dropout is not 0. Raises ValueError for tokens that do not fit, NumericalError for overflow.
+        training where dropout is not 0; int64 [1] on a GPU if a CUDA graph is to read it. Raises ValueError for tokens
+        that do not fit, NumericalError for overflow.
         """
         logits: Tensor = self.head(self._merged(tokens, documents, dropout_seed))
         return logits
 
     @no_compile
-    def _merged(self, tokens: Tensor, documents: Tensor | None, dropout_seed: int | None) -> Tensor:
+    def _merged(self, tokens: Tensor, documents: Tensor | None, dropout_seed: Seed | None) -> Tensor:
         """The streams at their end, merged."""
         return reversible(self.new_pass(tokens, documents, dropout_seed), self.embedding_weight())
 
     @no_compile
     def loss(
-        self, tokens: Tensor, targets: Tensor, documents: Tensor | None = None, dropout_seed: int | None = None,
+        self, tokens: Tensor, targets: Tensor, documents: Tensor | None = None, dropout_seed: Seed | None = None,
         checks: Checks | None = None,
     ) -> Tensor:  # fmt: skip
         """Mean nats per target; targets int64 [batch, length], IGNORE_INDEX (-100) is not scored.

@@ -63,7 +63,7 @@ class Gradients:
         What a bad step did to the running means that forward keeps is undone; float16's scale, in progress, moves on.
         """
         kept = [c.clone() for c in self.hash_means]
-        loss, norm, problem = self._in_one(read) if self.in_one else self._in_parts(read, progress)
+        loss, norm, problem = self._in_one(read, progress) if self.in_one else self._in_parts(read, progress)
         if problem:
             for hash_mean, old in zip(self.hash_means, kept, strict=True):
                 hash_mean.copy_(old)
@@ -73,7 +73,8 @@ class Gradients:
     def in_one(self) -> bool:
         """Whether a step is one piece of work, the same again and again, for a device that nobody waits for."""
         parts = self.world.size * self.config.accumulation_steps
-        same = self.config.precision != "float16" and not self.model.config.dropout
+        same = not self.model.config.dropout or self.model.sequence.fused is not None  # in which it reads its seed anew
+        same = same and self.config.precision != "float16"
         return self.device.type == "cuda" and parts == 1 and same
 
     def then(self, update: Callable[[], None], capturable: bool) -> None:
@@ -83,22 +84,23 @@ class Gradients:
         else:
             update()
 
-    def whole(self, tokens: Tensor, targets: Tensor, documents: Tensor | None) -> Tensor:
+    def whole(self, tokens: Tensor, targets: Tensor, documents: Tensor | None, seed: Tensor) -> Tensor:
         """Gradients of a batch in one part, clipped, without once waiting for the device: float64 (loss, norm, then for
         each of `places` whether it is at fault)."""
         for p in self.model.parameters():
             p.grad = None
         checks: list[tuple[list[str], Tensor]] = []
         with products_in(self.config.precision, self.device.type):
-            loss = self.model.loss(tokens, targets, documents, 0, checks)
+            loss = self.model.loss(tokens, targets, documents, seed, checks)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), GRADIENT_CLIP)
         self.places = [place for places, _ in checks for place in places]
         figures = torch.stack([loss.detach().double(), norm.double()])
         return torch.cat([figures, *((~fits).double() for _, fits in checks)])
 
-    def _in_one(self, read: LoadedBatch) -> tuple[float, float, str]:
-        figures, gradients = self.graphed(read.batch.tokens, read.batch.targets, read.batch.documents)
+    def _in_one(self, read: LoadedBatch, progress: TrainState) -> tuple[float, float, str]:
+        seed = torch.tensor([self._seed_of(progress)])
+        figures, gradients = self.graphed(read.batch.tokens, read.batch.targets, read.batch.documents, seed)
         for p, gradient in zip(self.model.parameters(), gradients, strict=True):
             p.grad = gradient
         loss, norm, *faults = figures.tolist()  # the device is waited for once, when all is under way
@@ -141,14 +143,14 @@ class Gradients:
     ) -> tuple[Tensor | float, str]:
         """Add a part's gradient; (what it adds to the batch's mean loss, what is wrong with it, if anything)."""
         problem, mean = "", None
-        of_step = (self.seed * 1_000_003 + progress.step) * self.world.size + self.world.rank
+        of_part = self._seed_of(progress) * self.config.accumulation_steps + n
         tokens, targets, documents = (x.to(self.device, non_blocking=True) if x is not None else None for x in rows)
         assert targets is not None
         # The share of the batch's targets that are this part's; processes' gradients are averaged, hence their number.
         weight = self.world.size * int((rows[1] != UNSCORED).sum()) / max(1, scored)  # type: ignore[union-attr]
         try:
             with products_in(self.config.precision, self.device.type):
-                mean = self.loss(tokens, targets, documents, of_step * self.config.accumulation_steps + n) * weight
+                mean = self.loss(tokens, targets, documents, of_part) * weight
         except NumericalError as error:
             problem = str(error)
         loss: Tensor | float = mean.detach() if mean is not None else math.nan
@@ -161,6 +163,10 @@ class Gradients:
             return math.nan, problem
         (mean * self._scale(progress)).backward()
         return loss, ""
+
+    def _seed_of(self, progress: TrainState) -> int:
+        """Of this process's dropout in the step."""
+        return (self.seed * 1_000_003 + progress.step) * self.world.size + self.world.rank
 
     def _scale(self, progress: TrainState) -> float:
         """What the loss is multiplied with, so that float16 can hold its gradients; 1 in other precisions."""

@@ -39,7 +39,8 @@ def test_every_part_finds_something(
     found = {(r["benchmark"], r["system"], r["measure"]) for r in rows}
     for benchmark, system, measure in (
         ("gpu machine", "machine", "copy"),
-        ("gpu train", "reformer", "forecast"), ("gpu kernel", "FlexAttention", "forward"),
+        ("gpu train", "reformer", "forecast"), ("gpu update", "reformer", "update, speed"),
+        ("gpu kernel", "FlexAttention", "forward"),
         ("gpu layer", "full attention", "speed"), ("gpu step", "reformer", "speed"),
         ("gpu step", "transformers", "speed"), ("gpu decode", "reformer", "token"),
     ):  # fmt: skip

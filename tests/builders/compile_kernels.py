@@ -31,7 +31,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
-FLOATS = ("eps", "tiny", "units", "unit", "cap", "share", "longest")
+FLOATS = ("factor", "eps", "tiny", "units", "unit", "cap", "share", "longest")
 Case = tuple[str, Any, dict[str, str], dict[str, Any], dict[str, int]]
 
 
@@ -103,7 +103,9 @@ def fused_cases() -> Iterator[Case]:
     low = "q k v gate out d_out dq dk dv raw d_raw keys parts added dy y gates d_gates h d square low"
     wide = "lse lses delta lengths phase warm warm_lsh conv means small sink inverse dx"
     given = dict.fromkeys(low.split(), "bf16") | dict.fromkeys(wide.split(), "fp32") | {"index": "i64"}
-    given |= dict.fromkeys(["order", "reach", "u", "starts", "stream", "other", "bad", "sorted_keys"], "i32")
+    given |= {"x": "bf16", "seed": "i64"} | dict.fromkeys(
+        ["order", "reach", "u", "starts", "stream", "other", "bad", "sorted_keys"], "i32"
+    )
     for d in (64, 128):
         for hashed, back in ((False, False), (False, True), (True, False), (True, True)):
             t = tiles_for(d, torch.bfloat16, back, hashed)
@@ -122,6 +124,7 @@ def fused_cases() -> Iterator[Case]:
         (fused_rows._merge_rounds, rounds), (fused_rows._gate_back, heads | {"PAD": 52}),
         (fused_rows._add_norm_stream, of_rows | {"ADD": True, "BOTH": False}),
         (fused_rows._norm_stream_back, of_rows | {"FIRST": False, "COPY": True}),
+        (fused_rows._dropout, {"QUARTER": rows.FLAT // 4}),
         (fused_rows._squared_relu_inplace, {"BLOCK": rows.FLAT}),
         (fused_rows._squared_relu_inplace_back, {"BLOCK": rows.FLAT}),
         (fused._order_keys, {"BLOCK": 256, "STEPS": 6, "DOCUMENTS": False}),

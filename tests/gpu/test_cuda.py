@@ -207,13 +207,14 @@ def test_a_step_waits_for_nothing(precision: torch.dtype) -> None:
             torch.cuda.set_sync_debug_mode("default")
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_a_step_from_a_graph_is_the_step(optimizer: str) -> None:
-    """Gradients and update, each a graph of its own, of batches in which a document ends and others in turns."""
+@pytest.mark.parametrize(("optimizer", "dropout"), [("adamw", 0.0), ("muon", 0.2)])
+def test_a_step_from_a_graph_is_the_step(optimizer: str, dropout: float) -> None:
+    """Gradients and update, each a graph of its own, of batches in which a document ends and others in turns; with
+    dropout, whose seed is another at every step."""
     found = []
     config = TrainConfig(steps=1, precision="bfloat16", optimizer=optimizer)
     for graphed in (False, True):
-        model, figures = fused(), []
+        model, figures = fused(dropout=dropout), []
         gradients, optimizers = Gradients(model, config, World(0, 1, "cuda")), make_optimizers(model, config)
         assert capturable(optimizers)
         gradients.graphed.failed = not graphed
@@ -222,7 +223,7 @@ def test_a_step_from_a_graph_is_the_step(optimizer: str) -> None:
             places = (torch.arange(299) > 100).long().expand(len(ids), -1).contiguous() if n % 2 else None
             read = LoadedBatch(Batch(ids[:, :-1], ids[:, 1:], places), 600.0, ids[:, 1:].numel())
             set_learning_rate(optimizers, 0.01 / (1 + n))
-            figures.append(gradients.of(read, TrainState())[:2])
+            figures.append(gradients.of(read, TrainState(step=n))[:2])
             gradients.then(lambda optimizers=optimizers: [o.step() for o in optimizers], True)
         captured = gradients.graphed.captured.values()
         assert [one.after is not None for one in captured] == [True] * (2 if graphed else 0)

@@ -10,14 +10,17 @@ from torch import Tensor
 
 from reformer.ops.rotary import Rotary
 
+Seed = int | Tensor  # of dropout
+
 
 @dataclass(frozen=True)
 class PassContext:
-    """A replay is handed the same one. documents: int [batch, length] or None; dropout_seed: None for no dropout."""
+    """A replay is handed the same one. documents: int [batch, length] or None; dropout_seed: None for no dropout; on a
+    GPU int64 [1], where it is to be read anew whenever a CUDA graph is replayed."""
 
     rotary: Rotary | None = None
     documents: Tensor | None = None
-    dropout_seed: int | None = None
+    dropout_seed: Seed | None = None
     _turns: dict[int, Tensor] = field(default_factory=dict, compare=False)
 
     def phase(self, here: slice) -> Tensor | None:

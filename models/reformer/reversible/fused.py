@@ -21,7 +21,7 @@ from reformer.layers.fused_mlp import FusedMLP
 from reformer.layers.lm_head import LMHead
 from reformer.ops.cross_entropy import IGNORE_INDEX
 from reformer.ops.cross_entropy.triton_kernels import cross_entropy_
-from reformer.ops.fused_rows.launch import norm_stream, norm_stream_back
+from reformer.ops.fused_rows.launch import dropout, norm_stream, norm_stream_back
 from reformer.reversible.backward import BackwardPass, add_up
 from reformer.reversible.coupling import Step
 from reformer.reversible.loss import LOGITS
@@ -86,9 +86,11 @@ class FusedStep(Step):
         return self._dropped(added, streams, number, context, x.shape), Kept(normed, inside)
 
     def _dropped(self, added: Tensor, streams: Streams, number: int, context: PassContext, shape: torch.Size) -> Tensor:
-        """Dropout, which is its own adjoint: slice by slice, as everywhere."""
+        """Dropout, which is its own adjoint: at once, or slice by slice, as where nothing is fused."""
         if not streams.dropout or context.dropout_seed is None:
             return added
+        if isinstance(context.dropout_seed, Tensor):
+            return dropout(added, context.dropout_seed, number, 0, streams.dropout)
         whole = added.view(shape)
         parts = [streams.drop(whole[:, here], number, context, here.start) for here in streams.slices(*shape[:2])]
         return torch.cat(parts, 1).view_as(added)

@@ -114,6 +114,10 @@ class Streams:
         """What step `number` adds in the slice that begins at `start`, with dropout from a seed of its own."""
         if not self.dropout or context.dropout_seed is None:
             return added
+        if isinstance(context.dropout_seed, Tensor):
+            from reformer.ops.fused_rows.launch import dropout  # triton, which not everyone has
+
+            return added * dropout(torch.ones_like(added), context.dropout_seed, number, start, self.dropout)
         seed = (context.dropout_seed * 1_000_003 + number) * 1_000_003 + start
         generator = torch.Generator(added.device).manual_seed(seed % 2**63)
         # Four numbers of 16 bits from each of 64: a generator's next number is what dropout costs.

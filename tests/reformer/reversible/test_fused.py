@@ -35,6 +35,7 @@ def trained(
     room: int,
     documents: bool = False,
     length: int = 40,
+    seed_of: Tensor | None = None,
     **changes: Any,
 ) -> tuple[ReformerLM, list[Tensor]]:
     """A model after the backward of a loss, and what came of it: the loss, every gradient, the running means."""
@@ -43,7 +44,7 @@ def trained(
     ids, place = tokens(length + 1).to(device), torch.arange(length, device=device)
     begins = torch.tensor([[30, 70], [7, 65]], device=device)
     numbers = (place >= begins[:, :1]).long() + (place >= begins[:, 1:]).long()
-    loss = model.loss(ids[:, :-1], ids[:, 1:], numbers if documents else None)
+    loss = model.loss(ids[:, :-1], ids[:, 1:], numbers if documents else None, seed_of)
     loss.backward()
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     return model, [loss.detach(), *gradients, *(b for n, b in model.named_buffers() if n.endswith("hash_mean"))]
@@ -61,6 +62,34 @@ def test_a_fused_layer_is_the_layer(monkeypatch: pytest.MonkeyPatch, device: str
     assert len(found) == len(wanted)
     for a, b in zip(found, wanted, strict=True):
         assert (a - b).norm() <= 1e-4 * b.norm().clamp_min(1e-3)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("kind", ["local", "lsh"])
+def test_dropout_is_the_same_forwards_and_backwards(monkeypatch: pytest.MonkeyPatch, device: str, kind: str) -> None:
+    """Of one kind of heads a fused layer has the steps of the layer, so that the same numbers are dropped."""
+    seed = torch.tensor([3], device=device)
+    found, other, wanted = (
+        trained(monkeypatch, device, backend, NOTHING, attn_layers=(kind,), n_hashes=1, dropout=0.3, seed_of=given)[1]
+        for backend, given in (("triton", seed), ("triton", seed + 1), ("torch", seed))
+    )
+    for a, b in zip(found, wanted, strict=True):
+        assert (a - b).norm() <= 1e-4 * b.norm().clamp_min(1e-3)
+    assert not torch.equal(found[0], other[0])
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_what_dropout_leaves(device: str) -> None:
+    from reformer.ops.fused_rows.launch import dropout
+
+    x, seed = torch.ones(3, 37, 50, device=device), torch.tensor([2**40 + 7], device=device)
+    masks = [dropout(x, seed, number, start, 0.25) for number, start in ((0, 0), (1, 0), (0, 37), (0, 0))]
+    for mask in masks:
+        assert mask.unique().tolist() == [0.0, pytest.approx(4 / 3)]
+        assert abs(float((mask == 0).float().mean()) - 0.25) < 0.03
+    assert torch.equal(masks[0], masks[3])
+    for one in masks[1:3]:  # neither the same nor moved along
+        assert abs(float(((one == 0) & (masks[0] == 0)).float().mean()) - 0.0625) < 0.02
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -162,6 +162,18 @@ def gate_back(
     return delta, d_raw, sums
 
 
+def dropout(x: Tensor, seed: Tensor, number: int, start: int, share: float) -> Tensor:
+    """x without a share of its numbers, the others larger for it. seed: int64 [1], which a CUDA graph reads again; with
+    it number and start tell one mask from another."""
+    x = x.contiguous()
+    out = torch.empty_like(x)
+    with on(x):
+        kernels._dropout[(triton.cdiv(x.numel(), FLAT),)](
+            x, seed, out, x.numel(), number, start, share, 1 / (1 - share), QUARTER=FLAT // 4
+        )
+    return out
+
+
 def squared_relu_(h: Tensor) -> Tensor:
     """relu(h)^2, in place."""
     with on(h):

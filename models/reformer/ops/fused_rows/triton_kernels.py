@@ -239,6 +239,19 @@ def _gate_back(
 
 
 @triton.jit
+def _dropout(x, seed, out, n, number, start, share, factor, QUARTER: tl.constexpr):
+    """What stays by the numbers of a counter (Philox): the same for the same seed, number and start."""
+    key = (tl.load(seed) * 1_000_003 + number) * 1_000_003 + start
+    here = tl.program_id(0) * QUARTER + tl.arange(0, QUARTER)
+    drawn = tl.rand4x(key, here)
+    for part in tl.static_range(4):
+        at = (tl.program_id(0).to(tl.int64) * 4 + part) * QUARTER + tl.arange(0, QUARTER)
+        value = tl.load(x + at, mask=at < n, other=0.0).to(tl.float32)
+        value = tl.where(drawn[part] >= share, value * factor, 0.0)
+        tl.store(out + at, value.to(out.dtype.element_ty), mask=at < n)
+
+
+@triton.jit
 def _squared_relu_inplace(h, n, BLOCK: tl.constexpr):
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     x = tl.load(h + at, mask=at < n, other=0.0).to(tl.float32)
