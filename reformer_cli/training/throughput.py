@@ -17,7 +17,7 @@ from reformer_cli.training.memory import Step
 from reformer_cli.training.mixed_precision import products_in
 from reformer_cli.training.optimizers import make_optimizers, prime
 
-STEPS, SECONDS = 12, 2.5  # steps at most, and after how long no other is begun: the first seconds are the fastest
+STEPS, SECONDS = 40, 2.5  # steps at most, and after how long no other is begun: the first seconds are the fastest
 COPIED, WIDTH = 2**28, 8192  # bytes and rows of what an unknown GPU is measured with
 
 

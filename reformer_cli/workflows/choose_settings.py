@@ -6,7 +6,9 @@ import bz2
 import dataclasses
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -145,12 +147,15 @@ class Chooser:
         return plan_of(size, model, text, self.budget, continued=True), []
 
 
-def text_of(scan: Scan, sample: str) -> Text:
-    """What is known of a text before it is tokenised. sample: of it, by which its frequent characters are counted, and
-    how hard it is to predict is told."""
+def text_of(scan: Scan, parts: Sequence[str]) -> Text:
+    """What is known of a text before it is tokenised. parts: of it, by which its frequent characters are counted, and
+    how hard it is to predict is told: those of several files apart, since a book packs worse after another than after
+    itself (94 novels: 1.13 times English prose together, 1.03 apart; LOG.md, 2026-11-28)."""
+    sample = "".join(parts)
     often = max(2, OFTEN * len(sample) // max(1, min(SAMPLED, scan.characters)))
     frequent = sum(n >= often for n in Counter(sample).values())
-    found = entropy(packed(sample), len(sample))
+    alike = [sample] if scan.files_read <= 1 else [p for p in parts if 2 * len(p) >= len(parts[0])]
+    found = fmean(entropy(packed(part), len(part)) for part in alike or [sample])
     return Text(scan.bytes, max(1, scan.documents), 0, found, scan.characters, frequent)
 
 

@@ -178,7 +178,7 @@ def plan(
         with _scanned(texts, settings) as scan:
             of_text = scan.options.image_size is None
             parts = sample(scan) if of_text else []
-            text = text_of(scan, "".join(parts)) if of_text else Text(scan.bytes, max(1, scan.documents))
+            text = text_of(scan, parts) if of_text else Text(scan.bytes, max(1, scan.documents))
             decision = starter_or_new(source, settings, config, None, chooser)
             if decision is not None and decision.tokenizer(text, parts) is not None:
                 start = decision.start or start

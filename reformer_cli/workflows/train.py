@@ -134,7 +134,7 @@ def _begun(asked: Asked, world: World) -> Ready:
         if asked.config is not None or scan.options.image_size is not None:
             return None
         parts = sample(scan)
-        text = text_of(scan, "".join(parts))
+        text = text_of(scan, parts)
         chooser.entropy = text.entropy
         known = decision.tokenizer(text, parts) if decision is not None else None
         if known is not None or (found := chooser.vocabulary(text)) is None:

@@ -15,6 +15,7 @@ from reformer_cli.data.text_decoding import Options
 from reformer_cli.runs.run import Run
 from reformer_cli.training.auto_config import REFERENCE, Budget, Text, best
 from reformer_cli.workflows import choose_start
+from reformer_cli.workflows.choose_settings import text_of
 
 
 def chosen(err: str) -> list[str]:
@@ -97,6 +98,24 @@ def test_a_sample_is_from_all_over(tmp_path: Path) -> None:
     assert len({n for n in range(50) if f"file {n} " in together}) >= 20
     assert len(parts) <= 2 * choose_start.PARTS
     assert max(map(len, parts)) <= choose_start.PART
+
+
+def test_a_shelf_is_as_hard_to_predict_as_its_books(tmp_path: Path) -> None:
+    """Stretches of many books, joined, pack worse than those of one: of 94 novels 1.76 bits/byte were told, 1.56 came,
+    and a folder could be begun with the starter where each of its books would not."""
+    draw = random.Random(0)
+    folder = tmp_path / "shelf"
+    folder.mkdir()
+    for n in range(choose_start.PARTS):
+        words = ["".join(draw.choices("abcdefghijklmnopqrstuvwxyz", k=7)) for _ in range(60)]
+        (folder / f"{n:02}.txt").write_text(
+            "".join(f"{word} " for word in draw.choices(words, k=choose_start.PART // 8))
+        )
+    found = []
+    for path in (folder, folder / "07.txt"):
+        with scanned([str(path)], Options(), 1, print) as scan:
+            found.append(text_of(scan, choose_start.sample(scan)).entropy)
+    assert found[0] == pytest.approx(found[1], rel=0.05)
 
 
 def expected(entropy: float, n_bytes: int, minutes: float) -> float:
