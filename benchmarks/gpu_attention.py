@@ -27,7 +27,7 @@ KINDS = {  # name -> kind of attention, hash rounds
 }  # fmt: skip
 Passes = dict[str, tuple[Callable[[], Any], list[Tensor]]]  # name -> the pass, and what it reads and writes once
 # Places of a program, those it meets at a time, warps, stages: what launch.tiles_for chooses from. Of three rounds, as
-# far and near ones are by default, and of local heads; the first of each is what it chooses now.
+# far and near ones are by default, and of local heads; the first of each is what it chooses forwards now.
 TILINGS = {
     "hash 3": [
         (64, 16, 4, 2), (32, 16, 2, 2), (64, 16, 4, 3), *((64, t, 4, s) for t in (32, 64) for s in (1, 2, 3, 4)),

@@ -86,7 +86,7 @@ class Gradients:
 
     def whole(self, tokens: Tensor, targets: Tensor, documents: Tensor | None, seed: Tensor) -> Tensor:
         """Gradients of a batch in one part, clipped, without once waiting for the device: float64 (loss, norm, then for
-        each of `places` whether it is at fault)."""
+        each of `places` whether it is at fault). seed: int64 [1], of dropout."""
         for p in self.model.parameters():
             p.grad = None
         checks: list[tuple[list[str], Tensor]] = []

@@ -22,6 +22,8 @@ SIZES: dict[str, Any] = {
 CASES: dict[str, dict[str, Any]] = {
     "two rounds": {},
     "a far round": {"n_buckets": (4,), "far_buckets": 24, "lsh_window": 3, "n_hashes": 1},
+    "three rounds and a far one": {"n_buckets": (4,), "far_buckets": 24, "lsh_window": 3, "n_hashes": 3},
+    "five rounds": {"n_hashes": 5, "attn_layers": ("lsh",)},  # of which the last four are compared in a loop
     "lsh alone": {"attn_layers": ("lsh",), "n_hashes": 1, "lsh_key_conv": 1},
     "local alone": {"attn_layers": ("local",)},
 }

@@ -58,8 +58,8 @@ def _line(
 @triton.jit
 def _apart(u, time_i, time_j, window, real):
     """Whether |u_i - u_j| >= window, which is so of all pairs where a round is not real: one comparison, unsigned."""
-    u_i = tl.load(u + time_i, mask=real & (time_i >= 0), other=0) + (window - 1)
-    u_j = tl.load(u + time_j, mask=real & (time_j >= 0), other=-(2**30))
+    u_i = tl.load(u + time_i, mask=real, other=0) + (window - 1)
+    u_j = tl.load(u + time_j, mask=real, other=-(2**30))
     apart = u_i[:, None] - u_j[None, :]
     return apart.to(tl.uint64 if apart.dtype == tl.int64 else tl.uint32, bitcast=True) > 2 * window - 2
 
