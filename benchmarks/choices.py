@@ -2,6 +2,7 @@
 
     python benchmarks/choices.py steps [--threads 1]           seconds of a step of many sizes, without anything else
     python benchmarks/choices.py run TEXT --minutes M [--vocab 1024 4096] [--sizes 128x3 256x6] [--contexts 512 1024]
+    python benchmarks/choices.py run TEXT --minutes M --from starter            the same of a model that has read others
     python benchmarks/choices.py grid LIBRARY NOVEL PAGES      the whole grid that issue 34 asks for: 12 points a text
     python benchmarks/choices.py forecast TEXT... --minutes 1 5 20 [--seconds 60]   tokens/s as told and as they came
     python benchmarks/choices.py fit                           what the rows say: constants of training/cost.py
@@ -91,8 +92,11 @@ def steps(threads: int) -> None:
         )  # fmt: skip
 
 
-def run(text: Path, minutes: float, vocab: int | None, size: str | None, context: int | None, note: str = "") -> None:
-    """One training; nothing set where a value is None."""
+def run(
+    text: Path, minutes: float, vocab: int | None, size: str | None, context: int | None, note: str = "",
+    init_from: str = "none",
+) -> None:  # fmt: skip
+    """One training; nothing set where a value is None. init_from: none, or starter, which takes no sizes."""
     sets = []
     if size is not None:
         d_model, layers = map(int, size.split("x"))
@@ -103,7 +107,8 @@ def run(text: Path, minutes: float, vocab: int | None, size: str | None, context
     with tempfile.TemporaryDirectory() as folder:
         where = Path(folder) / "run"
         command = [sys.executable, "-m", "reformer_cli", "train", str(text), "--minutes", str(minutes), "--run", where]
-        command += ["--from", "none", *(part for one in sets for part in ("--set", one))]
+        begin = "auto" if init_from == "starter" else init_from  # which says how well it predicts the text untrained
+        command += ["--from", begin, *(part for one in sets for part in ("--set", one))]
         done = subprocess.run([str(c) for c in command], capture_output=True, text=True, check=True).stderr
         held_out = float(done.rpartition("held out: ")[2].split()[0])
         import yaml
@@ -112,11 +117,14 @@ def run(text: Path, minutes: float, vocab: int | None, size: str | None, context
         lines = [json.loads(x) for x in (where / "metrics.jsonl").read_text().splitlines()]
         last = [x for x in lines if "tokens_per_second" in x][-1]
     model, told = config["model"], done.partition(" training tokens")[0].split()[-1].replace(",", "")
+    if init_from == "starter":
+        note = f"{note or 'chosen'}; untrained {done.partition('the starter predicts it with ')[2].split()[0]}"
     append(
-        kind="run", text=text.name, bytes=size_of(text), minutes=minutes, vocab=model["vocab_size"],
-        d_model=model["d_model"], layers=model["n_layers"], heads=model["n_heads"], context=config["data"]["context"],
-        batch=config["train"]["batch_size"], seconds=last["seconds"], steps=last["step"], tokens=last["tokens"],
-        text_tokens=told, bits_per_byte=held_out, note=note or ("chosen" if not sets else ""),
+        kind="run" if init_from == "none" else "continued", text=text.name, bytes=size_of(text), minutes=minutes,
+        vocab=model["vocab_size"], d_model=model["d_model"], layers=model["n_layers"], heads=model["n_heads"],
+        context=config["data"]["context"], batch=config["train"]["batch_size"], seconds=last["seconds"],
+        steps=last["step"], tokens=last["tokens"], text_tokens=told, bits_per_byte=held_out,
+        note=note or ("chosen" if not sets else ""),
     )  # fmt: skip
 
 
@@ -237,6 +245,7 @@ def main() -> None:
     one.add_argument("--sizes", nargs="+", default=[None])
     one.add_argument("--contexts", nargs="+", type=int, default=[None])
     one.add_argument("--note", default="")
+    one.add_argument("--from", dest="init_from", choices=["none", "starter"], default="none")
     whole = commands.add_parser("grid")
     for name in ("library", "novel", "pages"):
         whole.add_argument(name, type=Path)
@@ -258,7 +267,7 @@ def main() -> None:
         for vocab in a.vocab:
             for size in a.sizes:
                 for context in a.contexts:
-                    run(a.text, a.minutes, vocab, size, context, a.note)
+                    run(a.text, a.minutes, vocab, size, context, a.note, a.init_from)
     else:
         grid(a.library, a.novel, a.pages)
 

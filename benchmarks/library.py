@@ -1,17 +1,18 @@
 """The same minutes on a library of books: `reformer train` with no settings, and a dense GPT; then both on one novel.
 
     python benchmarks/library.py FOLDER --unseen FILE... --minutes 20 [--systems reformer dense-192 ...] [--run RUN]
-                                 [--then NOVEL --then-minutes 5] [--seeds 0]
+                                 [--then NOVEL --then-minutes 2 5] [--seeds 0]
 
 unseen: never in FOLDER; scored whole, each byte once. Peers read ours' tokens (of --run, a run that is there; else one
 is trained) and are trained as in equal_minutes.py, without dropout, since no book is read twice. then: each goes on
-from what it has learnt with all but the last twentieth of a novel, the peer with the best of the step sizes --rates,
-ours as `--from` chooses. Appends to results.csv.
+from what it has learnt with all but the last twentieth of a novel, the peer with the best of the step sizes --rates
+and of the minutes, ours as `--from` chooses with the most of them. Appends to results.csv.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import statistics
@@ -70,10 +71,10 @@ def dense(name: str, run: Path, texts: list[str], unseen: list[str], a: argparse
         return found
     begun = {k: v.clone() for k, v in model.state_dict().items()}
     part, held = halves(a.then)
-    for rate in a.rates:
+    for rate, minutes in itertools.product(a.rates, a.then_minutes):
         begin = replace(peer(name, rate), make=lambda *_: _copy(model, begun))
-        went_on, _, _ = train(begin, tokens_of(tokenizer, [part]), tokenizer.vocab_size, a.then_minutes, seed)
-        said = f"{a.then.stem}, {a.then_minutes:g} minutes more, step size {rate:g}"
+        went_on, _, _ = train(begin, tokens_of(tokenizer, [part]), tokenizer.vocab_size, minutes, seed)
+        said = f"{a.then.stem}, {minutes:g} minutes more, step size {rate:g}"
         found.append((said, bits(begin, went_on, tokenizer, [held]), "bits/byte"))
     return found
 
@@ -102,10 +103,11 @@ def ours(run: Path, folder: Path, a: argparse.Namespace, seed: int) -> list[tupl
         text, held = folder / "novel.txt", folder / "held.txt"
         for path, part in zip((text, held), halves(a.then), strict=True):
             path.write_text(part, "utf-8")
-        then = ["train", text, "--validation", held, "--from", run, "--minutes", a.then_minutes, "--seed", seed]
+        minutes = max(a.then_minutes)
+        then = ["train", text, "--validation", held, "--from", run, "--minutes", minutes, "--seed", seed]
         reformer(*then, "--run", folder / "then")
         scored = json.loads(reformer("evaluate", "perplexity", held, "--run", folder / "then", "--json"))
-        found.append((f"{a.then.stem}, {a.then_minutes:g} minutes more", scored["bits_per_byte"], "bits/byte"))
+        found.append((f"{a.then.stem}, {minutes:g} minutes more", scored["bits_per_byte"], "bits/byte"))
     return found
 
 
@@ -117,7 +119,7 @@ def main() -> None:
     parser.add_argument("--systems", nargs="+", choices=["reformer", *SIZES], default=["reformer", "dense-192"])
     parser.add_argument("--run", type=Path, help="ours, trained before; its tokenizer is the peers' too")
     parser.add_argument("--then", type=Path)
-    parser.add_argument("--then-minutes", type=float, default=5.0)
+    parser.add_argument("--then-minutes", type=float, nargs="+", default=[2.0, 5.0])
     parser.add_argument("--rates", type=float, nargs="+", default=[3e-3, 1e-3])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     a = parser.parse_args()

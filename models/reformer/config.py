@@ -7,7 +7,6 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field, NonNegativeInt, model_validator
 from pydantic.dataclasses import dataclass
-from pydantic.fields import FieldInfo
 from typing_extensions import Self
 
 AttentionKind = Literal["mixed", "local", "lsh", "full", "chunked_local", "chunked_lsh"]
@@ -260,9 +259,3 @@ class ReformerConfig:
         """Raises ValueError for a text of more tokens than the positions can number."""
         if (limit := self.max_length) is not None and tokens > limit:
             raise ValueError(f"{tokens:,} tokens exceed the {limit:,} positions of this model")
-
-
-def field_descriptions() -> dict[str, str]:
-    """Name of each field -> its sentence, for generated documentation."""
-    fields: dict[str, FieldInfo] = vars(ReformerConfig)["__pydantic_fields__"]
-    return {name: info.description or "" for name, info in fields.items()}

@@ -61,9 +61,9 @@ REGULARISATION: tuple[tuple[float, float, dict[str, float]], ...] = (
     (7.0, 3.0, {"model.dropout": 0.2, "train.weight_decay": 0.5}),
     (3.0, 0.0, {"model.dropout": 0.1}),
 )
-# Steps that a run should have; numbers of a model that a token is worth; readings that help a model which has read
-# other texts and has more numbers than that (LOG.md, 2026-11-28).
-LEAST_STEPS, WORTH, MOST_CONTINUED = 1_000, 15, 2.0
+LEAST_STEPS, WORTH = 1_000, 15  # that a run should have; numbers of a model that a token is worth
+# Of a model that has read others, from how many numbers for each of the text's tokens on, readings that help (LOG.md).
+MOST_CONTINUED = ((15.0, 2.0), (3.0, 2.5))
 # Tokens a step, which grow with the root of those that are read (Zhang et al. 2024, arXiv 2410.21676): on a CPU 2,048
 # for as many as an hour reads (measured); a GPU needs many at once to be busy (benchmarks/cost.py).
 TOKENS_PER_STEP, GPU_TOKENS_PER_STEP, MOST_TOKENS_PER_STEP = 2_048, 32_768, 262_144
@@ -156,7 +156,8 @@ def plan_of(
     while context > LEAST_CONTEXT and context * parts > n_tokens:
         context //= 2
     hidden = hidden_numbers(model)
-    most = MOST_CONTINUED if continued and hidden > WORTH * n_tokens else learning.most_readings(text.bytes)
+    suited = (times for numbers, times in MOST_CONTINUED if continued and hidden > numbers * n_tokens)
+    most = next(suited, learning.most_readings(text.bytes))
     for _ in range(2):  # how many tokens a step has goes by how many are read, and the reverse
         batch = -(-max(1, per_step // context) // budget.processes) * budget.processes
         step = Step(model, batch, context, budget.precision, 0, not gpu, optimizer=optimizer, gpu=gpu)
@@ -200,8 +201,7 @@ def best(
     text: Text, budget: Budget, vocab_size: int | None = None, sizes: Sequence[Size] = ()
 ) -> tuple[Plan, list[Plan]]:
     """(the plan of the lowest expected bits/byte, the best one of each size). vocab_size: where it is given; sizes: to
-    choose from. Steps are taken for the time that they would need of a model of the base size on the reference
-    machine."""
+    choose from. Steps are taken for the time that a model of the base size would need on the reference machine."""
     if budget.minutes is None:
         timed = replace(budget, minutes=budget.seconds / 60, steps=None, card=REFERENCE)
         plan, _ = best(text, timed, vocab_size, sizes)
@@ -293,7 +293,7 @@ def _regularised(plan: Plan, numbers: float) -> list[AutoSetting]:
     found = []
     if plan.cut:  # the speed is a forecast
         reason = "more would overfit; where the time is longer, the run ends before it"
-        found = [AutoSetting("train.max_epochs", max(1, round(plan.most)), reason)]
+        found = [AutoSetting("train.max_epochs", max(1, round(2 * plan.most) / 2), reason)]
     reason = f"the text will be read about {plan.readings:,.0f} times, enough to overfit"
     suited = (settings for often, large, settings in REGULARISATION if plan.readings >= often and numbers >= large)
     return found + [AutoSetting(key, value, reason) for key, value in next(suited, {}).items()]

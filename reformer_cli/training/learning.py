@@ -23,6 +23,9 @@ MOST_READINGS, NOVEL, FEWER = 14.0, 1.1e6, 0.24  # of so many bytes, and by whic
 # Bits/byte of English novels in bz2, which other texts are measured by: of 2^18 characters; what it falls to, and by
 # which power (2,000 to 262,144 characters of ten novels: 4.22, 3.34 of 10,000, 2.85 of 40,000, 2.40).
 PROSE, ENDLESS_PROSE, PACKING = 2.36, 1.76, 0.285
+# Of the starter, trained on one English text more (rows `continued` of benchmarks/choices.csv): what a million bytes of
+# it leave of the bits/byte before, and by which power more or fewer do.
+FAMILIAR, BY_READING = 0.876, 0.015
 BYTES_PER_TOKEN, LENGTHENS = 2.82, 0.16  # of English prose, of a vocabulary of 1,024, and how it grows with that
 
 
@@ -53,6 +56,12 @@ def bits_per_byte(
     of_reading = B / max(1e-3, worth(read, text) * larger / 1e6) ** READ
     both = (of_size**SHARPNESS + of_reading**SHARPNESS) ** (1 / SHARPNESS)
     return (E + both) * (1 - ONE_BOOK / max(1, documents)) * entropy / PROSE
+
+
+def continued(untrained: float, read: float, text: float) -> float:
+    """Expected of the starter, which predicted samples of an English text of so many bytes with `untrained` bits/byte,
+    once it has read so many bytes of it."""
+    return untrained * min(1.0, FAMILIAR * (max(1e3, worth(read, text)) / 1e6) ** -BY_READING)
 
 
 def bytes_per_token(vocab_size: int) -> float:

@@ -23,7 +23,7 @@ from reformer_cli.data.scan import Scan
 from reformer_cli.tokenizers.line_widths import usual_line
 from reformer_cli.tokenizers.train_subword import OFTEN, choose_vocab_size
 from reformer_cli.tokenizers.train_subword import SAMPLE as SAMPLED
-from reformer_cli.training import throughput
+from reformer_cli.training import learning, throughput
 from reformer_cli.training.auto_config import (
     COLUMNS,
     REFERENCE,
@@ -119,6 +119,12 @@ class Chooser:
             )
         for c in self.choose(text, vocab_size, start):
             say_choice(c.key, c.value, c.reason)
+        if start is not None and start.untrained is not None:
+            read = plan.tokens * text.bytes / text.tokens
+            say(
+                f"note: about {learning.continued(start.untrained, read, text.bytes):.2f} bits/byte expected, from "
+                f"{rounded(plan.tokens):,} tokens in {budget}, the text {plan.readings:.2g} times"
+            )
         return (1 - SHARE) * tokens_per_second(budget.card, plan.step) if budget.minutes else None
 
     def choose(self, text: Text, vocab_size: int, start: Start | None) -> list[AutoSetting]:

@@ -50,14 +50,13 @@ class StarterOrNew:
 
     def __init__(self, folder: Path, chooser: Chooser) -> None:
         self.start: Start | None = None  # where the starter was chosen
-        self.untrained = math.nan  # bits/byte with which the starter predicts the text
         self._folder, self._chooser = folder, chooser
 
     def tokenizer(self, text: Text, parts: list[str]) -> Tokenizer | None:
         """The starter's where a text of which these are parts is begun with it, else None; says which, and why."""
         start = Start(self._folder)
         start.path = Path(NAME)  # where it lies on this machine is nothing to tell
-        self.untrained = found = bits_per_byte(start, parts)
+        start.untrained = found = bits_per_byte(start, parts)
         new = self._chooser.best(text, None)[0].expected
         better = found < GAIN * new
         reason = f"untrained on this text, the starter predicts it with {found:.2f} bits/byte; a new model is expected "

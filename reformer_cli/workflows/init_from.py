@@ -28,12 +28,15 @@ class Start:
         self.config = self.run.config.model
         self.tokenizer = self.run.tokenizer()
         self.model = self.run.load_model()
+        self.untrained: float | None = None  # bits/byte with which it predicts the text, where that was looked at
 
     def settings(self, load: Callable[[Settings], Settings]) -> Settings:
         """The run's own settings under those a user gives, which `load` lays over them. Raises UserError for what
         cannot go with the run's tokenizer or weights."""
         base: Settings = {"model": dataclasses.asdict(self.config), "data": {"context": Unchosen(2)}, "train": {}}
-        del base["model"]["vocab_size"], base["model"]["chunk_tokens"]  # which suited the machine that it was made on
+        del base["model"]["vocab_size"]
+        del base["model"]["chunk_tokens"]  # which suited the machine that it was made on
+        del base["model"]["dropout"]  # which suited its text
         base["model"]["line_positions"] = self.config.line_positions or 0  # for a model that is there nobody chooses
         read = self.run.config.data  # the new text is read as the old one was
         base["data"] |= (as_read := {name: getattr(read, name) for name in ("unwrap", "ruby", "duplicates")})

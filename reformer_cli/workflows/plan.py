@@ -80,13 +80,14 @@ class TrainingPlan:
 
     @property
     def expected(self) -> float | None:
-        """Bits/byte after the minutes, about; None where nothing is read, or nobody knows the law (a model goes on, or
-        reads images)."""
-        unknown = self.begins_with is not None or self.config.data.image_size is not None
-        if self.text is None or self.card is None or unknown:
+        """Bits/byte after the minutes, about; None where nothing is read, or nobody knows the law (another model than
+        the starter goes on, or it reads images)."""
+        if self.text is None or self.card is None or self.config.data.image_size is not None:
             return None
         model = self.step.model
         read = self.tokens * self.text.bytes / self.text.tokens_by(model.vocab_size)
+        if self.begins_with is not None:
+            return learning.continued(self.untrained, read, self.text.bytes) if self.untrained is not None else None
         documents, entropy = self.text.documents, self.text.entropy
         return learning.bits_per_byte(
             hidden_numbers(model), read, self.text.bytes, model.vocab_size, documents, entropy
@@ -145,8 +146,8 @@ class TrainingPlan:
             read += f", the text {tokens / self.text.tokens_by(self.step.model.vocab_size):.2g} times"
             if self.expected is not None:
                 read += f"; about {self.expected:.2f} bits/byte of what is held out"
-            elif self.untrained is not None:
-                read += f"; {self.begins_with} predicts it with {self.untrained:.2f} bits/byte before that"
+            if self.untrained is not None:
+                read += f" ({self.begins_with} untrained: {self.untrained:.2f})"
         return [*lines, read]
 
 
@@ -196,7 +197,7 @@ def plan(
         gpu = card.kind == "gpu"
         step = replace(step, program=0, native=not gpu, copied=not gpu, gpu=gpu)
     begins = str(start.path) if start is not None else None
-    untrained = decision.untrained if decision is not None and start is not None else None
+    untrained = start.untrained if start is not None else None
     return TrainingPlan(resolved, step, limit, card, text, chosen, begins, untrained)
 
 

@@ -28,14 +28,19 @@ def off_forecast(found: float, forecast: float, minutes: float) -> str:
     )
 
 
-def of_other_times(found: float, progress: TrainState, config: RunConfig, tokens: TokenFiles) -> str:
+def of_other_times(
+    found: float, progress: TrainState, config: RunConfig, tokens: TokenFiles, begun: bool = False
+) -> str:
     """What less or more time would have given a run that came to `found` bits/byte, by the fit that sizes are chosen
-    by."""
+    by. begun: with the starter."""
     if config.data.image_size is not None or find(config.data.corpus) is not None:
         return ""
 
     def expected(times: float) -> float:
-        read = times * progress.tokens * tokens.bytes_per_token
+        most = (config.train.max_epochs or math.inf) * tokens.train_bytes
+        read = min(times * progress.tokens * tokens.bytes_per_token, most)
+        if begun:
+            return learning.continued(found, read, tokens.train_bytes)
         model = config.model
         return learning.bits_per_byte(hidden_numbers(model), read, tokens.train_bytes, model.vocab_size)
 

@@ -23,6 +23,7 @@ from reformer_cli.runs.background_save import Writer
 from reformer_cli.runs.checkpoints import read_meta, read_tensors, tensor_names
 from reformer_cli.runs.origin import Origin
 from reformer_cli.runs.run import Run
+from reformer_cli.runs.starter import NAME
 from reformer_cli.tokenizers.line_widths import lengths_on_lines
 from reformer_cli.training.cost import card_of
 from reformer_cli.training.dataloader import data_loader
@@ -139,10 +140,12 @@ class TrainingRun:
                 seconds, self.display.say,
             )  # fmt: skip
             self.display.say(f"held out: {found.line(self.unit)}")
-            if self.config.train.minutes and Origin.read(self.run.path) is None:
+            origin = Origin.read(self.run.path)
+            if self.config.train.minutes and origin in (None, Origin("run", NAME)):
                 told = of_other_times(
-                    found.score.bits_per_byte, self.trainer.progress, self.config, self.dataset.tokens
-                )
+                    found.score.bits_per_byte, self.trainer.progress, self.config, self.dataset.tokens,
+                    begun=origin is not None,
+                )  # fmt: skip
                 if told:
                     self.display.say(told)
             self.display.say(

@@ -89,7 +89,7 @@ def test_a_recipe_counts_columns_as_the_text_has_them(reformer: Program, text: P
 
 
 def test_a_run_that_counted_no_columns_can_begin_to(reformer: Program, text: Path) -> None:
-    old = sets("line_positions=0", "unwrap=join", "ruby=keep")
+    old = sets("line_positions=0", "unwrap=join", "ruby=keep", "dropout=0.2")
     assert reformer("train", text, *TINY, *old, "--steps", 1, "--run", "old").status == 0
     assert Run.open(Path("old")).load_model().line_positions is None
     assert reformer("train", text, "--from", "old", *sets("context=32"), "--steps", 1, "--run", "still").status == 0
@@ -99,6 +99,7 @@ def test_a_run_that_counted_no_columns_can_begin_to(reformer: Program, text: Pat
     assert "data.unwrap is join, as old read its text" in begun.err  # and so it is read; it was not before
     data = Run.open(Path("begun")).config.data
     assert (data.unwrap, data.ruby) == ("join", "drop")
+    assert Run.open(Path("begun")).config.model.dropout == 0  # which was for how often the old text was read
     columns = Run.open(Path("begun")).load_model().line_positions
     assert columns is not None
     assert float(columns.ends.sum()) >= 2  # a line's end, and a document's

@@ -30,6 +30,9 @@ def test_more_time_gives_more_and_less_less() -> None:
     told = of_other_times(1.6, TrainState(tokens=2_000_000), config, tokens)
     less, more = (float(part.strip(",").rstrip(",")) for part in told.replace(",", "").split() if part[0] == "1")
     assert more < 1.6 < less
+    # The starter has read others: it gains less (of its runs nothing was told).
+    told = of_other_times(1.6, TrainState(tokens=200_000), config, tokens, begun=True)
+    assert told == "  half of the time would have given about 1.62, twice as much 1.58"
 
 
 @pytest.mark.parametrize(
