@@ -38,7 +38,7 @@ CEILINGS = {
     "paths in comments that do not exist": (0, 0),
     "isinstance of a sub-layer or decoding state": (0, 0),
     "imports of the core's insides": (0, 0),
-    "lines of the packages (Python and C)": (35_407, 20_500),
+    "lines of the packages (Python and C)": (35_406, 20_500),
 }
 PUBLIC = {"config", "checkpoint", "sampling", "memory", "analysis", "rehash", "backends"}  # of the core
 CITED = re.compile(r"design[ ]section|\.\.[/]shared", re.IGNORECASE)  # the brackets: this line is no citation

@@ -83,7 +83,8 @@ def open_dataset(
         else:
             tokenizer = named
         folder = _folder(data, tokenizer, found)
-        tokens = open_tokens(folder, found, tokenizer, _file_names(scans))
+        names = (source.name for scan in scans for _, source, record in scan.files() if record.bytes)
+        tokens = open_tokens(folder, found, tokenizer, names)
         if tokens is None:
             write_tokens(parts, tokenizer, folder, found, report, data.num_workers)
             rules = _rules(scans, share_of(data))
@@ -91,10 +92,6 @@ def open_dataset(
             tokens = open_tokens(folder, found, tokenizer)
             assert tokens is not None
     return Dataset(tokenizer, tokens, found)
-
-
-def _file_names(scans: Sequence[Scan]) -> Iterator[str]:
-    return (source.name for scan in scans for _, source, record in scan.files() if record.bytes)
 
 
 @contextmanager

@@ -15,7 +15,8 @@ GUTTER = 9  # characters of the axis
 
 def plot(records: Records, width: int, height: int = 16) -> str:
     """Bits/byte against tokens: training as a line, held out as marks."""
-    training = Series("training", *_points(records.of("bits_per_byte").smooth()))
+    smooth = records.of("bits_per_byte").smooth()
+    training = Series("training", smooth.tokens, smooth.seconds, smooth.y)
     held_out = records.of("val_bits_per_byte")
     if not training.y:
         return "no step was logged yet\n"
@@ -44,10 +45,6 @@ def plot(records: Records, width: int, height: int = 16) -> str:
     found = f", {MARK} held out {held_out.y[-1]:.3f}, best {min(held_out.y):.3f}" if held_out.y else ""
     lines.append(f"bits/byte: ⠤ training {training.y[-1]:.3f}{found}")
     return "\n".join(lines) + "\n"
-
-
-def _points(series: Series) -> tuple[list[float], list[float], list[float]]:
-    return series.tokens, series.seconds, series.y
 
 
 def _between(xs: Sequence[float], ys: Sequence[float], x0: float, x1: float, n: int) -> list[float]:

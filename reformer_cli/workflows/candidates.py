@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 
 import torch
@@ -71,7 +71,8 @@ class Between:
 
     def __call__(self, one: Sample) -> float:
         """Its best score; it becomes what it is up to there."""
-        score, end = max((self.score(one.text[:end]), end) for end in self._ends(one.text))
+        ends = [match.end() for match in SENTENCE.finditer(one.text)][:CUTS] or [len(one.text)]
+        score, end = max((self.score(one.text[:end]), end) for end in ends)
         one.parts = [one.text[:end]]
         return score
 
@@ -85,10 +86,6 @@ class Between:
         with torch.inference_mode():
             nats, _ = self.model.score(seen[:, :-1], seen[:, 1:])
         return -float(nats[0, -(len(whole) - 1 - known) :].mean()) if len(whole) > known + 1 else -math.inf
-
-    def _ends(self, text: str) -> Iterator[int]:
-        found = [match.end() for match in SENTENCE.finditer(text)]
-        yield from found[:CUTS] or [len(text)]
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -187,7 +187,9 @@ def plan(
                 settings |= start.settings(lambda base: load_config(config, sets, base)) | {"train": train}
     chosen: list[AutoSetting] = []
     if config is None and card is not None and (text is not None or not sets):
-        text = text or _assumed()
+        if text is None:
+            say(f"no text is named; a novel of {NOVEL.bytes:,} bytes assumed")
+        text = text or NOVEL
         chosen = _chosen(chooser, text, start)
     if card is not None and card.kind == "gpu":
         settings["model"].setdefault("chunk_tokens", GPU_WORKSPACE)
@@ -199,11 +201,6 @@ def plan(
     begins = str(start.path) if start is not None else None
     untrained = start.untrained if start is not None else None
     return TrainingPlan(resolved, step, limit, card, text, chosen, begins, untrained)
-
-
-def _assumed() -> Text:
-    say(f"no text is named; a novel of {NOVEL.bytes:,} bytes assumed")
-    return NOVEL
 
 
 @contextmanager

@@ -76,7 +76,8 @@ class TrainingRun:
         with Display(self.world.device, self.unit, silent=not self.world.is_main) as self.display, board as self.board:
             self.trainer = Trainer(self.model, self.config.train, self.loader, self._callbacks(), self.world)
             if self.checkpoint is not None:
-                self._restore(self.checkpoint)
+                folder, together = self.checkpoint, self.world.size > 1
+                self.trainer.restore(lambda tensors: read_tensors(folder, tensors, together), read_meta(folder))
                 if self.trainer.share >= 1:
                     epochs = self.loader.epochs(self.trainer.progress.step, self.trainer.progress.stages)
                     self.display.say(nothing_left(self.run.path, self.trainer.progress, self.config.train, epochs))
@@ -88,10 +89,6 @@ class TrainingRun:
             except DivergedError as error:
                 raise self._diverged(error) from None
         self._say(ending)
-
-    def _restore(self, folder: Path) -> None:
-        together = self.world.size > 1
-        self.trainer.restore(lambda tensors: read_tensors(folder, tensors, together), read_meta(folder))
 
     def _diverged(self, error: DivergedError) -> UserError:
         """With what is still good."""

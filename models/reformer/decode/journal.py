@@ -21,9 +21,6 @@ class BucketJournal:
         self.used = ids.new_zeros(len(ids), dtype=torch.int64)
         self.tensors: dict[str, Tensor] = {}
 
-    def _zeros(self, like: Tensor, capacity: int) -> Tensor:
-        return zeros((self._pairs.shape[0], capacity, *like.shape[2:]), like.dtype, like.device)
-
     def make_room(self, entries: int) -> None:
         """For so many more of each row."""
         needed = int(self.used.max()) + entries
@@ -31,16 +28,15 @@ class BucketJournal:
             return
         capacity = max(needed, 2 * self.struct.capacity)
         times = self._ids.new_zeros(1, 1).long()
-        made = {name: self._zeros(like, capacity) for name, like in self._kinds(times).items()}
+        kinds = {"slots": times, "times": times, "pairs": self._pairs, "ids": self._ids}
+        shape = self._pairs.shape[0], capacity
+        made = {name: zeros((*shape, *like.shape[2:]), like.dtype, like.device) for name, like in kinds.items()}
         for name, old in self.tensors.items():
             made[name][:, : old.shape[1]] = old
         self.tensors = made
         self.struct.capacity, self.struct.used = capacity, pointer(self.used)
         for name, tensor in made.items():
             setattr(self.struct, name, pointer(tensor))
-
-    def _kinds(self, times: Tensor) -> dict[str, Tensor]:
-        return {"slots": times, "times": times, "pairs": self._pairs, "ids": self._ids}
 
     def close(self) -> None:
         """Write nothing down any more."""

@@ -30,10 +30,6 @@ class Budget:
             raise UnreadableText(what, "unpack it yourself if that is right")
 
 
-def _gzip(file: BinaryIO, name: str) -> Any:
-    return gzip.GzipFile(fileobj=file)
-
-
 def _zstd(file: BinaryIO, name: str) -> Any:
     # Unlike the package zstandard, this one tells a file that was cut off.
     try:
@@ -43,7 +39,10 @@ def _zstd(file: BinaryIO, name: str) -> Any:
     return zstd.ZstdFile(file)
 
 
-UNPACKERS: dict[str, Callable[[BinaryIO, str], Any]] = {".gz": _gzip, ".zst": _zstd}
+UNPACKERS: dict[str, Callable[[BinaryIO, str], Any]] = {
+    ".gz": lambda file, name: gzip.GzipFile(fileobj=file),
+    ".zst": _zstd,
+}
 
 
 class Unpacked(io.RawIOBase):
