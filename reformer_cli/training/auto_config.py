@@ -119,7 +119,7 @@ class Budget:
         return (self.steps or 0) * REFERENCE.seconds(step)
 
     def __str__(self) -> str:
-        return f"{self.steps:,} steps" if self.minutes is None else f"{self.minutes:g} minute{'s' * (self.minutes != 1)}"
+        return f"{self.steps:,} steps" if self.minutes is None else f"{self.minutes:g} minute{'s' * (self.minutes > 1)}"
 
 
 @dataclass(frozen=True)
