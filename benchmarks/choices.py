@@ -5,7 +5,7 @@
     python benchmarks/choices.py run TEXT --minutes M --from starter            the same of a model that has read others
     python benchmarks/choices.py grid LIBRARY NOVEL PAGES      the whole grid that issue 34 asks for: 12 points a text
     python benchmarks/choices.py forecast TEXT... --minutes 1 5 20 [--seconds 60]   tokens/s as told and as they came
-    python benchmarks/choices.py fit                           what the rows say: constants of training/cost.py
+    python benchmarks/choices.py fit                           what the rows say: constants of training/learning.py
 
 Appends to choices.csv. `steps` takes processor time, so that it may be taken beside other work, with one thread; `run`
 needs a quiet machine to say anything about minutes, but its tokens against bits/byte hold wherever it ran.

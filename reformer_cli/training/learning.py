@@ -61,7 +61,7 @@ def bits_per_byte(
 def continued(untrained: float, read: float, text: float) -> float:
     """Expected of the starter, which predicted samples of an English text of so many bytes with `untrained` bits/byte,
     once it has read so many bytes of it."""
-    return untrained * min(1.0, FAMILIAR * (max(1e3, worth(read, text)) / 1e6) ** -BY_READING)
+    return untrained * FAMILIAR * (max(1e3, worth(read, text)) / 1e6) ** -BY_READING
 
 
 def bytes_per_token(vocab_size: int) -> float:

@@ -33,6 +33,8 @@ def test_more_time_gives_more_and_less_less() -> None:
     # The starter has read others: it gains less (of its runs nothing was told).
     told = of_other_times(1.6, TrainState(tokens=200_000), config, tokens, begun=True)
     assert told == "  half of the time would have given about 1.62, twice as much 1.58"
+    ended = RunConfig(model=model, data=config.data, train=TrainConfig(max_epochs=5.0))  # as it has read the text
+    assert of_other_times(1.6, TrainState(tokens=2_000_000), ended, tokens).endswith("twice as much 1.60")
 
 
 @pytest.mark.parametrize(
